@@ -1,0 +1,55 @@
+"""Running means of what a run logs."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+class Tally:
+    """Means since the last reading. Its state is part of a checkpoint, so that resumed logs equal unbroken ones."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry[0] += value
+            entry[1] += 1.0
+
+    def read(self) -> dict[str, float]:
+        """The means over all processes; starts anew."""
+        self.gather()
+        means = {name: total / count for name, (total, count) in sorted(self._sums.items()) if count}
+        self._sums = {}
+        return means
+
+    def gather(self) -> None:
+        """Moves every process's sums to the first process (a collective call); nothing to do on one process."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        parts: list[dict[str, list[float]]] = [{} for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, self._sums)
+        self._sums = {}
+        if dist.get_rank() == 0:
+            for name in dict.fromkeys(name for part in parts for name in part):
+                entries = [part[name] for part in parts if name in part]
+                self._sums[name] = [sum(column) for column in zip(*entries, strict=True)]
+
+    def state_dict(self) -> dict[str, list[float]]:
+        self.gather()
+        return {name: list(entry) for name, entry in self._sums.items()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+        self._sums = {name: list(entry) for name, entry in state.items()} if first else {}
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Peak memory of this process since its start: of the GPU if there is one, else resident, GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
