@@ -1,0 +1,260 @@
+"""Images with camera labels in EG3D's layout (specs/eg3d.md 13), and the batches made of them.
+
+Layout: a folder or zip of square images and, at its root, `dataset.json`:
+
+    {"labels": [["00000/img00000000.png", [25 numbers]], ...]}
+
+Convention: the 25 numbers are those of `gan3d.camera` (cam2world row by row, then intrinsics). An *item* is a position
+in the set (sorted by file name, then all of them mirrored); an *image index* counts what a run has seen
+(gan3d.randomness).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan3d.camera import LABEL_DIM, Camera, check_labels
+from gan3d.data.archive import Archive, DataError, open_archive
+from gan3d.data.images import EXTENSIONS, ResizeFilter, decode
+
+LABEL_FILE = "dataset.json"
+COMPANIONS = ("depth/", "mask/")  # what the procedural heads store beside their images, file by file
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images as the networks see them.
+
+    Attributes:
+        image: [b 3 H W], float32 in [-1, 1].
+        camera: b cameras, or None where the set is used without labels.
+        index: image index of the run in training, position among the held-out images in evaluation; int64 [b].
+    """
+
+    image: Tensor
+    camera: Camera | None
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On another device; without waiting where the memory is pinned."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+
+    def pin_memory(self) -> Batch:
+        """For `DataLoader(pin_memory=True)`."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        camera = self.camera
+        if camera is not None:
+            camera = Camera(move(camera.cam2world), move(camera.intrinsics))
+        return Batch(move(self.image), camera, move(self.index))
+
+
+class PosedImages(Dataset):
+    """Square images and their camera labels, read from a folder or a zip when asked for.
+
+    Labels are read and checked at once, pixels item by item. Safe in data workers, forked or spawned.
+
+    Args:
+        path: folder or zip.
+        resolution: side to shrink to, a power of two; None keeps the images' own, which then must be one.
+        resize_filter: Pillow's filter of that name, antialiased.
+        mirror: append every image flipped left-right, *with the mirrored camera*.
+        use_labels: False ignores `dataset.json`.
+        max_items: keep so many images, drawn with `seed` as EG3D's reader draws them, before mirroring. None keeps all.
+        seed: of that draw.
+
+    Attributes:
+        resolution: side of the images handed out.
+        num_images: files used; item num_images + i is the mirrored twin of item i.
+        names: file of every item.
+        labels: float32 [n 25], mirrored items included, or None.
+        label_std: population standard deviation over all labels of the file, float32 [25], or None.
+
+    Raises:
+        DataError: anything wrong with archive, labels or first image; later, with the image asked for.
+    """
+
+    # unlike eg3d: its reader flips the pixels and keeps the camera, which then shows another view than its label says.
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        resolution: int | None = None,
+        resize_filter: ResizeFilter = "lanczos",
+        mirror: bool = False,
+        use_labels: bool = True,
+        max_items: int | None = None,
+        seed: int = 0,
+    ):
+        self.archive = open_archive(path)
+        self.resize_filter, self.mirror = resize_filter, mirror
+        names = _image_names(self.archive)
+        labels = read_labels(self.archive, names) if use_labels else None
+        self.label_std = None if labels is None else labels.std(dim=0, unbiased=False)
+
+        kept = _subset(len(names), max_items, seed)
+        self.num_images = len(kept)
+        self.names = [names[item] for item in kept] * (2 if mirror else 1)
+        self.labels = None if labels is None else labels[kept]
+        if self.labels is not None and mirror:
+            self.labels = torch.cat([self.labels, Camera.from_label(self.labels).mirror().label()])
+
+        self._native = decode(*self._file(0)).shape[-1]
+        self.resolution = _checked_resolution(resolution, self._native, self.archive)
+        self[0]  # it shrinks to that resolution, or says why not
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor | None]:
+        """(uint8 [3 H W], label [25] or None) of item 0 ... n-1."""
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} of a set of {len(self)}; use 0 to {len(self) - 1}")
+        image = decode(
+            *self._file(item), native=self._native, resolution=self.resolution, resize_filter=self.resize_filter
+        )
+        if item >= self.num_images:
+            image = image.flip(-1)
+        return image, None if self.labels is None else self.labels[item]
+
+    def _file(self, item: int) -> tuple[bytes, str]:
+        return self.archive.read(self.names[item]), f"{self.archive.path}: {self.names[item]}"
+
+
+class Items(Protocol):
+    """Which item stands at an index: a list, or an endless order."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+
+class View(Dataset):
+    """Images in another order: index -> (index, image, label) of item `items[index]`. As long as `items`."""
+
+    def __init__(self, images: PosedImages, items: Items):
+        self.images, self.items = images, items
+
+    def __len__(self) -> int:
+        return len(self.items)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor | None]:
+        return index, *self.images[self.items[index]]
+
+
+def collate(samples: Sequence[tuple[int, Tensor, Tensor | None]]) -> Batch:
+    """A Batch of samples of a View: x / 127.5 - 1, labels as a Camera."""
+    index, images, labels = zip(*samples)
+    camera = None if labels[0] is None else Camera.from_label(torch.stack(labels))
+    return Batch(torch.stack(images).float() / 127.5 - 1, camera, torch.tensor(index))
+
+
+def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
+    """Camera labels of the images `names`, float32 [n 25], from `dataset.json`.
+
+    Raises:
+        DataError: names the first label that is missing, superfluous, doubled, malformed or not a camera.
+    """
+    where = f"{archive.path}: {LABEL_FILE}"
+    labels = dict(_checked_entries(_load_json(archive), where))
+    without = [name for name in names if name not in labels]
+    listed = set(names)
+    strays = [name for name in labels if name not in listed]
+    if without or strays:
+        first = f"no label for {without[0]}" if without else f"a label for {strays[0]}, which is not among the images"
+        raise DataError(
+            f"{where} has {len(labels)} labels for {len(names)} images: {first} "
+            f"({len(without)} images without label, {len(strays)} labels without image); "
+            "add what is missing or remove the rest"
+        )
+    stacked = torch.from_numpy(np.array([labels[name] for name in names], dtype=np.float64)).float()
+    try:
+        check_labels(stacked, names)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    return stacked
+
+
+def _load_json(archive: Archive) -> list[Any]:
+    where, advice = f"{archive.path}: {LABEL_FILE}", "set use_labels to false for a model without cameras"
+    if LABEL_FILE not in archive.names:
+        raise DataError(f"{archive.path}: there is no {LABEL_FILE} at its root, so no camera labels; {advice}")
+    try:
+        content = json.loads(archive.read(LABEL_FILE), parse_int=float)  # an integer of 400 digits is infinite
+    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{where} is not valid JSON ({error}); write it again") from error
+    labels = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(labels, list) or not labels:
+        got = (
+            f'"labels" is {json.dumps(labels)}' if isinstance(content, dict) and "labels" in content else 'no "labels"'
+        )
+        raise DataError(f'{where}: {got}, expected {{"labels": [["name.png", [25 numbers]], ...]}}; {advice}')
+    return labels
+
+
+def _checked_entries(entries: list[Any], where: str) -> list[tuple[str, list[float]]]:
+    seen: set[str] = set()
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, list) or not entry or not isinstance(entry[0], str):
+            raise DataError(f'{where}: entry {number} is {_short(entry)}, expected ["name.png", [25 numbers]]')
+        name, label = entry[0], entry[1] if len(entry) == 2 else None
+        if name in seen:
+            raise DataError(f"{where}: {name} has two labels; remove one")
+        seen.add(name)
+        if not isinstance(label, list) or not all(isinstance(value, float) for value in label):
+            raise DataError(f"{where}: the label of {name} is {_short(label)}, expected a list of {LABEL_DIM} numbers")
+        if len(label) != LABEL_DIM:
+            raise DataError(f"{where}: the label of {name} has {len(label)} numbers, expected {LABEL_DIM}")
+    return [(name, label) for name, label in entries]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _image_names(archive: Archive) -> list[str]:
+    names = [n for n in archive.names if n.lower().endswith(EXTENSIONS) and not n.startswith(COMPANIONS)]
+    if not names:
+        raise DataError(
+            f"{archive.path}: no images in it ({len(archive.names)} other files); expected {', '.join(EXTENSIONS)}"
+        )
+    return names
+
+
+def _subset(num_items: int, max_items: int | None, seed: int) -> np.ndarray:
+    """specs/eg3d.md 13: shuffle by RandomState(seed), keep the first, sort."""
+    items = np.arange(num_items)
+    if max_items is None:
+        return items
+    if max_items < 1:
+        raise ValueError(f"max_items {max_items} keeps nothing; use 1 or more, or null for all")
+    np.random.RandomState(seed % 2**32).shuffle(items)
+    return np.sort(items[:max_items])
+
+
+def _checked_resolution(resolution: int | None, native: int, archive: Archive) -> int:
+    if resolution is None:
+        if not _power_of_two(native):
+            fits = 2 ** (native.bit_length() - 1)
+            raise DataError(f"{archive.path}: images of {native} px, not a power of two; set resolution to {fits}")
+        return native
+    if not _power_of_two(resolution):
+        raise ValueError(f"resolution {resolution} is not a power of two; use 64, 128, 256, 512, ...")
+    return resolution
+
+
+def _power_of_two(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
