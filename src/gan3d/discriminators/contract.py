@@ -1,0 +1,79 @@
+"""What every discriminator is. Nothing here imports Lightning."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from gan3d.camera import Camera
+from gan3d.generators.contract import GENERATORS, Generator, register
+from gan3d.randomness import Randomness
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A discriminator's answer.
+
+    Attributes:
+        logits: realness, [b]; > 0 says real.
+        pose: predicted (pitch, yaw) in radians, [b 2], or None.
+        patch_logits: realness per patch, [b 1 h w], or None.
+    """
+
+    logits: Tensor
+    pose: Tensor | None = None
+    patch_logits: Tensor | None = None
+
+
+DISCRIMINATORS: dict[str, type[Discriminator]] = {}
+
+
+class Discriminator(nn.Module, ABC):
+    """Base of all discriminators. Registration is the class statement.
+
+    Facts: `img_resolution`; `group_size`, how many images are judged together (minibatch standard deviation), 1 if
+    each is judged alone. Capabilities: `needs_raw` (dual discrimination), `camera_conditioned`, `predicts_pose`.
+    `tiny` are constructor arguments of an instance that runs in seconds on a CPU.
+    """
+
+    img_resolution: int
+    group_size: int = 1
+    needs_raw: ClassVar[bool] = False
+    camera_conditioned: bool = False
+    predicts_pose: ClassVar[bool] = False
+    tiny: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        register(cls, DISCRIMINATORS, "discriminator")
+
+    @abstractmethod
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        raw: Tensor | None = None,
+        camera: Camera | None = None,
+        randomness: Randomness | None = None,
+    ) -> Judgement:
+        """Judges images [b 3 H W]; `raw` [b 3 h w] where `needs_raw`, `camera` where `camera_conditioned`."""
+
+
+def check_pair(generator: Generator, discriminator: Discriminator) -> None:
+    """Refuses a pair that can not work, with what is missing and which choices fit."""
+    g, d = type(generator).__name__, type(discriminator).__name__
+    if generator.img_resolution != discriminator.img_resolution:
+        raise ValueError(
+            f"{g} makes images of {generator.img_resolution} px, {d} judges {discriminator.img_resolution} px; "
+            "give both the same img_resolution"
+        )
+    if discriminator.needs_raw and not generator.has_raw:
+        fits_d = [name for name, cls in sorted(DISCRIMINATORS.items()) if not cls.needs_raw]
+        fits_g = [name for name, cls in sorted(GENERATORS.items()) if cls.has_raw]
+        raise ValueError(
+            f"{d} judges a raw image beside the final one, {g} renders none; choose a discriminator of "
+            f"{', '.join(fits_d)} or a generator of {', '.join(fits_g)}"
+        )

@@ -1,0 +1,12 @@
+"""Generators by name. Importing this package imports every sibling file, and the class statement registers."""
+
+import importlib
+import pkgutil
+
+from gan3d.generators.contract import GENERATORS, Generator, Rendering
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["GENERATORS", "Generator", "Rendering", *sorted(GENERATORS)]
+globals().update(GENERATORS)

@@ -1,0 +1,154 @@
+"""What every generator is: the contract between models, the harness, the metrics and the apps.
+
+    z, camera --map--> ws --represent--> representation --render(camera)--> Rendering
+
+`ws` are the latents ([b n w]); a *representation* is a scene without a camera (tri-planes, manifolds, field weights):
+a value that may be cached and rendered from anywhere. Nothing here imports Lightning.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from gan3d.camera import Camera
+from gan3d.randomness import Randomness
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a generator shows of a scene.
+
+    Attributes:
+        image: [b 3 H W], about [-1, 1].
+        raw: the volume-rendered image before super-resolution, [b 3 h w], or None.
+        depth: camera-space z (not distance along the ray), world units, [b 1 h w], or None (2D models).
+        opacity: accumulated alpha in [0, 1], [b 1 h w], or None.
+        extras: whatever else the model has to show, by name.
+    """
+
+    image: Tensor
+    raw: Tensor | None = None
+    depth: Tensor | None = None
+    opacity: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+GENERATORS: dict[str, type[Generator]] = {}
+
+
+class Generator(nn.Module, ABC):
+    """Base of all generators. Registration is the class statement: a concrete subclass is known by its class name.
+
+    Facts (set per class or per instance): `z_dim`, `w_dim`, `num_ws`, `img_resolution`, `raw_resolution` (where
+    `has_raw`), `scene_extent` (side of the cube that holds the scene, world units). Capabilities (class facts):
+    `has_camera` (False: a 2D model), `camera_conditioned` (map uses the camera), `has_field` (field() works),
+    `has_raw`, `strict_3d`, `any_resolution`. `tiny` are constructor arguments of an instance that runs in seconds on a
+    CPU: every registry-walking test uses it.
+
+    `forward` changes no state: running statistics move by `track` only. Randomness comes from the argument
+    `randomness`, or is off.
+    """
+
+    z_dim: int
+    w_dim: int
+    num_ws: int
+    img_resolution: int
+    raw_resolution: int
+    scene_extent: float = 1.0
+    camera_conditioned: bool = False
+    has_camera: ClassVar[bool] = True
+    has_field: ClassVar[bool] = False
+    has_raw: ClassVar[bool] = False
+    strict_3d: ClassVar[bool] = False
+    any_resolution: ClassVar[bool] = False
+    tiny: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        register(cls, GENERATORS, "generator")
+
+    @abstractmethod
+    def map(
+        self,
+        z: Tensor,
+        camera: Camera | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Latents of z.
+
+        Args:
+            z: [b z_dim], N(0, I).
+            camera: the *conditioning* camera (not the rendering one); None is neutral conditioning.
+            truncation: psi; 1 is none, 0 gives the mean latent.
+            truncation_cutoff: truncate the first so many latents only.
+
+        Returns:
+            ws [b num_ws w_dim].
+        """
+
+    @abstractmethod
+    def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Any:
+        """The scene of ws [b n w]: a value without a camera in it. `randomness=None`: constant noise."""
+
+    @abstractmethod
+    def render(
+        self,
+        representation: Any,
+        camera: Camera | None = None,
+        *,
+        resolution: int | None = None,
+        rays: Tensor | None = None,
+        randomness: Randomness | None = None,
+    ) -> Rendering:
+        """Shows a scene.
+
+        Args:
+            representation: what `represent` returned.
+            camera: the rendering camera, b views (None for 2D models).
+            resolution: side of the grid of rays; None is the model's own. Models with super-resolution keep their
+                image size, models with `any_resolution` return images of this size.
+            rays: pixel indices (row-major) to render, [r]; None renders all.
+            randomness: jitter of samples and noise; None is deterministic.
+        """
+
+    def forward(
+        self,
+        z: Tensor,
+        camera: Camera | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+        resolution: int | None = None,
+        randomness: Randomness | None = None,
+    ) -> Rendering:
+        """render(represent(map(z, camera)), camera)."""
+        ws = self.map(z, camera, truncation=truncation, truncation_cutoff=truncation_cutoff)
+        representation = self.represent(ws, randomness=randomness)
+        return self.render(representation, camera, resolution=resolution, randomness=randomness)
+
+    def field(self, representation: Any, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Density and colour at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb [b p c])."""
+        raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
+
+    def track(self, ws: Tensor) -> None:
+        """Moves running statistics (w_avg) by one batch of freshly mapped ws [b n w]; the only call that does."""
+
+
+def register(cls: type, registry: dict[str, Any], kind: str) -> None:
+    """Adds a concrete class to a registry under its own name; two classes of one name are refused."""
+    if inspect.isabstract(cls):
+        return
+    known = registry.get(cls.__name__)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(
+            f"two {kind}s are called {cls.__name__}: {known.__module__} and {cls.__module__}; rename one of them"
+        )
+    registry[cls.__name__] = cls

@@ -1,0 +1,1 @@
+"""The only copy of the layers that models share."""

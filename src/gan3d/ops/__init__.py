@@ -1,0 +1,1 @@
+"""Operations: equation, reference in plain torch, choice of implementation."""
