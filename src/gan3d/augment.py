@@ -1,0 +1,47 @@
+"""What happens to an image between its maker and the discriminator: blur today, ADA with the EG3D issue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gan3d.ops.resample import filter2d
+from gan3d.schedules import fraction
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Blurs everything the discriminator sees, less and less (Karras et al. 2021, EG3D supplement).
+
+    Args:
+        sigma: initial strength in pixels; 0 is off. EG3D: 10.
+        fade_kimg: gone after so many thousand images. EG3D: 200.
+    """
+
+    sigma: float = 0.0
+    fade_kimg: float = 200.0
+
+    def sigma_at(self, images_seen: int) -> float:
+        if self.fade_kimg <= 0:
+            return 0.0
+        return self.sigma * (1.0 - fraction(images_seen, self.fade_kimg))
+
+
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Separable filter with taps 2^-(k / sigma)^2, |k| <= 3 sigma, normalised to sum 1.
+
+    The base is 2, not e, as in the published code (specs/eg3d.md, section 11).
+
+    Args:
+        image: [b c h w].
+        sigma: pixels; below 1/3 nothing happens.
+    """
+    radius = math.floor(3 * sigma)
+    if radius <= 0:
+        return image
+    k = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    taps = torch.exp2(-((k / sigma) ** 2))
+    return filter2d(image, taps / taps.sum())

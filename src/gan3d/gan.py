@@ -1,0 +1,400 @@
+"""GAN(LightningModule): the one harness that trains every generator against every discriminator.
+
+One iteration (one global batch of real images) runs up to four phases, each with its own optimiser step:
+
+    generator       adversarial loss of fresh fakes                              every iteration
+    density         density regularisation                                       every `density.interval` iterations
+    discriminator   adversarial loss of fresh fakes and of the batch's reals     every iteration
+    r1              gradient penalty on the reals                                every `r1.interval` iterations
+
+then the EMA generator follows and `images_seen` grows by the global batch. Every schedule is a function of
+`images_seen`; every draw is a function of (seed, image index), see gan3d.randomness. Lightning counts one step per
+iteration, whatever the number of optimiser steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from gan3d.augment import Blur, blur
+from gan3d.camera import Camera, DatasetPoses, PosePrior
+from gan3d.discriminators import Discriminator, Judgement, check_pair
+from gan3d.ema import EMA
+from gan3d.generators import Generator, Rendering
+from gan3d.guards import GradientWatch
+from gan3d.layers.resize import filtered_resizing
+from gan3d.losses import R1, Adversarial, DensityRegularisation, NonSaturating, PoseConditioning
+from gan3d.metrics.frechet import FrechetDistance, SmallFeatures
+from gan3d.optimizers import Adam
+from gan3d.randomness import Randomness, key
+from gan3d.schedules import Ramp, crossed
+from gan3d.tally import Tally, peak_memory_gib
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch: real images [b 3 H W], their cameras, and the image indices all draws depend on."""
+
+    image: Tensor
+    camera: Camera | None
+    indices: list[int]
+
+
+class GAN(LightningModule):
+    """Trains a generator against a discriminator.
+
+    Args:
+        generator: the model, by name or class path; its defaults are the published full-size model.
+        discriminator: its judge; pairs that can not work are refused at once.
+        adversarial: the game; None is the non-saturating loss.
+        r1: gradient penalty on real images.
+        density: density regularisation (needs a generator with a field).
+        conditioning: generator pose conditioning, used where the generator is camera conditioned.
+        style_mixing: probability that an image's later latents come from a second z.
+        blur: blur of what the discriminator sees, fading.
+        raw_resolution: side of the volume-rendered image, a ramp in kimg; the generator's own where not given.
+        poses: where the cameras of fakes come from; None draws them from the data set's labels.
+        ema: average of the generator.
+        optimizer_g: Adam of the generator, before the correction for lazy regularisation.
+        optimizer_d: Adam of the discriminator, likewise.
+        micro_batch_size: images per forward pass and process; smaller than the batch, gradients accumulate, and the
+            result (minibatch standard deviation included) stays that of the whole batch. None: the whole batch.
+        seed: of weights' successors: every draw of the run. (Initial weights follow --seed_everything.)
+        total_kimg: the run ends after so many thousand real images.
+        log_every_kimg: metrics are averaged over so many thousand images, then logged.
+    """
+
+    images_seen: Tensor
+    iterations: Tensor
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        adversarial: Adversarial | None = None,
+        r1: R1 = R1(),
+        density: DensityRegularisation = DensityRegularisation(),
+        conditioning: PoseConditioning = PoseConditioning(),
+        style_mixing: float = 0.0,
+        blur: Blur = Blur(),
+        raw_resolution: Ramp = Ramp(),
+        poses: PosePrior | None = None,
+        ema: EMA = EMA(),
+        optimizer_g: Adam = Adam(lr=0.0025),
+        optimizer_d: Adam = Adam(lr=0.002),
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+        total_kimg: float = 25000.0,
+        log_every_kimg: float = 1.0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        check_pair(generator, discriminator)
+        if density.weight > 0 and not generator.has_field:
+            raise ValueError(
+                f"density regularisation needs a generator with a field, {type(generator).__name__} has none; "
+                "set --model.density.weight 0"
+            )
+        self.generator, self.discriminator = generator, discriminator
+        self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.adversarial = adversarial or NonSaturating()
+        self.r1, self.density, self.conditioning, self.blur = r1, density, conditioning, blur
+        self.style_mixing, self.raw_resolution, self.poses = style_mixing, raw_resolution, poses or DatasetPoses()
+        self.ema, self.optimizer_g, self.optimizer_d = ema, optimizer_g, optimizer_d
+        self.micro_batch_size, self.seed, self.total_kimg = micro_batch_size, seed, total_kimg
+        self.log_every_kimg = log_every_kimg
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("iterations", torch.zeros((), dtype=torch.int64))
+        self.tally, self._clock = Tally(), (time.perf_counter(), 0)
+
+    # ------------------------------------------------------------------ what a generator is asked for
+
+    def forward(self, z: Tensor, camera: Camera | None = None, **options) -> Rendering:
+        """The EMA generator's rendering."""
+        return self.generator_ema(z, camera, **options)
+
+    def draws(self, indices: Iterable[int], phase: str) -> Randomness:
+        """The random draws of some images in one phase, on this module's device."""
+        return Randomness(self.seed, list(indices), phase, device=self.device, dtype=self.dtype)
+
+    def sample_cameras(self, draw: Randomness) -> Camera | None:
+        """Rendering cameras for fakes; None for a pair that needs none."""
+        return self.poses.sample(draw) if self.needs_cameras else None
+
+    @property
+    def needs_cameras(self) -> bool:
+        return self.generator.has_camera or self.discriminator.camera_conditioned
+
+    def raw_resolution_now(self) -> int | None:
+        """Side of the raw image at this point of the schedule; None: the generator's own."""
+        value = self.raw_resolution.at(int(self.images_seen))
+        return None if value is None else round(value)
+
+    def _conditioning_camera(self, draw: Randomness, camera: Camera | None) -> Camera | None:
+        if camera is None or not self.generator.camera_conditioned:
+            return camera
+        # unlike eg3d: the swapped pose is another draw of the prior, not the batch neighbour's, so that it does not
+        # depend on how the batch is split over processes (the published roll does nothing at micro-batch 1).
+        other = self.poses.sample(draw.in_phase("swap"))
+        probability = self.conditioning.swap_probability(int(self.images_seen))
+        swapped = draw.uniform("swap", 1) < probability
+        return Camera.from_label(torch.where(swapped, other.label(), camera.label()))
+
+    def _latents(self, draw: Randomness, camera: Camera | None) -> tuple[Tensor, Tensor]:
+        """ws for synthesis (mixed) and as mapped (for w_avg), both [b n w]."""
+        generator = self.generator
+        ws = mapped = generator.map(draw.normal("z", generator.z_dim), self._conditioning_camera(draw, camera))
+        if self.style_mixing > 0 and generator.num_ws > 1:
+            other = generator.map(draw.normal("z_mix", generator.z_dim), camera)
+            cut = 1 + draw.integers("mix_cut", generator.num_ws - 1, 1)  # b 1
+            slots = torch.arange(generator.num_ws, device=ws.device)
+            mixed = (slots >= cut) & (draw.uniform("mix", 1) < self.style_mixing)  # b n
+            ws = torch.where(mixed[..., None], other, ws)
+        return ws, mapped
+
+    def _fakes(self, draw: Randomness) -> tuple[Rendering, Camera | None, Tensor]:
+        camera = self.sample_cameras(draw)
+        ws, mapped = self._latents(draw, camera)
+        representation = self.generator.represent(ws, randomness=draw)
+        resolution = self.raw_resolution_now()
+        fake = self.generator.render(representation, camera, resolution=resolution, randomness=draw)
+        return fake, camera, mapped
+
+    def _reals(self, part: Part) -> tuple[Tensor, Tensor | None]:
+        """Real image and, for dual discrimination, the raw image that stands beside it."""
+        if not self.discriminator.needs_raw:
+            return part.image, None
+        side = self.raw_resolution_now() or self.generator.raw_resolution
+        raw = filtered_resizing(part.image, side)
+        return part.image, blur(raw, self.blur.sigma_at(int(self.images_seen)))
+
+    def _judge(self, image: Tensor, raw: Tensor | None, camera: Camera | None, draw: Randomness) -> Judgement:
+        raw = raw if self.discriminator.needs_raw else None
+        return self.discriminator(image, raw=raw, camera=camera, randomness=draw)
+
+    def _blurred(self, image: Tensor) -> Tensor:
+        return blur(image, self.blur.sigma_at(int(self.images_seen)))
+
+    # ------------------------------------------------------------------ the phases: each yields the loss of a part
+
+    def _generator_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
+        draw = self.draws(part.indices, "generator")
+        fake, camera, _ = self._fakes(draw)
+        logits = self._judge(self._blurred(fake.image), fake.raw, camera, draw).logits
+        values["loss/generator"] = loss = self.adversarial.generator(logits).mean()
+        yield loss
+
+    def _density_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
+        draw = self.draws(part.indices, "density")
+        ws, _ = self._latents(draw, self.sample_cameras(draw))
+        representation = self.generator.represent(ws, randomness=draw)
+        sigma = lambda points: self.generator.field(representation, points)[0]  # noqa: E731
+        values["loss/density"] = loss = self.density(sigma, draw, self.generator.scene_extent).mean()
+        yield loss * self.density.interval
+
+    def _discriminator_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
+        draw = self.draws(part.indices, "discriminator")
+        with torch.no_grad():
+            fake, camera, mapped = self._fakes(draw)
+        self._mapped.append(mapped)
+        fake_logits = self._judge(self._blurred(fake.image), fake.raw, camera, draw).logits
+        loss_fake = self.adversarial.fake(fake_logits).mean()
+        yield loss_fake
+        image, raw = self._reals(part)
+        real_logits = self._judge(self._blurred(image), raw, part.camera, draw.in_phase("real")).logits
+        loss_real = self.adversarial.real(real_logits).mean()
+        values["loss/discriminator"] = loss_fake.detach() + loss_real.detach()
+        values["logits/fake"], values["logits/real"] = fake_logits.mean(), real_logits.mean()
+        values["signs/real"] = real_logits.sign().mean()
+        yield loss_real
+        if self.r1.gamma > 0 and self.r1.interval == 1:
+            yield from self._r1_loss(part, values)
+
+    def _r1_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
+        draw = self.draws(part.indices, "r1")
+        image, raw = self._reals(part)
+        judge = lambda image, raw: self._judge(image, raw, part.camera, draw).logits  # noqa: E731
+        values["loss/r1"] = loss = self.r1(judge, self._blurred(image), raw).mean()
+        yield loss * self.r1.interval
+
+    # ------------------------------------------------------------------ one iteration
+
+    def training_step(self, batch, batch_idx: int) -> None:
+        seen, iteration = int(self.images_seen), int(self.iterations)
+        batch_size = len(batch.index) * self.trainer.world_size
+        torch.manual_seed(key(self.seed, seen, self.global_rank, "global"))  # code outside ours resumes exactly, too
+        parts, values, watch = self._parts(batch), {}, GradientWatch()
+        self._mapped: list[Tensor] = []
+        g, d = self.optimizers()
+        hooks = d._on_before_step, d._on_after_step
+        self._uncounted(g, d)
+        self._phase("generator", self.generator, g, self._generator_loss, parts, values, watch)
+        if self.density.weight > 0 and iteration % self.density.interval == 0:
+            self._phase("density", self.generator, g, self._density_loss, parts, values, watch)
+        d._on_before_step, d._on_after_step = hooks  # the step by which Lightning counts this iteration
+        self._phase("discriminator", self.discriminator, d, self._discriminator_loss, parts, values, watch)
+        self._uncounted(g, d)
+        if self._lazy_r1 and iteration % self.r1.interval == 0:
+            self._phase("r1", self.discriminator, d, self._r1_loss, parts, values, watch)
+
+        self.generator.track(rearrange(self.all_gather(torch.cat(self._mapped)), "... n w -> (...) n w"))
+        self.ema.update(self.generator_ema, self.generator, images_seen=seen, batch_size=batch_size)
+        read = dict(zip(values, torch.stack([v.detach().float() for v in values.values()]).tolist(), strict=True))
+        watch.check(read, seen, [i for part in parts for i in part.indices])
+        self.tally.add(read)
+        self.images_seen += batch_size
+        self.iterations += 1
+        if crossed(seen, seen + batch_size, self.log_every_kimg):
+            self._log(seen + batch_size)
+        if seen + batch_size >= self.total_kimg * 1000:
+            self.trainer.should_stop = True
+
+    @property
+    def _lazy_r1(self) -> bool:
+        return self.r1.gamma > 0 and self.r1.interval > 1
+
+    def _parts(self, batch) -> list[Part]:
+        """Micro-batches, each in the order in which minibatch standard deviation groups *consecutive* images.
+
+        The discriminator's groups are strided ("(g m)"); laid out so, group m of every part is the same `group_size`
+        consecutive images, however the batch is split into parts and processes.
+        """
+        local = len(batch.index)
+        size, group = self.micro_batch_size or local, self.discriminator.group_size
+        if local % size or size % group:
+            raise ValueError(
+                f"a process has {local} images per iteration in micro-batches of {size}, judged in groups of {group}: "
+                "each must divide the one before; change data.batch_size, model.micro_batch_size or "
+                "the discriminator's group_size"
+            )
+        parts = []
+        for start in range(0, local, size):
+            order = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group).to(batch.index.device)
+            camera = None if batch.camera is None else batch.camera.select(order).to(self.dtype)
+            parts.append(Part(batch.image[order].to(self.dtype), camera, batch.index[order].tolist()))
+        return parts
+
+    def _phase(
+        self,
+        name: str,
+        network: nn.Module,
+        optimizer,
+        loss: Callable[[Part, dict[str, Tensor]], Iterator[Tensor]],
+        parts: list[Part],
+        values: dict[str, Tensor],
+        watch: GradientWatch,
+    ) -> None:
+        """One optimiser step on the mean over the parts of what `loss` yields."""
+        for each in (self.generator, self.discriminator):
+            for parameter in self._trainable[each]:
+                parameter.requires_grad_(each is network)
+        optimizer.zero_grad(set_to_none=True)
+        for part in parts:
+            of_part: dict[str, Tensor] = {}
+            for term in loss(part, of_part):
+                self.manual_backward(term / len(parts))
+            for key_, value in of_part.items():
+                values[key_] = values.get(key_, 0) + value.detach() / len(parts)
+        if hasattr(self.trainer.strategy, "reduce_gradients"):
+            self.trainer.strategy.reduce_gradients(self._trainable[network])
+        values[f"gradient/{name}"] = watch.watch(name, network)
+        optimizer.step()
+
+    @staticmethod
+    def _uncounted(*optimizers) -> None:
+        """Steps taken from here on are not counted by Lightning (it would count every optimiser step as one)."""
+        for optimizer in optimizers:
+            optimizer._on_before_step = optimizer._on_after_step = lambda: None
+
+    # ------------------------------------------------------------------ evaluation: the EMA generator's images
+
+    def sample(self, indices: Iterable[int], phase: str = "evaluation") -> Rendering:
+        """Fakes of the EMA generator, one per index: each has its own z and a camera of the pose prior."""
+        draw = self.draws(indices, phase)
+        z = draw.normal("z", self.generator.z_dim)
+        return self(z, self.sample_cameras(draw), resolution=self.raw_resolution_now())
+
+    def on_validation_epoch_start(self) -> None:
+        self._distance = FrechetDistance(SmallFeatures()).to(self.device)
+
+    def validation_step(self, batch, batch_idx: int) -> None:
+        self._distance.update(batch.image, real=True)
+        self._distance.update(self.sample(batch.index.tolist()).image, real=False)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("distance/frechet", self._distance.compute().float(), rank_zero_only=True)
+
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch, batch_idx: int) -> Rendering:
+        return self.sample(batch.index.tolist())
+
+    # ------------------------------------------------------------------ around the iterations
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        networks = (self.generator, self.discriminator)
+        self._trainable = {net: [p for p in net.parameters() if p.requires_grad] for net in networks}
+        lazy_g = self.density.interval if self.density.weight > 0 else 0
+        lazy_d = self.r1.interval if self._lazy_r1 else 0
+        return [
+            self.optimizer_g.build(self._trainable[self.generator], lazy_g),
+            self.optimizer_d.build(self._trainable[self.discriminator], lazy_d),
+        ]
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if data.labels is not None and isinstance(self.poses, DatasetPoses):
+            self.poses = self.poses.bind(data.labels)
+        elif data.labels is None and self.needs_cameras:
+            raise ValueError(
+                f"{type(self.generator).__name__} and {type(self.discriminator).__name__} need the camera of every "
+                "image, and the data set has no labels; add a dataset.json (docs/data.md), or train StyleGAN2"
+            )
+
+    def on_fit_start(self) -> None:
+        self.trainer.limit_val_batches = 0  # while training, callbacks evaluate, by kimg
+        if self.trainer.precision == "16-mixed":
+            raise ValueError("precision 16-mixed: its gradient scaler hides infinite gradients; use bf16-mixed")
+        if self.trainer.world_size > 1 and not hasattr(self.trainer.strategy, "reduce_gradients"):
+            raise ValueError(
+                f"strategy {type(self.trainer.strategy).__name__} can not train two networks with several backward "
+                "passes each; use --trainer.strategy gan_ddp"
+            )
+
+    def on_train_start(self) -> None:
+        self._clock = (time.perf_counter(), int(self.images_seen))
+
+    def on_train_end(self) -> None:
+        self._log(int(self.images_seen))
+        for parameters in self._trainable.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["tally"] = self.tally.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.tally.load_state_dict(checkpoint["tally"])
+
+    def _log(self, images_seen: int) -> None:
+        metrics = self.tally.read()
+        if not metrics:
+            return
+        now, (then, images) = time.perf_counter(), self._clock
+        self._clock = (now, images_seen)
+        metrics["progress/kimg"] = images_seen / 1000
+        metrics["speed/images_per_second"] = (images_seen - images) / max(now - then, 1e-9)
+        metrics["memory/peak_gib"] = peak_memory_gib(self.device)
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=images_seen)

@@ -1,0 +1,89 @@
+"""gan3d.losses against derivations by hand."""
+
+import math
+
+import pytest
+import torch
+
+from gan3d.losses import R1, DensityRegularisation, NonSaturating, PoseConditioning
+from gan3d.optimizers import Adam
+from gan3d.randomness import Randomness
+
+
+def test_an_undecided_discriminator_costs_log_two():
+    zero = torch.zeros(3)
+    loss = NonSaturating()
+    for value in (loss.generator(zero), loss.fake(zero), loss.real(zero)):
+        assert torch.allclose(value, torch.full((3,), math.log(2.0)))
+
+
+def test_each_loss_falls_in_its_player_s_direction():
+    logits = torch.tensor([-2.0, 2.0])
+    loss = NonSaturating()
+    assert loss.generator(logits).diff() < 0
+    assert loss.real(logits).diff() < 0
+    assert loss.fake(logits).diff() > 0
+
+
+def test_r1_of_a_linear_discriminator_is_half_gamma_times_the_squared_weight():
+    weight = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(5, 3, 4, 4)
+    penalty = R1(gamma=3.0)(lambda x, raw: (x * weight).sum(dim=(1, 2, 3)), image)
+    assert torch.allclose(penalty, (3.0 / 2 * weight.square().sum()).expand(5))
+
+
+def test_r1_of_two_images_adds_both_gradients_and_can_be_differentiated():
+    scale = torch.tensor(2.0, requires_grad=True)
+    judge = lambda x, raw: (scale * x).sum(dim=(1, 2, 3)) + (3 * scale * raw).sum(dim=(1, 2, 3))  # noqa: E731
+    penalty = R1(gamma=2.0)(judge, torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 2, 2))
+    assert torch.allclose(penalty, torch.full((2,), 16 * 4.0 + 4 * 36.0))
+    (slope,) = torch.autograd.grad(penalty.sum(), scale)
+    assert slope.item() == pytest.approx(2 * 2 * (16 * 2.0 + 4 * 18.0))
+
+
+def test_density_regularisation_of_a_constant_field_is_zero():
+    draw = Randomness(0, range(2))
+    value = DensityRegularisation(weight=1.0)(lambda p: torch.ones(*p.shape[:2], 1), draw)
+    assert torch.equal(value, torch.zeros(2))
+
+
+def test_density_regularisation_of_a_linear_field_is_the_mean_step():
+    # |sigma(p) - sigma(p + delta)| = 10 |delta_x|, and E|N(0, s)| = s sqrt(2 / pi).
+    draw = Randomness(0, range(4))
+    value = DensityRegularisation(weight=0.5, perturbation=0.1, num_points=20_000)(lambda p: 10 * p[..., :1], draw)
+    assert torch.allclose(value, torch.full((4,), 0.5 * 10 * 0.1 * math.sqrt(2 / math.pi)), rtol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["monotonic-detach", "monotonic-fixed"])
+def test_the_monotonic_kinds_ask_that_density_does_not_fall_towards_the_back(kind):
+    draw = Randomness(0, range(2))
+    regulariser = DensityRegularisation(weight=0.0, kind=kind)
+    rising_backwards = regulariser(lambda p: -p[..., 2:], draw, extent=1.0)
+    falling_backwards = regulariser(lambda p: p[..., 2:], draw, extent=1.0)
+    assert torch.allclose(rising_backwards, torch.zeros(2))
+    assert torch.allclose(falling_backwards, torch.full((2,), 10 / 256), atol=1e-5)
+
+
+def test_only_the_fixed_kind_moves_the_front_density():
+    slope = torch.tensor(1.0, requires_grad=True)
+    front_only = lambda p: torch.where(torch.arange(p.shape[1])[None, :, None] < p.shape[1] // 2, slope, 0.0).expand(  # noqa: E731
+        p.shape[0], -1, 1
+    )
+    draw = Randomness(0, range(1))
+    detached = DensityRegularisation(weight=0.0, kind="monotonic-detach")(front_only, draw)
+    assert not detached.requires_grad or torch.autograd.grad(detached.sum(), slope)[0] == 0
+    fixed = DensityRegularisation(weight=0.0, kind="monotonic-fixed")(front_only, draw)
+    assert torch.autograd.grad(fixed.sum(), slope)[0].item() == pytest.approx(10.0)
+
+
+def test_swapping_falls_from_always_to_its_final_probability():
+    conditioning = PoseConditioning(swap=0.5, fade_kimg=1.0)
+    assert [conditioning.swap_probability(n) for n in (0, 500, 1000, 5000)] == [1.0, 0.75, 0.5, 0.5]
+
+
+def test_lazy_regularisation_corrects_learning_rate_and_betas():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = Adam(lr=0.002, beta1=0.0, beta2=0.99).build([weight], lazy_interval=16)
+    assert optimizer.defaults["lr"] == pytest.approx(0.002 * 16 / 17)
+    assert optimizer.defaults["betas"] == (0.0, pytest.approx(0.99 ** (16 / 17)))
+    assert Adam(lr=0.002).build([weight]).defaults["lr"] == 0.002
