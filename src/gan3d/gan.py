@@ -363,7 +363,8 @@ class GAN(LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        self.trainer.limit_val_batches = 0  # while training, callbacks evaluate, by kimg
+        # While training, callbacks evaluate, by kimg.
+        self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
         if self.trainer.precision == "16-mixed":
             raise ValueError("precision 16-mixed: its gradient scaler hides infinite gradients; use bf16-mixed")
         if self.trainer.world_size > 1 and not hasattr(self.trainer.strategy, "reduce_gradients"):
@@ -380,6 +381,9 @@ class GAN(LightningModule):
         for parameters in self._trainable.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
+
+    def on_fit_end(self) -> None:
+        self.trainer.limit_val_batches = self._limit_val_batches
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["tally"] = self.tally.state_dict()

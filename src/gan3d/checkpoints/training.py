@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
         partial = path.with_suffix(".partial")
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             _flush(partial)
             os.replace(partial, path)

@@ -1,0 +1,206 @@
+"""gan3d.gan: phases, counting, schedules, guards."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from gan3d.checkpoints.training import Checkpoints
+from gan3d.data.datamodule import PosedImagesModule
+from gan3d.discriminators import DualDiscriminator, StyleGAN2Discriminator
+from gan3d.gan import GAN
+from gan3d.generators import StyleGAN2
+from gan3d.guards import NonFiniteError
+from gan3d.loggers import DiskLogger
+from gan3d.losses import R1, DensityRegularisation
+from gan3d.optimizers import Adam
+from gan3d.schedules import Ramp
+
+BATCH = 8
+
+
+def make(**options) -> GAN:
+    torch.manual_seed(0)
+    discriminator = StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 0})
+    options = {"total_kimg": 4 * BATCH / 1000, "r1": R1(gamma=1.0, interval=4), "log_every_kimg": 0.0} | options
+    return GAN(StyleGAN2(**StyleGAN2.tiny), discriminator, **options)
+
+
+def fit(gan: GAN, data: Path, *callbacks: Callback, run: Path | None = None, **options) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=DiskLogger(run) if run else False,
+        callbacks=list(callbacks),
+        enable_checkpointing=any(isinstance(c, Checkpoints) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+    trainer.fit(gan, PosedImagesModule(path=str(data), batch_size=BATCH, num_workers=0))
+    return trainer
+
+
+class Watch(Callback):
+    """Copies the weights after every iteration."""
+
+    def __init__(self):
+        self.states: list[dict[str, torch.Tensor]] = []
+        self.steps: list[int] = []
+
+    def on_train_start(self, trainer, pl_module):
+        self.keep(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.keep(trainer, pl_module)
+
+    def keep(self, trainer, pl_module):
+        self.states.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+        self.steps.append(trainer.global_step)
+
+
+def moved(before: dict, after: dict, prefix: str) -> bool:
+    return any(not torch.equal(before[n], after[n]) for n in before if n.startswith(prefix) and "w_avg" not in n)
+
+
+def test_an_iteration_is_one_step_and_the_run_ends_at_total_kimg(posed_zip):
+    watch = Watch()
+    gan = make(total_kimg=0.050)
+    fit(gan, posed_zip, watch)
+    assert int(gan.images_seen) == 56  # the first multiple of the batch at or after 50
+    assert int(gan.iterations) == 7
+    assert watch.steps == list(range(8))
+
+
+def test_each_network_moves_by_its_own_optimiser_only(posed_zip):
+    still = Adam(lr=0.0)
+    watch = Watch()
+    fit(make(optimizer_g=still), posed_zip, watch)
+    assert not moved(watch.states[0], watch.states[-1], "generator.")
+    assert moved(watch.states[0], watch.states[-1], "discriminator.")
+    watch = Watch()
+    fit(make(optimizer_d=still), posed_zip, watch)
+    assert moved(watch.states[0], watch.states[-1], "generator.")
+    assert not moved(watch.states[0], watch.states[-1], "discriminator.")
+
+
+def test_the_average_follows_the_generator_and_its_buffers(posed_zip):
+    watch = Watch()
+    fit(make(), posed_zip, watch)
+    first, last = watch.states[1], watch.states[-1]
+    for name in first:
+        if name.startswith("generator."):
+            twin = name.replace("generator.", "generator_ema.", 1)
+            assert torch.equal(first[name], first[twin]), name  # at the start the ramp-up copies
+    assert moved(first, last, "generator_ema.")
+    assert torch.equal(last["generator.mapping.w_avg"], last["generator_ema.mapping.w_avg"])
+    assert not torch.equal(first["generator.mapping.w_avg"], last["generator.mapping.w_avg"])
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_lazy_phases_run_at_their_intervals_and_everything_is_logged_by_images_seen(posed_zip, tmp_path):
+    fit(make(log_every_kimg=0.008, total_kimg=0.072), posed_zip, run=tmp_path)
+    logged = rows(tmp_path)
+    assert [int(row["step"]) for row in logged] == [8 * i for i in range(1, 10)]
+    assert [row["loss/r1"] != "" for row in logged] == [i % 4 == 0 for i in range(9)]
+    for name in ("loss/generator", "loss/discriminator", "logits/real", "logits/fake", "gradient/generator"):
+        assert all(row[name] != "" for row in logged), name
+    assert [float(row["progress/kimg"]) for row in logged] == [8 * i / 1000 for i in range(1, 10)]
+
+
+def test_r1_with_interval_one_is_part_of_the_discriminator_s_step(posed_zip, tmp_path):
+    gan = make(r1=R1(gamma=1.0, interval=1), log_every_kimg=0.008)
+    fit(gan, posed_zip, run=tmp_path)
+    assert all(row["loss/r1"] != "" for row in rows(tmp_path))
+    assert "gradient/r1" not in rows(tmp_path)[0]
+    assert gan.configure_optimizers()[1].defaults["lr"] == gan.optimizer_d.lr
+
+
+class Poison(Callback):
+    """Puts a NaN into one weight before the third iteration."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if int(pl_module.iterations) == 2:
+            with torch.no_grad():
+                pl_module.discriminator.b16.conv0.weight[0, 0, 0, 0] = float("nan")
+
+
+def test_a_nan_stops_the_run_names_the_culprit_and_keeps_the_last_good_checkpoint(posed_zip, tmp_path):
+    checkpoints = Checkpoints(tmp_path, every_kimg=0.008, keep=0)
+    with pytest.raises(NonFiniteError, match=r"0\.016 kimg: loss/generator.*gradient of"):
+        fit(make(), posed_zip, Poison(), checkpoints)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert last["images_seen"] == 16
+    assert all(torch.isfinite(value).all() for value in last.values())
+
+
+def test_groups_of_minibatch_std_are_the_same_images_however_the_batch_is_split():
+    class Data:
+        index = torch.arange(16)
+        image = torch.arange(16.0).reshape(16, 1, 1, 1)
+        camera = None
+
+    def groups(gan: GAN) -> set[frozenset[int]]:
+        found = set()
+        for part in gan._parts(Data):
+            assert part.image.flatten().tolist() == part.indices
+            stride = len(part.indices) // 4
+            found |= {frozenset(part.indices[m::stride]) for m in range(stride)}
+        return found
+
+    whole = groups(make())
+    assert whole == {frozenset(range(i, i + 4)) for i in range(0, 16, 4)}
+    assert whole == groups(make(micro_batch_size=8)) == groups(make(micro_batch_size=4))
+
+
+def test_a_batch_that_does_not_divide_is_refused(posed_zip):
+    with pytest.raises(ValueError, match="micro-batches of 6, judged in groups of 4"):
+        fit(make(micro_batch_size=6), posed_zip)
+
+
+def test_a_pair_that_can_not_work_is_refused_with_the_choices_that_fit():
+    with pytest.raises(ValueError, match=r"StyleGAN2 renders none; choose .*StyleGAN2Discriminator.* or .*EG3D"):
+        GAN(StyleGAN2(**StyleGAN2.tiny), DualDiscriminator(**DualDiscriminator.tiny))
+    with pytest.raises(ValueError, match="32 px.*judges 64 px"):
+        GAN(StyleGAN2(**StyleGAN2.tiny), StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"img_resolution": 64}))
+    with pytest.raises(ValueError, match="density regularisation needs a generator with a field"):
+        make(density=DensityRegularisation(weight=0.25))
+
+
+def test_half_precision_with_a_scaler_is_refused(posed_zip):
+    gan = make()
+    gan.trainer = type("T", (), {"precision": "16-mixed", "world_size": 1, "limit_val_batches": 1.0})()
+    with pytest.raises(ValueError, match="use bf16-mixed"):
+        gan.on_fit_start()
+
+
+def test_the_raw_resolution_follows_its_schedule_and_rounds():
+    gan = make(raw_resolution=Ramp(64, 128, fade_kimg=1))
+    values = []
+    for n in (0, 504, 1000, 2000):
+        gan.images_seen.fill_(n)
+        values.append(gan.raw_resolution_now())
+    assert values == [64, 96, 128, 128]
+
+
+def test_samples_for_evaluation_depend_on_their_index_alone():
+    gan = make()
+    together, alone = gan.sample(range(4)), gan.sample([2])
+    assert torch.allclose(together.image[2], alone.image[0], atol=1e-5)
+
+
+def test_frozen_parameters_stay_frozen(posed_zip):
+    gan = make()
+    gan.generator.mapping.requires_grad_(False)
+    before = gan.generator.mapping.fc0.weight.clone()
+    fit(gan, posed_zip)
+    assert torch.equal(before, gan.generator.mapping.fc0.weight)
+    assert not gan.generator.mapping.fc0.weight.requires_grad
+    assert gan.generator.synthesis.b8.conv0.weight.requires_grad
