@@ -1,71 +1,89 @@
-"""StyleGAN2's discriminator (Karras et al. 2020), single, and with EG3D's dual discrimination (section 4.3)."""
+"""Discriminators of StyleGAN2 (section 2, figure 7) and EG3D (section 4.3: dual discrimination, label conditioning).
+
+    resnet block:  x <- (conv1(conv0(x)) + skip(x)) / sqrt(2), both at half the resolution
+    logit = out . mapping(c) / sqrt(cmap_dim)           (projection, Miyato & Koyama 2018), or out without labels
+
+Dual discrimination judges the final image and the raw one, resized to it, as one image of six channels, so that both
+have to agree. Names of parameters and buffers are those of the published weights.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.discriminators.contract import Discriminator, Judgement
-from gan3d.layers.convolution import BINOMIAL, Conv2dLayer, minibatch_std
-from gan3d.layers.linear import FullyConnected
+from gan3d.layers.convolution import BINOMIAL, EqualizedConv2d
+from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork
+from gan3d.layers.minibatch_std import MinibatchStd
+from gan3d.layers.precision import full_precision
 from gan3d.layers.resize import filtered_resizing
-from gan3d.layers.synthesis import Architecture, channels, resolutions
+from gan3d.layers.synthesis import Architecture, block_resolutions, channels_at
 from gan3d.ops.resample import downsample2d, setup_filter
 from gan3d.randomness import Randomness
 
 
 class DiscriminatorBlock(nn.Module):
-    """The layers of one resolution, ending at half of it.
+    """Two convolutions, the second to half the resolution, and what brings the image in.
 
     Args:
-        in_channels: of the input; 0 in the first block.
-        width: of the first convolution.
-        out_channels: of the output.
+        in_channels: of x; 0 makes the first block, which starts from the image.
+        channels: at this resolution.
+        out_channels: at half of it.
         img_channels: of the image.
-        architecture: `skip` feeds the image to every block, `resnet` has a residual branch, `orig` neither.
-        conv_clamp: bound of the outputs; None is none.
-        first_layer: number of this block's first layer, counted from the image.
-        freeze_layers: layers of lower number are buffers (Freeze-D).
+        architecture: "skip" brings the image into every block, "resnet" has a residual path, "orig" neither.
+        conv_clamp: largest magnitude of features, but for the residual path.
+        frozen_layers: how many of the block's first layers are not trained.
     """
+
+    resample_filter: Tensor
 
     def __init__(
         self,
         in_channels: int,
-        width: int,
+        channels: int,
         out_channels: int,
-        img_channels: int,
         *,
-        architecture: Architecture,
-        conv_clamp: float | None,
-        first_layer: int,
-        freeze_layers: int,
+        img_channels: int,
+        architecture: Architecture = "resnet",
+        conv_clamp: float | None = None,
+        frozen_layers: int = 0,
     ):
         super().__init__()
-        self.architecture = architecture
+        if architecture not in ("skip", "resnet", "orig"):
+            raise ValueError(f"architecture {architecture!r} is unknown; choose skip, resnet or orig")
+        self.architecture, self.num_layers = architecture, 0
         self.register_buffer("resample_filter", setup_filter(BINOMIAL))
-        self.num_layers = 0
 
-        def layer(inputs: int, outputs: int, kernel_size: int, **options) -> Conv2dLayer:
-            trainable = first_layer + self.num_layers >= freeze_layers
+        def layer(inside: int, out: int, kernel_size: int, down: int = 1) -> EqualizedConv2d:
             self.num_layers += 1
-            return Conv2dLayer(inputs, outputs, kernel_size, trainable=trainable, **options)
+            return EqualizedConv2d(
+                inside,
+                out,
+                kernel_size,
+                activation="lrelu",
+                down=down,
+                conv_clamp=conv_clamp,
+                trainable=self.num_layers > frozen_layers,
+            )
 
-        active = {"activation": "lrelu", "conv_clamp": conv_clamp}
-        self.has_fromrgb = in_channels == 0 or architecture == "skip"
-        if self.has_fromrgb:
-            self.fromrgb = layer(img_channels, width, 1, **active)
-        self.conv0 = layer(width, width, 3, **active)
-        self.conv1 = layer(width, out_channels, 3, down=2, **active)
+        if in_channels == 0 or architecture == "skip":
+            self.fromrgb = layer(img_channels, channels, 1)
+        self.conv0 = layer(channels, channels, 3)
+        self.conv1 = layer(channels, out_channels, 3, down=2)
         if architecture == "resnet":
-            self.skip = layer(width, out_channels, 1, bias=False, down=2)
+            self.num_layers += 1
+            trainable = self.num_layers > frozen_layers
+            self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False, down=2, trainable=trainable)
 
     def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x [b i h w] or None, img [b c h w] or None -> x [b o h/2 w/2], img at half size or None."""
-        if self.has_fromrgb:
+        """x [b i h w] (None in the first block), img [b img_channels h w] -> both at half the resolution."""
+        if x is None or self.architecture == "skip":
             y = self.fromrgb(img)
             x = y if x is None else x + y
             img = downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
@@ -76,131 +94,131 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """Minibatch standard deviation, a convolution, two linear layers; projection on the embedded label.
+    """4 x 4 features to `out`: minibatch standard deviation, a convolution, two linear layers; never in low precision.
 
     Args:
-        in_channels: of the input.
-        cmap_dim: of the embedded label; 0 is unconditional.
-        img_channels: of the image.
-        architecture: as the blocks'.
-        group_size: of minibatch standard deviation.
-        mbstd_channels: its statistics; 0 leaves it out.
-        conv_clamp: bound of the convolution's output.
+        in_channels: of x.
+        out_features: of the result.
+        img_channels: of the image ("skip" brings it in here, too).
+        architecture: of the blocks before.
+        conv_clamp: largest magnitude after the convolution.
+        group_size: images whose standard deviation is taken together; None is the batch.
+        mbstd_channels: how many maps of it; 0 is none.
     """
 
     def __init__(
         self,
         in_channels: int,
-        cmap_dim: int,
-        img_channels: int,
+        out_features: int,
         *,
-        architecture: Architecture,
-        group_size: int | None,
-        mbstd_channels: int,
-        conv_clamp: float | None,
+        img_channels: int,
+        architecture: Architecture = "resnet",
+        conv_clamp: float | None = None,
+        group_size: int | None = 4,
+        mbstd_channels: int = 1,
     ):
         super().__init__()
-        self.cmap_dim, self.architecture = cmap_dim, architecture
-        self.group_size, self.mbstd_channels = group_size, mbstd_channels
         if architecture == "skip":
-            self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, activation="lrelu")
-        self.conv = Conv2dLayer(in_channels + mbstd_channels, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp)
-        self.fc = FullyConnected(in_channels * 16, in_channels, activation="lrelu")
-        self.out = FullyConnected(in_channels, cmap_dim or 1)
+            self.fromrgb = EqualizedConv2d(img_channels, in_channels, 1, activation="lrelu")
+        self.architecture = architecture
+        self.mbstd = MinibatchStd(group_size, mbstd_channels) if mbstd_channels > 0 else None
+        self.conv = EqualizedConv2d(
+            in_channels + mbstd_channels, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp
+        )
+        self.fc = EqualizedLinear(in_channels * 16, in_channels, activation="lrelu")
+        self.out = EqualizedLinear(in_channels, out_features)
 
-    def forward(self, x: Tensor, img: Tensor | None, cmap: Tensor | None) -> Tensor:
-        """x [b c 4 4], img [b c 4 4] or None, cmap [b cmap_dim] or None -> logits [b]."""
-        with torch.autocast(x.device.type, enabled=False):
+    def forward(self, x: Tensor, img: Tensor | None) -> Tensor:
+        """[b i 4 4] -> [b out_features]."""
+        with full_precision(x):
             x = x.to(self.out.weight.dtype)
             if self.architecture == "skip":
+                assert img is not None
                 x = x + self.fromrgb(img.to(x.dtype))
-            if self.mbstd_channels:
-                x = minibatch_std(x, self.group_size, self.mbstd_channels)
-            x = self.out(self.fc(self.conv(x).flatten(1)))
-            if cmap is not None:
-                x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
-            return x[:, 0]
+            x = x if self.mbstd is None else self.mbstd(x)
+            return self.out(self.fc(self.conv(x).flatten(1)))
 
 
 class StyleGAN2Discriminator(Discriminator):
-    """Judges one image; with c_dim 25, by the camera, too (projection).
+    """Judges single images; with c_dim 25 together with the label of the camera they were taken by.
 
-    The defaults are the published size at 512 px with camera conditioning (EG3D's single discriminator).
+    The defaults go with those of the generator `StyleGAN2` (FFHQ 256, 24.0 million parameters).
 
     Args:
-        img_resolution: power of two.
-        img_channels: of the image.
-        c_dim: 25 conditions on the camera label, 0 on nothing.
-        channel_base: channels at a resolution are channel_base / resolution ..
-        channel_max: .. but at most these.
-        architecture: of the blocks.
-        conv_clamp: bound of the convolutions' outputs; None is none. EG3D: 256.
-        cmap_dim: of the embedded label; None is the channels at 4x4.
+        img_resolution: a power of two.
+        img_channels: of one image.
+        c_dim: 0, or 25 to condition on the camera's label.
+        channel_base: channels times resolution, up to
+        channel_max: channels of one layer.
+        conv_clamp: largest magnitude of features; None is no limit.
+        architecture: "resnet", "skip" or "orig".
+        cmap_dim: size of the mapped label; None is the number of channels at 4 x 4.
         mapping_layers: of the label's mapping network.
-        group_size: of minibatch standard deviation.
-        mbstd_channels: its statistics; 0 leaves it out.
-        freeze_layers: the first so many layers are not trained (Freeze-D).
+        mapping_lr_multiplier: of the label's mapping network.
+        group_size: images per group of the minibatch standard deviation.
+        mbstd_channels: maps of it; 0 is none.
+        freeze_layers: so many layers, from the image on, are not trained (Freeze-D, Mo et al. 2020).
         disc_c_noise: label noise in training, in standard deviations of the batch's labels (EG3D, supplement).
     """
 
-    tiny = {"img_resolution": 32, "channel_base": 256, "channel_max": 16, "mapping_layers": 2}
+    tiny: ClassVar[dict[str, Any]] = {
+        "img_resolution": 32,
+        "channel_base": 256,
+        "channel_max": 16,
+        "mapping_layers": 2,
+        "group_size": 2,
+    }
 
     def __init__(
         self,
-        img_resolution: int = 512,
+        *,
+        img_resolution: int = 256,
         img_channels: int = 3,
-        c_dim: int = 25,
-        channel_base: int = 32768,
+        c_dim: int = 0,
+        channel_base: int = 16384,
         channel_max: int = 512,
-        architecture: Architecture = "resnet",
         conv_clamp: float | None = 256,
+        architecture: Architecture = "resnet",
         cmap_dim: int | None = None,
         mapping_layers: int = 8,
+        mapping_lr_multiplier: float = 0.01,
         group_size: int = 4,
         mbstd_channels: int = 1,
         freeze_layers: int = 0,
         disc_c_noise: float = 0.0,
     ):
         super().__init__()
-        if c_dim not in (0, 25):
-            raise ValueError(f"c_dim {c_dim}; use 25 to condition on the camera label, or 0")
         self.img_resolution, self.c_dim, self.camera_conditioned = img_resolution, c_dim, c_dim > 0
-        self.group_size = group_size if mbstd_channels else 1
-        self.disc_c_noise = disc_c_noise
-        self.sides = [side for side in reversed(resolutions(img_resolution)) if side > 4]
-        last = channels(4, channel_base, channel_max)
-        cmap_dim = 0 if not c_dim else last if cmap_dim is None else cmap_dim
-        inputs = layer = 0
-        for side in self.sides:
-            width, outputs = channels(side, channel_base, channel_max), channels(side // 2, channel_base, channel_max)
+        self.group_size, self.disc_c_noise = group_size if mbstd_channels > 0 else 1, disc_c_noise
+        in_channels = layers = 0
+        self.resolutions = block_resolutions(img_resolution)[:0:-1]
+        for resolution in self.resolutions:
             block = DiscriminatorBlock(
-                inputs,
-                width,
-                outputs,
-                self.judged_channels(img_channels),
+                in_channels,
+                channels_at(resolution, channel_base, channel_max),
+                out_channels := channels_at(resolution // 2, channel_base, channel_max),
+                img_channels=img_channels,
                 architecture=architecture,
                 conv_clamp=conv_clamp,
-                first_layer=layer,
-                freeze_layers=freeze_layers,
+                frozen_layers=freeze_layers - layers,
             )
-            setattr(self, f"b{side}", block)
-            inputs, layer = outputs, layer + block.num_layers
-        if c_dim:
-            self.mapping = MappingNetwork(0, c_dim, cmap_dim, None, num_layers=mapping_layers, w_avg_beta=None)
+            self.add_module(f"b{resolution}", block)
+            in_channels, layers = out_channels, layers + block.num_layers
+        channels = channels_at(4, channel_base, channel_max)
+        if c_dim > 0:
+            cmap_dim = channels if cmap_dim is None else cmap_dim
+            self.mapping = MappingNetwork(
+                0, c_dim, cmap_dim, None, num_layers=mapping_layers, lr_multiplier=mapping_lr_multiplier
+            )
         self.b4 = DiscriminatorEpilogue(
-            last,
-            cmap_dim,
-            self.judged_channels(img_channels),
+            channels,
+            cmap_dim if c_dim > 0 and cmap_dim is not None else 1,
+            img_channels=img_channels,
             architecture=architecture,
+            conv_clamp=conv_clamp,
             group_size=group_size,
             mbstd_channels=mbstd_channels,
-            conv_clamp=conv_clamp,
         )
-
-    @staticmethod
-    def judged_channels(img_channels: int) -> int:
-        """Channels of what the first layer sees."""
-        return img_channels
 
     def forward(
         self,
@@ -210,69 +228,92 @@ class StyleGAN2Discriminator(Discriminator):
         camera: Camera | None = None,
         randomness: Randomness | None = None,
     ) -> Judgement:
-        if image.shape[-1] != self.img_resolution or image.shape[-2] != self.img_resolution:
-            got, side = tuple(image.shape[-2:]), self.img_resolution
-            raise ValueError(f"{type(self).__name__} judges {side}x{side} images, got {got}; resize them or it")
-        if self.camera_conditioned and camera is None:
+        return Judgement(self.logits(image, self._label(camera, randomness)))
+
+    def logits(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+        """Realness [b] of images [b img_channels H W] with labels [b c_dim] (None where c_dim is 0)."""
+        side = self.img_resolution
+        if image.ndim != 4 or image.shape[2:] != (side, side):
             raise ValueError(
-                f"{type(self).__name__} is conditioned on the camera; give camera=, or build it with c_dim 0"
+                f"{type(self).__name__} judges images of {side} px, got shape {tuple(image.shape)}; "
+                f"resize them or set img_resolution"
             )
         x, img = None, image
-        for side in self.sides:
-            x, img = getattr(self, f"b{side}")(x, img)
-        cmap = self.mapping(None, self._label(camera, randomness)) if self.c_dim else None
-        return Judgement(self.b4(x, img, cmap))
+        for resolution in self.resolutions:
+            x, img = self.get_submodule(f"b{resolution}")(x, img)
+        out = self.b4(x, img)
+        if self.c_dim == 0:
+            return out.squeeze(1)
+        cmap = self.mapping(None, c)
+        return (out * cmap).sum(1) / math.sqrt(cmap.shape[1])
 
-    def _label(self, camera: Camera, randomness: Randomness | None) -> Tensor:
-        label = camera.label()
-        if self.training and self.disc_c_noise > 0 and randomness is not None:
-            # unlike eg3d: out of place, in training only, and no noise (instead of NaN) for a single image.
-            spread = label.std(dim=0) if len(label) > 1 else torch.zeros_like(label[0])
-            label = label + randomness.normal("disc_c_noise", self.c_dim) * spread * self.disc_c_noise
-        return label
+    def _label(self, camera: Camera | None, randomness: Randomness | None) -> Tensor | None:
+        """Labels [b c_dim], noisy in training."""
+        if self.c_dim == 0:
+            return None
+        if camera is None:
+            raise ValueError(f"{type(self).__name__} has c_dim {self.c_dim} but got no camera; give one, or c_dim=0")
+        c = camera.label()
+        # unlike eg3d: out of place, in training only, and a single label (whose deviation is undefined) stays as it is.
+        if self.disc_c_noise > 0 and self.training and randomness is not None and len(c) > 1:
+            noise = randomness.normal("label_noise", c.shape[1]).to(c)
+            c = c + noise * c.std(0) * self.disc_c_noise
+        return c
 
 
 class DualDiscriminator(StyleGAN2Discriminator):
-    """Judges the final image and the raw one, resized to it, together (EG3D, section 4.3)."""
+    """EG3D's dual discriminator: judges [image, raw image resized to it] with the camera's label.
+
+    The defaults are the published FFHQ 512 model (31.4 million parameters).
+
+    Args:
+        img_resolution: of the final image, a power of two.
+        img_channels: of one of the two images.
+        c_dim: 25 conditions on the camera's label, 0 does not.
+        raw_gain: factor of the raw image; below 1 fades it out of the judgement.
+        **others: as for `StyleGAN2Discriminator`.
+    """
 
     needs_raw = True
+    resample_filter: Tensor
 
     def __init__(
         self,
+        *,
         img_resolution: int = 512,
         img_channels: int = 3,
         c_dim: int = 25,
         channel_base: int = 32768,
         channel_max: int = 512,
-        architecture: Architecture = "resnet",
         conv_clamp: float | None = 256,
+        architecture: Architecture = "resnet",
         cmap_dim: int | None = None,
         mapping_layers: int = 8,
+        mapping_lr_multiplier: float = 0.01,
         group_size: int = 4,
         mbstd_channels: int = 1,
         freeze_layers: int = 0,
         disc_c_noise: float = 0.0,
+        raw_gain: float = 1.0,
     ):
         super().__init__(
             img_resolution=img_resolution,
-            img_channels=img_channels,
+            img_channels=2 * img_channels,
             c_dim=c_dim,
             channel_base=channel_base,
             channel_max=channel_max,
-            architecture=architecture,
             conv_clamp=conv_clamp,
+            architecture=architecture,
             cmap_dim=cmap_dim,
             mapping_layers=mapping_layers,
+            mapping_lr_multiplier=mapping_lr_multiplier,
             group_size=group_size,
             mbstd_channels=mbstd_channels,
             freeze_layers=freeze_layers,
             disc_c_noise=disc_c_noise,
         )
-        self.register_buffer("resample_filter", setup_filter(BINOMIAL))
-
-    @staticmethod
-    def judged_channels(img_channels: int) -> int:
-        return 2 * img_channels
+        self.raw_gain = raw_gain
+        self.register_buffer("resample_filter", setup_filter(BINOMIAL))  # unused, kept for published state dicts
 
     def forward(
         self,
@@ -283,6 +324,10 @@ class DualDiscriminator(StyleGAN2Discriminator):
         randomness: Randomness | None = None,
     ) -> Judgement:
         if raw is None:
-            raise ValueError("DualDiscriminator judges the raw image beside the final one; give raw=[b 3 h w]")
-        both = torch.cat([image, filtered_resizing(raw, image.shape[-1]).to(image.dtype)], dim=1)
-        return super().forward(both, camera=camera, randomness=randomness)
+            raise ValueError("DualDiscriminator needs the raw image beside the final one; give raw [b 3 h w]")
+        return Judgement(self.logits(self.pair(image, raw), self._label(camera, randomness)))
+
+    def pair(self, image: Tensor, raw: Tensor) -> Tensor:
+        """What is judged: final image and raw image at its size, [b 2*img_channels H W]."""
+        resized = filtered_resizing(raw, self.img_resolution).to(image.dtype)
+        return torch.cat([image, resized if self.raw_gain == 1 else resized * self.raw_gain], 1)

@@ -139,7 +139,11 @@ class Generator(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
 
     def track(self, ws: Tensor) -> None:
-        """Moves running statistics (w_avg) by one batch of freshly mapped ws [b n w]; the only call that does."""
+        """Moves running statistics (w_avg) by one batch of freshly mapped ws; the only call that does.
+
+        Args:
+            ws: [b n w], or their mean over the batch (and all processes), [1 n w].
+        """
 
 
 def register(cls: type, registry: dict[str, Any], kind: str) -> None:

@@ -1,60 +1,78 @@
-"""StyleGAN2 (Karras et al. 2020): a 2D baseline, and the tri-plane backbone of EG3D."""
+"""StyleGAN2 (Karras et al. 2020): the 2D baseline, and the backbone that makes EG3D's tri-planes.
+
+z, c --mapping--> ws --synthesis--> image
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering
 from gan3d.layers.mapping import MappingNetwork
-from gan3d.layers.synthesis import Architecture, Noise, SynthesisNetwork
+from gan3d.layers.synthesis import Architecture, SynthesisNetwork
 from gan3d.randomness import Randomness
 
 
 class StyleGAN2(Generator):
-    """Mapping network and synthesis network; the defaults are the published FFHQ 1024 model (config F).
+    """StyleGAN2; its representation is the image itself, [b img_channels H W].
 
-    A scene is its latents: `represent` returns the finished image, `render` shows it.
+    The defaults are the FFHQ 256 model of the StyleGAN2-ADA and StyleGAN3 papers (channel_base 16384, 24.8 million
+    parameters); the 1024 px one is img_resolution 1024, channel_base 32768. State-dict names are the published ones.
 
     Args:
-        z_dim: of the latent z.
-        w_dim: of the latent w.
-        c_dim: 25 conditions on the camera label, 0 on nothing.
-        img_resolution: power of two.
-        img_channels: 3, or the planes of a tri-plane backbone.
+        z_dim: size of z.
+        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero label).
+        w_dim: size of a latent.
+        img_resolution: a power of two.
+        img_channels: 3, or more where the image is a feature image.
+        channel_base: channels times resolution, up to
+        channel_max: channels of one layer.
+        conv_clamp: largest magnitude of features; None is no limit.
+        architecture: "skip", "resnet" or "orig".
         mapping_layers: of the mapping network.
         mapping_lr_multiplier: of the mapping network.
-        channel_base: channels at a resolution are channel_base / resolution ..
-        channel_max: .. but at most these.
-        architecture: of the synthesis blocks.
-        conv_clamp: bound of all layers' outputs; None is none.
-        w_avg_beta: decay of the mean latent.
+        mapping_embed_features: size of the embedded label, w_dim by default.
+        mapping_layer_features: width between mapping layers, w_dim by default.
+        w_avg_beta: decay of the mean latent per `track`.
+        use_noise: whether the layers have per-pixel noise.
+        fused: form of the modulated convolutions, see `layers.modulated`; None chooses.
     """
 
     has_camera = False
-    tiny = {"z_dim": 8, "w_dim": 16, "img_resolution": 32, "channel_base": 256, "channel_max": 16, "mapping_layers": 2}
+    tiny: ClassVar[dict[str, Any]] = {
+        "z_dim": 8,
+        "w_dim": 16,
+        "img_resolution": 32,
+        "channel_base": 256,
+        "channel_max": 16,
+        "mapping_layers": 2,
+    }
 
     def __init__(
         self,
+        *,
         z_dim: int = 512,
-        w_dim: int = 512,
         c_dim: int = 0,
-        img_resolution: int = 1024,
+        w_dim: int = 512,
+        img_resolution: int = 256,
         img_channels: int = 3,
+        channel_base: int = 16384,
+        channel_max: int = 512,
+        conv_clamp: float | None = 256,
+        architecture: Architecture = "skip",
         mapping_layers: int = 8,
         mapping_lr_multiplier: float = 0.01,
-        channel_base: int = 32768,
-        channel_max: int = 512,
-        architecture: Architecture = "skip",
-        conv_clamp: float | None = None,
+        mapping_embed_features: int | None = None,
+        mapping_layer_features: int | None = None,
         w_avg_beta: float = 0.998,
+        use_noise: bool = True,
+        fused: bool | None = None,
     ):
         super().__init__()
-        if c_dim not in (0, 25):
-            raise ValueError(f"c_dim {c_dim}; use 25 to condition on the camera label, or 0")
-        self.z_dim, self.w_dim, self.c_dim, self.img_resolution = z_dim, w_dim, c_dim, img_resolution
+        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = z_dim, c_dim, w_dim, img_resolution
         self.camera_conditioned = c_dim > 0
         self.synthesis = SynthesisNetwork(
             w_dim,
@@ -63,7 +81,9 @@ class StyleGAN2(Generator):
             channel_base=channel_base,
             channel_max=channel_max,
             architecture=architecture,
+            use_noise=use_noise,
             conv_clamp=conv_clamp,
+            fused=fused,
         )
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(
@@ -72,6 +92,8 @@ class StyleGAN2(Generator):
             w_dim,
             self.num_ws,
             num_layers=mapping_layers,
+            embed_features=mapping_embed_features,
+            layer_features=mapping_layer_features,
             lr_multiplier=mapping_lr_multiplier,
             w_avg_beta=w_avg_beta,
         )
@@ -84,26 +106,29 @@ class StyleGAN2(Generator):
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        label = None
-        if self.c_dim:
-            label = z.new_zeros(len(z), self.c_dim) if camera is None else camera.label()
-        return self.mapping(z, label, truncation=truncation, truncation_cutoff=truncation_cutoff)
-
-    def track(self, ws: Tensor) -> None:
-        self.mapping.track(ws)
+        c = None
+        if self.c_dim > 0:
+            c = z.new_zeros(len(z), self.c_dim) if camera is None else camera.label()
+        return self.mapping(z, c, truncation=truncation, truncation_cutoff=truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
-        return self.synthesis(ws, Noise.of(randomness))
+        return self.synthesis(ws, randomness=randomness)
 
     def render(
         self,
-        representation: Any,
+        representation: Tensor,
         camera: Camera | None = None,
         *,
         resolution: int | None = None,
         rays: Tensor | None = None,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        if rays is not None or resolution not in (None, self.img_resolution):
-            raise ValueError(f"StyleGAN2 has no rays: it renders whole images of {self.img_resolution} px only")
-        return Rendering(image=representation)
+        if resolution not in (None, self.img_resolution) or rays is not None:
+            raise ValueError(
+                f"StyleGAN2 shows whole images of {self.img_resolution} px, got resolution {resolution} and "
+                f"{'no' if rays is None else 'chosen'} rays; leave both out and resize or crop the image"
+            )
+        return Rendering(representation)
+
+    def track(self, ws: Tensor) -> None:
+        self.mapping.track(ws)

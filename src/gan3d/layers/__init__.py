@@ -1,1 +1,1 @@
-"""The only copy of the layers that models share."""
+"""Network layers that several models share; each stands in the file of its noun."""

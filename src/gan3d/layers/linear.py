@@ -1,4 +1,4 @@
-"""Equalised linear layer."""
+"""Fully connected layer with an equalised learning rate (Progressive GAN, section 4.1; StyleGAN2)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from gan3d.ops.bias_act import Activation, bias_act
 
 
-class FullyConnected(nn.Module):
-    """y = act(x (m w / sqrt(in))^T + m b): weights are N(0, 1) / m, scaled at run time (Karras et al. 2018, 2019).
+class EqualizedLinear(nn.Module):
+    """y = act(x (W lr / sqrt(in))^T + b lr), W ~ N(0, 1) / lr: all weights are learnt at one speed, lr times slower.
 
     Args:
-        in_features: of the input.
-        out_features: of the output.
-        bias: whether there is one.
-        activation: with its default gain.
-        lr_multiplier: m above.
-        bias_init: initial value of the stored bias.
+        in_features: size of x.
+        out_features: size of y.
+        bias: whether there is b.
+        activation: name of act, with its own gain.
+        lr_multiplier: lr.
+        bias_init: initial b. Not divided by lr, as published.
     """
 
     def __init__(
@@ -34,23 +34,16 @@ class FullyConnected(nn.Module):
         bias_init: float = 0.0,
     ):
         super().__init__()
-        self.activation = activation
+        self.in_features, self.out_features, self.activation = in_features, out_features, activation
+        self.lr_multiplier, self.weight_gain = lr_multiplier, lr_multiplier / math.sqrt(in_features)
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full([out_features], float(bias_init))) if bias else None
-        self.weight_gain, self.bias_gain = lr_multiplier / math.sqrt(in_features), lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        """[.. in] -> [.. out]."""
-        bias = self.bias if self.bias is None or self.bias_gain == 1 else self.bias * self.bias_gain
-        weight = self.weight * self.weight_gain
-        if self.activation == "linear":
-            return F.linear(x, weight, bias)
-        return bias_act(F.linear(x, weight), bias, dim=-1, act=self.activation)
+        """[.. in] -> [.. out]; with an activation [b in] -> [b out]."""
+        bias = None if self.bias is None else self.bias.to(x.dtype) * self.lr_multiplier
+        y = F.linear(x, self.weight.to(x.dtype) * self.weight_gain, bias)
+        return bias_act(y, act=self.activation, overwrite=True)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, {self.activation}"
-
-
-def normalise_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over dimension 1."""
-    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+        return f"{self.in_features}, {self.out_features}, {self.activation}, lr_multiplier={self.lr_multiplier}"

@@ -1,29 +1,46 @@
-"""Mapping network z, c -> ws (Karras et al. 2019; conditioning as in StyleGAN2-ADA)."""
+"""Mapping network: latent z and label c to the intermediate latent w (StyleGAN section 2; StyleGAN2-ADA for labels).
+
+w = fc_{L-1}(.. fc_0([n(z), n(embed(c))])),   n(x) = x / sqrt(mean(x^2) + 1e-8)
+truncated:  w <- w_avg + psi (w - w_avg)
+"""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 
-from gan3d.layers.linear import FullyConnected, normalise_second_moment
+from gan3d.layers.linear import EqualizedLinear
+from gan3d.layers.precision import full_precision
+from gan3d.ops.bias_act import Activation
+
+EPS = 1e-8
+
+
+def normalize_second_moment(x: Tensor) -> Tensor:
+    """n(x) = x / sqrt(mean over features of x^2 + 1e-8), [b c]."""
+    return x * (x.square().mean(1, keepdim=True) + EPS).rsqrt()
 
 
 class MappingNetwork(nn.Module):
-    """z, label -> w, by fully connected leaky-ReLU layers on normalised inputs.
+    """w of (z, c), always in the precision of its parameters, also under autocast.
 
     Args:
-        z_dim: 0 is none.
-        c_dim: size of the label; 0 is none.
-        w_dim: of the output.
-        num_ws: copies of w; None gives [b w].
-        num_layers: fully connected layers.
-        embed_features: size of the embedded label; None is w_dim.
-        layer_features: width; None is w_dim.
-        lr_multiplier: of all layers but the label's.
-        w_avg_beta: decay of the mean latent; None keeps none.
+        z_dim: size of z; 0 for a network of the label alone.
+        c_dim: size of the label; 0 for an unconditional one.
+        w_dim: size of w.
+        num_ws: how many times w is repeated; None gives w without that dimension.
+        num_layers: L.
+        embed_features: size of the embedded label, w_dim by default.
+        layer_features: width between the layers, w_dim by default.
+        activation: of every layer.
+        lr_multiplier: of every layer but the embedding.
+        w_avg_beta: decay of the running mean of w per `track`; None (or no num_ws) keeps no mean.
     """
+
+    w_avg: Tensor
 
     def __init__(
         self,
@@ -35,64 +52,79 @@ class MappingNetwork(nn.Module):
         num_layers: int = 8,
         embed_features: int | None = None,
         layer_features: int | None = None,
+        activation: Activation = "lrelu",
         lr_multiplier: float = 0.01,
         w_avg_beta: float | None = 0.998,
     ):
         super().__init__()
+        if z_dim + c_dim == 0:
+            raise ValueError("z_dim and c_dim are both 0; a mapping network needs a latent or a label")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
-        embedded = (w_dim if embed_features is None else embed_features) if c_dim else 0
-        if z_dim + embedded == 0:
-            raise ValueError("a mapping network needs a latent or a label: z_dim and c_dim are both 0")
-        width = w_dim if layer_features is None else layer_features
-        if c_dim:
-            self.embed = FullyConnected(c_dim, embedded)
-        sizes = [z_dim + embedded, *[width] * (num_layers - 1), w_dim]
-        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-            layer = FullyConnected(inputs, outputs, activation="lrelu", lr_multiplier=lr_multiplier)
-            setattr(self, f"fc{i}", layer)
-        if num_ws is not None and w_avg_beta is not None:
+        embed_features = 0 if c_dim == 0 else w_dim if embed_features is None else embed_features
+        hidden = w_dim if layer_features is None else layer_features
+        widths = [z_dim + embed_features] + [hidden] * (num_layers - 1) + [w_dim]
+        if c_dim > 0:
+            self.embed = EqualizedLinear(c_dim, embed_features)
+        for i, (inside, out) in enumerate(pairwise(widths)):
+            layer = EqualizedLinear(inside, out, activation=activation, lr_multiplier=lr_multiplier)
+            self.add_module(f"fc{i}", layer)
+        if self.tracks:
             self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    @property
+    def tracks(self) -> bool:
+        """Whether there is a running mean of w."""
+        return self.num_ws is not None and self.w_avg_beta is not None
 
     def forward(
         self,
         z: Tensor | None,
-        label: Tensor | None = None,
+        c: Tensor | None = None,
         *,
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """Latents.
+        """Intermediate latents.
 
         Args:
-            z: [b z].
-            label: [b c].
-            truncation: psi of the truncation trick, 1 is none.
-            truncation_cutoff: truncates the first so many ws only.
+            z: [b z_dim]; None where z_dim is 0.
+            c: [b c_dim]; None where c_dim is 0.
+            truncation: psi, 1 is none.
+            truncation_cutoff: truncate only so many of the first ws.
 
         Returns:
-            [b n w], or [b w] without num_ws.
+            [b num_ws w_dim], or [b w_dim] where num_ws is None.
         """
-        with torch.autocast((z if z is not None else label).device.type, enabled=False):
-            inputs = []
-            if self.z_dim:
-                inputs.append(normalise_second_moment(z.to(self.fc0.weight.dtype)))
-            if self.c_dim:
-                inputs.append(normalise_second_moment(self.embed(label.to(self.fc0.weight.dtype))))
-            w = torch.cat(inputs, dim=1)
+        parts = []
+        dtype = self.get_parameter("fc0.weight").dtype
+        for name, value, size in (("z", z, self.z_dim), ("c", c, self.c_dim)):
+            if size > 0:
+                if value is None or value.ndim != 2 or value.shape[1] != size:
+                    got = "None" if value is None else f"shape {tuple(value.shape)}"
+                    raise ValueError(f"the mapping network got {name}: {got}; expected [b {size}]")
+                parts.append(value.to(dtype))
+        with full_precision(parts[0]):
+            if self.c_dim > 0:
+                parts[-1] = self.embed(parts[-1])
+            w = torch.cat([normalize_second_moment(part) for part in parts], 1)
             for i in range(self.num_layers):
-                w = getattr(self, f"fc{i}")(w)
+                w = self.get_submodule(f"fc{i}")(w)
             if self.num_ws is None:
                 return w
-            ws = w[:, None].repeat(1, self.num_ws, 1)  # b n w
-            if truncation != 1:
-                first = slice(None, truncation_cutoff)
-                truncated = self.w_avg.lerp(ws[:, first], truncation)
-                ws = torch.cat([truncated, ws[:, truncated.shape[1] :]], dim=1)
-            return ws
+            ws = repeat(w, "b w -> b n w", n=self.num_ws)
+            return ws if truncation == 1 else self.truncate(ws, truncation, truncation_cutoff)
+
+    def truncate(self, ws: Tensor, truncation: float, cutoff: int | None = None) -> Tensor:
+        """w_avg + psi (w - w_avg) in the first `cutoff` (None: all) of ws [b n w]."""
+        if not self.tracks:
+            raise ValueError("this mapping network keeps no mean of w to truncate towards; give num_ws and w_avg_beta")
+        kept = ws[:, :0] if cutoff is None else ws[:, cutoff:]
+        return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation), kept], 1)
 
     @torch.no_grad()
     def track(self, ws: Tensor) -> None:
-        """w_avg <- mean + beta (w_avg - mean), mean over the batch of ws [b n w], first slot."""
-        mean = ws.detach()[:, 0].mean(dim=0)
-        self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
+        """w_avg <- m + beta (w_avg - m), m the batch mean of freshly mapped ws [b n w]."""
+        if self.tracks:
+            mean = ws[:, 0].mean(0).to(self.w_avg.dtype)
+            self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))

@@ -1,15 +1,23 @@
-"""Modulated convolution (StyleGAN2, section 2.2)."""
+"""Modulated convolution (StyleGAN2, section 2.2).
+
+    w'_noik = s_ni w_oik                                                                   (1)
+    w''_noik = d_no w'_noik,   d_no = 1 / sqrt(sum_ik w'_noik^2 + 1e-8)                    (3)
+
+The convolution is linear in its input, so the styles s may scale the input and the demodulation d the output, with
+one shared kernel (`fused=False`); or every sample has its own kernel w'' (`fused=True`, one grouped convolution, a
+plain one for a single sample). d itself needs no w'': sum_ik w'^2 = sum_i s_ni^2 sum_k w_oik^2.
+"""
 
 from __future__ import annotations
-
-import math
-from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from gan3d.layers.precision import full_precision, runs_in_half
 from gan3d.ops.resample import conv2d_resample
+
+EPS = 1e-8
 
 
 def modulated_conv2d(
@@ -23,48 +31,68 @@ def modulated_conv2d(
     resample_filter: Tensor | None = None,
     demodulate: bool = True,
     flip_weight: bool = True,
-    form: Literal["auto", "grouped", "scaled"] = "auto",
+    fused: bool | None = None,
 ) -> Tensor:
-    """w[n, o, i] = s[n, i] weight[o, i], divided by sqrt(sum_{i, k} w^2 + 1e-8) if demodulated; y = w * x + noise.
-
-    Two exact forms: `grouped` convolves each image with its own weights; `scaled` scales the input by s and the output
-    by the demodulation around one shared weight.
+    """Convolution whose kernel is scaled per sample; differentiable any number of times.
 
     Args:
-        x: [b i H W].
+        x: [b i h w].
         weight: [o i k k].
-        styles: [b i].
-        noise: added after demodulation, broadcastable to the output.
-        up: upsampling factor.
-        padding: of the convolution.
-        resample_filter: used where up > 1.
-        demodulate: see above.
-        flip_weight: True is correlation.
-        form: `auto` takes `grouped` for one image without gradient, else `scaled`.
+        styles: s, [b i].
+        noise: added after demodulation, broadcastable to the result.
+        up: finer by this factor.
+        padding: zeros around x.
+        resample_filter: low-pass filter, see `conv2d_resample`.
+        demodulate: scale every output channel back to unit variance (3).
+        flip_weight: True is correlation, False true convolution.
+        fused: one kernel per sample, or one for all; None takes the former for a single sample without gradient, where
+            it is one plain convolution.
 
     Returns:
-        [b o up*H up*W].
+        [b o H W].
     """
-    b, (_, inputs, k, _) = x.shape[0], weight.shape
-    if x.dtype == torch.float16 and demodulate:  # keeps the products within half precision's range
-        weight = weight / (math.sqrt(inputs * k * k) * weight.abs().amax(dim=(1, 2, 3), keepdim=True))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    if form == "auto":
-        form = "grouped" if b == 1 and not torch.is_grad_enabled() else "scaled"
-    resampling = {"up": up, "padding": padding, "flip_weight": flip_weight}
-    f = resample_filter if up > 1 else None
-    if form == "grouped":
-        w = weight[None] * styles[:, None, :, None, None]  # b o i k k
-        if demodulate:
-            w = w * (w.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-        x = rearrange(x, "b i h w -> 1 (b i) h w")
-        y = conv2d_resample(x, rearrange(w, "b o i k l -> (b o) i k l").to(x.dtype), f, groups=b, **resampling)
+    b = len(x)
+    if styles.shape != (b, weight.shape[1]):
+        raise ValueError(
+            f"styles have shape {tuple(styles.shape)}; expected [b i] = {(b, weight.shape[1])} for x {tuple(x.shape)} "
+            f"and weight {tuple(weight.shape)}"
+        )
+    if demodulate and runs_in_half(x):
+        weight, styles = _keep_in_range(weight, styles)
+    fused = b == 1 and not torch.is_grad_enabled() if fused is None else fused
+    d = demodulation(weight, styles) if demodulate else None
+    if fused:
+        w = weight * styles[:, None, :, None, None]  # b o i k k
+        w = w if d is None else w * d[:, :, None, None, None]
+        w = rearrange(w, "b o i k l -> (b o) i k l").to(x.dtype)
+        y = conv2d_resample(
+            rearrange(x, "b i h w -> 1 (b i) h w"),
+            w,
+            resample_filter,
+            up=up,
+            padding=padding,
+            flip_weight=flip_weight,
+            groups=b,
+        )
         y = rearrange(y, "1 (b o) h w -> b o h w", b=b)
         return y if noise is None else y + noise.to(y.dtype)
-    y = x * styles.to(x.dtype)[:, :, None, None]
-    y = conv2d_resample(y, weight.to(x.dtype), f, **resampling)
-    if demodulate:
-        # sum_{i, k} (weight s)^2 = (sum_k weight^2) s^2: the weights of each image are never made.
-        d = (styles.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8).rsqrt()  # b o
-        y = y * d.to(y.dtype)[:, :, None, None]
-    return y if noise is None else y + noise.to(y.dtype)
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    y = conv2d_resample(x, weight.to(x.dtype), resample_filter, up=up, padding=padding, flip_weight=flip_weight)
+    if d is None:
+        return y if noise is None else y + noise.to(y.dtype)
+    d = d.to(y.dtype)[:, :, None, None]
+    return y * d if noise is None else torch.addcmul(noise.to(y.dtype), y, d)
+
+
+def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
+    """d_no = 1 / sqrt(sum_i s_ni^2 sum_k w_oik^2 + 1e-8), [b o], never in low precision."""
+    with full_precision(styles):
+        energy = weight.square().sum([2, 3]).to(styles.dtype)  # o i
+        return (styles.square() @ energy.t() + EPS).rsqrt()
+
+
+def _keep_in_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales that demodulation takes out again, so that float16 does not overflow."""
+    fan_in = weight[0].numel()
+    weight = weight / (fan_in**0.5 * weight.abs().amax([1, 2, 3], keepdim=True))
+    return weight, styles / styles.abs().amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Resizing of images for discriminators."""
+"""Resizing images between raw and final resolution, as EG3D's dual discrimination does."""
 
 from __future__ import annotations
 
@@ -7,29 +7,39 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.layers.convolution import BINOMIAL
 from gan3d.ops.resample import downsample2d, setup_filter, upsample2d
+
+ResizeFilter = Literal["antialiased", "classic", "none"]
 
 
 def filtered_resizing(
-    image: Tensor, size: int, mode: Literal["antialiased", "none", "classic"] | float = "antialiased"
+    image: Tensor, size: int, filter_mode: ResizeFilter | float = "antialiased", f: Tensor | None = None
 ) -> Tensor:
-    """Resizes a square image (specs/eg3d.md, 10.3).
+    """Images at another size, bilinear, pixel centres at half-integers.
 
     Args:
-        image: [b c h h].
-        size: new side.
-        mode: bilinear with antialias, without, a mix of both (the share of the first, in (0, 1)), or `classic`:
-            upsampled by two, bilinear, downsampled by two, with the binomial filter.
+        image: [b c h w].
+        size: side of the result.
+        filter_mode: "antialiased" widens the kernel where it shrinks, "none" does not, a number in [0, 1] mixes none
+            (0) and antialiased (1), "classic" resizes at twice the size, between StyleGAN2's up- and downsampling.
+        f: filter of "classic", [1, 3, 3, 1] by default.
+
+    Returns:
+        [b c size size].
     """
-    if mode == "antialiased" or mode == "none":
-        return F.interpolate(
-            image, size=(size, size), mode="bilinear", align_corners=False, antialias=mode == "antialiased"
+    if filter_mode == "classic":
+        f = setup_filter(BINOMIAL).to(image.device) if f is None else f
+        fine = _bilinear(upsample2d(image, f), 2 * size + 2, antialias=False)
+        return downsample2d(fine, f, flip_filter=True, padding=-1)
+    if filter_mode in ("antialiased", "none"):
+        return _bilinear(image, size, antialias=filter_mode == "antialiased")
+    if isinstance(filter_mode, str) or not 0 <= filter_mode <= 1:
+        raise ValueError(
+            f"filter_mode {filter_mode!r} is unknown; choose antialiased, classic, none or a number of 0..1"
         )
-    if mode == "classic":
-        f = setup_filter([1, 3, 3, 1]).to(image.device)
-        image = upsample2d(image, f)
-        image = F.interpolate(image, size=(2 * size + 2, 2 * size + 2), mode="bilinear", align_corners=False)
-        return downsample2d(image, f, flip_filter=True, padding=-1)
-    if not isinstance(mode, float) or not 0 < mode < 1:
-        raise ValueError(f"mode {mode!r}: use antialiased, none, classic or a share between 0 and 1")
-    return (1 - mode) * filtered_resizing(image, size, "none") + mode * filtered_resizing(image, size, "antialiased")
+    return _bilinear(image, size, antialias=False).lerp(_bilinear(image, size, antialias=True), filter_mode)
+
+
+def _bilinear(image: Tensor, size: int, antialias: bool) -> Tensor:
+    return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)

@@ -1,4 +1,11 @@
-"""StyleGAN2 synthesis: layers, blocks and the stack of blocks (Karras et al. 2020, figure 7)."""
+"""Synthesis network of StyleGAN2 (section 2 and figure 7): constant, styled convolutions, RGB skips.
+
+    layer:  x <- clamp(sqrt(2) lrelu(modconv(x, A w) + strength noise + b))
+    block:  x <- conv1(conv0(x));   img <- up(img) + torgb(x)                       ("skip", the default)
+
+Latents: the layers of all blocks take one w after the other; the torgb of a block shares its w with the next layer.
+Names of parameters and buffers are those of the published weights.
+"""
 
 from __future__ import annotations
 
@@ -8,211 +15,295 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gan3d.layers.convolution import BINOMIAL, Conv2dLayer
-from gan3d.layers.linear import FullyConnected
+from gan3d.layers.convolution import BINOMIAL, EqualizedConv2d
+from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.modulated import modulated_conv2d
-from gan3d.ops.bias_act import DEFAULT_GAIN, Activation, bias_act
+from gan3d.layers.precision import full_precision
+from gan3d.ops.bias_act import GAINS, Activation, bias_act
 from gan3d.ops.resample import setup_filter, upsample2d
 from gan3d.randomness import Randomness
 
-Architecture = Literal["orig", "skip", "resnet"]
-NoiseMode = Literal["random", "const", "none"]
+Architecture = Literal["skip", "resnet", "orig"]
+Noise = Literal["random", "const", "none"]
 
 
-class Noise:
-    """Per-pixel noise of one pass: where it comes from.
+def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:
+    """min(channel_base / resolution, channel_max), StyleGAN2's number of channels."""
+    return min(channel_base // resolution, channel_max)
 
-    Args:
-        mode: `random` needs a randomness, `const` uses each layer's own constant, `none` adds nothing.
-        randomness: draws named "noise.<resolution>.<layer>".
-        scope: put before the names, for a model with several stacks.
-    """
 
-    def __init__(self, mode: NoiseMode, randomness: Randomness | None = None, scope: str = "noise"):
-        if mode == "random" and randomness is None:
-            raise ValueError("random noise needs a randomness; use const or none without one")
-        self.mode, self.randomness, self.scope = mode, randomness, scope
-
-    @classmethod
-    def of(cls, randomness: Randomness | None, scope: str = "noise") -> Noise:
-        """Random with a randomness, else constant."""
-        return cls("const" if randomness is None else "random", randomness, scope)
-
-    def sample(self, layer: SynthesisLayer, name: str) -> Tensor | None:
-        """Noise of one layer, [b 1 h w] or [h w], or None."""
-        if self.mode == "none":
-            return None
-        if self.mode == "const":
-            return layer.noise_const * layer.noise_strength
-        side = layer.resolution
-        assert self.randomness is not None
-        return self.randomness.normal(f"{self.scope}.{side}.{name}", 1, side, side) * layer.noise_strength
+def block_resolutions(img_resolution: int) -> list[int]:
+    """4, 8, .. img_resolution."""
+    power = img_resolution.bit_length() - 1
+    if img_resolution < 4 or img_resolution != 2**power:
+        raise ValueError(f"img_resolution {img_resolution} is not a power of two from 4 on; use 64, 128, 256, ..")
+    return [2**i for i in range(2, power + 1)]
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU.
+    """Styled convolution with noise: clamp(act(modconv(x, A w) + strength noise + b)).
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        w_dim: of the latent.
-        resolution: of the output.
-        kernel_size: odd.
-        up: upsampling factor.
-        activation: with its default gain.
-        conv_clamp: bound of the output; None is none.
+        in_channels: of x.
+        out_channels: of the result.
+        w_dim: size of w.
+        resolution: of the result.
+        kernel_size: of the convolution.
+        up: finer by this factor.
+        use_noise: whether there is noise at all.
+        activation: name of act, with its own gain.
+        conv_clamp: largest magnitude of the result.
+        noise_name: of its draws; layers of one name draw the same noise.
+        fused: form of the modulated convolution, see `modulated_conv2d`.
     """
+
+    resample_filter: Tensor
+    noise_const: Tensor
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
+        *,
         w_dim: int,
         resolution: int,
-        *,
         kernel_size: int = 3,
         up: int = 1,
+        use_noise: bool = True,
         activation: Activation = "lrelu",
         conv_clamp: float | None = None,
+        noise_name: str | None = None,
+        fused: bool | None = None,
     ):
         super().__init__()
-        self.resolution, self.up, self.activation, self.conv_clamp = resolution, up, activation, conv_clamp
-        self.register_buffer("resample_filter", setup_filter(BINOMIAL))
-        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.resolution, self.up, self.use_noise = resolution, up, use_noise
+        self.activation, self.conv_clamp, self.fused = activation, conv_clamp, fused
+        self.noise_name = f"noise{resolution}" if noise_name is None else noise_name
+        self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("resample_filter", setup_filter(BINOMIAL))
+        if use_noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None, gain: float = 1.0) -> Tensor:
-        """[b i h w], w [b w_dim] -> [b o up*h up*w]."""
-        x = modulated_conv2d(
+    def forward(
+        self,
+        x: Tensor,
+        w: Tensor,
+        *,
+        noise: Noise | None = None,
+        randomness: Randomness | None = None,
+        gain: float = 1.0,
+    ) -> Tensor:
+        """Next feature map.
+
+        Args:
+            x: [b i h w], h w the resolution over `up`.
+            w: [b w_dim].
+            noise: "random" draws, "const" is the buffer, "none"; None is random where there is randomness, else const.
+            randomness: where draws come from.
+            gain: multiplies the result and the clamp.
+
+        Returns:
+            [b o H W], H = W = resolution.
+        """
+        expected = self.resolution // self.up
+        if x.shape[2:] != (expected, expected):
+            raise ValueError(f"a layer of resolution {self.resolution} got {tuple(x.shape)}; expected {expected} px")
+        y = modulated_conv2d(
             x,
             self.weight,
-            self.affine(w),
-            noise=noise,
+            _styles(self.affine, w),
+            noise=self._noise(noise, randomness),
             up=self.up,
             padding=self.weight.shape[-1] // 2,
             resample_filter=self.resample_filter,
-            flip_weight=self.up == 1,
+            flip_weight=self.up == 1,  # as published: the finer grid is convolved, the same grid is correlated
+            fused=self.fused,
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(x, self.bias, act=self.activation, gain=DEFAULT_GAIN[self.activation] * gain, clamp=clamp)
+        gain = GAINS[self.activation] * gain
+        return bias_act(y, self.bias, act=self.activation, gain=gain, clamp=clamp, overwrite=True)
+
+    def _noise(self, mode: Noise | None, randomness: Randomness | None) -> Tensor | None:
+        """strength noise, [b 1 h w] or [h w]."""
+        if mode is None:
+            mode = "const" if randomness is None else "random"
+        if not self.use_noise or mode == "none":
+            return None
+        if mode == "const":
+            return self.noise_const * self.noise_strength
+        if randomness is None:
+            raise ValueError("noise 'random' needs draws; give randomness, or noise 'const' or 'none'")
+        draws = randomness.normal(self.noise_name, 1, self.resolution, self.resolution)
+        return draws.to(self.noise_const) * self.noise_strength
+
+    def extra_repr(self) -> str:
+        out, inside, k, _ = self.weight.shape
+        return f"{inside}, {out}, {k}x{k}, resolution={self.resolution}, up={self.up}, {self.activation}"
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to image channels, without demodulation.
-
-    Args:
-        in_channels: of the input.
-        out_channels: of the image.
-        w_dim: of the latent.
-        kernel_size: odd.
-        conv_clamp: bound of the output; None is none.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, w_dim: int, *, kernel_size: int = 1, conv_clamp: float | None = None
-    ):
-        super().__init__()
-        self.conv_clamp = conv_clamp
-        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """[b i h w], w [b w_dim] -> [b c h w]."""
-        styles = self.affine(w) * self.weight_gain
-        x = modulated_conv2d(x, self.weight, styles, padding=self.weight.shape[-1] // 2, demodulate=False)
-        return bias_act(x, self.bias, clamp=self.conv_clamp)
-
-
-class SynthesisBlock(nn.Module):
-    """The layers of one resolution.
-
-    Args:
-        in_channels: of the input; 0 starts from a learned constant.
-        out_channels: of the output.
-        w_dim: of the latent.
-        resolution: of the output.
-        img_channels: of the image branch.
-        is_last: makes an image also in the architectures that make one only.
-        architecture: `skip` sums images, `resnet` has a residual branch, `orig` neither.
-        up: 2, or 1 for EG3D's block that keeps the resolution.
-        conv_clamp: bound of all outputs; None is none.
-    """
+    """Features to image channels: a modulated 1x1 convolution without demodulation, bias, clamp."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
+        *,
+        w_dim: int,
+        kernel_size: int = 1,
+        conv_clamp: float | None = None,
+        fused: bool | None = None,
+    ):
+        super().__init__()
+        self.conv_clamp, self.fused = conv_clamp, fused
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[b i h w], [b w_dim] -> [b o h w]."""
+        y = modulated_conv2d(
+            x,
+            self.weight,
+            _styles(self.affine, w) * self.weight_gain,
+            padding=self.weight.shape[-1] // 2,
+            demodulate=False,
+            fused=self.fused,
+        )
+        return bias_act(y, self.bias, clamp=self.conv_clamp, overwrite=True)
+
+
+class SynthesisBlock(nn.Module):
+    """Two styled convolutions at one resolution, and the image so far.
+
+    Args:
+        in_channels: of x; 0 makes the first block, which starts from a learnt constant.
+        out_channels: of the result.
+        w_dim: size of a latent.
+        resolution: of the result.
+        img_channels: of the image.
+        is_last: the last block has a torgb in every architecture.
+        architecture: "skip" adds a torgb per block, "resnet" has a residual path, "orig" neither.
+        up: factor over the block before. 1 is EG3D's block without upsampling: the image is added at its own size.
+        use_noise: whether the layers have noise.
+        conv_clamp: largest magnitude of features and of torgb.
+        fused: form of the modulated convolutions, see `modulated_conv2d`.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
         w_dim: int,
         resolution: int,
         img_channels: int,
-        *,
         is_last: bool = False,
         architecture: Architecture = "skip",
         up: int = 2,
+        use_noise: bool = True,
         conv_clamp: float | None = None,
+        fused: bool | None = None,
     ):
         super().__init__()
-        self.in_channels, self.resolution, self.architecture, self.up = in_channels, resolution, architecture, up
+        if architecture not in ("skip", "resnet", "orig"):
+            raise ValueError(f"architecture {architecture!r} is unknown; choose skip, resnet or orig")
+        self.in_channels, self.resolution, self.up, self.architecture = in_channels, resolution, up, architecture
         self.register_buffer("resample_filter", setup_filter(BINOMIAL))
+
+        def layer(i: int, inside: int, factor: int) -> SynthesisLayer:
+            return SynthesisLayer(
+                inside,
+                out_channels,
+                w_dim=w_dim,
+                resolution=resolution,
+                up=factor,
+                use_noise=use_noise,
+                conv_clamp=conv_clamp,
+                noise_name=f"noise{resolution}.{i}",
+                fused=fused,
+            )
+
         if in_channels == 0:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:
-            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=up, conv_clamp=conv_clamp)
-        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, conv_clamp=conv_clamp)
-        self.has_torgb = is_last or architecture == "skip"
-        if self.has_torgb:
-            self.torgb = ToRGB(out_channels, img_channels, w_dim, conv_clamp=conv_clamp)
-        if in_channels and architecture == "resnet":
-            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=up)
+            self.conv0 = layer(0, in_channels, up)
+        self.conv1 = layer(1, out_channels, 1)
         self.num_conv = 1 if in_channels == 0 else 2
+        self.num_torgb = int(is_last or architecture == "skip")
+        if self.num_torgb:
+            self.torgb = ToRGB(out_channels, img_channels, w_dim=w_dim, conv_clamp=conv_clamp, fused=fused)
+        if in_channels > 0 and architecture == "resnet":
+            self.skip = EqualizedConv2d(in_channels, out_channels, 1, bias=False, up=up)
 
-    def forward(self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise: Noise) -> tuple[Tensor, Tensor | None]:
-        """One block.
+    @property
+    def num_ws(self) -> int:
+        """How many latents the block takes: conv0, conv1, torgb, as far as it has them."""
+        return self.num_conv + self.num_torgb
+
+    def forward(
+        self,
+        x: Tensor | None,
+        img: Tensor | None,
+        ws: Tensor,
+        *,
+        noise: Noise | None = None,
+        randomness: Randomness | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features and image at this block's resolution.
 
         Args:
-            x: [b i h w]; None for the block that starts from the constant.
-            img: [b c h w] or None.
-            ws: latents in the order conv0, conv1, torgb, [b n w_dim].
-            noise: per-pixel noise.
+            x: [b i h w]; None for the first block.
+            img: image so far, [b img_channels h w], or None.
+            ws: [b num_ws w_dim].
+            noise: see `SynthesisLayer.forward`.
+            randomness: see `SynthesisLayer.forward`.
 
         Returns:
-            x [b o H W] and img [b c H W] or None.
+            x [b o H W], img [b img_channels H W] (None until there is a torgb). The image is never in low precision.
         """
-        latents = iter(ws.unbind(dim=1))
-        if self.in_channels == 0:
-            x = self.const.expand(len(ws), -1, -1, -1)
-            x = self.conv1(x, next(latents), noise.sample(self.conv1, "conv1"))
+        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
+            raise ValueError(
+                f"a block of resolution {self.resolution} got ws {tuple(ws.shape)}; expected [b {self.num_ws} w]"
+            )
+        latents = iter(ws.unbind(1))
+        if x is None:
+            x = self.conv1(self.const.expand(len(ws), -1, -1, -1), next(latents), noise=noise, randomness=randomness)
         elif self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
-            x = self.conv0(x, next(latents), noise.sample(self.conv0, "conv0"))
-            x = y + self.conv1(x, next(latents), noise.sample(self.conv1, "conv1"), gain=math.sqrt(0.5))
+            x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
+            x = self.conv1(x, next(latents), noise=noise, randomness=randomness, gain=math.sqrt(0.5)) + y
         else:
-            x = self.conv0(x, next(latents), noise.sample(self.conv0, "conv0"))
-            x = self.conv1(x, next(latents), noise.sample(self.conv1, "conv1"))
-        if img is not None and self.up == 2:
-            img = upsample2d(img, self.resample_filter)
-        if self.has_torgb:
-            rgb = self.torgb(x, next(latents)).to(self.torgb.weight.dtype)
-            img = rgb if img is None else img + rgb
+            x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
+            x = self.conv1(x, next(latents), noise=noise, randomness=randomness)
+        if img is not None and self.up > 1:
+            with full_precision(img):
+                img = upsample2d(img, self.resample_filter, up=self.up)
+        if self.num_torgb:
+            rgb = self.torgb(x, next(latents)).to(self.resample_filter.dtype)
+            img = rgb if img is None else img + rgb  # unlike eg3d: never in place, which changed its raw image
         return x, img
 
 
 class SynthesisNetwork(nn.Module):
-    """Blocks from 4x4 to the image, doubling.
+    """ws to an image: blocks b4, b8, .. of doubling resolution.
 
     Args:
-        w_dim: of the latents.
-        img_resolution: power of two, at least 4.
+        w_dim: size of a latent.
+        img_resolution: a power of two.
         img_channels: of the image.
-        channel_base: channels at a resolution are channel_base / resolution ..
-        channel_max: .. but at most these.
-        architecture: of the blocks.
-        conv_clamp: bound of all outputs; None is none.
+        channel_base: channels times resolution, up to
+        channel_max: channels of one layer.
+        architecture: see `SynthesisBlock`.
+        use_noise: whether the layers have noise.
+        conv_clamp: largest magnitude of features.
+        fused: form of the modulated convolutions, see `modulated_conv2d`.
     """
 
     def __init__(
@@ -224,45 +315,52 @@ class SynthesisNetwork(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         architecture: Architecture = "skip",
+        use_noise: bool = True,
         conv_clamp: float | None = None,
+        fused: bool | None = None,
     ):
         super().__init__()
-        self.resolutions = resolutions(img_resolution)
-        self.num_ws = 2 * len(self.resolutions)
-        previous = 0
-        for side in self.resolutions:
-            width = channels(side, channel_base, channel_max)
+        self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
+        self.resolutions = block_resolutions(img_resolution)
+        in_channels = 0
+        for resolution in self.resolutions:
+            out_channels = channels_at(resolution, channel_base, channel_max)
             block = SynthesisBlock(
-                previous,
-                width,
-                w_dim,
-                side,
-                img_channels,
-                is_last=side == img_resolution,
+                in_channels,
+                out_channels,
+                w_dim=w_dim,
+                resolution=resolution,
+                img_channels=img_channels,
+                is_last=resolution == img_resolution,
                 architecture=architecture,
+                use_noise=use_noise,
                 conv_clamp=conv_clamp,
+                fused=fused,
             )
-            setattr(self, f"b{side}", block)
-            previous = width
+            self.add_module(f"b{resolution}", block)
+            in_channels = out_channels
+        self.num_ws = 2 * len(self.resolutions)
 
-    def forward(self, ws: Tensor, noise: Noise) -> Tensor:
-        """[b num_ws w_dim] -> [b c H W]. A block's image layer shares its latent with the next block's first layer."""
+    @property
+    def blocks(self) -> list[SynthesisBlock]:
+        """From coarse to fine."""
+        return [getattr(self, f"b{resolution}") for resolution in self.resolutions]
+
+    def forward(self, ws: Tensor, *, noise: Noise | None = None, randomness: Randomness | None = None) -> Tensor:
+        """[b num_ws w_dim] -> [b img_channels H W]; noise as in `SynthesisLayer.forward`."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"ws have shape {tuple(ws.shape)}; expected [b {self.num_ws} {self.w_dim}]")
         x = img = None
-        start = 0
-        for side in self.resolutions:
-            block: SynthesisBlock = getattr(self, f"b{side}")
-            x, img = block(x, img, ws[:, start : start + block.num_conv + block.has_torgb], noise)
-            start += block.num_conv
+        first = 0
+        for block in self.blocks:
+            latents = ws[:, first : first + block.num_ws]
+            x, img = block(x, img, latents, noise=noise, randomness=randomness)
+            first += block.num_conv
+        assert img is not None
         return img
 
 
-def resolutions(img_resolution: int) -> list[int]:
-    """4, 8, .., img_resolution."""
-    if img_resolution < 4 or img_resolution & (img_resolution - 1):
-        raise ValueError(f"resolution {img_resolution} is not a power of two of at least 4; use 32, 64, 128, ...")
-    return [2**i for i in range(2, img_resolution.bit_length())]
-
-
-def channels(resolution: int, channel_base: int, channel_max: int) -> int:
-    """min(channel_base / resolution, channel_max)."""
-    return min(channel_base // resolution, channel_max)
+def _styles(affine: EqualizedLinear, w: Tensor) -> Tensor:
+    """A w, never in low precision."""
+    with full_precision(w):
+        return affine(w.to(affine.weight.dtype))

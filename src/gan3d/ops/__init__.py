@@ -1,1 +1,1 @@
-"""Operations: equation, reference in plain torch, choice of implementation."""
+"""Operators: the equation, a reference that reads like it, and faster forms with the same numbers."""

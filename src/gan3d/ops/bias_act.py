@@ -1,9 +1,13 @@
-"""Bias, activation, gain and clamp in one step: y = clamp(gain * act(x + b)). Source: specs/eg3d.md, section 2.3."""
+"""Bias, activation, gain and clamp in one go (StyleGAN2).
+
+    y = clamp(gain act(x + b), -clamp, clamp)
+
+The default gain keeps the variance of a normal input: sqrt(2) for relu, lrelu and swish, 1 for the rest.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,58 +15,76 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Activation = Literal["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
-
-_FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "linear": lambda x, _: x,
-    "relu": lambda x, _: F.relu(x),
-    "lrelu": F.leaky_relu,
-    "tanh": lambda x, _: torch.tanh(x),
-    "sigmoid": lambda x, _: torch.sigmoid(x),
-    "elu": lambda x, _: F.elu(x),
-    "selu": lambda x, _: F.selu(x),
-    "softplus": lambda x, _: F.softplus(x),
-    "swish": lambda x, _: F.silu(x),
+GAINS: dict[str, float] = {
+    "linear": 1.0,
+    "relu": math.sqrt(2),
+    "lrelu": math.sqrt(2),
+    "tanh": 1.0,
+    "sigmoid": 1.0,
+    "elu": 1.0,
+    "selu": 1.0,
+    "softplus": 1.0,
+    "swish": math.sqrt(2),
 }
-
-# Default gains keep the variance of a normal input.
-DEFAULT_GAIN = {name: math.sqrt(2) if name in ("relu", "lrelu", "swish") else 1.0 for name in _FUNCTIONS}
+LRELU_SLOPE = 0.2
 
 
 def bias_act(
     x: Tensor,
     b: Tensor | None = None,
     *,
-    dim: int = 1,
     act: Activation = "linear",
-    alpha: float = 0.2,
+    alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
-    """y = clamp(gain * act(x + b), -clamp, clamp).
-
-    Without gradient, leaky ReLU and linear reuse the memory of x + b.
+    """Bias along dimension 1, activation, gain, clamp; differentiable as often as the activation is.
 
     Args:
-        x: any shape.
-        b: bias along `dim`.
-        dim: of the bias.
-        act: activation.
-        alpha: slope of leaky ReLU.
-        gain: None is the activation's default.
-        clamp: after the gain; None is off.
+        x: [b c ..].
+        b: [c], or None.
+        act: name of the activation.
+        alpha: slope of lrelu below 0 (default 0.2); the others have none.
+        gain: replaces the activation's own gain.
+        clamp: largest magnitude of the result, after the gain; None is no limit.
+        overwrite: x is not needed any more; where no gradient is recorded the result takes its memory.
+
+    Returns:
+        As x.
     """
-    if act not in _FUNCTIONS:
-        raise ValueError(f"activation {act!r} is not known; choose one of {', '.join(_FUNCTIONS)}")
-    gain = DEFAULT_GAIN[act] if gain is None else gain
+    if act not in GAINS:
+        raise ValueError(f"activation {act!r} is unknown; choose one of {', '.join(GAINS)}")
+    if b is not None and b.shape != x.shape[1:2]:
+        raise ValueError(
+            f"bias has shape {tuple(b.shape)}, x {tuple(x.shape)}; expected one number per channel (dim 1)"
+        )
+    gain = GAINS[act] if gain is None else gain
+    own = overwrite and not torch.is_grad_enabled()
     if b is not None:
-        x = x + b.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
-    if b is not None and act in ("linear", "lrelu") and not torch.is_grad_enabled():
-        if act == "lrelu":
-            F.leaky_relu_(x, alpha)
-        if gain != 1:
-            x.mul_(gain)
-        return x if clamp is None else x.clamp_(-clamp, clamp)
-    x = _FUNCTIONS[act](x, alpha)
+        b = b.to(x.dtype).reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)])
+        x, own = (x.add_(b) if own else x + b), not torch.is_grad_enabled()
+    if act != "linear":
+        x, own = _activate(x, act, LRELU_SLOPE if alpha is None else alpha, own), not torch.is_grad_enabled()
     if gain != 1:
-        x = x * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
+        x, own = (x.mul_(gain) if own else x * gain), not torch.is_grad_enabled()
+    if clamp is not None:
+        x = x.clamp_(-clamp, clamp) if own else x.clamp(-clamp, clamp)
+    return x
+
+
+def _activate(x: Tensor, act: Activation, alpha: float, own: bool) -> Tensor:
+    """act(x), in x's memory if `own` and the activation can."""
+    if act == "lrelu":
+        return F.leaky_relu(x, alpha, inplace=own)
+    if act == "relu":
+        return F.relu(x, inplace=own)
+    if act == "elu":
+        return F.elu(x, inplace=own)
+    if act == "selu":
+        return F.selu(x, inplace=own)
+    if act == "softplus":
+        return F.softplus(x)
+    if act == "swish":
+        return F.silu(x, inplace=own)
+    return torch.tanh(x) if act == "tanh" else torch.sigmoid(x)

@@ -1,38 +1,53 @@
-"""FIR resampling of images: zero insertion, padding, filtering, decimation (StyleGAN2/3's `upfirdn2d`).
+"""Up- and downsampling with a FIR filter f (StyleGAN2, section 4 and appendix B; Karras et al. 2021, upfirdn).
 
-    y[n] = gain * sum_k f[k] x_up[n * down + pad' - k],   x_up = x with up - 1 zeros after every sample
+    upfirdn(x) = (f * pad(x with up-1 zeros after every sample))[::down]          per channel, * is true convolution
 
-Convention: images [b c H W]; filters are 1-D (separable, applied along both axes) or 2-D; `flip_filter=False` is true
-convolution. Padding is (left, right, top, bottom), negative crops. Everything is differentiable any number of times.
-Source: specs/eg3d.md, section 2; Karras et al. 2021, appendix C.
+`upfirdn2d_reference` is these words. `upfirdn2d` gives the same numbers without ever storing the zeros: a strided
+depthwise convolution where samples are dropped, a strided transposed one where they are inserted.
+
+Convention: `up`, `down` are one number or (x, y); `padding` is one number, (x, y) or (left, right, top, bottom),
+counted on the zero-inserted signal, negative crops. `flip_filter=False` is true convolution, True is correlation. A filter of
+one dimension is separable: it is applied along x, then along y, each with the square root of `gain`. All of it can be
+differentiated any number of times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
-Padding = tuple[int, int, int, int]
+Pair = int | Sequence[int]
+Padding = int | Sequence[int]
 
 
 def setup_filter(
-    taps: Sequence[float] | Sequence[Sequence[float]] | float | None,
+    taps: Tensor | Sequence | float | None,
     *,
     normalize: bool = True,
     flip: bool = False,
     gain: float = 1.0,
     separable: bool | None = None,
 ) -> Tensor:
-    """A filter as `upfirdn2d` takes it, float32: 1-D lists of fewer than 8 taps become their outer product."""
-    f = torch.as_tensor([1.0] if taps is None else taps, dtype=torch.float32)
-    if f.ndim == 0:
-        f = f[None]
+    """A filter ready for the functions of this file, float32.
+
+    Args:
+        taps: None (an impulse), one number, a list of taps, or a matrix of them.
+        normalize: divide by the sum, so that a constant stays that constant.
+        flip: reverse the taps.
+        gain: of the whole filter, gain^(d/2) goes into one of d dimensions.
+        separable: keep a list as a list; None does so from 8 taps on, shorter lists become their outer product.
+
+    Returns:
+        [k] if separable, else [k k].
+    """
+    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
     if f.ndim > 2 or f.numel() == 0:
-        raise ValueError(f"a filter has 1 or 2 dimensions and at least one tap, got shape {list(f.shape)}")
+        raise ValueError(f"a filter has shape {tuple(f.shape)}; expected a number, a list or a matrix of taps")
+    f = f[None] if f.ndim == 0 else f
     if separable is None:
         separable = f.ndim == 1 and f.numel() >= 8
     if f.ndim == 1 and not separable:
@@ -40,7 +55,7 @@ def setup_filter(
     if normalize:
         f = f / f.sum()
     if flip:
-        f = f.flip(tuple(range(f.ndim)))
+        f = f.flip(list(range(f.ndim)))
     return f * gain ** (f.ndim / 2)
 
 
@@ -48,106 +63,101 @@ def upfirdn2d(
     x: Tensor,
     f: Tensor | None,
     *,
-    up: int = 1,
-    down: int = 1,
-    padding: Padding = (0, 0, 0, 0),
+    up: Pair = 1,
+    down: Pair = 1,
+    padding: Padding = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Upsamples, pads, filters and downsamples; polyphase: no zero is inserted, no dropped sample is computed.
+    """Inserts zeros, pads, filters and drops samples, without storing a zero.
 
     Args:
-        x: [b c H W].
-        f: filter of `setup_filter`, 1-D or 2-D; None is the identity.
-        up: zeros inserted are up - 1 per sample.
-        down: every so many samples are kept.
-        padding: (left, right, top, bottom) after zero insertion.
-        flip_filter: correlation instead of convolution.
+        x: [b c h w].
+        f: filter as `setup_filter` makes it, [k], [k k] or None (identity).
+        up: samples per sample, the new ones are zero.
+        down: keep every so-manieth sample, starting with the first.
+        padding: zeros around the zero-inserted signal.
+        flip_filter: correlate in place of convolving.
         gain: factor of the result.
 
     Returns:
-        [b c H' W'] with H' = floor((H up + top + bottom - taps) / down) + 1.
+        [b c H W], W = (w up + left + right - k) // down + 1.
     """
-    if f is None:
-        f = x.new_ones(1, 1)
-    f = (f * gain ** (f.ndim / 2)).to(x.dtype)
-    if not flip_filter:
-        f = f.flip(tuple(range(f.ndim)))
-    if f.ndim == 2:
-        return _resample(x, f, (up, up), (down, down), padding)
-    left, right, top, bottom = padding
-    x = _resample(x, f[None, :], (up, 1), (down, 1), (left, right, 0, 0))
-    return _resample(x, f[:, None], (1, up), (1, down), (0, 0, top, bottom))
-
-
-def _resample(x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], padding: Padding) -> Tensor:
-    """Correlation with a 2-D kernel; up and down are (x, y)."""
-    channels, (height, width) = x.shape[1], f.shape
-    if up == (1, 1):
-        left, right, top, bottom = padding
-        if min(padding) >= 0 and left == right and top == bottom:
-            conv_padding = (top, left)
-        else:
-            x, conv_padding = F.pad(x, padding), (0, 0)
-        kernel = f.expand(channels, 1, height, width)
-        return F.conv2d(x, kernel, stride=down[::-1], padding=conv_padding, groups=channels)
-    # Zero insertion followed by a correlation is a transposed convolution with the reversed kernel: its output starts
-    # taps - 1 samples before the first sample, and lacks the up - 1 zeros after the last one.
-    left, right, top, bottom = padding
-    kernel = f.flip((0, 1)).expand(channels, 1, height, width)
-    y = F.conv_transpose2d(x, kernel, stride=up[::-1], groups=channels)
-    crop = (left - (width - 1), right + up[0] - 1 - (width - 1), top - (height - 1), bottom + up[1] - 1 - (height - 1))
-    y = F.pad(y, crop)
-    return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]]
+    job = _plan(x, f, up, down, padding)
+    for kernel, step in _passes(job, f, x, flip_filter, gain):
+        x = _insert_and_filter(x, kernel, step) if max(step.up) > 1 else _filter_and_drop(x, kernel, step)
+    return x
 
 
 def upfirdn2d_reference(
     x: Tensor,
     f: Tensor | None,
     *,
-    up: int = 1,
-    down: int = 1,
-    padding: Padding = (0, 0, 0, 0),
+    up: Pair = 1,
+    down: Pair = 1,
+    padding: Padding = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """`upfirdn2d` word by word: zeros inserted, padded, the full filter, samples dropped."""
-    b, c, height, width = x.shape
+    """The four steps as they stand, on the zero-inserted signal. Arguments as for `upfirdn2d`."""
+    (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = _plan(x, f, up, down, padding)
+    b, c, h, w = x.shape
+    stuffed = x.new_zeros(b, c, h, up_y, w, up_x)
+    stuffed[:, :, :, 0, :, 0] = x
+    signal = F.pad(stuffed.reshape(b, c, h * up_y, w * up_x), [left, right, top, bottom])
     f = x.new_ones(1, 1) if f is None else f.to(x.dtype)
+    f = f if flip_filter else f.flip(list(range(f.ndim)))
     f = f * gain ** (f.ndim / 2)
-    if not flip_filter:
-        f = f.flip(tuple(range(f.ndim)))
-    zeros = x.new_zeros(b, c, height, up, width, up)
-    zeros[:, :, :, 0, :, 0] = x
-    y = F.pad(rearrange(zeros, "b c h u w v -> b c (h u) (w v)"), padding)
-    for kernel in [f] if f.ndim == 2 else [f[None, :], f[:, None]]:
-        y = F.conv2d(y, kernel.expand(c, 1, *kernel.shape), groups=c)
-    return y[:, :, ::down, ::down]
+    kernels = [f] if f.ndim == 2 else [f[None, :], f[:, None]]
+    for kernel in kernels:
+        signal = F.conv2d(signal, kernel.expand(c, 1, *kernel.shape), groups=c)
+    return signal[:, :, ::down_y, ::down_x]
 
 
-def filter2d(x: Tensor, f: Tensor, *, flip_filter: bool = False, gain: float = 1.0) -> Tensor:
-    """Filters at the same size, [b c H W]."""
-    width, height = f.shape[-1], f.shape[0]
-    padding = (width // 2, (width - 1) // 2, height // 2, (height - 1) // 2)
-    return upfirdn2d(x, f, padding=padding, flip_filter=flip_filter, gain=gain)
+def filter2d(
+    x: Tensor, f: Tensor | None, *, padding: Padding = 0, flip_filter: bool = False, gain: float = 1.0
+) -> Tensor:
+    """Filters x [b c h w] and keeps its size (zeros beyond the border); `padding` comes on top."""
+    left, right, top, bottom = _sides(padding)
+    kx, ky = _taps(f)
+    around = (left + kx // 2, right + (kx - 1) // 2, top + ky // 2, bottom + (ky - 1) // 2)
+    return upfirdn2d(x, f, padding=around, flip_filter=flip_filter, gain=gain)
 
 
-def upsample2d(x: Tensor, f: Tensor, *, up: int = 2, flip_filter: bool = False, gain: float = 1.0) -> Tensor:
-    """Upsamples to [b c up*H up*W], keeping the mean."""
-    width, height = f.shape[-1], f.shape[0]
-    padding = ((width + up - 1) // 2, (width - up) // 2, (height + up - 1) // 2, (height - up) // 2)
-    return upfirdn2d(x, f, up=up, padding=padding, flip_filter=flip_filter, gain=gain * up * up)
+def upsample2d(
+    x: Tensor,
+    f: Tensor | None,
+    *,
+    up: Pair = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+) -> Tensor:
+    """x [b c h w] at `up` times its size; a constant keeps its value away from the border."""
+    up_x, up_y = _pair(up)
+    kx, ky = _taps(f)
+    (left, right), (top, bottom) = upsampling_padding(kx, up_x), upsampling_padding(ky, up_y)
+    p = _sides(padding)
+    around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
+    return upfirdn2d(x, f, up=(up_x, up_y), padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
 
 
 def downsample2d(
-    x: Tensor, f: Tensor, *, down: int = 2, padding: int = 0, flip_filter: bool = False, gain: float = 1.0
+    x: Tensor,
+    f: Tensor | None,
+    *,
+    down: Pair = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
 ) -> Tensor:
-    """Downsamples to [b c H/down W/down] (`padding` more on every side)."""
-    width, height = f.shape[-1], f.shape[0]
-    left, right = (width - down + 1) // 2, (width - down) // 2
-    top, bottom = (height - down + 1) // 2, (height - down) // 2
-    sides = (left + padding, right + padding, top + padding, bottom + padding)
-    return upfirdn2d(x, f, down=down, padding=sides, flip_filter=flip_filter, gain=gain)
+    """x [b c h w] at 1/down of its size."""
+    down_x, down_y = _pair(down)
+    kx, ky = _taps(f)
+    (left, right), (top, bottom) = downsampling_padding(kx, down_x), downsampling_padding(ky, down_y)
+    p = _sides(padding)
+    around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
+    return upfirdn2d(x, f, down=(down_x, down_y), padding=around, flip_filter=flip_filter, gain=gain)
 
 
 def conv2d_resample(
@@ -158,47 +168,162 @@ def conv2d_resample(
     up: int = 1,
     down: int = 1,
     padding: int = 0,
-    groups: int = 1,
     flip_weight: bool = True,
+    groups: int = 1,
 ) -> Tensor:
-    """Convolution with resampling: filter and convolution are merged where that is exact (specs/eg3d.md, 2.5).
+    """Convolution on the finer of two grids, with the FIR filter between them (StyleGAN2, appendix B).
+
+    up > 1: conv(upsample(x)), as a transposed convolution and then the filter; down > 1: downsample(conv(x)), as the
+    filter and then a strided convolution; 1x1 kernels work on the coarser grid, which gives the same numbers.
 
     Args:
-        x: [b c H W].
-        w: [o c/groups k k]; `flip_weight=True` is correlation.
-        f: resampling filter, None where up = down = 1.
-        up: upsampling before the convolution.
-        down: downsampling after it.
-        padding: with respect to the upsampled image.
+        x: [b i h w].
+        w: [o i/groups k k].
+        f: filter as `setup_filter` makes it.
+        up: integer factor, or
+        down: integer factor; not both.
+        padding: zeros around x on the grid of the convolution; k // 2 keeps the size.
+        flip_weight: True is the usual correlation, False is true convolution (kernel reversed).
         groups: of the convolution.
-        flip_weight: False reverses the kernel.
-    """
-    k = w.shape[-1]
-    taps = 1 if f is None else f.shape[-1]
-    before = after = padding
-    if up > 1:
-        before, after = before + (taps + up - 1) // 2, after + (taps - up) // 2
-    if down > 1:
-        before, after = before + (taps - down + 1) // 2, after + (taps - down) // 2
-    sides = (before, after, before, after)
-    kernel = w if flip_weight or k == 1 else w.flip((2, 3))
 
-    if k == 1 and up == 1 and down > 1:
-        return F.conv2d(upfirdn2d(x, f, down=down, padding=sides), kernel, groups=groups)
-    if k == 1 and up > 1 and down == 1:
-        return upfirdn2d(F.conv2d(x, kernel, groups=groups), f, up=up, padding=sides, gain=up**2)
-    if up == 1 and down > 1:
-        return F.conv2d(upfirdn2d(x, f, padding=sides), kernel, stride=down, groups=groups)
-    if up > 1:
-        # The transposed convolution reverses its kernel: hand it the one that correlation would not reverse.
-        transposed = kernel.flip((2, 3))
-        transposed = rearrange(transposed, "(g o) i h w -> (g i) o h w", g=groups)
-        before, after = before - (k - 1), after - (k - up)
-        crop = max(min(-before, -after), 0)
-        x = F.conv_transpose2d(x, transposed, stride=up, padding=crop, groups=groups)
-        rest = (before + crop, after + crop, before + crop, after + crop)
-        x = upfirdn2d(x, f, padding=rest, gain=up**2)
-        return x if down == 1 else upfirdn2d(x, f, down=down)
-    if before == after and before >= 0:
-        return F.conv2d(x, kernel, padding=before, groups=groups)
-    return F.conv2d(F.pad(x, sides), kernel, groups=groups)
+    Returns:
+        [b o H W].
+    """
+    if up > 1 and down > 1:
+        raise ValueError(f"conv2d_resample got up {up} and down {down}; give one of them")
+    if x.ndim != 4 or w.ndim != 4 or x.shape[1] != w.shape[1] * groups:
+        raise ValueError(
+            f"conv2d_resample got x {tuple(x.shape)} and w {tuple(w.shape)} in {groups} groups; "
+            "expected [b i h w] and [o i/groups k k]"
+        )
+    k = w.shape[-1]
+    if up > 1 and k > 1:
+        return _conv_then_upsample(x, w if not flip_weight else w.flip(2, 3), f, up, padding, groups)
+    w = w if flip_weight else w.flip(2, 3)
+    if down > 1:
+        (left, right), (top, bottom) = (downsampling_padding(n, down) for n in _taps(f))
+        around = (padding + left, padding + right, padding + top, padding + bottom)
+        if k == 1:
+            return F.conv2d(upfirdn2d(x, f, down=down, padding=around), w, groups=groups)
+        return F.conv2d(upfirdn2d(x, f, padding=around), w, stride=down, groups=groups)
+    y = F.conv2d(x, w, padding=padding, groups=groups)
+    return upsample2d(y, f, up=up) if up > 1 else y
+
+
+def upsampling_padding(taps: int, up: int) -> tuple[int, int]:
+    """Zeros (before, after) with which upsampling gives `up` times the size, centred as well as an even filter can."""
+    return (taps + up - 1) // 2, (taps - up) // 2
+
+
+def downsampling_padding(taps: int, down: int) -> tuple[int, int]:
+    """Zeros (before, after) with which downsampling gives 1/down of the size."""
+    return (taps - down + 1) // 2, (taps - down) // 2
+
+
+def _conv_then_upsample(x: Tensor, w: Tensor, f: Tensor | None, up: int, padding: int, groups: int) -> Tensor:
+    """conv(zero-inserted x) by a transposed convolution of stride `up` with w [o i k k], then the filter."""
+    k = w.shape[-1]
+    kx, ky = _taps(f)
+    (left, right), (top, bottom) = upsampling_padding(kx, up), upsampling_padding(ky, up)
+    before, after = padding - (k - 1), padding - (k - up)
+    sides = (before + left, after + right, before + top, after + bottom)
+    crop = max(-max(sides), 0)  # what every side would lose anyway
+    w = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # (g o) i k k -> (g i) o k k
+    y = F.conv_transpose2d(x, w, stride=up, padding=crop, groups=groups)
+    return upfirdn2d(y, f, padding=[side + crop for side in sides], gain=up**2)
+
+
+class _Step(NamedTuple):
+    """Factors (x, y) and padding (left, right, top, bottom) of one pass."""
+
+    up: tuple[int, int]
+    down: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+
+def _plan(x: Tensor, f: Tensor | None, up: Pair, down: Pair, padding: Padding) -> _Step:
+    if x.ndim != 4:
+        raise ValueError(f"upfirdn2d got x of shape {tuple(x.shape)}; expected [b c h w]")
+    step = _Step(_pair(up), _pair(down), _sides(padding))
+    if min(*step.up, *step.down) < 1:
+        raise ValueError(f"upfirdn2d got up {up} and down {down}; factors are 1 or more")
+    for axis, n, u, before, after in zip(
+        "wh", (x.shape[3], x.shape[2]), step.up, step.padding[::2], step.padding[1::2], strict=True
+    ):
+        taps = _taps(f)["wh".index(axis)]
+        if -before > (n - 1) * u or -after > n * u - 1 or n * u + min(before, 0) + min(after, 0) < 1:
+            raise ValueError(f"upfirdn2d got {n} samples along {axis} and crops all of them; crop less")
+        if n * u + before + after < taps:
+            raise ValueError(
+                f"upfirdn2d got {n} samples along {axis}, {n * u + before + after} after insertion and padding; "
+                f"a filter of {taps} taps needs as many"
+            )
+    return step
+
+
+def _passes(step: _Step, f: Tensor | None, x: Tensor, flip: bool, gain: float) -> list[tuple[Tensor, _Step]]:
+    """The kernels [ky kx] that convolve one after the other, each with its share of the work."""
+    f = x.new_ones(1, 1) if f is None else f.to(x.dtype)
+    f = f.flip(list(range(f.ndim))) if flip else f
+    f = f * gain ** (f.ndim / 2) if gain != 1 else f
+    if f.ndim == 2:
+        return [(f, step)]
+    (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = step
+    along_x = _Step((up_x, 1), (down_x, 1), (left, right, 0, 0))
+    along_y = _Step((1, up_y), (1, down_y), (0, 0, top, bottom))
+    return [(f[None, :], along_x), (f[:, None], along_y)]
+
+
+def _filter_and_drop(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
+    """Strided depthwise convolution; the convolution's own padding where the sides allow it."""
+    c, (down_x, down_y), (left, right, top, bottom) = x.shape[1], step.down, step.padding
+    w = kernel.flip(0, 1).expand(c, 1, *kernel.shape)  # correlation with the reversed kernel
+    if left >= right >= 0 and top >= bottom >= 0:
+        width = (x.shape[3] + left + right - kernel.shape[1]) // down_x + 1
+        height = (x.shape[2] + top + bottom - kernel.shape[0]) // down_y + 1
+        y = F.conv2d(x, w, stride=(down_y, down_x), padding=(top, left), groups=c)
+        return y[:, :, :height, :width]
+    return F.conv2d(F.pad(x, [left, right, top, bottom]), w, stride=(down_y, down_x), groups=c)
+
+
+def _insert_and_filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
+    """Strided transposed depthwise convolution.
+
+    Without padding it yields the full convolution, (n - 1) up + k samples; what is asked for starts k - 1 - before
+    samples into it and ends k - up - after samples before its end.
+    """
+    c, (up_x, up_y), (down_x, down_y) = x.shape[1], step.up, step.down
+    (ky, kx), (left, right, top, bottom) = kernel.shape, step.padding
+    crop_x, crop_y = (kx - 1 - left, kx - up_x - right), (ky - 1 - top, ky - up_y - bottom)
+    own = (max(min(crop_y), 0), max(min(crop_x), 0))
+    y = F.conv_transpose2d(x, kernel.expand(c, 1, ky, kx), stride=(up_y, up_x), padding=own, groups=c)
+    rest = [own[1] - crop_x[0], own[1] - crop_x[1], own[0] - crop_y[0], own[0] - crop_y[1]]
+    y = F.pad(y, rest) if any(rest) else y
+    return y[:, :, ::down_y, ::down_x]
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    x, y = value
+    return int(x), int(y)
+
+
+def _sides(padding: Padding) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom)."""
+    if isinstance(padding, int):
+        return padding, padding, padding, padding
+    sides = [int(side) for side in padding]
+    if len(sides) == 2:
+        return sides[0], sides[0], sides[1], sides[1]
+    left, right, top, bottom = sides
+    return left, right, top, bottom
+
+
+def _taps(f: Tensor | None) -> tuple[int, int]:
+    """Taps of a filter along (x, y)."""
+    if f is None:
+        return 1, 1
+    if f.ndim not in (1, 2):
+        raise ValueError(f"a filter has shape {tuple(f.shape)}; expected [k] or [k k], see setup_filter")
+    return f.shape[-1], f.shape[0]

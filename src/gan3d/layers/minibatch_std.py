@@ -1,0 +1,38 @@
+"""Minibatch standard deviation (Progressive GAN, section 3; in groups as in StyleGAN2)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+
+class MinibatchStd(nn.Module):
+    """Appends how much a group of images differs: mean over c h w of sqrt(var over the group + 1e-8), a constant map.
+
+    Convention: groups are strided. With m groups, group j holds images j, j + m, j + 2m, ...
+
+    Args:
+        group_size: g, images per group; None (or a smaller batch) is the whole batch.
+        num_channels: f, into how many parts the channels are split, one map each.
+    """
+
+    def __init__(self, group_size: int | None = 4, num_channels: int = 1):
+        super().__init__()
+        self.group_size, self.num_channels = group_size, num_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b c+f h w]."""
+        b, c, h, w = x.shape
+        group = b if self.group_size is None else min(self.group_size, b)
+        if b % group or c % self.num_channels:
+            raise ValueError(
+                f"minibatch standard deviation got {b} images of {c} channels for groups of {group} and "
+                f"{self.num_channels} maps; both must divide: change the batch size, group_size or mbstd_channels"
+            )
+        y = rearrange(x, "(g m) (f c) h w -> g m f c h w", g=group, f=self.num_channels)
+        spread = (y.var(0, unbiased=False) + 1e-8).sqrt().mean([2, 3, 4])  # m f
+        return torch.cat([x, repeat(spread.to(x.dtype), "m f -> (g m) f h w", g=group, h=h, w=w)], 1)
+
+    def extra_repr(self) -> str:
+        return f"group_size={self.group_size}, num_channels={self.num_channels}"

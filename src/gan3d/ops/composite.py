@@ -1,0 +1,126 @@
+"""Volume rendering along rays by the mid-point rule: weights, colour, depth and opacity.
+
+Samples s = 0..S-1 of a ray lie at distances d_s with raw densities sigma_s and colours c_s. Between neighbours
+
+    tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i)        (Mip-NeRF's shifted softplus)
+    w_i   = T_i (1 - exp(-tau_i)),   T_i = exp(-(tau_0 + .. + tau_{i-1}))     (NeRF eq. 3; Max 1995)
+    C = sum_i w_i (c_i + c_{i+1}) / 2,   W = sum_i w_i,   D = sum_i w_i (d_i + d_{i+1}) / (2 W)
+
+`reference` is these lines, in the published order of operations. `composite` gives the same numbers without an
+[S-1, c] tensor: each sample's own weight is v_s = (w_{s-1} + w_s) / 2, so that C = sum_s v_s c_s; and it takes its
+samples in several blocks of any order, sorting the scalars d and sigma and handing the weights back to the blocks,
+so that colours are never moved.
+
+Convention: depths are distances along unit rays; shapes are [.. s] and colours [.. s c]; any leading dimensions.
+All of it is differentiable any number of times.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Samples(NamedTuple):
+    """What a field says along rays.
+
+    Attributes:
+        depths: distance along the ray, [.. s].
+        sigma: raw density (before the activation), [.. s].
+        rgb: colours or features, [.. s c].
+    """
+
+    depths: Tensor
+    sigma: Tensor
+    rgb: Tensor
+
+
+class Composite(NamedTuple):
+    """What a ray sees.
+
+    Attributes:
+        rgb: [.. c].
+        depth: expected distance of what is seen, [..]; a ray that meets nothing has the distance of its last sample.
+        opacity: W in [0, 1], [..].
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    opacity: Tensor
+
+
+def composite(*blocks: Samples, background: float | None = None) -> Composite:
+    """Mid-point rule over the union of blocks of samples, C = sum_s v_s c_s.
+
+    Args:
+        blocks: samples; a single block must be in order of depth, several are merged here.
+        background: colour behind everything, added (1 - W) times; None is black (0).
+
+    Returns:
+        rgb [.. c], depth [..], opacity [..].
+    """
+    depths = torch.cat([block.depths for block in blocks], -1)
+    sigma = torch.cat([block.sigma for block in blocks], -1)
+    weights = _sample_weights(sigma, depths) if len(blocks) == 1 else _unordered_weights(sigma, depths)
+    opacity = weights.sum(-1)
+    parts = weights.split([block.depths.shape[-1] for block in blocks], -1)
+    rgb = _contract(parts[0], blocks[0].rgb)
+    for part, block in zip(parts[1:], blocks[1:]):
+        rgb = rgb + _contract(part, block.rgb)
+    if background is not None:
+        rgb = rgb + background * (1 - opacity)[..., None]
+    return Composite(rgb, _expected_depth((weights * depths).sum(-1), opacity, depths), opacity)
+
+
+def reference(samples: Samples, background: float | None = None) -> Composite:
+    """The equations as they stand: mid-point colours, and T as a product with the published 1e-10 in it."""
+    depths, sigma, rgb = samples
+    rgb_mid = (rgb[..., :-1, :] + rgb[..., 1:, :]) / 2
+    depths_mid = (depths[..., :-1] + depths[..., 1:]) / 2
+    alpha = 1 - torch.exp(-optical_depths(sigma, depths))
+    through = torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha + 1e-10], -1)
+    weights = alpha * torch.cumprod(through, -1)[..., :-1]
+    opacity = weights.sum(-1)
+    color = (weights[..., None] * rgb_mid).sum(-2)
+    if background is not None:
+        color = color + background * (1 - opacity)[..., None]
+    return Composite(color, _expected_depth((weights * depths_mid).sum(-1), opacity, depths), opacity)
+
+
+def optical_depths(sigma: Tensor, depths: Tensor) -> Tensor:
+    """tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i), of sorted samples, [.. s] -> [.. s-1]."""
+    sigma_mid = (sigma[..., :-1] + sigma[..., 1:]) / 2
+    return F.softplus(sigma_mid - 1) * (depths[..., 1:] - depths[..., :-1])
+
+
+def interval_weights(tau: Tensor) -> Tensor:
+    """w_i = T_i (1 - exp(-tau_i)): the part of the light that interval i absorbs, [.. i] -> [.. i]."""
+    before = F.pad(tau.cumsum(-1)[..., :-1], (1, 0))
+    return torch.exp(-before) * (1 - torch.exp(-tau))
+
+
+def _sample_weights(sigma: Tensor, depths: Tensor) -> Tensor:
+    """v_s = (w_{s-1} + w_s) / 2 of sorted samples, [.. s]."""
+    half = interval_weights(optical_depths(sigma, depths)) / 2
+    return F.pad(half, (0, 1)) + F.pad(half, (1, 0))
+
+
+def _unordered_weights(sigma: Tensor, depths: Tensor) -> Tensor:
+    """v_s of samples in any order, handed back in that order, [.. s]."""
+    ordered, order = depths.sort(-1)
+    weights = _sample_weights(sigma.gather(-1, order), ordered)
+    return torch.zeros_like(weights).scatter(-1, order, weights)
+
+
+def _contract(weights: Tensor, rgb: Tensor) -> Tensor:
+    """sum_s v_s c_s: [.. s], [.. s c] -> [.. c]."""
+    return (weights[..., None, :] @ rgb).squeeze(-2)
+
+
+def _expected_depth(weighted: Tensor, opacity: Tensor, depths: Tensor) -> Tensor:
+    """Sum of weighted depths over W; the last sample's depth where W = 0, without a NaN in the gradient."""
+    empty = opacity <= 0
+    return torch.where(empty, depths.amax(-1), weighted / torch.where(empty, torch.ones_like(opacity), opacity))

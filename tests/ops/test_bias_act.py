@@ -1,0 +1,96 @@
+"""Bias, activation, gain and clamp: closed forms, gradients, and what happens to the caller's tensors."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan3d.ops.bias_act import DEFAULT_GAIN, bias_act
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+CLOSED_FORMS = {
+    "linear": lambda v: v,
+    "relu": lambda v: max(v, 0.0),
+    "lrelu": lambda v: v if v > 0 else 0.2 * v,
+    "tanh": math.tanh,
+    "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+    "elu": lambda v: v if v > 0 else math.exp(v) - 1,
+    "selu": lambda v: SELU_SCALE * (v if v > 0 else SELU_ALPHA * (math.exp(v) - 1)),
+    "softplus": lambda v: math.log(1 + math.exp(v)),
+    "swish": lambda v: v / (1 + math.exp(-v)),
+}
+ACTIVATIONS = pytest.mark.parametrize("act", CLOSED_FORMS)
+RECORDED = pytest.mark.parametrize("recorded", [True, False], ids=["grad", "no_grad"])
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_activation_is_tested():
+    assert set(DEFAULT_GAIN) == set(CLOSED_FORMS)
+
+
+@RECORDED
+@ACTIVATIONS
+def test_values_are_those_of_the_closed_form(act, recorded):
+    x, b = noise(3, 5, 2, 1), noise(5, seed=1)
+    gain = math.sqrt(2) if act in ("relu", "lrelu", "swish") else 1.0
+    biased = (x + b[:, None, None]).flatten().tolist()
+    expected = torch.tensor([CLOSED_FORMS[act](v) for v in biased]).double().reshape(x.shape)
+    with torch.set_grad_enabled(recorded):
+        torch.testing.assert_close(bias_act(x, b, act=act), gain * expected, atol=1e-6, rtol=1e-6)
+        clamped = bias_act(x, b, act=act, gain=3.0, clamp=0.4)
+    torch.testing.assert_close(clamped, (3 * expected).clamp(-0.4, 0.4), atol=1e-6, rtol=1e-6)
+
+
+@RECORDED
+@ACTIVATIONS
+def test_the_caller_keeps_its_tensors(act, recorded):
+    for b in (noise(5, seed=1), torch.zeros(5).double(), None):
+        x = noise(3, 5, 2)
+        kept_x, kept_b = x.clone(), None if b is None else b.clone()
+        with torch.set_grad_enabled(recorded):
+            bias_act(x, b, act=act, gain=2.0, clamp=0.1)
+        assert torch.equal(x, kept_x)
+        assert b is None or torch.equal(b, kept_b)
+
+
+@ACTIVATIONS
+def test_every_activation_is_twice_differentiable(act):
+    x, b = noise(2, 3, 4, seed=2).requires_grad_(), noise(3, seed=1).requires_grad_()
+
+    def activated(x: Tensor, b: Tensor) -> Tensor:
+        return bias_act(x, b, act=act, clamp=1.5).square()
+
+    assert torch.autograd.gradcheck(activated, (x, b))
+    assert torch.autograd.gradgradcheck(activated, (x, b))
+
+
+def test_no_gradient_passes_a_clamp():
+    x = torch.tensor([[-9.0, 0.5, 9.0]], requires_grad=True)
+    bias_act(x, torch.zeros(3), clamp=1.0).sum().backward()
+    assert x.grad.tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_the_bias_lies_along_the_dimension_it_is_given():
+    x, b = noise(2, 3, 4), noise(4, seed=1)
+    torch.testing.assert_close(bias_act(x, b, dim=-1), x + b)
+    torch.testing.assert_close(bias_act(x, b[:2], dim=0), x + b[:2, None, None])
+
+
+def test_slope_of_leaky_relu_is_alpha():
+    x = torch.tensor([[-2.0, 3.0]])
+    assert bias_act(x, act="lrelu", alpha=0.5, gain=1.0).tolist() == [[-1.0, 3.0]]
+
+
+@RECORDED
+def test_half_precision_stays_half_precision(recorded):
+    with torch.set_grad_enabled(recorded):
+        assert bias_act(torch.ones(1, 2, dtype=torch.bfloat16), torch.ones(2), act="lrelu").dtype == torch.bfloat16
+
+
+def test_an_unknown_activation_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="gelu.*lrelu"):
+        bias_act(torch.ones(1, 1), act="gelu")
