@@ -245,7 +245,8 @@ class GAN(LightningModule):
         if self._lazy_r1 and iteration % self.r1.interval == 0:
             self._phase("r1", self.discriminator, d, self._r1_loss, parts, values, watch)
 
-        self.generator.track(rearrange(self.all_gather(torch.cat(self._mapped)), "... n w -> (...) n w"))
+        mean_ws = torch.cat(self._mapped).mean(dim=0, keepdim=True)
+        self.generator.track(self.trainer.strategy.reduce(mean_ws, reduce_op="mean"))  # over all processes
         self.ema.update(self.generator_ema, self.generator, images_seen=seen, batch_size=batch_size)
         read = dict(zip(values, torch.stack([v.detach().float() for v in values.values()]).tolist(), strict=True))
         watch.check(read, seen, [i for part in parts for i in part.indices])

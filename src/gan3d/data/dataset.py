@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,9 +29,8 @@ LABEL_FILE = "dataset.json"
 COMPANIONS = ("depth/", "mask/")  # what the procedural heads store beside their images, file by file
 
 
-@dataclass(frozen=True, eq=False)
 class Batch:
-    """Images as the networks see them.
+    """Images as the networks see them. (No dataclass: Lightning's precision plugins take those apart.)
 
     Attributes:
         image: [b 3 H W], float32 in [-1, 1].
@@ -40,9 +38,8 @@ class Batch:
         index: image index of the run in training, position among the held-out images in evaluation; int64 [b].
     """
 
-    image: Tensor
-    camera: Camera | None
-    index: Tensor
+    def __init__(self, image: Tensor, camera: Camera | None, index: Tensor):
+        self.image, self.camera, self.index = image, camera, index
 
     def __len__(self) -> int:
         return len(self.index)
