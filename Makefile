@@ -1,0 +1,45 @@
+# gan3d. `make demo` and `make test` work in a fresh clone: each makes the virtual environment first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := runs/demo
+DEMO_HEADS := 3000
+DEMO_TIME := 00:00:05:00
+# One thread per process: the tests run two processes, on two cores.
+TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+PYTEST_ARGS ?= -n 2
+
+.PHONY: help venv demo test lint format clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP)  ## the virtual environment, with gan3d in it
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: venv  ## make heads, train five minutes, write pictures, video and report to runs/demo
+	test -e $(DEMO)/heads32.zip || $(BIN)/gan3d data heads --out $(DEMO)/heads32.zip --num $(DEMO_HEADS) --resolution 32
+	$(BIN)/lightning fit --config eg3d_heads32.yaml --data.path $(DEMO)/heads32.zip --run_dir $(DEMO)/eg3d \
+		--trainer.max_time $(DEMO_TIME) --overwrite true
+	$(BIN)/gan3d report $(DEMO)/eg3d
+
+test: venv  ## the whole test suite
+	$(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: venv  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv  ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what is built, not the runs
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

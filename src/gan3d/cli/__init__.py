@@ -1,0 +1,167 @@
+"""The command line: `lightning`, `gan3d` and `python -m gan3d` are one program.
+
+Two stages. The first knows the verbs and the names of the configs, and answers help, version and misspelt names without
+importing torch (`import lightning` costs seconds). The second is one LightningCLI for `fit | validate | test | predict`
+(gan3d.cli.trainer), or the function behind another verb: a new verb is one row of `VERBS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gan3d import __version__
+from gan3d.cli import configs
+from gan3d.cli.wording import CommandError, nearest, say, wants_traceback
+
+TRAINER_VERBS = {
+    "fit": "train",
+    "validate": "evaluate a checkpoint on the validation protocol",
+    "test": "evaluate a checkpoint on the test protocol",
+    "predict": "draw samples from a checkpoint",
+}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb beside the Trainer's: its words run the function `target` ("module:function").
+
+    Where `positional` is set, the function's required arguments are given without a name; the rest are options.
+    """
+
+    words: tuple[str, ...]
+    target: str
+    summary: str
+    positional: bool = False
+
+
+VERBS = (
+    Verb(("configs",), "gan3d.cli.configs:print_configs", "list the packaged configs"),
+    Verb(("data", "heads"), "gan3d.data.heads:write_heads", "make the procedural multi-view heads"),
+    Verb(("report",), "gan3d.apps.report:write_report", "make an HTML report of a run folder", positional=True),
+)
+
+HELP = """\
+gan3d {version}: a zoo of 3D-aware GANs. `lightning`, `gan3d` and `python -m gan3d` are the same program.
+
+usage: lightning VERB [options]
+
+train and evaluate (PyTorch Lightning; each has --help and --print_config):
+{trainer}
+
+everything else:
+{others}
+
+examples:
+  lightning fit --config eg3d_heads32.yaml --data.path heads32.zip
+  lightning fit --config eg3d_heads32.yaml --config debug.yaml --model.r1.gamma 5
+  lightning fit --config eg3d_heads32.yaml --data.path heads32.zip --ckpt_path last    (go on with that run)
+  lightning fit --model.generator.help EG3D
+
+A config is a file, or the name of a packaged one (gan3d configs); several lie on top of one another.
+GAN3D_TRACEBACK=1 shows the Python traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the words after the program's name; None takes them from sys.argv.
+
+    Returns:
+        exit code: 0 well, 1 the run failed, 2 the command or its input is wrong, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
+            return _interrupted(words)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return _interrupted(words)
+    except BrokenPipeError:  # `gan3d configs | head`
+        sys.stdout = None
+        return 0
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None or wants_traceback():
+            raise
+        say(f"error: {error or type(error).__name__}")
+        return code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("--version", "-V", "version"):
+        print(f"gan3d {__version__}")
+        return 0
+    if words[0] in TRAINER_VERBS:
+        resolved, paths = configs.resolve(words)
+        from gan3d.cli.trainer import run
+
+        return run(resolved, paths)
+    for verb in VERBS:
+        if tuple(words[: len(verb.words)]) == verb.words:
+            return _call(verb, words[len(verb.words) :])
+    if words[1:] in (["-h"], ["--help"]) and any(verb.words[0] == words[0] for verb in VERBS):
+        print("\n".join(f"gan3d {' '.join(v.words)}  {v.summary}" for v in VERBS if v.words[0] == words[0]))
+        return 0
+    raise _unknown(words)
+
+
+def _help() -> str:
+    table = [(" ".join(verb.words), verb.summary) for verb in VERBS]
+    width = max(len(name) for name, _ in [*TRAINER_VERBS.items(), *table])
+
+    def lines(rows) -> str:
+        return "\n".join(f"  {name:{width}}  {summary}" for name, summary in rows)
+
+    return HELP.format(version=__version__, trainer=lines(TRAINER_VERBS.items()), others=lines(table))
+
+
+def _unknown(words: list[str]) -> CommandError:
+    if words[0].startswith("-"):
+        return CommandError(
+            f"{words[0]} stands before the verb", "the verb comes first: lightning fit --config eg3d_heads32.yaml ..."
+        )
+    inner = [verb.words[1] for verb in VERBS if len(verb.words) == 2 and verb.words[0] == words[0]]
+    if inner:
+        got = words[1] if len(words) > 1 else ""
+        return CommandError(
+            f"{words[0]} {got} is not known" if got else f"{words[0]} needs one more word",
+            nearest(got, inner, like=f"{words[0]} {{}}") or f"there is: {', '.join(f'{words[0]} {w}' for w in inner)}",
+        )
+    known = [*TRAINER_VERBS, *dict.fromkeys(verb.words[0] for verb in VERBS)]
+    return CommandError(
+        f"{words[0]} is not a verb", nearest(words[0], known, like="{}") or f"verbs: {', '.join(known)}", "gan3d --help"
+    )
+
+
+def _call(verb: Verb, arguments: list[str]) -> int:
+    """Runs the function of a verb: its signature is the options, its docstring the help page."""
+    module, _, name = verb.target.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    from gan3d.cli.options import call
+
+    result = call(function, arguments, prog=f"gan3d {' '.join(verb.words)}", positional=verb.positional)
+    if result is not None and not isinstance(result, int):
+        print(result)
+    return result if isinstance(result, int) else 0
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for what the user can mend, 1 for a run that failed as it may, None for what is not foreseen."""
+    if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
+        return 2
+    return 1 if isinstance(error, ArithmeticError) else None
+
+
+def _interrupted(words: list[str]) -> int:
+    again = "" if "fit" not in words[:1] else "; go on from the last checkpoint: the same command with --ckpt_path last"
+    say(f"interrupted{again}")
+    return 130

@@ -1,0 +1,117 @@
+"""The config goes with the run: into its folder, loggers and checkpoints; a changed one is refused on resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+
+from gan3d.cli.options import flat
+from gan3d.cli.wording import CommandError
+from gan3d.loggers import DiskLogger
+
+CONFIG_KEY, WANDB_KEY = "gan3d_config", "gan3d_wandb_id"
+
+# Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
+REQUESTS = ("config", "ckpt_path", "weights_only", "overwrite", "allow_config_change")
+# What a resumed run may change: where and how long it runs, what it shows. All else changes what is learnt.
+FREE = (
+    "run_dir",
+    "wandb",
+    "wandb_project",
+    "snapshots",
+    "evaluation",
+    "checkpoints",
+    "model.total_kimg",
+    "model.log_every_kimg",
+    "data.path",
+    "data.num_workers",
+    "trainer",
+)
+# ... of the trainer's arguments, these are not free.
+FIXED_TRAINER = (
+    "trainer.precision",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.limit_train_batches",
+    "trainer.overfit_batches",
+)
+
+
+class RunRecord(pl.Callback):
+    """Writes the config into the run folder, the loggers and every checkpoint.
+
+    Args:
+        config: the whole config, as plain values.
+        dir: the run folder.
+        wandb_id: W&B's run id, where the run has one.
+    """
+
+    def __init__(self, config: dict[str, Any], dir: Path, wandb_id: str | None = None):
+        self.config, self.dir, self.wandb_id = config, dir, wandb_id
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            (self.dir / "config.yaml").write_text(self.text)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Metrics from after the checkpoint that the run goes on from are forgotten: they come again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, DiskLogger):
+                logger.truncate(int(pl_module.images_seen))  # type: ignore[arg-type]
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self.text  # text: loads with weights_only=True
+        checkpoint[WANDB_KEY] = self.wandb_id
+
+    @property
+    def text(self) -> str:
+        return yaml.safe_dump(self.config, sort_keys=False)
+
+
+def _is_free(name: str) -> bool:
+    if name.startswith(FIXED_TRAINER):
+        return False
+    return any(name == free or name.startswith(f"{free}.") for free in FREE)
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What changed and may not: (name, was, now)."""
+    old, new = dict(flat(was)), dict(flat(now))
+    names = [name for name in [*old, *(n for n in new if n not in old)] if not _is_free(name)]
+    return [(n, old.get(n, "-"), new.get(n, "-")) for n in names if old.get(n, "-") != new.get(n, "-")]
+
+
+def refuse_changes(
+    checkpoint: dict[str, Any], config: dict[str, Any], path: Path, *, models_only: bool = False
+) -> None:
+    """Refuses to load a checkpoint under another config than it was made with.
+
+    Args:
+        checkpoint: its content.
+        config: the present config.
+        path: of the checkpoint, for the message.
+        models_only: only generator and discriminator must be the same (evaluation).
+    """
+    if CONFIG_KEY not in checkpoint:
+        return
+    changed = differences(yaml.safe_load(checkpoint[CONFIG_KEY]), config)
+    if models_only:
+        changed = [row for row in changed if row[0].startswith(("model.generator", "model.discriminator"))]
+    if not changed:
+        return
+    width = min(max(len(name) for name, _, _ in changed), 60)
+    rows = [f"  {name:{width}}  {was} -> {now}" for name, was, now in changed[:12]]
+    more = [f"  ... and {len(changed) - 12} more"] if len(changed) > 12 else []
+    raise CommandError(
+        f"the config is not the one {path} was trained with (was -> now):",
+        *rows,
+        *more,
+        f"keep it: --config {path.parent.parent / 'config.yaml'}; or go on all the same: --allow_config_change true",
+    )
