@@ -207,3 +207,14 @@ def test_frozen_parameters_stay_frozen(posed_zip):
     assert torch.equal(before, gan.generator.mapping.fc0.weight)
     assert not gan.generator.mapping.fc0.weight.requires_grad
     assert gan.generator.synthesis.b8.conv0.weight.requires_grad
+
+
+def test_a_finished_run_that_is_resumed_trains_no_further(posed_zip, tmp_path):
+    fit(make(), posed_zip, Checkpoints(tmp_path))
+    again = make()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=-1, logger=False, enable_progress_bar=False, use_distributed_sampler=False
+    )
+    data = PosedImagesModule(path=str(posed_zip), batch_size=BATCH, num_workers=0)
+    trainer.fit(again, data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
+    assert int(again.images_seen) == 4 * BATCH

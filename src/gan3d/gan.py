@@ -15,7 +15,6 @@ iteration, whatever the number of optimiser steps.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ from gan3d.metrics.frechet import FrechetDistance, SmallFeatures
 from gan3d.optimizers import Adam
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import Ramp, crossed
-from gan3d.tally import Tally, peak_memory_gib
+from gan3d.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class GAN(LightningModule):
         self.log_every_kimg = log_every_kimg
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("iterations", torch.zeros((), dtype=torch.int64))
-        self.tally, self._clock = Tally(), (time.perf_counter(), 0)
+        self.tally = Tally()
 
     # ------------------------------------------------------------------ what a generator is asked for
 
@@ -254,8 +253,11 @@ class GAN(LightningModule):
         self.images_seen += batch_size
         self.iterations += 1
         if crossed(seen, seen + batch_size, self.log_every_kimg):
-            self._log(seen + batch_size)
-        if seen + batch_size >= self.total_kimg * 1000:
+            self.log_dict(self._log(seen + batch_size), logger=False, rank_zero_only=True)  # for the progress bar
+        self._stop_when_done()
+
+    def _stop_when_done(self) -> None:
+        if int(self.images_seen) >= self.total_kimg * 1000:
             self.trainer.should_stop = True
 
     @property
@@ -375,7 +377,8 @@ class GAN(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        self._clock = (time.perf_counter(), int(self.images_seen))
+        self.tally.start(int(self.images_seen))
+        self._stop_when_done()
 
     def on_train_end(self) -> None:
         self._log(int(self.images_seen))
@@ -392,14 +395,8 @@ class GAN(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.tally.load_state_dict(checkpoint["tally"])
 
-    def _log(self, images_seen: int) -> None:
-        metrics = self.tally.read()
-        if not metrics:
-            return
-        now, (then, images) = time.perf_counter(), self._clock
-        self._clock = (now, images_seen)
-        metrics["progress/kimg"] = images_seen / 1000
-        metrics["speed/images_per_second"] = (images_seen - images) / max(now - then, 1e-9)
-        metrics["memory/peak_gib"] = peak_memory_gib(self.device)
-        for logger in self.loggers:
+    def _log(self, images_seen: int) -> dict[str, float]:
+        metrics = self.tally.read(images_seen, self.device)
+        for logger in self.loggers if metrics else ():
             logger.log_metrics(metrics, step=images_seen)
+        return metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 import torch.distributed as dist
 
@@ -11,6 +13,11 @@ class Tally:
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
+        self._clock = (time.perf_counter(), 0)
+
+    def start(self, images_seen: int) -> None:
+        """Speed is measured from here on."""
+        self._clock = (time.perf_counter(), images_seen)
 
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -18,11 +25,23 @@ class Tally:
             entry[0] += value
             entry[1] += 1.0
 
-    def read(self) -> dict[str, float]:
-        """The means over all processes; starts anew."""
+    def read(self, images_seen: int, device: torch.device) -> dict[str, float]:
+        """The means over all processes, progress, speed and memory; empty if nothing was added. Starts anew.
+
+        Args:
+            images_seen: by the run.
+            device: whose peak memory is of interest.
+        """
         self.gather()
         means = {name: total / count for name, (total, count) in sorted(self._sums.items()) if count}
         self._sums = {}
+        if not means:
+            return {}
+        then, images = self._clock
+        self.start(images_seen)
+        means["progress/kimg"] = images_seen / 1000
+        means["speed/images_per_second"] = (images_seen - images) / max(self._clock[0] - then, 1e-9)
+        means["memory/peak_gib"] = peak_memory_gib(device)
         return means
 
     def gather(self) -> None:
