@@ -241,7 +241,7 @@ class GAN(LightningModule):
         d._on_before_step, d._on_after_step = hooks  # the step by which Lightning counts this iteration
         self._phase("discriminator", self.discriminator, d, self._discriminator_loss, parts, values, watch)
         self._uncounted(g, d)
-        if self._lazy_r1 and iteration % self.r1.interval == 0:
+        if self.r1.lazy and iteration % self.r1.interval == 0:
             self._phase("r1", self.discriminator, d, self._r1_loss, parts, values, watch)
 
         mean_ws = torch.cat(self._mapped).mean(dim=0, keepdim=True)
@@ -259,10 +259,6 @@ class GAN(LightningModule):
     def _stop_when_done(self) -> None:
         if int(self.images_seen) >= self.total_kimg * 1000:
             self.trainer.should_stop = True
-
-    @property
-    def _lazy_r1(self) -> bool:
-        return self.r1.gamma > 0 and self.r1.interval > 1
 
     def _parts(self, batch) -> list[Part]:
         """Micro-batches, each in the order in which minibatch standard deviation groups *consecutive* images.
@@ -347,7 +343,7 @@ class GAN(LightningModule):
         networks = (self.generator, self.discriminator)
         self._trainable = {net: [p for p in net.parameters() if p.requires_grad] for net in networks}
         lazy_g = self.density.interval if self.density.weight > 0 else 0
-        lazy_d = self.r1.interval if self._lazy_r1 else 0
+        lazy_d = self.r1.interval if self.r1.lazy else 0
         return [
             self.optimizer_g.build(self._trainable[self.generator], lazy_g),
             self.optimizer_d.build(self._trainable[self.discriminator], lazy_d),

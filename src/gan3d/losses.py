@@ -60,6 +60,11 @@ class R1:
     gamma: float = 1.0
     interval: int = 16
 
+    @property
+    def lazy(self) -> bool:
+        """Whether the penalty has an optimiser step of its own."""
+        return self.gamma > 0 and self.interval > 1
+
     def __call__(self, judge: Callable[..., Tensor], image: Tensor, raw: Tensor | None = None) -> Tensor:
         """The penalty of each image, [b].
 

@@ -1,0 +1,289 @@
+"""`report.html`: one page of a run folder that holds everything it shows, opens offline and can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from gan3d.apps.curves import Curve, curve_svg
+
+MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
+MAX_MOMENTS = 6  # pictures of how the run went
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        dir: the folder.
+        columns: logged numbers by name, each a list of (images seen, value).
+        pictures: by key, each a list of (images seen, file), in order.
+        videos: likewise.
+        config: text of the config, or of the hyperparameters where there is none.
+    """
+
+    dir: Path
+    columns: dict[str, list[tuple[int, float]]]
+    pictures: dict[str, list[tuple[int, Path]]]
+    videos: dict[str, list[tuple[int, Path]]]
+    config: str
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Writes `report.html` into a run folder, from what the folder holds; returns its path.
+
+    Raises:
+        ValueError: the folder holds nothing to report.
+    """
+    run = read_run(Path(run_dir))
+    if not (run.columns or run.pictures):
+        raise ValueError(f"{run_dir} holds neither metrics.csv nor pictures; give the folder of a run")
+    body = "\n".join(part for part in (_head(run), _results(run), _course(run), _curves(run), _config(run)) if part)
+    path = run.dir / "report.html"
+    temporary = path.with_suffix(".tmp")
+    title = html.escape(run.dir.resolve().name)
+    temporary.write_text(PAGE.replace("{{title}}", title).replace("{{body}}", body), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def read_run(run_dir: Path) -> Run:
+    """Reads what a run folder holds; what is missing is empty."""
+    columns: dict[str, list[tuple[int, float]]] = {}
+    table = run_dir / "metrics.csv"
+    if table.exists():
+        with table.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, cell in row.items():
+                    if name != "step" and cell and _is_number(cell) and (row.get("step") or "").isdigit():
+                        columns.setdefault(name, []).append((int(row["step"]), float(cell)))
+    texts = [run_dir / name for name in ("config.yaml", "hyperparameters.json")]
+    config = next((path.read_text(encoding="utf-8") for path in texts if path.exists()), "")
+    return Run(run_dir, columns, _media(run_dir / "pictures"), _media(run_dir / "videos"), config)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _media(folder: Path) -> dict[str, list[tuple[int, Path]]]:
+    """Files named `<key>_<step>.<suffix>`, by key."""
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in sorted(folder.glob("*")):
+        key, _, step = path.stem.rpartition("_")
+        if path.suffix in MIME and key and step.isdigit():
+            found.setdefault(key, []).append((int(step), path))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- sections
+
+
+def _head(run: Run) -> str:
+    """The title and the key figures."""
+    tiles = "".join(
+        f'<div class="tile"><div class="figure">{figure}</div><div class="what">{html.escape(what)}</div></div>'
+        for figure, what in key_figures(run)
+    )
+    return f"<h1>{html.escape(run.dir.resolve().name)}</h1>\n<div class='tiles'>{tiles}</div>"
+
+
+def key_figures(run: Run) -> list[tuple[str, str]]:
+    """(number, what it is), for those that the run has logged."""
+    figures = []
+    steps = [points[-1][0] for points in run.columns.values() if points]
+    if steps:
+        figures.append((f"{max(steps) / 1000:,.6g}", "thousand images seen"))
+    distances = run.columns.get("distance/frechet", [])
+    if distances:
+        step, best = min(distances, key=lambda point: point[1])
+        figures.append((f"{distances[-1][1]:.3g}", "Frechet distance at the end (not FID)"))
+        if best < distances[-1][1]:
+            figures.append((f"{best:.3g}", f"best Frechet distance, at {step / 1000:,.6g} kimg"))
+    for name, what in (
+        ("distance/floor", "floor: real images against real images"),
+        ("distance/mean_image", "the mean image's distance"),
+        ("alarm/flatness", "relief of the heads, world units (a plane: 0)"),
+        ("alarm/z_sensitivity", "how much z changes the image (collapse: 0)"),
+        ("alarm/camera_leak", "camera leak (the head follows the camera: 1)"),
+    ):
+        if run.columns.get(name):
+            figures.append((f"{run.columns[name][-1][1]:.3g}", what))
+    speeds = sorted(value for _, value in run.columns.get("speed/images_per_second", []))
+    if speeds:
+        figures.append((f"{speeds[len(speeds) // 2]:,.3g}", "images per second (median)"))
+    memory = run.columns.get("memory/peak_gib", [])
+    if memory:
+        figures.append((f"{max(value for _, value in memory):.3g}", "GiB of memory at the peak"))
+    return figures
+
+
+CAPTIONS = {
+    "fakes": "Heads of the averaged generator, each seen from a camera of its own.",
+    "layers": "Each head as the volume renderer draws it (where there is super-resolution), as the final image, and "
+    "its depth: near is bright, all heads on one scale, white is background.",
+    "orbit": "The camera moves, the head should not change. Below the images: depth.",
+}
+
+
+def _results(run: Run) -> str:
+    """The last video and the last pictures, large."""
+    shown = []
+    for key, videos in run.videos.items():
+        step, path = videos[-1]
+        shown.append(
+            _figure(f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>', key, step)
+        )
+    for key, pictures in run.pictures.items():
+        step, path = pictures[-1]
+        shown.append(_figure(f'<img alt="{html.escape(key)}" src="{_data(path)}">', key, step))
+    return f"<h2>Results</h2>\n<div class='results'>{''.join(shown)}</div>" if shown else ""
+
+
+def _course(run: Run) -> str:
+    """The same heads at several moments of the run."""
+    moments = spread(run.pictures.get("fakes", []), MAX_MOMENTS)
+    if len(moments) < 2:
+        return ""
+    shown = "".join(
+        f'<figure><img alt="fakes" src="{_small(path)}"><figcaption>{step / 1000:,.6g} kimg</figcaption></figure>'
+        for step, path in moments
+    )
+    return f"<h2>How the heads came about</h2>\n<div class='course'>{shown}</div>"
+
+
+def spread(moments: list[tuple[int, Path]], num: int) -> list[tuple[int, Path]]:
+    """At most `num` of some moments, ends included, denser early on: evenly spaced in sqrt(images)."""
+    if len(moments) <= num:
+        return moments
+    first, last = (math.sqrt(moments[i][0]) for i in (0, -1))
+    wanted = [first + (last - first) * i / (num - 1) for i in range(num)]
+    chosen = {min(range(len(moments)), key=lambda i: abs(math.sqrt(moments[i][0]) - at)) for at in wanted}
+    return [moments[i] for i in sorted(chosen)]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a plot shows: names of logged numbers, on a logarithmic axis or not, and dashed lines for others."""
+
+    title: str
+    caption: str
+    names: tuple[str, ...]
+    log: bool = False
+    marks: tuple[str, ...] = ()
+
+
+PLOTS = (
+    Plot(
+        "Frechet distance",
+        "On fixed random features (not FID): compare within one data set, at one number of images.",
+        ("distance/frechet",),
+        log=True,
+        marks=("distance/floor", "distance/mean_image"),
+    ),
+    Plot("Losses", "In a healthy game neither runs away.", ("loss/generator", "loss/discriminator")),
+    Plot("Logits", "Far apart: the discriminator is winning.", ("logits/real", "logits/fake")),
+    Plot("Gradient penalty", "The discriminator's R1 term.", ("loss/r1",), log=True),
+    Plot("Relief", "Of depth from its best-fit plane, world units; a billboard has 0.", ("alarm/flatness",)),
+    Plot("What changes the head", "z should, the camera should not.", ("alarm/z_sensitivity", "alarm/camera_leak")),
+)
+
+
+def _curves(run: Run) -> str:
+    shown = []
+    for plot in PLOTS:
+        curves = [Curve(_words(name), run.columns[name]) for name in plot.names if len(run.columns.get(name, [])) > 1]
+        if curves:
+            marks = {_words(name): run.columns[name][-1][1] for name in plot.marks if name in run.columns}
+            svg = curve_svg(plot.title, curves, log=plot.log, marks=marks)
+            shown.append(f"<figure>{svg}<figcaption><b>{plot.title}.</b> {plot.caption}</figcaption></figure>")
+    return f"<h2>Curves</h2>\n<div class='curves'>{''.join(shown)}</div>" if shown else ""
+
+
+def _words(name: str) -> str:
+    return name.rpartition("/")[2].replace("_", " ")
+
+
+def _config(run: Run) -> str:
+    if not run.config:
+        return ""
+    return f"<h2>Config</h2>\n<details><summary>show</summary><pre>{html.escape(run.config)}</pre></details>"
+
+
+def _figure(content: str, key: str, step: int) -> str:
+    words = CAPTIONS.get(key, html.escape(key))
+    return f"<figure>{content}<figcaption>{words} <span>{step / 1000:,.6g} kimg</span></figcaption></figure>"
+
+
+def _data(path: Path) -> str:
+    """A file as a data URL."""
+    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _small(path: Path, side: int = 800) -> str:
+    """A picture as a data URL, reduced where it is larger than it will be shown."""
+    with Image.open(path) as picture:
+        if max(picture.size) <= side:
+            return _data(path)
+        picture.thumbnail((side, side))
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, format="JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{title}}</title>
+<style>
+:root { color-scheme: light dark; --ink: #1d2025; --soft: #666c75; --line: #dcdfe4; --paper: #fff; --tile: #f5f6f8;
+  --c0: #2866b8; --c1: #d0662a; --c2: #3c8d4e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --soft: #9aa1ab; --line: #363b43; --paper: #16181c;
+  --tile: #202329; --c0: #75a9ec; --c1: #eb9560; --c2: #7cc48c; } }
+body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
+  background: var(--paper); max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 1rem; }
+h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; border-bottom: 1px solid var(--line); padding-bottom: .35rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: .7rem; }
+.tile { background: var(--tile); border-radius: 8px; padding: .7rem .9rem; }
+.figure { font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.what { color: var(--soft); font-size: .82rem; line-height: 1.35; }
+figure { margin: 0; }
+figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; max-width: 70ch; }
+figcaption span { white-space: nowrap; }
+img, video { display: block; width: 100%; height: auto; image-rendering: pixelated; border-radius: 6px;
+  background: #fff; }
+.results { columns: 420px 2; column-gap: 1.6rem; }
+.results figure { break-inside: avoid; padding-bottom: 1.4rem; }
+.course { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; }
+.course figcaption { text-align: center; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.8rem 1.6rem; }
+svg { width: 100%; height: auto; display: block; }
+svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
+svg .grid { stroke: var(--line); stroke-width: 1; }
+svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }
+svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+summary { cursor: pointer; color: var(--soft); }
+pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto; font-size: .82rem; }
+</style>
+</head>
+<body>
+{{body}}
+</body>
+</html>
+"""

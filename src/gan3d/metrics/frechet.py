@@ -1,0 +1,145 @@
+"""Frechet distance between two sets of images, on any features.
+
+With Inception features this is the FID. `SmallFeatures` are fixed random features: they need no download and tell a
+good run from a bad one within one data set and resolution, but their numbers must never be called FID nor be compared
+with published ones.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+
+def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
+    """Squared Frechet distance of two Gaussians.
+
+        d^2 = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))          (Dowson and Landau 1982; Heusel et al. 2017)
+
+    C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), which are real and not negative: the trace of its
+    root needs no general matrix root and no epsilon, also where a covariance is singular.
+
+    Args:
+        mean1, mean2: [c].
+        cov1, cov2: [c c], symmetric, positive semi-definite.
+
+    Returns:
+        A float64 scalar.
+    """
+    mean1, cov1, mean2, cov2 = (x.double() for x in (mean1, cov1, mean2, cov2))
+    values, vectors = torch.linalg.eigh(cov1)
+    root1 = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    product = root1 @ cov2 @ root1
+    trace_root = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum()
+    return (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root
+
+
+class FrechetDistance(Metric):
+    """Frechet distance between real and fake images, reduced exactly over processes.
+
+    The states are sums (n, sum x, sum x x^T, in float64), so that any split of the images over batches and processes
+    gives the same number. The distance is biased upwards for few images: state n, and compare at equal n only.
+
+    Args:
+        features: images [b 3 H W] in [-1, 1] -> features [b c].
+        reset_real: whether `reset` forgets the real side, too; False computes its statistics once for many fakes.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(self, features: nn.Module, reset_real: bool = True):
+        super().__init__()
+        self.reset_real = reset_real
+        self.features = features.eval().requires_grad_(False)
+        first = next(chain(features.parameters(), features.buffers()), torch.zeros(()))
+        with torch.no_grad():
+            dim = self.features(torch.zeros(1, 3, 64, 64, device=first.device)).shape[1]
+        for kind in ("real", "fake"):
+            self.add_state(f"{kind}_n", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{kind}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{kind}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, images: Tensor, real: bool) -> None:
+        """Adds images [b 3 H W] in [-1, 1] to the real or to the fake side."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images have shape {list(images.shape)}, expected [b 3 H W] in [-1, 1]")
+        x = self.features(images).double()  # b c
+        kind = "real" if real else "fake"
+        for state, value in (("n", len(x)), ("sum", x.sum(0)), ("outer", x.mT @ x)):
+            setattr(self, f"{kind}_{state}", getattr(self, f"{kind}_{state}") + value)
+
+    def compute(self) -> Tensor:
+        """The distance, a float64 scalar."""
+        return frechet_distance(*self.moments(real=True), *self.moments(real=False))
+
+    def reset(self) -> None:
+        """Forgets the fakes, and the reals unless `reset_real` is False."""
+        real = {name: getattr(self, name) for name in self._defaults if name.startswith("real")}
+        super().reset()
+        if not self.reset_real:
+            for name, value in real.items():
+                setattr(self, name, value)
+
+    def moments(self, real: bool) -> tuple[Tensor, Tensor]:
+        """Mean [c] and covariance [c c] of the features of one side."""
+        kind = "real" if real else "fake"
+        n, total = getattr(self, f"{kind}_n"), getattr(self, f"{kind}_sum")
+        if n < 2:
+            raise ValueError(f"{int(n)} {kind} images: a covariance needs at least 2; call update first")
+        mean = total / n
+        return mean, (getattr(self, f"{kind}_outer") - n * torch.outer(mean, mean)) / (n - 1)
+
+
+class SmallFeatures(nn.Module):
+    """Fixed random features for small images, the same on every machine.
+
+    On each of three scales (the image, halved, halved again) two layers of random zero-mean 3x3 filters; of every
+    response the mean over each quadrant and the standard deviation over the image; beside them the image at 4x4.
+    Means and deviations see texture, sharpness and noise, quadrants and pixels see layout and colour.
+
+    Larger images are first reduced to `resolution` by area averaging, so detail beyond it is not judged.
+
+    Args:
+        resolution: of the finest scale.
+        num_filters: per layer and scale.
+        seed: of the filters.
+    """
+
+    num_scales = 3
+    gains = (3.0, 2.5, 1.5)  # no scale drowns the others: blur, noise, colour and layout all count, on 32 px heads
+
+    def __init__(self, resolution: int = 64, num_filters: int = 8, seed: int = 2023):
+        super().__init__()
+        self.resolution = resolution
+        stream = torch.Generator().manual_seed(seed)
+        shapes = [(num_filters, inputs, 3, 3) for _ in range(self.num_scales) for inputs in (3, num_filters)]
+        self.filters = nn.ParameterList()
+        for shape in shapes:
+            weight = torch.randn(shape, generator=stream)
+            weight = weight - weight.mean(dim=(2, 3), keepdim=True)  # blind to flat colour
+            weight = weight / weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+            self.filters.append(nn.Parameter(weight, requires_grad=False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [b c] of images [b 3 H W] in [-1, 1]."""
+        x = images.to(self.filters[0])
+        if x.shape[-1] > self.resolution:
+            x = F.interpolate(x, size=(self.resolution, self.resolution), mode="area")
+        pixels = rearrange(F.adaptive_avg_pool2d(x, 4), "b c h w -> b (c h w)")
+        columns = [pixels / 2]
+        for scale in range(self.num_scales):
+            y = x if scale == 0 else F.avg_pool2d(x, 2**scale)
+            for weight in self.filters[2 * scale : 2 * scale + 2]:
+                y = F.conv2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), weight).abs()
+            y = self.gains[scale] * y
+            columns.append(rearrange(F.adaptive_avg_pool2d(y, 2), "b c h w -> b (c h w)"))
+            columns.append(y.std(dim=(2, 3)))
+        return torch.cat(columns, dim=1)

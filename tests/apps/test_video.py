@@ -1,0 +1,117 @@
+"""Videos and views of an analytic generator."""
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+
+from gan3d.apps.video import orbit_frames, orbit_video, write_video
+from gan3d.apps.views import evaluating, frontal, orbit_like, render_views
+from gan3d.camera import Camera, orbit
+from gan3d.generators import Rendering
+
+
+def test_scenes_are_mapped_and_represented_once_and_rendered_from_every_camera(balls):
+    orbit_frames(balls, torch.randn(2, 3), orbit(7), progress=False)
+    assert balls.calls == ["map", "represent"] + ["render"] * 7
+
+
+def test_frames_show_the_heads_beside_each_other_above_their_depth(balls):
+    z = torch.tensor([[5.0, -5.0, -5.0], [-5.0, -5.0, 5.0]])
+    frames = orbit_frames(balls, z, orbit(3), progress=False)
+    assert frames.shape == (3, 64, 64, 3)
+    assert frames[0, 16, 16].tolist() == [255, 0, 0]
+    assert frames[0, 16, 48].tolist() == [0, 0, 255]
+    assert frames[0, 33, 1].tolist() == [255, 255, 255]
+    assert frames[0, 48, 16].sum() > frames[0, 41, 16].sum()  # depth: the middle of a ball is nearest
+    assert orbit_frames(balls, z, orbit(3), depth=False, progress=False).shape == (3, 32, 64, 3)
+
+
+def test_the_depth_colours_do_not_flicker_along_the_orbit(balls):
+    frames = orbit_frames(balls, torch.randn(1, 3), orbit(4), progress=False)
+    middle = frames[:, 48, 16].astype(int)
+    assert np.abs(middle - middle[0]).max() <= 3
+
+
+def test_all_frames_share_one_conditioning_camera(balls):
+    front = Camera.from_angles(0.1, 0.2)
+    orbit_frames(balls, torch.randn(3, 3), orbit(4), conditioning=front, progress=False)
+    assert torch.equal(balls.conditioning.cam2world, front.cam2world.expand(3, 4, 4))
+    orbit_frames(balls, torch.randn(3, 3), orbit(4), progress=False)
+    assert balls.conditioning is None
+
+
+def test_looking_leaves_the_generator_and_the_random_streams_as_they_were(balls):
+    balls.train()
+    balls.dropout.eval()
+    before = torch.get_rng_state()
+    orbit_frames(balls, torch.ones(1, 3), orbit(2), progress=False)
+    render_views(balls, torch.ones(1, 3), Camera.from_angles(0.0, 0.0))
+    assert torch.equal(before, torch.get_rng_state())
+    assert (balls.training, balls.dropout.training) == (True, False)
+    assert torch.is_grad_enabled()
+
+
+def test_modes_are_put_back_after_an_error(balls):
+    def fail():
+        with evaluating(balls):
+            assert not balls.dropout.training
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fail()
+    assert balls.dropout.training
+
+
+def test_a_model_without_a_camera_is_refused(balls, monkeypatch):
+    monkeypatch.setattr(type(balls), "has_camera", False)
+    with pytest.raises(ValueError, match="Balls has no camera"):
+        orbit_frames(balls, torch.ones(1, 3))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (63, 100), (33, 67), (300, 257)])
+def test_videos_play_everywhere(tmp_path, height, width):
+    """H.264, yuv420p, even sizes of at least 256 pixels, and as many frames as given."""
+    frames = np.random.default_rng(0).integers(0, 256, (5, height, width, 3), dtype=np.uint8)
+    reader = imageio_ffmpeg.read_frames(str(write_video(tmp_path / "a" / "b.mp4", frames, fps=10)))
+    meta = next(reader)
+    assert meta["codec"] == "h264"
+    assert meta["pix_fmt"].startswith("yuv420p")
+    assert meta["fps"] == 10
+    assert min(meta["size"]) >= 256
+    assert all(side % 2 == 0 for side in meta["size"])
+    assert len(list(reader)) == 5
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.mp4"]
+
+
+def test_a_video_shows_its_frames(tmp_path, balls):
+    z = torch.tensor([[5.0, -5.0, -5.0]])
+    frames = orbit_video(tmp_path / "orbit.mp4", balls, z, orbit(4), progress=False)
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "orbit.mp4"))
+    width, height = next(reader)["size"]
+    first = np.frombuffer(next(reader), np.uint8).reshape(height, width, 3)
+    seen, expected = first[4::8, 4::8].astype(int), frames[0].astype(int)
+    assert np.abs(seen - expected).mean() < 6  # colour is stored at half resolution
+
+
+def test_an_empty_or_float_video_is_refused(tmp_path):
+    for frames in (np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3))):
+        with pytest.raises(ValueError, match="expected uint8"):
+            write_video(tmp_path / "a.mp4", frames)
+
+
+def test_views_in_batches_are_the_views_at_once(balls):
+    z, cameras = torch.randn(7, 3), orbit(7)
+    at_once = render_views(balls, z, cameras, conditioning=cameras, batch_size=7)
+    in_parts = render_views(balls, z, cameras, conditioning=cameras, batch_size=3)
+    assert isinstance(in_parts, Rendering)
+    for name in ("image", "raw", "depth", "opacity"):
+        torch.testing.assert_close(getattr(in_parts, name), getattr(at_once, name))
+
+
+def test_paths_keep_the_mean_radius_and_lens_of_the_data():
+    cameras = Camera.from_angles(torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0]), radius=1.5, focal=2.0)
+    for path in (frontal(cameras), orbit_like(cameras, 5)):
+        torch.testing.assert_close(path.origins.norm(dim=-1), torch.full((len(path),), 1.5))
+        torch.testing.assert_close(path.focal, torch.full((len(path),), 2.0))
+    torch.testing.assert_close(frontal(cameras).origins, torch.tensor([[0.0, 0.0, 1.5]]))

@@ -1,0 +1,43 @@
+"""What a user sees of a run does not depend on the number of processes."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).with_name("watch_tiny.py")
+
+
+def watch(data: Path, run_dir: Path, devices: int) -> dict[str, dict[int, float]]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(data), str(run_dir), "--devices", str(devices)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("100% |") == 1, "one process shows progress"
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: {int(row["step"]): float(row[name]) for row in rows if row[name]} for name in rows[0]}
+
+
+@pytest.mark.slow
+def test_two_processes_log_the_distances_alarms_and_pictures_of_one(posed_zip, tmp_path):
+    """11 of 13 held-out images in batches of 3: neither the reals nor the fakes split evenly."""
+    one, two = (watch(posed_zip, tmp_path / str(devices), devices) for devices in (1, 2))
+    assert one.keys() == two.keys()
+    for name in one:
+        if name.startswith(("distance/", "alarm/")):
+            assert list(one[name]) == list(two[name])
+            assert list(two[name].values()) == pytest.approx(list(one[name].values()), rel=1e-5, abs=1e-7), name
+    pictures = sorted(path.name for path in (tmp_path / "1" / "pictures").iterdir())
+    assert pictures == [f"{key}_0000000{step}.png" for key in ("fakes", "layers") for step in ("00", "16", "32")]
+    for name in pictures:
+        a, b = (np.asarray(Image.open(tmp_path / d / "pictures" / name)).astype(int) for d in "12")
+        assert np.abs(a - b).max() <= 1
+    assert (tmp_path / "2" / "videos" / "orbit_000000032.mp4").exists()

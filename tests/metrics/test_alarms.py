@@ -1,0 +1,106 @@
+"""Geometry alarms against analytic surfaces."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan3d.camera import Camera
+from gan3d.metrics import camera_leak, flatness, z_sensitivity
+
+
+def plane_depth(camera: Camera, normal: Tensor, offset: float, resolution: int = 32) -> Tensor:
+    """Camera z of the plane normal . x = offset, [b 1 h w]."""
+    rays = camera.rays(resolution)
+    distance = (offset - rays.origins @ normal) / (rays.directions @ normal)
+    return (distance[..., None] * rays.cosines).reshape(len(camera), 1, resolution, resolution)
+
+
+def telephoto() -> Camera:
+    """An almost orthographic camera that sees [-1.1, 1.1] at the origin."""
+    return Camera.from_angles(0.0, 0.0, radius=1000.0, focal=1000.0 / 2.2)
+
+
+def hemisphere(resolution: int = 200, relief: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Depth and opacity of a unit hemisphere seen by the telephoto camera, depth scaled by `relief`."""
+    place = ((torch.arange(resolution) + 0.5) / resolution - 0.5).double() * 2.2
+    square = place[:, None] ** 2 + place[None] ** 2
+    depth = 1000 - relief * (1 - square).clamp(min=0).sqrt()
+    return depth[None, None], (square < 1).double()[None, None]
+
+
+@pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (0.5, -0.3, 1.0), (-1.0, 0.2, 0.8)])
+def test_a_plane_is_flat_at_any_tilt_and_from_any_camera(normal):
+    camera = Camera.from_angles(torch.tensor([0.0, 0.4, -0.3]), torch.tensor([0.0, -0.2, 0.1])).to(torch.float64)
+    depth = plane_depth(camera, torch.tensor(normal).double(), 0.05)
+    assert depth.min() > 0
+    torch.testing.assert_close(flatness(depth, None, camera), torch.zeros(3).double(), atol=1e-9, rtol=0)
+
+
+def test_a_hemisphere_has_the_relief_of_its_radius_over_root_eighteen():
+    """Over the unit disk E[sqrt(1 - r^2)] = 2/3 and E[1 - r^2] = 1/2: variance 1/18; the best plane is level."""
+    depth, opacity = hemisphere()
+    assert flatness(depth, opacity, telephoto()).item() == pytest.approx(math.sqrt(1 / 18), rel=0.01)
+
+
+def test_relief_is_linear_in_the_depth_of_the_relief():
+    whole, half = (flatness(*hemisphere(relief=relief), telephoto()).item() for relief in (1.0, 0.5))
+    assert half == pytest.approx(whole / 2, rel=1e-3)
+
+
+def test_relief_does_not_see_the_background():
+    depth, opacity = hemisphere()
+    clean = flatness(depth, opacity, telephoto())
+    for junk in (math.inf, math.nan, 0.0):
+        torch.testing.assert_close(flatness(torch.where(opacity > 0.5, depth, junk), opacity, telephoto()), clean)
+    torch.testing.assert_close(flatness(torch.where(opacity > 0.5, depth, math.inf), None, telephoto()), clean)
+
+
+def test_each_view_of_a_batch_is_measured_on_its_own():
+    depth, opacity = hemisphere(64)
+    depths, opacities = torch.cat([depth, depth * 0 + 1000]), torch.cat([opacity, opacity])
+    relief = flatness(depths, opacities, telephoto().select([0, 0]))
+    assert relief[0] > 0.2
+    assert relief[1] < 1e-6
+
+
+def test_an_empty_view_is_flat():
+    assert flatness(torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), telephoto()).item() == 0
+
+
+def test_flatness_refuses_depth_without_its_channel():
+    with pytest.raises(ValueError, match=r"expected depth \[b 1 h w\]"):
+        flatness(torch.ones(1, 8, 8), None, telephoto())
+
+
+def test_z_sensitivity_is_the_deviation_over_z():
+    stream = torch.Generator().manual_seed(0)
+    images = 0.3 * torch.randn(500, 3, 8, 8, generator=stream)
+    assert z_sensitivity(images).item() == pytest.approx(0.3, rel=0.01)
+    two = torch.stack([torch.full((3, 4, 4), 0.2), torch.full((3, 4, 4), -0.2)])
+    assert z_sensitivity(two).item() == pytest.approx(0.2 * math.sqrt(2), rel=1e-6)
+
+
+def test_z_sensitivity_of_a_collapsed_generator_is_zero():
+    assert z_sensitivity(torch.rand(1, 3, 8, 8).expand(5, -1, -1, -1)).item() == 0
+    with pytest.raises(ValueError, match="at least 2"):
+        z_sensitivity(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("by_camera", [0.0, 0.5, 1.0, 2.0])
+def test_camera_leak_is_the_ratio_of_what_camera_and_z_change(by_camera):
+    offsets = torch.tensor([-1.0, 0.0, 1.0])
+    images = 0.1 * (offsets[:, None] + by_camera * offsets)[..., None, None, None].expand(3, 3, 3, 4, 4)
+    assert camera_leak(images).item() == pytest.approx(by_camera, abs=1e-6)
+
+
+def test_camera_leak_of_a_generator_that_only_follows_the_camera_is_infinite_and_of_a_constant_one_zero():
+    by_camera = torch.arange(3.0)[None, :, None, None, None].expand(4, 3, 3, 2, 2)
+    assert camera_leak(by_camera).item() == math.inf
+    assert camera_leak(torch.zeros(4, 3, 3, 2, 2)).item() == 0
+
+
+def test_camera_leak_refuses_a_flat_batch():
+    with pytest.raises(ValueError, match=r"expected \[z c 3 H W\]"):
+        camera_leak(torch.zeros(4, 3, 8, 8))

@@ -1,0 +1,192 @@
+"""Frechet distance: formula against scipy, metric against splits of its data, features against known faults."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan3d.metrics import FrechetDistance, SmallFeatures, frechet_distance
+
+
+def gaussian(dim: int, seed: int, rank: int | None = None) -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(seed)
+    root = torch.randn(dim, rank or dim + 5, generator=stream, dtype=torch.float64)
+    return torch.randn(dim, generator=stream, dtype=torch.float64), root @ root.mT / dim
+
+
+def pictures(num: int, seed: int, size: int = 32) -> Tensor:
+    """Coloured ellipses with two dark spots, on coloured grounds: [b 3 H W]."""
+    stream = torch.Generator().manual_seed(seed)
+    colour, ground = torch.rand(2, num, 3, 1, 1, generator=stream) * 1.6 - 0.8
+    cx, cy, rx, ry = (
+        torch.rand(4, num, 1, 1, generator=stream) * 0.3 + torch.tensor([-0.15, -0.15, 0.4, 0.5])[:, None, None, None]
+    )
+    v, u = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    inside = torch.sigmoid(12 * (1 - ((u - cx) / rx) ** 2 - ((v - cy) / ry) ** 2))[:, None]
+    image = ground + (colour - ground) * inside
+    for side in (-1, 1):
+        eye = torch.exp(-(((u - cx - side * rx * 0.4) ** 2 + (v - cy + ry * 0.2) ** 2) / 0.01))[:, None]
+        image = image + (-0.9 - image) * eye
+    return image
+
+
+def distance(real: Tensor, fake: Tensor) -> float:
+    metric = FrechetDistance(SmallFeatures())
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    return metric.compute().item()
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    taps = torch.exp(-0.5 * (torch.arange(-9, 10) / sigma) ** 2)
+    taps = taps / taps.sum()
+    flat = images.reshape(-1, 1, *images.shape[-2:])
+    flat = F.conv2d(F.pad(flat, (9, 9, 0, 0), mode="replicate"), taps[None, None, None])
+    flat = F.conv2d(F.pad(flat, (0, 0, 9, 9), mode="replicate"), taps[None, None, :, None])
+    return flat.reshape(images.shape)
+
+
+@pytest.mark.parametrize("dim", [1, 63, 100])
+def test_frechet_distance_equals_the_matrix_root_formula_of_scipy(dim):
+    (mean1, cov1), (mean2, cov2) = gaussian(dim, 0), gaussian(dim, 1)
+    root = scipy.linalg.sqrtm((cov1 @ cov2).numpy())
+    expected = (mean1 - mean2).square().sum().item() + np.trace(cov1.numpy() + cov2.numpy() - 2 * np.real(root))
+    assert frechet_distance(mean1, cov1, mean2, cov2).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_of_isotropic_gaussians_is_mean_shift_plus_difference_of_deviations():
+    eye = torch.eye(7, dtype=torch.float64)
+    value = frechet_distance(torch.zeros(7), 4 * eye, torch.full((7,), 2.0), 9 * eye)
+    assert value.item() == pytest.approx(7 * 4 + 7 * (3 - 2) ** 2, rel=1e-12)
+
+
+def test_frechet_distance_of_a_gaussian_to_itself_is_zero_even_if_singular():
+    for rank in (None, 3):
+        mean, cov = gaussian(40, 2, rank)
+        assert abs(frechet_distance(mean, cov, mean, cov).item()) < 1e-6 * cov.trace().item()
+
+
+def test_frechet_distance_to_a_point_is_the_trace_of_the_covariance():
+    mean, cov = gaussian(20, 3)
+    assert frechet_distance(mean, cov, mean, torch.zeros(20, 20)).item() == pytest.approx(cov.trace().item(), rel=1e-12)
+
+
+def test_frechet_distance_is_symmetric():
+    one, other = gaussian(30, 4), gaussian(30, 5, rank=10)
+    assert frechet_distance(*one, *other).item() == pytest.approx(frechet_distance(*other, *one).item(), rel=1e-7)
+
+
+def test_metric_equals_the_distance_of_the_sample_moments():
+    real, fake = pictures(50, 0), pictures(63, 1) * 0.8
+    x, y = (SmallFeatures()(images).double() for images in (real, fake))
+    expected = frechet_distance(x.mean(0), torch.cov(x.mT), y.mean(0), torch.cov(y.mT))
+    assert distance(real, fake) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_metric_does_not_depend_on_how_images_are_split_over_batches_and_processes():
+    real, fake = pictures(63, 0), pictures(63, 1)
+    processes = [FrechetDistance(SmallFeatures()) for _ in range(2)]
+    for start in range(0, 63, 10):
+        some, process = slice(start, start + 10), processes[(start // 10) % 2]
+        process.update(real[some], real=True)
+        process.update(fake[some], real=False)
+    merged = FrechetDistance(SmallFeatures())
+    for name, reduction in merged._reductions.items():  # what torchmetrics does between processes
+        setattr(merged, name, reduction(torch.stack([getattr(process, name) for process in processes])))
+    value = frechet_distance(*merged.moments(real=True), *merged.moments(real=False)).item()
+    assert value == pytest.approx(distance(real, fake), rel=1e-6)
+
+
+def test_metric_keeps_the_reals_over_a_reset_if_asked():
+    metric = FrechetDistance(SmallFeatures(), reset_real=False)
+    metric.update(pictures(20, 0), real=True)
+    metric.update(pictures(20, 1), real=False)
+    first = metric.compute().item()
+    metric.reset()
+    metric.update(pictures(20, 1), real=False)
+    assert metric.compute().item() == first
+
+
+def test_metric_without_enough_images_says_so():
+    metric = FrechetDistance(SmallFeatures())
+    metric.update(pictures(1, 0), real=True)
+    with pytest.raises(ValueError, match=r"1 real images.*at least 2"):
+        metric.compute()
+
+
+def test_metric_refuses_what_is_not_a_batch_of_images():
+    with pytest.raises(ValueError, match=r"\[3, 32, 32\], expected \[b 3 H W\]"):
+        FrechetDistance(SmallFeatures()).update(torch.zeros(3, 32, 32), real=True)
+
+
+def test_small_features_are_the_same_whatever_the_global_random_state():
+    torch.manual_seed(1)
+    one = SmallFeatures()
+    before = torch.get_rng_state()
+    other = SmallFeatures()
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
+    assert not any(parameter.requires_grad for parameter in one.parameters())
+
+
+def test_small_features_keep_their_filters_for_ever():
+    """A number logged today must be comparable with one logged by another version."""
+    filters = list(SmallFeatures().filters)
+    assert [tuple(weight.shape) for weight in filters] == [(8, 3, 3, 3), (8, 8, 3, 3)] * 3
+    expected = [0.0171, -0.0556, 0.0591, 0.0138, 0.0784, 0.0668]
+    assert [round(weight[0, 0, 0, 0].item(), 4) for weight in filters] == expected
+
+
+def test_small_features_see_images_of_any_size():
+    for size in (16, 32, 63, 100, 256):
+        features = SmallFeatures()(pictures(2, 0, size))
+        assert features.shape == (2, 168)
+        assert features.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def halves() -> tuple[Tensor, Tensor]:
+    images = pictures(600, 7)
+    return images[:300], images[300:]
+
+
+def test_distance_of_a_set_to_itself_is_zero(halves):
+    assert abs(distance(halves[0], halves[0])) < 1e-8
+
+
+def test_distance_grows_with_blur(halves):
+    values = [distance(halves[0], blurred(halves[1], sigma)) for sigma in (0.3, 0.6, 1.0, 2.0, 4.0)]
+    assert values == sorted(values)
+    assert values[-1] > 5 * values[0]
+
+
+def test_distance_grows_with_noise(halves):
+    noise = torch.randn(halves[1].shape, generator=torch.Generator().manual_seed(0))
+    values = [distance(halves[0], halves[1] + sigma * noise) for sigma in (0.0, 0.05, 0.1, 0.2, 0.4)]
+    assert values == sorted(values)
+    assert values[-1] > 20 * values[0]
+
+
+def test_known_faults_stand_out_of_the_floor_between_two_halves_of_the_real_images(halves):
+    real, other = halves
+    floor = distance(real, other)
+    faults = {
+        "mean image": other.mean(0, keepdim=True).expand(300, -1, -1, -1),
+        "twenty images repeated": other[:20].repeat(15, 1, 1, 1),
+        "half contrast": other * 0.5,
+        "halves swapped": other.roll(16, -1),
+        "mixtures of two": (other + other.roll(1, 0)) / 2,
+    }
+    for fault, images in faults.items():
+        assert distance(real, images) > 4 * floor, fault
+    assert distance(real, faults["mean image"]) > 20 * floor
+
+
+def test_distance_of_a_split_falls_with_the_number_of_images():
+    few, many = pictures(100, 3), pictures(1000, 3)
+    assert distance(many[::2], many[1::2]) < 0.3 * distance(few[::2], few[1::2])
+    assert math.isfinite(distance(few[::2], few[1::2]))
