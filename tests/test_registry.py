@@ -239,12 +239,11 @@ def test_images_of_different_groups_do_not_influence_each_other(discriminator):
 @pytest.mark.parametrize(("g", "d"), [*product(sorted(GENERATORS), sorted(DISCRIMINATORS))])
 def test_every_pair_works_or_is_refused_with_reasons(g, d):
     generator, discriminator = GENERATORS[g](**GENERATORS[g].tiny), DISCRIMINATORS[d](**DISCRIMINATORS[d].tiny)
-    try:
-        check_pair(generator, discriminator)
-    except ValueError as error:
-        assert g in str(error)
-        assert d in str(error)
+    if discriminator.needs_raw and not generator.has_raw:
+        with pytest.raises(ValueError, match=rf"{d} judges .* {g} renders none"):
+            check_pair(generator, discriminator)
         return
+    check_pair(generator, discriminator)
     shown = show(generator)
     raw = shown.raw if discriminator.needs_raw else None
     camera = cameras() if discriminator.camera_conditioned else None

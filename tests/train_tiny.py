@@ -1,6 +1,6 @@
 """Trains a tiny EG3D for some iterations: run as a script by tests that need a process of their own.
 
-    python train_tiny.py DATA [--out STATE] [--run DIR [--resume] [--kill-at K]] [--devices 2] [--micro 4] ...
+python train_tiny.py DATA [--out STATE] [--run DIR [--resume] [--kill-at K]] [--devices 2] [--micro 4] ...
 """
 
 import argparse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class EMA:
     def update(self, average: nn.Module, network: nn.Module, *, images_seen: int, batch_size: int) -> None:
         """Moves the parameters of `average` and copies every buffer (w_avg, noise constants, magnitudes)."""
         beta = self.beta(images_seen, batch_size)
-        old, new = list(average.parameters()), list(network.parameters())
+        old: list[Tensor] = list(average.parameters())
+        new: list[Tensor] = list(network.parameters())
         # p_ema + (1 - beta) (p - p_ema): the same as above, in one multi-tensor call.
         torch._foreach_lerp_(old, new, 1.0 - beta)
         for kept, fresh in zip(average.buffers(), network.buffers(), strict=True):

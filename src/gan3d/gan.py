@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import cast
 
 import torch
-from einops import rearrange
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan3d.augment import Blur, blur
 from gan3d.camera import Camera, DatasetPoses, PosePrior
@@ -32,19 +31,11 @@ from gan3d.guards import GradientWatch
 from gan3d.layers.resize import filtered_resizing
 from gan3d.losses import R1, Adversarial, DensityRegularisation, NonSaturating, PoseConditioning
 from gan3d.metrics.frechet import FrechetDistance, SmallFeatures
+from gan3d.micro_batches import Part, micro_batches
 from gan3d.optimizers import Adam
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import Ramp, crossed
 from gan3d.tally import Tally
-
-
-@dataclass(frozen=True)
-class Part:
-    """A micro-batch: real images [b 3 H W], their cameras, and the image indices all draws depend on."""
-
-    image: Tensor
-    camera: Camera | None
-    indices: list[int]
 
 
 class GAN(LightningModule):
@@ -122,7 +113,7 @@ class GAN(LightningModule):
 
     def draws(self, indices: Iterable[int], phase: str) -> Randomness:
         """The random draws of some images in one phase, on this module's device."""
-        return Randomness(self.seed, list(indices), phase, device=self.device, dtype=self.dtype)
+        return Randomness(self.seed, list(indices), phase, device=self.device, dtype=cast(torch.dtype, self.dtype))
 
     def sample_cameras(self, draw: Randomness) -> Camera | None:
         """Rendering cameras for fakes; None for a pair that needs none."""
@@ -130,7 +121,8 @@ class GAN(LightningModule):
 
     @property
     def needs_cameras(self) -> bool:
-        return self.generator.has_camera or self.discriminator.camera_conditioned
+        generator = self.generator
+        return generator.has_camera or generator.camera_conditioned or self.discriminator.camera_conditioned
 
     def raw_resolution_now(self) -> int | None:
         """Side of the raw image at this point of the schedule; None: the generator's own."""
@@ -228,11 +220,13 @@ class GAN(LightningModule):
 
     def training_step(self, batch, batch_idx: int) -> None:
         seen, iteration = int(self.images_seen), int(self.iterations)
-        batch_size = len(batch.index) * self.trainer.world_size
+        batch_size = len(batch) * self.trainer.world_size
         torch.manual_seed(key(self.seed, seen, self.global_rank, "global"))  # code outside ours resumes exactly, too
-        parts, values, watch = self._parts(batch), {}, GradientWatch()
+        size, dtype = self.micro_batch_size or len(batch), cast(torch.dtype, self.dtype)
+        parts, watch = micro_batches(batch, size, self.discriminator.group_size, dtype), GradientWatch()
+        values: dict[str, Tensor] = {}
         self._mapped: list[Tensor] = []
-        g, d = self.optimizers()
+        g, d = cast(list, self.optimizers())
         hooks = d._on_before_step, d._on_after_step
         self._uncounted(g, d)
         self._phase("generator", self.generator, g, self._generator_loss, parts, values, watch)
@@ -260,31 +254,10 @@ class GAN(LightningModule):
         if int(self.images_seen) >= self.total_kimg * 1000:
             self.trainer.should_stop = True
 
-    def _parts(self, batch) -> list[Part]:
-        """Micro-batches, each in the order in which minibatch standard deviation groups *consecutive* images.
-
-        The discriminator's groups are strided ("(g m)"); laid out so, group m of every part is the same `group_size`
-        consecutive images, however the batch is split into parts and processes.
-        """
-        local = len(batch.index)
-        size, group = self.micro_batch_size or local, self.discriminator.group_size
-        if local % size or size % group:
-            raise ValueError(
-                f"a process has {local} images per iteration in micro-batches of {size}, judged in groups of {group}: "
-                "each must divide the one before; change data.batch_size, model.micro_batch_size or "
-                "the discriminator's group_size"
-            )
-        parts = []
-        for start in range(0, local, size):
-            order = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group).to(batch.index.device)
-            camera = None if batch.camera is None else batch.camera.select(order).to(self.dtype)
-            parts.append(Part(batch.image[order].to(self.dtype), camera, batch.index[order].tolist()))
-        return parts
-
     def _phase(
         self,
         name: str,
-        network: nn.Module,
+        network: Generator | Discriminator,
         optimizer,
         loss: Callable[[Part, dict[str, Tensor]], Iterator[Tensor]],
         parts: list[Part],

@@ -79,7 +79,7 @@ class R1:
         inputs = [x.detach().requires_grad_(True) for x in (image, raw) if x is not None]
         logits = judge(inputs[0], inputs[1] if raw is not None else None)
         gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-        return self.gamma / 2 * sum(g.square().sum(dim=(1, 2, 3)) for g in gradients)
+        return self.gamma / 2 * torch.stack([g.square().sum(dim=(1, 2, 3)) for g in gradients]).sum(dim=0)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ TOLERANCE = 1e-10  # float64, 12 iterations; another data order gives 1e-2
 
 
 def train(data: Path, out: Path, *options: str) -> dict[str, torch.Tensor]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(data), "--out", str(out), *options], capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, str(SCRIPT), str(data), "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out, weights_only=True)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan3d.ops.bias_act import DEFAULT_GAIN, bias_act
+from gan3d.ops.bias_act import GAINS, bias_act
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 CLOSED_FORMS = {
@@ -29,7 +29,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_every_activation_is_tested():
-    assert set(DEFAULT_GAIN) == set(CLOSED_FORMS)
+    assert set(GAINS) == set(CLOSED_FORMS)
 
 
 @RECORDED
@@ -74,10 +74,24 @@ def test_no_gradient_passes_a_clamp():
     assert x.grad.tolist() == [[0.0, 1.0, 0.0]]
 
 
-def test_the_bias_lies_along_the_dimension_it_is_given():
-    x, b = noise(2, 3, 4), noise(4, seed=1)
-    torch.testing.assert_close(bias_act(x, b, dim=-1), x + b)
-    torch.testing.assert_close(bias_act(x, b[:2], dim=0), x + b[:2, None, None])
+def test_a_bias_belongs_to_a_channel_whatever_follows_it():
+    b = noise(3, seed=1)
+    for shape in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
+        y = bias_act(torch.zeros(shape).double(), b)
+        torch.testing.assert_close(y.transpose(0, 1).reshape(3, -1), b[:, None].expand(3, y.numel() // 3))
+
+
+@ACTIVATIONS
+def test_memory_that_may_be_overwritten_is_taken_where_no_gradient_is_recorded(act):
+    x, b = noise(3, 5, 2), noise(5, seed=1)
+    expected = bias_act(x, b, act=act, clamp=0.8)
+    with torch.no_grad():
+        given = x.clone()
+        assert torch.equal(bias_act(given, b, act=act, clamp=0.8, overwrite=True), expected)
+        assert not torch.equal(given, x)
+    given = x.clone().requires_grad_()
+    assert torch.equal(bias_act(given, b, act=act, clamp=0.8, overwrite=True), expected)
+    assert torch.equal(given, x)
 
 
 def test_slope_of_leaky_relu_is_alpha():
@@ -92,5 +106,10 @@ def test_half_precision_stays_half_precision(recorded):
 
 
 def test_an_unknown_activation_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="gelu.*lrelu"):
+    with pytest.raises(ValueError, match=r"gelu.*lrelu"):
         bias_act(torch.ones(1, 1), act="gelu")
+
+
+def test_a_bias_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="one number per channel"):
+        bias_act(torch.ones(1, 2), torch.ones(3))

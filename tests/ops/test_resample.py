@@ -7,6 +7,8 @@ import pytest
 import scipy.signal
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gan3d.ops.resample import (
@@ -28,6 +30,7 @@ FILTERS = {
     "separable": setup_filter([1, 2, -3, 4, 5], separable=True),
     "one tap": setup_filter(2.0, normalize=False),
 }
+FACTORS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 PADDINGS = [(0, 0, 0, 0), (4, 4, 4, 4), (2, 2, 3, 3), (6, 3, 0, 4), (-1, 5, 4, -2)]
 
 
@@ -36,7 +39,7 @@ def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Ten
 
 
 @pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize(("up", "down"), product([1, 2, 3], [1, 2, 3]))
+@pytest.mark.parametrize(("up", "down"), list(product([1, 2, 3], [1, 2, 3])))
 def test_fast_form_and_definition_agree_in_values_and_gradients(name, up, down):
     f = None if FILTERS[name] is None else FILTERS[name].double()
     for (height, width), padding, flip_filter in product([(7, 5), (6, 9)], PADDINGS, [False, True]):
@@ -50,6 +53,51 @@ def test_fast_form_and_definition_agree_in_values_and_gradients(name, up, down):
             torch.testing.assert_close(fast, definition, atol=1e-12, rtol=1e-12)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    taps=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    up=FACTORS,
+    down=FACTORS,
+    padding=st.tuples(*[st.integers(-3, 6)] * 4),
+)
+def test_fast_form_and_definition_agree_on_any_job_or_both_refuse_it(size, taps, up, down, padding):
+    x, f = noise(1, 2, *size), noise(*taps, seed=1)
+    try:
+        expected = upfirdn2d_reference(x, f, up=up, down=down, padding=padding)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"needs as many|crop less"):
+            upfirdn2d(x, f, up=up, down=down, padding=padding)
+        return
+    torch.testing.assert_close(upfirdn2d(x, f, up=up, down=down, padding=padding), expected)
+
+
+def test_memory_layout_does_not_change_the_numbers():
+    x, f = noise(2, 3, 8, 6), FILTERS["binomial"].double()
+    strided = noise(2, 3, 16, 6)[:, :, ::2]
+    for function in (upsample2d, downsample2d, filter2d):
+        last = x.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(function(last, f), function(x, f))
+        torch.testing.assert_close(function(strided, f), function(strided.contiguous(), f))
+
+
+def test_a_ramp_is_resampled_to_a_ramp_with_pixel_centres_at_half_integers():
+    ramp, f = (torch.arange(16.0) + 0.5).expand(1, 1, 16, 16), setup_filter(BINOMIAL)
+    fine, coarse = upsample2d(ramp, f)[0, 0, 8], downsample2d(ramp, f)[0, 0, 4]
+    torch.testing.assert_close(fine[4:-4], (torch.arange(32.0) + 0.5)[4:-4] / 2)
+    torch.testing.assert_close(coarse[2:-2], (torch.arange(8.0) + 0.5)[2:-2] * 2)
+
+
+def test_what_can_not_be_filtered_is_refused():
+    x = noise(1, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"expected \[b c h w\]"):
+        upfirdn2d(x[0], None)
+    with pytest.raises(ValueError, match="a filter of 4 taps needs as many"):
+        upfirdn2d(x[..., :2], FILTERS["binomial"])
+    with pytest.raises(ValueError, match="factors are 1 or more"):
+        upfirdn2d(x, None, up=0)
+
+
 def test_an_image_of_one_pixel_is_resampled():
     x = noise(1, 2, 1, 1)
     for up in (1, 2, 5):
@@ -58,7 +106,7 @@ def test_an_image_of_one_pixel_is_resampled():
         torch.testing.assert_close(got, upfirdn2d_reference(x, FILTERS["lopsided"], **arguments))
 
 
-@pytest.mark.parametrize(("up", "down"), product([1, 2, 3], [1, 2, 3]))
+@pytest.mark.parametrize(("up", "down"), list(product([1, 2, 3], [1, 2, 3])))
 def test_separable_filters_agree_with_scipy(up, down):
     x, taps = noise(1, 1, 7, 10), [1.0, 2.0, -3.0, 4.0, 0.5]
     k = len(taps)
@@ -168,7 +216,7 @@ def resampled_convolution(
     return upfirdn2d_reference(y, f, down=down) if down > 1 else y
 
 
-@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3), (2, 2)])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3)])
 @pytest.mark.parametrize(("k", "padding"), [(1, 0), (3, 0), (3, 1), (3, 2), (5, 2)])
 @pytest.mark.parametrize("flip_weight", [True, False])
 def test_merged_convolution_agrees_with_its_steps(up, down, k, padding, flip_weight):
@@ -184,6 +232,22 @@ def test_merged_convolution_agrees_with_its_steps(up, down, k, padding, flip_wei
             results.append((y, x.grad, w.grad))
         for merged, steps in zip(*results):
             torch.testing.assert_close(merged, steps, atol=1e-11, rtol=1e-11)
+
+
+def test_groups_are_convolved_each_by_itself():
+    x, w, f = noise(1, 6, 8, 8), noise(4, 3, 3, 3, seed=1), FILTERS["binomial"].double()
+    for job in ({"up": 2}, {"down": 2}, {}):
+        together = conv2d_resample(x, w, f, padding=1, groups=2, **job)
+        apart = [conv2d_resample(x[:, 3 * g : 3 * g + 3], w[2 * g : 2 * g + 2], f, padding=1, **job) for g in range(2)]
+        torch.testing.assert_close(together, torch.cat(apart, 1))
+
+
+def test_up_and_down_at_once_and_wrong_channels_are_refused():
+    x = noise(1, 2, 4, 4)
+    with pytest.raises(ValueError, match="give one of them"):
+        conv2d_resample(x, noise(3, 2, 3, 3), up=2, down=2)
+    with pytest.raises(ValueError, match=r"expected \[b i h w\]"):
+        conv2d_resample(x, noise(3, 4, 3, 3))
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])

@@ -1,8 +1,7 @@
-"""Cameras and rays against recorded numbers of EG3D, CIPS-3D, pi-GAN and GRAM (GAN3D_GOLDEN, ../shared/golden)."""
+"""Cameras and rays against recorded numbers of EG3D, CIPS-3D, pi-GAN and GRAM (see conftest.py)."""
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,6 @@ from gan3d.camera import (
 )
 from gan3d.randomness import Recorded
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN", Path(__file__).parents[2] / "../shared/golden")).resolve()
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden numbers at {GOLDEN} (set GAN3D_GOLDEN)")
-
 FRONT = math.pi / 2
 
 
@@ -33,17 +29,12 @@ def near(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 2e-6) -> 
     torch.testing.assert_close(got.double(), expected.double(), rtol=tolerance, atol=tolerance)
 
 
-def cases(model: str, *needed: str) -> list[Path]:
-    """Folders of a model that hold these files, whatever they are called."""
-    return sorted(folder for folder in (GOLDEN / model).glob("*") if all((folder / name).is_file() for name in needed))
-
-
-def named(folder: Path) -> str:
-    return folder.name
-
-
-def with_rays(folders: list[Path], file: str, key: str) -> list[Path]:
-    return [folder for folder in folders if any(name.endswith(key) for name in load_file(folder / file))]
+def with_rays(model: Path, file: str, key: str) -> list[tuple[Path, dict[str, torch.Tensor]]]:
+    """(folder, tensors) of every case of a model whose file holds recorded rays, whatever the case is called."""
+    read = [(path.parent, load_file(path)) for path in sorted(model.glob(f"*/{file}"))]
+    found = [(folder, tensors) for folder, tensors in read if any(name.endswith(key) for name in tensors)]
+    assert found, f"no case of {model} has {key} in its {file}"
+    return found
 
 
 def side(rays: torch.Tensor) -> int:
@@ -54,15 +45,17 @@ def side(rays: torch.Tensor) -> int:
 
 
 @pytest.fixture(scope="module")
-def eg3d() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / "eg3d/components/cameras.safetensors")
+def eg3d(golden) -> dict[str, torch.Tensor]:
+    return load_file(golden / "eg3d/components/cameras.safetensors")
 
 
-def described(model: str) -> dict:
-    return json.loads((GOLDEN / model / "components/components.json").read_text())
+@pytest.fixture(scope="module")
+def described(golden):
+    """described(model) -> its components.json."""
+    return lambda model: json.loads((golden / model / "components/components.json").read_text())
 
 
-def test_eg3d_pose_samplers_without_spread(eg3d):
+def test_eg3d_pose_samplers_without_spread(eg3d, described):
     for case in described("eg3d")["cameras"]["cases"]:
         for name in case["out"]:
             target = case["lookat"] if name.startswith("lookat") else (0.0, 0.0, 0.0)
@@ -90,8 +83,8 @@ def test_eg3d_mirrored_labels(eg3d):
     near(mirrored.cam2world, Camera.from_label(eg3d["mirror.out"]).cam2world, 0)
 
 
-def test_eg3d_ray_sampler():
-    golden = load_file(GOLDEN / "eg3d/components/rays.safetensors")
+def test_eg3d_ray_sampler(golden):
+    golden = load_file(golden / "eg3d/components/rays.safetensors")
     camera = Camera.from_label(golden["c"])
     for name in golden:
         if name.startswith("directions."):
@@ -100,27 +93,23 @@ def test_eg3d_ray_sampler():
             near(rays.origins, golden[name.replace("directions", "origins")], 0)
 
 
-EG3D = with_rays(cases("eg3d", "inputs.safetensors", "outputs.safetensors"), "outputs.safetensors", "ray_directions")
-
-
-@pytest.mark.parametrize("folder", EG3D, ids=named)
-def test_eg3d_generator_rays(folder):
-    golden = load_file(folder / "outputs.safetensors")
-    camera = Camera.from_label(load_file(folder / "inputs.safetensors")["c"])
-    rays = camera.rays(side(golden["ray_directions"]))
-    near(rays.directions, golden["ray_directions"])
-    near(rays.origins, golden["ray_origins"], 0)
+def test_eg3d_generator_rays(golden):
+    for folder, recorded in with_rays(golden / "eg3d", "outputs.safetensors", "ray_directions"):
+        camera = Camera.from_label(load_file(folder / "inputs.safetensors")["c"])
+        rays = camera.rays(side(recorded["ray_directions"]))
+        near(rays.directions, recorded["ray_directions"])
+        near(rays.origins, recorded["ray_origins"], 0)
 
 
 # -- CIPS-3D and pi-GAN ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def cips3d() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / "cips3d/components/camera.safetensors")
+def cips3d(golden) -> dict[str, torch.Tensor]:
+    return load_file(golden / "cips3d/components/camera.safetensors")
 
 
-def test_cips3d_cameras_of_pitch_and_yaw(cips3d):
+def test_cips3d_cameras_of_pitch_and_yaw(cips3d, described):
     for i, _ in enumerate(described("cips3d")["camera"]):
         pitch, yaw = cips3d[f"cam{i}.pitch"][:, 0], cips3d[f"cam{i}.yaw"][:, 0]
         camera = Camera.from_sphere(pitch, yaw, 12, resolution=64)
@@ -131,7 +120,7 @@ def test_cips3d_cameras_of_pitch_and_yaw(cips3d):
         near(camera.sphere_pose(), torch.stack([pitch, same_turn], dim=-1), 1e-5)
 
 
-def test_cips3d_pose_distributions_given_their_draws(cips3d):
+def test_cips3d_pose_distributions_given_their_draws(cips3d, described):
     # Our angles grow the other way, hence -n for normal and 1 - u for uniform draws.
     for i, case in enumerate(described("cips3d")["camera"]):
         yaw, pitch = cips3d[f"cam{i}.draw_yaw"][:, 0], cips3d[f"cam{i}.draw_pitch"][:, 0]
@@ -163,14 +152,14 @@ def test_cips3d_look_at_with_an_up_vector(cips3d):
     near(flip_camera_axes(cam2world), cips3d["up.cam2world"], 5e-6)
 
 
-def test_cips3d_camera_space_rays(cips3d):
+def test_cips3d_camera_space_rays(cips3d, described):
     for i, case in enumerate(described("cips3d")["rays"]):
         camera = Camera.from_sphere(FRONT, FRONT, case["fov"], resolution=case["res"])
         rays = camera.rays(case["res"])  # the frontal camera's OpenGL axes are the world's
         near(rays.directions.expand_as(cips3d[f"rays{i}.dirs"]), cips3d[f"rays{i}.dirs"])
 
 
-def test_cips3d_trajectory_positions_and_captions(cips3d):
+def test_cips3d_trajectory_positions_and_captions(cips3d, described):
     for name in described("cips3d")["trajectories"]:
         pitch, yaw, xyz = (cips3d[f"traj.{name}.{key}"] for key in ("pitchs", "yaws", "xyz"))
         radius = torch.linalg.vector_norm(xyz, dim=-1)
@@ -181,36 +170,33 @@ def test_cips3d_trajectory_positions_and_captions(cips3d):
         near(camera.sphere_pose(), torch.stack([pitch, yaw], dim=-1))
 
 
-CIPS3D = with_rays(cases("cips3d", "io.safetensors", "config.json"), "io.safetensors", "mid.world.ray_dirs")
-
-
-@pytest.mark.parametrize("folder", CIPS3D, ids=named)
-def test_cips3d_generator_rays(folder):
-    golden, render = load_file(folder / "io.safetensors"), json.loads((folder / "config.json").read_text())["render"]
-    resolution = side(golden["mid.world.ray_dirs"])
-    if "camera_pos" in golden:
-        origin = golden["camera_pos"]
-        lens = Camera.from_sphere(FRONT, FRONT, render["fov"], resolution=resolution).intrinsics
-        camera = Camera(look_at(origin, origin + golden["camera_lookup"]), lens.expand(len(origin), 3, 3))
-    else:
-        pitch, yaw = golden["mid.world.pitch"][:, 0], golden["mid.world.yaw"][:, 0]
-        near(torch.stack([pitch, yaw], dim=-1), golden["out.pitch_yaw"])
-        camera = Camera.from_sphere(pitch, yaw, render["fov"], resolution=resolution)
-    rays = camera.rays(resolution)
-    near(rays.directions, golden["mid.world.ray_dirs"])
-    near(rays.origins, golden["mid.world.ray_origins"])
+def test_cips3d_generator_rays(golden):
+    for folder, recorded in with_rays(golden / "cips3d", "io.safetensors", "mid.world.ray_dirs"):
+        render = json.loads((folder / "config.json").read_text())["render"]
+        resolution = side(recorded["mid.world.ray_dirs"])
+        if "camera_pos" in recorded:
+            origin = recorded["camera_pos"]
+            lens = Camera.from_sphere(FRONT, FRONT, render["fov"], resolution=resolution).intrinsics
+            camera = Camera(look_at(origin, origin + recorded["camera_lookup"]), lens.expand(len(origin), 3, 3))
+        else:
+            pitch, yaw = recorded["mid.world.pitch"][:, 0], recorded["mid.world.yaw"][:, 0]
+            near(torch.stack([pitch, yaw], dim=-1), recorded["out.pitch_yaw"])
+            camera = Camera.from_sphere(pitch, yaw, render["fov"], resolution=resolution)
+        rays = camera.rays(resolution)
+        near(rays.directions, recorded["mid.world.ray_dirs"])
+        near(rays.origins, recorded["mid.world.ray_origins"])
 
 
 # -- GRAM and GRAM-HD --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def gramhd() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / "gramhd/components/camera.safetensors")
+def gramhd(golden) -> dict[str, torch.Tensor]:
+    return load_file(golden / "gramhd/components/camera.safetensors")
 
 
-def test_gram_cameras_and_rays(gramhd):
-    setup = json.loads((GOLDEN / "gramhd/components/meta.json").read_text())["camera"]
+def test_gram_cameras_and_rays(gramhd, golden):
+    setup = json.loads((golden / "gramhd/components/meta.json").read_text())["camera"]
     pitch, yaw = gramhd["poses"].unbind(dim=-1)
     camera = Camera.from_sphere(pitch, yaw, setup["fov"], resolution=setup["resolution"])
     rays = camera.rays(setup["resolution"])
@@ -231,16 +217,16 @@ def test_gram_cosines_turn_distance_into_depth(gramhd):
 
 
 @pytest.mark.parametrize("mode", ["gaussian", "uniform", "spherical_uniform"])
-def test_gram_origins_of_drawn_poses(mode):
-    golden = load_file(GOLDEN / "gramhd/components/pose_draws.safetensors")
+def test_gram_origins_of_drawn_poses(mode, golden):
+    golden = load_file(golden / "gramhd/components/pose_draws.safetensors")
     pitch, yaw = golden[f"{mode}.pose"].unbind(dim=-1)
     near(Camera.from_sphere(pitch, yaw, 12, resolution=64).origins, golden[f"{mode}.origin"])
 
 
 @pytest.mark.parametrize("mode", ["gaussian", "uniform", "spherical_uniform"])
-def test_gram_pose_streams_given_their_draws(mode):
+def test_gram_pose_streams_given_their_draws(mode, golden):
     # torch.manual_seed(100), all yaws first, [n 1] each (meta.json: pose_draws).
-    golden = load_file(GOLDEN / "gramhd/components/pose_draws.safetensors")[f"{mode}.origin"]
+    golden = load_file(golden / "gramhd/components/pose_draws.safetensors")[f"{mode}.origin"]
     stream, shape = torch.Generator().manual_seed(100), (len(golden), 1)
     sample = torch.randn if mode == "gaussian" else torch.rand
     yaw, pitch = sample(shape, generator=stream)[:, 0], sample(shape, generator=stream)[:, 0]
@@ -254,15 +240,12 @@ def test_gram_pose_streams_given_their_draws(mode):
     near(prior.sample(Recorded({"pose.yaw": draws[0], "pose.pitch": draws[1]})).origins, golden, 1e-5)
 
 
-GRAM = with_rays(cases("gramhd", "outputs.safetensors", "meta.json"), "outputs.safetensors", ".ray_d")
-
-
-@pytest.mark.parametrize("folder", GRAM, ids=named)
-def test_gram_generator_rays(folder):
-    golden, setup = load_file(folder / "outputs.safetensors"), json.loads((folder / "meta.json").read_text())["camera"]
-    for name in (name.removesuffix(".ray_d") for name in golden if name.endswith(".ray_d")):
-        pitch, yaw = golden[f"{name}.pose"].unbind(dim=-1)
-        resolution = side(golden[f"{name}.ray_d"])
-        rays = Camera.from_sphere(pitch, yaw, setup["fov"], resolution=resolution).rays(resolution)
-        near(rays.directions, golden[f"{name}.ray_d"])
-        near(rays.origins, golden[f"{name}.ray_o"].expand_as(rays.origins))
+def test_gram_generator_rays(golden):
+    for folder, recorded in with_rays(golden / "gramhd", "outputs.safetensors", ".ray_d"):
+        setup = json.loads((folder / "meta.json").read_text())["camera"]
+        for name in (name.removesuffix(".ray_d") for name in recorded if name.endswith(".ray_d")):
+            pitch, yaw = recorded[f"{name}.pose"].unbind(dim=-1)
+            resolution = side(recorded[f"{name}.ray_d"])
+            rays = Camera.from_sphere(pitch, yaw, setup["fov"], resolution=resolution).rays(resolution)
+            near(rays.directions, recorded[f"{name}.ray_d"])
+            near(rays.origins, recorded[f"{name}.ray_o"].expand_as(rays.origins))

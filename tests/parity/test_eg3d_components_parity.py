@@ -1,4 +1,4 @@
-"""StyleGAN2's operators, layers and networks against the published implementation's numbers (golden/eg3d/components)."""
+"""StyleGAN2's operators, layers and networks against the published ones' numbers (golden/eg3d/components)."""
 
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """Our reader beside EG3D's, on every golden data set that comes with what the official reader returned."""
 
-import os
 import re
 from pathlib import Path
 
@@ -11,13 +10,7 @@ from safetensors.torch import load_file
 from gan3d.camera import Camera
 from gan3d.data import PosedImages
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
-CASES = sorted(
-    file.parent for file in GOLDEN.glob("eg3d/**/data.safetensors") if (file.parent / "dataset.zip").exists()
-)
-
-if not GOLDEN.is_dir():
-    pytest.skip(f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN", allow_module_level=True)
+pytestmark = pytest.mark.golden_cases("eg3d", "data.safetensors", "dataset.zip")
 
 
 def subset_arguments(folder: Path) -> tuple[int, int]:
@@ -28,13 +21,9 @@ def subset_arguments(folder: Path) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-@pytest.fixture(params=CASES, ids=lambda folder: folder.name)
-def case(request):
-    return request.param, load_file(request.param / "data.safetensors")
-
-
-def test_there_are_cases():
-    assert CASES, f"no data.safetensors beside a dataset.zip below {GOLDEN / 'eg3d'}"
+@pytest.fixture
+def case(folder):
+    return folder, load_file(folder / "data.safetensors")
 
 
 def test_the_whole_set_is_read_as_by_the_official_reader(case):

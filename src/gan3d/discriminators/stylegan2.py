@@ -84,6 +84,7 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x [b i h w] (None in the first block), img [b img_channels h w] -> both at half the resolution."""
         if x is None or self.architecture == "skip":
+            assert img is not None
             y = self.fromrgb(img)
             x = y if x is None else x + y
             img = downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
@@ -271,7 +272,8 @@ class DualDiscriminator(StyleGAN2Discriminator):
         img_channels: of one of the two images.
         c_dim: 25 conditions on the camera's label, 0 does not.
         raw_gain: factor of the raw image; below 1 fades it out of the judgement.
-        **others: as for `StyleGAN2Discriminator`.
+
+    All other arguments are those of `StyleGAN2Discriminator`.
     """
 
     needs_raw = True
@@ -329,5 +331,5 @@ class DualDiscriminator(StyleGAN2Discriminator):
 
     def pair(self, image: Tensor, raw: Tensor) -> Tensor:
         """What is judged: final image and raw image at its size, [b 2*img_channels H W]."""
-        resized = filtered_resizing(raw, self.img_resolution).to(image.dtype)
+        resized = filtered_resizing(raw, image.shape[-1]).to(image.dtype)
         return torch.cat([image, resized if self.raw_gain == 1 else resized * self.raw_gain], 1)

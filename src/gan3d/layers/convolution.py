@@ -31,6 +31,8 @@ class EqualizedConv2d(nn.Module):
     """
 
     resample_filter: Tensor
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(
         self,

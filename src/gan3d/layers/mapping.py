@@ -69,13 +69,9 @@ class MappingNetwork(nn.Module):
         for i, (inside, out) in enumerate(pairwise(widths)):
             layer = EqualizedLinear(inside, out, activation=activation, lr_multiplier=lr_multiplier)
             self.add_module(f"fc{i}", layer)
+        self.tracks = num_ws is not None and w_avg_beta is not None
         if self.tracks:
             self.register_buffer("w_avg", torch.zeros(w_dim))
-
-    @property
-    def tracks(self) -> bool:
-        """Whether there is a running mean of w."""
-        return self.num_ws is not None and self.w_avg_beta is not None
 
     def forward(
         self,
@@ -125,6 +121,6 @@ class MappingNetwork(nn.Module):
     @torch.no_grad()
     def track(self, ws: Tensor) -> None:
         """w_avg <- m + beta (w_avg - m), m the batch mean of freshly mapped ws [b n w]."""
-        if self.tracks:
+        if self.tracks and self.w_avg_beta is not None:
             mean = ws[:, 0].mean(0).to(self.w_avg.dtype)
             self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))

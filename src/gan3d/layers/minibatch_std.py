@@ -30,8 +30,10 @@ class MinibatchStd(nn.Module):
                 f"minibatch standard deviation got {b} images of {c} channels for groups of {group} and "
                 f"{self.num_channels} maps; both must divide: change the batch size, group_size or mbstd_channels"
             )
-        y = rearrange(x, "(g m) (f c) h w -> g m f c h w", g=group, f=self.num_channels)
-        spread = (y.var(0, unbiased=False) + 1e-8).sqrt().mean([2, 3, 4])  # m f
+        y = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of half precision overflow
+        y = rearrange(y, "(g m) (f c) h w -> g m f c h w", g=group, f=self.num_channels)
+        # Not torch.var: in float32 its second derivative (R1) has four times the error.
+        spread = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean([2, 3, 4])  # m f
         return torch.cat([x, repeat(spread.to(x.dtype), "m f -> (g m) f h w", g=group, h=h, w=w)], 1)
 
     def extra_repr(self) -> str:

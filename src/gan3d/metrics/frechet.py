@@ -141,5 +141,5 @@ class SmallFeatures(nn.Module):
                 y = F.conv2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), weight).abs()
             y = self.gains[scale] * y
             columns.append(rearrange(F.adaptive_avg_pool2d(y, 2), "b c h w -> b (c h w)"))
-            columns.append(y.std(dim=(2, 3)))
+            columns.append(y.std(dim=(2, 3), correction=0))
         return torch.cat(columns, dim=1)

@@ -6,9 +6,9 @@
 depthwise convolution where samples are dropped, a strided transposed one where they are inserted.
 
 Convention: `up`, `down` are one number or (x, y); `padding` is one number, (x, y) or (left, right, top, bottom),
-counted on the zero-inserted signal, negative crops. `flip_filter=False` is true convolution, True is correlation. A filter of
-one dimension is separable: it is applied along x, then along y, each with the square root of `gain`. All of it can be
-differentiated any number of times.
+counted on the zero-inserted signal, negative crops. `flip_filter=False` is true convolution, True is correlation. A
+filter of one dimension is separable: it is applied along x, then along y, each with the square root of `gain`. All of
+it can be differentiated any number of times.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def upfirdn2d(
         x: [b c h w].
         f: filter as `setup_filter` makes it, [k], [k k] or None (identity).
         up: samples per sample, the new ones are zero.
-        down: keep every so-manieth sample, starting with the first.
+        down: keep one of so many samples, starting with the first.
         padding: zeros around the zero-inserted signal.
         flip_filter: correlate in place of convolving.
         gain: factor of the result.
