@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import gan3d
 from gan3d.cli import configs, main
@@ -361,6 +362,16 @@ def test_evaluation_needs_a_checkpoint_of_the_same_models(cli, tiny):
     assert "model.generator.init_args.z_dim" in err
     code, _, err = cli("validate", "--config", tiny, "--ckpt_path", "last", "--data.heldout", "4")
     assert code == 0, err
+
+
+def test_predict_writes_pictures(cli, tiny, tmp_path):
+    assert cli("fit", "--config", tiny)[0] == 0
+    code, _, err = cli("predict", "--config", tiny, "--ckpt_path", "last")
+    assert code == 0, err
+    folder = tmp_path / "runs" / "tiny" / "predictions"
+    assert "the pictures are in runs/tiny/predictions" in err
+    assert Image.open(folder / "000000.png").size == (32, 32)
+    assert Image.open(folder / "sheet_000000.png").width >= 32
 
 
 def test_wandb_keeps_its_run_id_over_a_resume(cli, tiny, tmp_path):

@@ -21,6 +21,7 @@ import torch
 from einops import rearrange
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
@@ -343,6 +344,26 @@ class Snapshots(Occasional):
                 progress=trainer.is_global_zero and sys.stderr.isatty(),
             )
             log_videos(trainer.loggers, "orbit", [path], step=seen)
+
+
+class Predictions(Callback):
+    """Writes what `predict` draws: `<run>/predictions/<index>.png`, and a sheet with raw images and depth beside them."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        folder = Path(trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        indices = batch.index.tolist()
+        for index, picture in zip(indices, to_uint8(outputs["image"]), strict=True):
+            Image.fromarray(picture).save(folder / f"{index:06d}.png")
+        Image.fromarray(grid(side_by_side(Rendering(**outputs)))).save(folder / f"sheet_{indices[0]:06d}.png")
 
 
 def module_draws(module: GAN, indices: range | list[int], phase: str) -> Randomness:

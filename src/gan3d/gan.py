@@ -307,8 +307,9 @@ class GAN(LightningModule):
     on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def predict_step(self, batch, batch_idx: int) -> Rendering:
-        return self.sample(batch.index.tolist())
+    def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor | None]:
+        shown = self.sample(batch.index.tolist())  # as a dictionary: Lightning takes frozen dataclasses apart
+        return {"image": shown.image, "raw": shown.raw, "depth": shown.depth, "opacity": shown.opacity}
 
     # ------------------------------------------------------------------ around the iterations
 

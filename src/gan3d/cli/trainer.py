@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import gan3d.discriminators
 import gan3d.generators
 import gan3d.strategies  # noqa: F401 - registers gan_ddp
-from gan3d.callbacks import Evaluation, KimgProgressBar, Snapshots
+from gan3d.callbacks import Evaluation, KimgProgressBar, Predictions, Snapshots
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.cli.options import Refusal, Refusing, explain
 from gan3d.cli.record import REQUESTS, WANDB_KEY, RunRecord, refuse_changes
@@ -143,11 +143,17 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any):
         given = self.config_init[self.verb]
         callbacks = given.trainer.callbacks or []
+        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         record = RunRecord(self.record, self.run_folder.dir, self.wandb_id)
         return super().instantiate_trainer(
             default_root_dir=str(self.run_folder.dir),
             logger=self._loggers(given),
-            callbacks=[*(callbacks if isinstance(callbacks, list) else [callbacks]), KimgProgressBar(), record],
+            callbacks=[
+                *(callbacks if isinstance(callbacks, list) else [callbacks]),
+                KimgProgressBar(),
+                Predictions(),
+                record,
+            ],
             **kwargs,
         )
 
@@ -187,6 +193,8 @@ def run(arguments: list[str], configs: list[Path]) -> int:
     cli = TrainerCLI(arguments[0], arguments, configs)
     if cli.verb == "fit" and is_first_process():
         say(f"the run is in {cli.run_folder.dir}; look at it: gan3d report {cli.run_folder.dir}")
+    if cli.verb == "predict" and is_first_process():
+        say(f"the pictures are in {cli.run_folder.dir / 'predictions'}")
     return 0
 
 
