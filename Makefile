@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
 DEMO_HEADS := 3000
-DEMO_TIME := 00:00:05:00
+DEMO_TIME := 00:00:08:00
 # One thread per process: the tests run two processes, on two cores.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST_ARGS ?= -n 2
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: venv  ## make heads, train five minutes, write pictures, video and report to runs/demo
+demo: venv  ## make heads, train about five minutes, write pictures, video and report to runs/demo
 	test -e $(DEMO)/heads32.zip || $(BIN)/gan3d data heads --out $(DEMO)/heads32.zip --num $(DEMO_HEADS) --resolution 32
 	$(BIN)/lightning fit --config eg3d_heads32.yaml --data.path $(DEMO)/heads32.zip --run_dir $(DEMO)/eg3d \
 		--trainer.max_time $(DEMO_TIME) --overwrite true

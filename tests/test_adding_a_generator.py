@@ -48,5 +48,5 @@ def test_the_page_s_generator_trains_for_a_step(followed, posed_zip):
 def test_the_page_s_help_command_shows_the_arguments(followed):
     done = gan3d(followed, "fit", "--model.generator.help", "my_gans.latent_nerf.LatentNeRF")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "--model.generator.init_args.hidden" in done.stdout
+    assert "--model.generator.hidden" in done.stdout
     assert "half of them importance samples" in done.stdout

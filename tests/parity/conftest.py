@@ -10,16 +10,25 @@ the tests skip and say so. Cases are found by walking the folder, so a case adde
     @pytest.mark.golden_components("eg3d", "layers", op="Conv2dLayer")      # or op=(one, or, another)
     def test_something(component, near):                 # once per such case of the group in components.json
         near(actual, component.tensors[component.case["out"]])
+
+    @pytest.mark.golden_losses("eg3d")
+    def test_something(loss_case, near):                 # once per loss case of every folder that has any
+        near(actual, loss_case.expected["Gmain.Loss.G.loss"])
 """
 
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from torch import Tensor
+
+from gan3d.discriminators import DualDiscriminator
+from gan3d.generators import EG3D
 
 GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
 ABSENT = f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"
@@ -48,9 +57,38 @@ class Component:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
 
+@dataclass(frozen=True)
+class LossCase:
+    """One case of `loss_cases` in a folder's config.json: settings of the loss, and what came out."""
+
+    folder: Path
+    case: dict
+
+    @cached_property
+    def config(self) -> dict:
+        return json.loads((self.folder / "config.json").read_text())
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        return load_file(self.folder / "inputs.safetensors")
+
+    @cached_property
+    def expected(self) -> dict[str, Tensor]:
+        """Reference outputs by their names after `loss.<case>.`."""
+        start = f"loss.{self.case['name']}."
+        tensors = _load(self.folder / "outputs*.safetensors")
+        return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+    @property
+    def norms(self) -> dict[str, dict[str, float]]:
+        """Norms of all gradients, by phase and parameter."""
+        return self.config["grad_norms"][self.case["name"]]
+
+
 def pytest_configure(config) -> None:
     config.addinivalue_line("markers", "golden_cases(model, *files): run for every case folder that holds these files")
     config.addinivalue_line("markers", "golden_components(model, group, **keys): run for every such component case")
+    config.addinivalue_line("markers", "golden_losses(model): run for every loss case of every folder")
 
 
 def pytest_generate_tests(metafunc) -> None:
@@ -58,6 +96,8 @@ def pytest_generate_tests(metafunc) -> None:
         _parametrize(metafunc, "folder", [(folder, folder.name) for folder in _folders(*mark.args)])
     if "component" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_components")):
         _parametrize(metafunc, "component", list(_components(*mark.args, **mark.kwargs)))
+    if "loss_case" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_losses")):
+        _parametrize(metafunc, "loss_case", list(_loss_cases(*mark.args)))
 
 
 def _parametrize(metafunc, name: str, found: list[tuple]) -> None:
@@ -77,6 +117,18 @@ def _components(model: str, group: str, **keys: object):
         for index, case in enumerate(json.loads(file.read_text()).get(group, {}).get("cases", ())):
             if all(case.get(key) in (value if isinstance(value, tuple) else (value,)) for key, value in keys.items()):
                 yield Component(file.parent, group, case), f"{file.parent.name}-{group}-{index}"
+
+
+def _loss_cases(model: str):
+    for folder in _folders(model, "config.json", "inputs.safetensors", "weights_D*.safetensors"):
+        for case in json.loads((folder / "config.json").read_text()).get("loss_cases", ()):
+            yield LossCase(folder, case), f"{folder.name}-{case['name']}"
+
+
+def _load(pattern: Path) -> dict[str, Tensor]:
+    files = sorted(pattern.parent.glob(pattern.name))
+    assert files, f"no file {pattern}"
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 @pytest.fixture(scope="session")
@@ -101,16 +153,17 @@ def component(request) -> Component:
     return request.param
 
 
+@pytest.fixture
+def loss_case(request) -> LossCase:
+    if request.param is None:
+        pytest.fail("no golden folder has loss cases")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def load():
     """load(path, with or without * in its name) -> all tensors of these files in one dictionary."""
-
-    def load(pattern: Path) -> dict[str, Tensor]:
-        files = sorted(pattern.parent.glob(pattern.name))
-        assert files, f"no file {pattern}"
-        return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-    return load
+    return _load
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +177,77 @@ def near():
         assert error <= allowed, f"largest error {error:.3g}, allowed {allowed:.3g}"
 
     return near
+
+
+@pytest.fixture(scope="session")
+def eg3d_generator():
+    """eg3d_generator(config) -> the generator that a config.json describes, without its weights."""
+    return _eg3d_generator
+
+
+@pytest.fixture(scope="session")
+def eg3d_discriminator():
+    """eg3d_discriminator(config) -> the discriminator that a config.json describes, without its weights."""
+    return _eg3d_discriminator
+
+
+def _eg3d_generator(config: dict[str, Any]) -> EG3D:
+    """Our constructor's arguments from the published ones (golden/eg3d/README.md)."""
+    options, rendering = config["generator_kwargs"], config["rendering_kwargs"]
+    mapping, small = options.get("mapping_kwargs", {}), config.get("superresolution_override", {})
+    conditioned = not rendering.get("c_gen_conditioning_zero", False)
+    layout = rendering["superresolution_module"].split("SuperresolutionHybrid")[-1]
+    return EG3D(
+        z_dim=options["z_dim"],
+        w_dim=options["w_dim"],
+        img_resolution=small["block1"]["resolution"] if small else options["img_resolution"],
+        raw_resolution=config["neural_rendering_resolution"],
+        plane_resolution=config.get("backbone_override", {}).get("img_resolution", 256),
+        channel_base=options.get("channel_base", 32768),
+        channel_max=options.get("channel_max", 512),
+        conv_clamp=options.get("conv_clamp"),
+        mapping_layers=mapping.get("num_layers", 8),
+        mapping_embed_dim=mapping.get("embed_features"),
+        mapping_hidden_dim=mapping.get("layer_features"),
+        mapping_lr_multiplier=mapping.get("lr_multiplier", 0.01),
+        w_avg_beta=mapping.get("w_avg_beta", 0.998),
+        c_scale=rendering.get("c_scale", 0) if conditioned else 0,
+        decoder_lr_multiplier=rendering.get("decoder_lr_mul", 1),
+        depth_samples=rendering["depth_resolution"],
+        importance_samples=rendering["depth_resolution_importance"],
+        ray_start=rendering["ray_start"],
+        ray_end=rendering["ray_end"],
+        box_warp=rendering["box_warp"],
+        disparity=rendering.get("disparity_space_sampling", False),
+        white_background=rendering.get("white_back", False),
+        depth_clamp="batch",
+        auto_limits="official",
+        superresolution=layout,
+        sr_input_resolution=small.get("input_resolution"),
+        sr_channels=(small["block0"]["out_channels"], small["block1"]["out_channels"]) if small else None,
+        sr_noise=rendering["superresolution_noise_mode"],
+        sr_antialias=rendering.get("sr_antialias", True),
+        sr_clamp=small["block0"]["conv_clamp"] if small else 256 if options.get("sr_num_fp16_res", 0) > 0 else None,
+        legacy_raw=True,
+    )
+
+
+def _eg3d_discriminator(config: dict[str, Any]) -> DualDiscriminator:
+    official = config["discriminator_kwargs"]
+    mapping, epilogue = official["mapping_kwargs"], official["epilogue_kwargs"]
+    return DualDiscriminator(
+        img_resolution=official["img_resolution"],
+        img_channels=official["img_channels"],
+        c_dim=official["c_dim"],
+        channel_base=official["channel_base"],
+        channel_max=official["channel_max"],
+        conv_clamp=official["conv_clamp"],
+        architecture=official.get("architecture", "resnet"),
+        cmap_dim=official.get("cmap_dim"),
+        mapping_layers=mapping.get("num_layers", 8),
+        mapping_lr_multiplier=mapping.get("lr_multiplier", 0.01),
+        group_size=epilogue.get("mbstd_group_size", 4),
+        mbstd_channels=epilogue.get("mbstd_num_channels", 1),
+        freeze_layers=official["block_kwargs"].get("freeze_layers", 0),
+        disc_c_noise=official["disc_c_noise"],
+    )

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,69 +15,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.discriminators import DualDiscriminator
 from gan3d.generators import EG3D, Rendering
 from gan3d.ops.composite import interval_weights, optical_depths
 from gan3d.rendering import importance_depths, ray_box, ray_limits, stratified_depths
 
 pytestmark = pytest.mark.golden_cases("eg3d", "config.json", "weights_G*.safetensors")
-LAYOUT = {"SuperresolutionHybrid" + name: name for name in ("2X", "4X", "8X", "8XDC")}
-
-
 def merged(folder: Path, pattern: str) -> dict[str, Tensor]:
     return {name: tensor for file in sorted(folder.glob(pattern)) for name, tensor in load_file(file).items()}
-
-
-def generator_of(config: dict[str, Any]) -> EG3D:
-    """Our constructor's arguments from the published ones, `config.json` of the golden README."""
-    options, rendering = config["generator_kwargs"], config["rendering_kwargs"]
-    mapping, small = options.get("mapping_kwargs", {}), config.get("superresolution_override", {})
-    conditioned = not rendering.get("c_gen_conditioning_zero", False)
-    layout = LAYOUT[rendering["superresolution_module"].split(".")[-1]]
-    return EG3D(
-        z_dim=options["z_dim"],
-        w_dim=options["w_dim"],
-        img_resolution=small["block1"]["resolution"] if small else options["img_resolution"],
-        raw_resolution=config["neural_rendering_resolution"],
-        plane_resolution=config.get("backbone_override", {}).get("img_resolution", 256),
-        channel_base=options.get("channel_base", 32768),
-        channel_max=options.get("channel_max", 512),
-        conv_clamp=options.get("conv_clamp"),
-        mapping_layers=mapping.get("num_layers", 8),
-        mapping_embed_dim=mapping.get("embed_features"),
-        mapping_hidden_dim=mapping.get("layer_features"),
-        mapping_lr_multiplier=mapping.get("lr_multiplier", 0.01),
-        w_avg_beta=mapping.get("w_avg_beta", 0.998),
-        c_scale=rendering.get("c_scale", 0) if conditioned else 0,
-        decoder_lr_multiplier=rendering.get("decoder_lr_mul", 1),
-        depth_samples=rendering["depth_resolution"],
-        importance_samples=rendering["depth_resolution_importance"],
-        ray_start=rendering["ray_start"],
-        ray_end=rendering["ray_end"],
-        box_warp=rendering["box_warp"],
-        disparity=rendering.get("disparity_space_sampling", False),
-        white_background=rendering.get("white_back", False),
-        depth_clamp="batch",
-        auto_limits="official",
-        superresolution=layout,
-        sr_input_resolution=small.get("input_resolution"),
-        sr_channels=(small["block0"]["out_channels"], small["block1"]["out_channels"]) if small else None,
-        sr_noise=rendering["superresolution_noise_mode"],
-        sr_antialias=rendering.get("sr_antialias", True),
-        sr_clamp=small["block0"]["conv_clamp"] if small else 256 if options.get("sr_num_fp16_res", 0) > 0 else None,
-        legacy_raw=True,
-    )
 
 
 class Case:
     """One folder: its generator with weights, its inputs and its reference outputs."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, build: Callable[[dict[str, Any]], EG3D]):
         self.config = json.loads((folder / "config.json").read_text())
         self.weights = merged(folder, "weights_G*.safetensors")
         self.inputs = load_file(folder / "inputs.safetensors")
         self.expected = merged(folder, "outputs*.safetensors")
-        self.generator = generator_of(self.config).eval()
+        self.generator = build(self.config).eval()
         self.missing = self.generator.load_state_dict(self.weights, strict=False)
         self.generator.requires_grad_(False)
 
@@ -105,13 +61,13 @@ class Case:
 
 
 @cache
-def case_of(folder: Path) -> Case:
-    return Case(folder)
+def case_of(folder: Path, build: Callable[[dict[str, Any]], EG3D]) -> Case:
+    return Case(folder, build)
 
 
 @pytest.fixture
-def case(folder) -> Case:
-    return case_of(folder)
+def case(folder, eg3d_generator) -> Case:
+    return case_of(folder, eg3d_generator)
 
 
 def test_names_and_shapes_of_the_state_are_the_published_ones(case):
@@ -261,17 +217,8 @@ def test_chunks_of_rays_give_the_published_image(case, near):
 
 
 @pytest.mark.golden_cases("eg3d", "config.json", "weights_G*.safetensors", "weights_D*.safetensors")
-def test_gradient_of_the_generator_loss_with_respect_to_the_latents(case, folder, load, near):
-    options = case.config["discriminator_kwargs"]
-    discriminator = DualDiscriminator(
-        img_resolution=options["img_resolution"],
-        channel_base=options["channel_base"],
-        channel_max=options["channel_max"],
-        conv_clamp=options["conv_clamp"],
-        cmap_dim=options.get("cmap_dim"),
-        mapping_layers=options["mapping_kwargs"].get("num_layers", 8),
-        group_size=options["epilogue_kwargs"].get("mbstd_group_size", 4),
-    ).eval()
+def test_gradient_of_the_generator_loss_with_respect_to_the_latents(case, folder, load, near, eg3d_discriminator):
+    discriminator = eg3d_discriminator(case.config).eval()
     discriminator.load_state_dict(load(folder / "weights_D*.safetensors"))
     ws = case.expected["ws"].clone().requires_grad_()
     seen = case.generator.render(case.generator.represent(ws), case.camera)
