@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from wandb.proto import wandb_internal_pb2
 
 import gan3d
 from gan3d.cli import configs, main
@@ -372,6 +374,41 @@ def test_predict_writes_pictures(cli, tiny, tmp_path):
     assert "the pictures are in runs/tiny/predictions" in err
     assert Image.open(folder / "000000.png").size == (32, 32)
     assert Image.open(folder / "sheet_000000.png").width >= 32
+
+
+def wandb_record(path: Path) -> tuple[set[str], set[str]]:
+    """History keys and media files of an offline W&B file (LevelDB log: 32 KiB blocks; chunks of crc, size, kind)."""
+    data, at, record, keys, files = path.read_bytes(), 7, b"", set(), set()
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        record += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # a whole record, or the last chunk of one
+            entry = wandb_internal_pb2.Record()
+            entry.ParseFromString(record)
+            record = b""
+            keys |= {item.key or "/".join(item.nested_key) for item in entry.history.item}
+            files |= {file.path for file in entry.files.files}
+    return keys, files
+
+
+def test_wandb_gets_what_the_disk_gets(cli, tiny, tmp_path):
+    shown = ("--snapshots.every_kimg", "1", "--snapshots.video_every", "1", "--snapshots.video_frames", "4")
+    code, _, err = cli("fit", "--config", tiny, "--wandb", "offline", *shown)
+    assert code == 0, err
+    folder = tmp_path / "runs" / "tiny"
+    (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    keys, files = wandb_record(record)
+    columns = set((folder / "metrics.csv").read_text().splitlines()[0].split(",")) - {"step"}
+    assert columns <= keys
+    pictures = {path.name.rpartition("_")[0] for path in (folder / "pictures").iterdir()}
+    assert {"fakes", "layers"} <= pictures
+    for name in pictures:
+        assert any(file.startswith(f"media/images/{name}_") for file in files), name
+    assert any((folder / "videos").iterdir()) == any(file.startswith("media/videos/orbit_") for file in files) is True
 
 
 def test_wandb_keeps_its_run_id_over_a_resume(cli, tiny, tmp_path):

@@ -167,7 +167,7 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit" and given.wandb != "off":
             wandb = WandbLogger(
                 name=self.run_folder.dir.name,
-                save_dir=str(self.run_folder.dir),
+                save_dir=str(self.run_folder.dir.resolve()),  # W&B's service has a working folder of its own
                 project=given.wandb_project,
                 id=self.wandb_id,
                 offline=given.wandb == "offline",
@@ -190,7 +190,11 @@ def run(arguments: list[str], configs: list[Path]) -> int:
     """
     hush()
     sys.path.append(os.getcwd())  # a generator of the user's own, by its path; last, so that it hides nothing
-    cli = TrainerCLI(arguments[0], arguments, configs)
+    try:
+        cli = TrainerCLI(arguments[0], arguments, configs)
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish()  # whole on disk, and out of the way of another run in this process
     if cli.verb == "fit" and is_first_process():
         say(f"the run is in {cli.run_folder.dir}; look at it: gan3d report {cli.run_folder.dir}")
     if cli.verb == "predict" and is_first_process():
