@@ -25,9 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: venv  ## make heads, train about five minutes, write pictures, video and report to runs/demo
 	test -e $(DEMO)/heads32.zip || $(BIN)/gan3d data heads --out $(DEMO)/heads32.zip --num $(DEMO_HEADS) --resolution 32
-	$(BIN)/lightning fit --config eg3d_heads32.yaml --data.path $(DEMO)/heads32.zip --run_dir $(DEMO)/eg3d \
+	$(BIN)/lightning fit --config eg3d_heads32.yaml --data.path $(DEMO)/heads32.zip --run_dir $(DEMO) \
 		--trainer.max_time $(DEMO_TIME) --overwrite true
-	$(BIN)/gan3d report $(DEMO)/eg3d
+	$(BIN)/gan3d report $(DEMO)
 
 test: venv  ## the whole test suite
 	$(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS)

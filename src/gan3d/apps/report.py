@@ -56,6 +56,21 @@ def write_report(run_dir: str | Path) -> Path:
     return path
 
 
+def report(run_dir: str | Path) -> str:
+    """Makes an HTML report of a run: curves, pictures, videos, key figures, config.
+
+    Args:
+        run_dir: folder of the run; `report.html` is written into it.
+
+    Returns:
+        The key figures and the report's path, for the console.
+    """
+    path = write_report(run_dir)
+    figures = key_figures(read_run(Path(run_dir)))
+    width = max((len(number) for number, _ in figures), default=0)
+    return "\n".join([*(f"{number:>{width}}  {what}" for number, what in figures), str(path)])
+
+
 def read_run(run_dir: Path) -> Run:
     """Reads what a run folder holds; what is missing is empty."""
     columns: dict[str, list[tuple[int, float]]] = {}
@@ -111,8 +126,14 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
     if distances:
         step, best = min(distances, key=lambda point: point[1])
         figures.append((f"{distances[-1][1]:.3g}", "Frechet distance at the end (not FID)"))
+        if len(distances) > 1:
+            figures.append((f"{100 * distances[-1][1] / distances[0][1]:.3g} %", "of the distance at the start"))
         if best < distances[-1][1]:
             figures.append((f"{best:.3g}", f"best Frechet distance, at {step / 1000:,.6g} kimg"))
+    mean_image = run.columns.get("distance/mean_image", [])
+    if distances and mean_image:
+        share = 100 * distances[-1][1] / mean_image[-1][1]
+        figures.append((f"{share:.3g} %", "of the mean image's distance"))
     for name, what in (
         ("distance/floor", "floor: real images against real images"),
         ("distance/mean_image", "the mean image's distance"),
