@@ -17,7 +17,7 @@ LINE = (
     {"layers"},
     {"rendering", "manifolds"},
     {"generators", "discriminators"},
-    {"losses", "augment", "ema", "optimizers", "guards", "tally"},
+    {"losses", "augment", "ema", "optimizers", "guards", "tally", "micro_batches"},
     {"gan"},
     {"callbacks"},
     {"cli"},
