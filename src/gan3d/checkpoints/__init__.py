@@ -1,1 +1,1 @@
-"""Checkpoints: training state on disk (`training`), and with the EG3D issue the portable format and the importers."""
+"""Networks on disk: of a run (`training`), in one file (`portable`), of official code (`eg3d`, `stylegan2`)."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import GENERATORS, Generator, register
+from gan3d.generators.contract import GENERATORS, Generator, arguments_of, register
 from gan3d.randomness import Randomness
 
 
@@ -36,7 +36,7 @@ class Discriminator(nn.Module, ABC):
 
     Facts: `img_resolution`; `group_size`, how many images are judged together (minibatch standard deviation), 1 if
     each is judged alone. Capabilities: `needs_raw` (dual discrimination), `camera_conditioned`, `predicts_pose`.
-    `tiny` are constructor arguments of an instance that runs in seconds on a CPU.
+    `tiny` are constructor arguments of an instance that runs in seconds on a CPU; `arguments` are those of this one.
     """
 
     img_resolution: int
@@ -45,10 +45,16 @@ class Discriminator(nn.Module, ABC):
     camera_conditioned: bool = False
     predicts_pose: ClassVar[bool] = False
     tiny: ClassVar[dict[str, Any]] = {}
+    arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         register(cls, DISCRIMINATORS, "discriminator")
+
+    def __new__(cls, *args, **kwargs):
+        instance = super().__new__(cls)
+        instance.__dict__["arguments"] = arguments_of(cls, args, kwargs)
+        return instance
 
     @abstractmethod
     def forward(

@@ -52,7 +52,7 @@ class Generator(nn.Module, ABC):
     CPU: every registry-walking test uses it.
 
     `forward` changes no state: running statistics move by `track` only. Randomness comes from the argument
-    `randomness`, or is off.
+    `randomness`, or is off. `arguments` are those of the constructor, defaults included, kept for checkpoints.
     """
 
     z_dim: int
@@ -68,10 +68,16 @@ class Generator(nn.Module, ABC):
     strict_3d: ClassVar[bool] = False
     any_resolution: ClassVar[bool] = False
     tiny: ClassVar[dict[str, Any]] = {}
+    arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         register(cls, GENERATORS, "generator")
+
+    def __new__(cls, *args, **kwargs):
+        instance = super().__new__(cls)
+        instance.__dict__["arguments"] = arguments_of(cls, args, kwargs)
+        return instance
 
     @abstractmethod
     def map(
@@ -156,3 +162,19 @@ def register(cls: type, registry: dict[str, Any], kind: str) -> None:
             f"two {kind}s are called {cls.__name__}: {known.__module__} and {cls.__module__}; rename one of them"
         )
     registry[cls.__name__] = cls
+
+
+def arguments_of(cls: type, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What cls(*args, **kwargs) is made with, by name, defaults included; a wrong call is left to the constructor."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        bound = signature.bind_partial(None, *args, **kwargs)
+    except TypeError:
+        return {}
+    bound.apply_defaults()
+    taken, parameters = dict(bound.arguments), list(signature.parameters.values())
+    del taken[parameters[0].name]  # self
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            taken |= taken.pop(parameter.name)
+    return taken

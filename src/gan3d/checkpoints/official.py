@@ -1,0 +1,194 @@
+"""Files of official code: the networks in a pickled snapshot, or in a plain state dict.
+
+read_network("ffhq512-128.pkl", "G_ema")        # a snapshot, read by `checkpoints.unpickle`, nothing executed
+read_network("generator.pt")                    # names and tensors, by torch.load(weights_only=True)
+read_network("generator.safetensors")
+write_state("generator.pt", module)             # for official code
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gan3d.checkpoints.unpickle import Record, UnsafePickleError, load, state_dict
+
+LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # head of torch.save before torch 1.6
+MAX_FACTS = 2000
+LARGEST = 2**31
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of official code, as data.
+
+    Attributes:
+        state: its state dict.
+        options: the arguments that it was made with, where the file states them.
+        rendering: its present rendering options (EG3D).
+        class_name: of the official code; empty where not stated.
+        record: its modules with their attributes; None for a plain state dict.
+        facts: more of the file that is worth keeping.
+    """
+
+    state: Mapping[str, Tensor]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rendering: Mapping[str, Any] = field(default_factory=dict)
+    class_name: str = ""
+    record: Record | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.state:
+            raise ValueError(f"the network has no {name}; this is not a state dict of the kind that was asked for")
+        return tuple(self.state[name].shape)
+
+    def numbered(self, pattern: str) -> list[int]:
+        """The numbers in names that begin with a pattern of one group, sorted: numbered(r"b([0-9]+)[.]")."""
+        found = (re.match(pattern, name) for name in self.state)
+        return sorted({int(match[1]) for match in found if match and len(match[1]) < 6})
+
+    def attribute(self, path: str, name: str, default: Any) -> Any:
+        """An attribute of the module at a dotted path; the default where the file does not have it."""
+        module: Any = self.record
+        for word in path.split(".") if path else ():
+            modules = module.state.get("_modules", {}) if isinstance(module, Record) else {}
+            module = modules.get(word) if isinstance(modules, dict) else None
+        return module.state.get(name, default) if isinstance(module, Record) else default
+
+
+def read_network(path: Path | str, name: str = "G_ema") -> Network:
+    """One network of a file.
+
+    Args:
+        path: a snapshot (.pkl) or a state dict (.pt, .pth, .safetensors), told apart by their content.
+        name: of the network: "G", "G_ema" or "D" (a plain state dict has only one, without a name).
+
+    Raises:
+        ValueError: the file is refused or broken, or has no such network.
+    """
+    return read_networks(path, name)[0]
+
+
+def read_networks(path: Path | str, name: str, *others: str) -> list[Network]:
+    """Network `name` of a file, and those of `others` if it is a snapshot; see `read_network`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    with path.open("rb") as file:
+        head = file.read(len(LEGACY_TORCH))
+    if path.suffix == ".safetensors":
+        return [Network(_safetensors(path))]
+    if head[:2] == b"PK" or head == LEGACY_TORCH:
+        return [Network(_torch_state(path, name))]
+    return [_network(path, load(path), wanted) for wanted in (name, *others)]
+
+
+def write_state(path: Path, module: nn.Module) -> Path:
+    """Writes a module's state dict for official code: torch.save of names and tensors."""
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save({name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}, partial)
+    os.replace(partial, path)
+    return path
+
+
+def beside(file: Path, out: Path | None, suffix: str) -> Path:
+    """Where a converted file goes: `out`, or the same name with another ending; never the file itself."""
+    path = Path(file).with_suffix(suffix) if out is None else Path(out)
+    if path.resolve() == Path(file).resolve():
+        raise ValueError(f"{path} would overwrite the file that is read; give another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def number(value: Any, name: str) -> float:
+    """A number of the file, refused if it is none."""
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{name} of the file is of type {type(value).__name__}, expected a number of reasonable size")
+    return value
+
+
+def whole(value: Any, name: str) -> int:
+    """A count of the file, refused if it is none."""
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise ValueError(f"{name} of the file is of type {type(value).__name__}, expected a count of reasonable size")
+    return value
+
+
+def section(value: Any, name: str) -> dict[str, Any]:
+    """A dictionary of options of the file, refused if it is none."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} of the file is of type {type(value).__name__}, expected a dictionary")
+    return value
+
+
+def _network(path: Path, snapshot: Any, name: str) -> Network:
+    records = {key: r for key, r in snapshot.items() if isinstance(r, Record)} if isinstance(snapshot, dict) else {}
+    if name not in records:
+        raise ValueError(f"{path} holds no network {name}; it holds {', '.join(map(str, records)) or 'none'}")
+    record = records[name]
+    options = section(record.state.get("_init_kwargs", {}), "_init_kwargs")
+    rendering = section(record.state.get("rendering_kwargs", options.get("rendering_kwargs", {})), "rendering_kwargs")
+    budget = [MAX_FACTS]
+    kept = {
+        "source": f"official snapshot, {name}",
+        "rendering_kwargs": _plain(rendering, budget),
+        "training_set_kwargs": _plain(snapshot.get("training_set_kwargs"), budget),
+    }
+    augment = snapshot.get("augment_pipe")
+    if isinstance(augment, Record):
+        p = state_dict(augment).get("p")
+        kept["ada_p"] = None if p is None or p.numel() != 1 else float(p)
+    facts = {key: value for key, value in kept.items() if value}
+    return Network(state_dict(record), options, rendering, record.class_name, record, facts)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _torch_state(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnsafePickleError(
+            f"{path} is broken or holds more than tensors, and was not executed: {problem}"
+        ) from error
+    inner = content.get(name, content) if isinstance(content, dict) else content
+    if not isinstance(inner, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in inner.items()):
+        raise ValueError(f"{path} is not a state dict: expected names and tensors, under {name} or directly")
+    return dict(inner)
+
+
+def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
+    """What JSON can hold of a value of the file; a file may repeat itself without end, so there is a budget."""
+    budget[0] -= 1
+    if budget[0] < 0 or depth > 4:
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item, budget, depth + 1) for key, item in value.items() if isinstance(key, str)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, budget, depth + 1) for item in value[:100]]
+    return value if isinstance(value, (str, int, float, bool)) and value == value else None

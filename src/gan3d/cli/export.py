@@ -1,0 +1,65 @@
+"""Networks of a training checkpoint as a portable file. Here, because the config in a checkpoint is YAML."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor
+
+from gan3d.checkpoints.portable import build, save_pretrained
+from gan3d.cli.record import CONFIG_KEY
+from gan3d.discriminators import DISCRIMINATORS, Discriminator
+from gan3d.generators import GENERATORS, Generator
+
+
+def export_training(
+    checkpoint: Path,
+    out: Path | None = None,
+    which: Literal["generator_ema", "generator"] = "generator_ema",
+    discriminator: bool = True,
+) -> str:
+    """Turns a training checkpoint into a portable file, a fraction of its size.
+
+    Args:
+        checkpoint: of a run: checkpoints/last.ckpt or checkpoints/kimg-*.ckpt.
+        out: the new file; by default beside `checkpoint`, ending in .safetensors.
+        which: the average of the generator over training, or the last one.
+        discriminator: whether the file holds it, too.
+    """
+    generator, judge, facts = load_training(checkpoint, which)
+    path = Path(checkpoint).with_suffix(".safetensors") if out is None else Path(out)
+    save_pretrained(path, generator, judge if discriminator else None, facts=facts)
+    return f"{path}: {type(generator).__name__}, {facts['images_seen'] / 1000:g} kimg"
+
+
+def load_training(
+    checkpoint: Path | str, which: Literal["generator_ema", "generator"] = "generator_ema"
+) -> tuple[Generator, Discriminator, dict[str, Any]]:
+    """Generator and discriminator of a training checkpoint, in evaluation mode, and facts (images_seen).
+
+    Raises:
+        ValueError: the file is no training checkpoint of gan3d, or its classes are not known here.
+    """
+    if not Path(checkpoint).is_file():
+        raise ValueError(f"there is no file {checkpoint}")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        raise ValueError(f"{checkpoint} is broken or holds more than data, and was not executed: {error}") from error
+    if not isinstance(content, dict) or not {CONFIG_KEY, "state_dict"} <= set(content):
+        raise ValueError(f"{checkpoint} is not a training checkpoint; give one of the checkpoints/ of a run")
+    model, state = yaml.safe_load(content[CONFIG_KEY])["model"], content["state_dict"]
+    generator = _network(GENERATORS, model["generator"], state, which)
+    discriminator = _network(DISCRIMINATORS, model["discriminator"], state, "discriminator")
+    return generator.eval(), discriminator.eval(), {"source": which, "images_seen": int(state["images_seen"])}
+
+
+def _network(registry: Mapping[str, type], config: dict[str, Any], state: dict[str, Tensor], prefix: str) -> Any:
+    name = config["class_path"].rpartition(".")[2]
+    part = {key[len(prefix) + 1 :]: tensor for key, tensor in state.items() if key.startswith(f"{prefix}.")}
+    return build(registry, name, config.get("init_args") or {}, part)

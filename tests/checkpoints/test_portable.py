@@ -1,0 +1,200 @@
+"""The portable file: every registered class goes into it and comes back equal; nothing of it is executed."""
+
+import copy
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts, save_pretrained
+from gan3d.cli.export import export_training, load_training
+from gan3d.discriminators import DISCRIMINATORS
+from gan3d.generators import EG3D, GENERATORS
+
+
+def tiny(registry, name):
+    torch.manual_seed(0)
+    module = registry[name](**registry[name].tiny).eval()
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            value += 0.1  # buffers that start at zero, too
+    return module
+
+
+def equal(a, b) -> bool:
+    a, b = a.state_dict(), b.state_dict()
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return save_pretrained(tmp_path / "model.safetensors", tiny(GENERATORS, "EG3D"), facts={"kimg": 1.5, "list": [1]})
+
+
+def rewrite(file, **metadata):
+    """The same file with other metadata."""
+    with safe_open(file, framework="pt") as opened:
+        tensors, old = {name: opened.get_tensor(name) for name in list(opened.keys())}, opened.metadata()
+    save_file(tensors, file, metadata={k: v for k, v in (old | metadata).items() if v is not None})
+    return file
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_every_generator_comes_back_equal(name, tmp_path):
+    generator = tiny(GENERATORS, name)
+    loaded = from_pretrained(save_pretrained(tmp_path / "g.safetensors", generator))
+    assert type(loaded) is type(generator)
+    assert loaded.arguments == generator.arguments
+    assert equal(loaded, generator)
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("name", sorted(DISCRIMINATORS))
+def test_every_discriminator_comes_back_equal(name, tmp_path):
+    judge = tiny(DISCRIMINATORS, name)
+    path = save_pretrained(tmp_path / "pair.safetensors", tiny(GENERATORS, "EG3D"), judge)
+    loaded = load_discriminator(path)
+    assert type(loaded) is type(judge)
+    assert equal(loaded, judge)
+
+
+def test_a_module_knows_its_arguments_defaults_included():
+    generator = EG3D(**EG3D.tiny)
+    assert generator.arguments["sr_channels"] == (8, 8)
+    assert generator.arguments["box_warp"] == 1.0
+    assert "self" not in generator.arguments
+    assert copy.deepcopy(generator).arguments == generator.arguments
+
+
+def test_arguments_of_any_signature_are_known_by_name(monkeypatch):
+    monkeypatch.setattr("gan3d.generators.contract.GENERATORS", {})
+
+    class Wider(EG3D):
+        def __init__(self, first, *, scale=2.0, **options):
+            super().__init__(**{**EG3D.tiny, **options})
+
+    made = Wider(3, box_warp=1.5)
+    assert made.arguments == {"first": 3, "scale": 2.0, "box_warp": 1.5}
+    with pytest.raises(TypeError, match="first"):
+        Wider()
+
+
+def test_facts_come_back(file):
+    assert read_facts(file) == {"kimg": 1.5, "list": [1]}
+
+
+def test_loading_leaves_the_global_generator_alone(file):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    from_pretrained(file)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_file_holds_names_and_no_code(file):
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    assert json.loads(metadata["generator"])["class"] == "EG3D"
+    assert metadata["gan3d_format"] == "1"
+
+
+@pytest.mark.parametrize("name", ["os.system", "gan3d.generators.EG3D", "torch.nn.Linear", "EG3", ""])
+def test_a_class_that_is_not_registered_is_refused(file, name):
+    rewrite(file, generator=json.dumps({"class": name, "arguments": {}}))
+    with pytest.raises(ValueError, match=r"there is no class .*EG3D"):
+        from_pretrained(file)
+
+
+def described(**changes) -> str:
+    return json.dumps({"class": "EG3D", "arguments": {**EG3D.tiny, **changes}})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"gan3d_format": "2"}, "newer gan3d"),
+        ({"gan3d_format": None}, "was not written by gan3d"),
+        ({"generator": None}, "holds no generator"),
+        ({"generator": "[1"}, "is not JSON"),
+        ({"generator": "[" * 100_000}, "is not JSON"),
+        ({"generator": "[]"}, "is not a dictionary"),
+        ({"generator": "{}"}, "no class"),
+        ({"generator": described(colour=3)}, "does not take colour"),
+        ({"generator": described(plane_axes="yz")}, "plane_axes 'yz' is unknown"),
+        ({"generator": described(z_dim="x")}, "can not be made"),
+        ({"generator": described(z_dim=17)}, r"fc0.weight has shape \(16, 32\), expected \(16, 33\)"),
+        ({"generator": described(mapping_layers=3)}, "fc2.weight is missing"),
+        ({"generator": described(mapping_layers=1)}, "is not known|expected"),
+        (
+            {"generator": described(plane_resolution=2**20, channel_base=2**24)},
+            "is missing",
+        ),  # and no terabytes are asked for
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_the_reason(file, metadata, problem):
+    rewrite(file, **metadata)
+    with pytest.raises(ValueError, match=problem):
+        from_pretrained(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"\xff" * 100])
+def test_what_is_not_safetensors_is_refused(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        from_pretrained(tmp_path / "x")
+
+
+def test_a_missing_file_or_discriminator_is_named(file, tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        from_pretrained(tmp_path / "absent")
+    with pytest.raises(ValueError, match="holds no discriminator"):
+        load_discriminator(file)
+
+
+def test_arguments_that_are_no_data_are_refused(tmp_path):
+    generator = tiny(GENERATORS, "EG3D")
+    generator.arguments["box_warp"] = torch.nn.ReLU()
+    with pytest.raises(ValueError, match="arguments of EG3D can not be written"):
+        save_pretrained(tmp_path / "g.safetensors", generator)
+    assert list(tmp_path.iterdir()) == []
+
+
+CONFIG = """
+model:
+  generator: {class_path: gan3d.generators.EG3D, init_args: %s}
+  discriminator: {class_path: gan3d.discriminators.DualDiscriminator, init_args: %s}
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    pair = {"generator": tiny(GENERATORS, "EG3D"), "discriminator": tiny(DISCRIMINATORS, "DualDiscriminator")}
+    pair["generator_ema"] = copy.deepcopy(pair["generator"])
+    with torch.no_grad():
+        pair["generator_ema"].decoder.net[0].weight += 1
+    state = {f"{part}.{name}": t for part, module in pair.items() for name, t in module.state_dict().items()}
+    config = CONFIG % (json.dumps(EG3D.tiny), json.dumps(DISCRIMINATORS["DualDiscriminator"].tiny))
+    content = {"state_dict": {**state, "images_seen": torch.tensor(2500)}, "gan3d_config": config, "tally": {}}
+    torch.save(content, tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt", pair
+
+
+@pytest.mark.parametrize("which", ["generator_ema", "generator"])
+def test_a_training_checkpoint_gives_its_networks(checkpoint, which):
+    path, pair = checkpoint
+    assert "2.5 kimg" in export_training(path, which=which)
+    out = path.with_suffix(".safetensors")
+    assert equal(from_pretrained(out), pair[which])
+    assert equal(load_discriminator(out), pair["discriminator"])
+    assert read_facts(out) == {"source": which, "images_seen": 2500}
+
+
+def test_what_is_no_training_checkpoint_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="not a training checkpoint"):
+        load_training(tmp_path / "a.ckpt")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "b.ckpt")
+    with pytest.raises(ValueError, match="was not executed"):
+        load_training(tmp_path / "b.ckpt")
