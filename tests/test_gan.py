@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from gan3d.augment import ADA, Transforms
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import DualDiscriminator, StyleGAN2Discriminator
@@ -121,6 +122,24 @@ def test_r1_with_interval_one_is_part_of_the_discriminator_s_step(posed_zip, tmp
     assert all(row["loss/r1"] != "" for row in rows(tmp_path))
     assert "gradient/r1" not in rows(tmp_path)[0]
     assert gan.configure_optimizers()[1].defaults["lr"] == gan.optimizer_d.lr
+
+
+def test_augmentation_grows_with_the_signs_of_the_reals_and_is_logged(posed_zip, tmp_path):
+    ada = ADA(preset="bgc", target=-2.0, kimg=0.064, interval=2)  # any sign lies above: a quarter per change
+    fit(make(augment=ada, total_kimg=0.048, log_every_kimg=0.008), posed_zip, run=tmp_path)
+    assert [float(row["augment/p"]) for row in rows(tmp_path)] == [0, 0.25, 0.25, 0.5, 0.5, 0.75]
+    assert all(row["signs/real"] != "" for row in rows(tmp_path))
+    fit(make(log_every_kimg=0.008), posed_zip, run=tmp_path / "off")
+    assert "augment/p" not in rows(tmp_path / "off")[0]
+
+
+def test_everything_the_discriminator_sees_is_augmented(posed_zip):
+    seen: list[float] = []
+    black = Transforms(cutout=1, cutout_size=2.5)  # leaves nothing of an image
+    gan = make(augment=ADA(transforms=black, p=1.0), r1=R1(gamma=1.0, interval=1), total_kimg=0.016)
+    gan.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].detach().abs().max())))
+    fit(gan, posed_zip)
+    assert seen == [0.0] * 8  # two iterations: fakes for G, fakes and reals for D, reals for R1
 
 
 class Poison(Callback):

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 import gan3d.strategies  # noqa: F401 - registers gan_ddp
+from gan3d.augment import ADA
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import DualDiscriminator
@@ -58,6 +59,7 @@ def main() -> None:
         density=DensityRegularisation(weight=0.25, interval=4, num_points=50),
         conditioning=PoseConditioning(fade_kimg=0.05),
         style_mixing=0.5,
+        augment=ADA(preset="bgc", target=0.0, kimg=0.1),
         ema=EMA(half_life_kimg=0.05),
         micro_batch_size=args.micro,
         seed=args.seed,

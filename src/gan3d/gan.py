@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from gan3d.augment import Blur, blur
+from gan3d.augment import ADA, AdaptiveP, Blur, augment_pair, blur
 from gan3d.camera import Camera, DatasetPoses, PosePrior
 from gan3d.discriminators import Discriminator, Judgement, check_pair
 from gan3d.ema import EMA
@@ -50,6 +51,7 @@ class GAN(LightningModule):
         conditioning: generator pose conditioning, used where the generator is camera conditioned.
         style_mixing: probability that an image's later latents come from a second z.
         blur: blur of what the discriminator sees, fading.
+        augment: augmentation of all that the discriminator sees, as strong as it overfits (ADA).
         raw_resolution: side of the volume-rendered image, a ramp in kimg; the generator's own where not given.
         poses: where the cameras of fakes come from; None draws them from the data set's labels.
         ema: average of the generator.
@@ -75,6 +77,7 @@ class GAN(LightningModule):
         conditioning: PoseConditioning = PoseConditioning(),
         style_mixing: float = 0.0,
         blur: Blur = Blur(),
+        augment: ADA = ADA(),
         raw_resolution: Ramp = Ramp(),
         poses: PosePrior | None = None,
         ema: EMA = EMA(),
@@ -97,6 +100,7 @@ class GAN(LightningModule):
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.adversarial = adversarial or NonSaturating()
         self.r1, self.density, self.conditioning, self.blur = r1, density, conditioning, blur
+        self.augment, self.adaptive_p = augment, AdaptiveP(augment)
         self.style_mixing, self.raw_resolution, self.poses = style_mixing, raw_resolution, poses or DatasetPoses()
         self.ema, self.optimizer_g, self.optimizer_d = ema, optimizer_g, optimizer_d
         self.micro_batch_size, self.seed, self.total_kimg = micro_batch_size, seed, total_kimg
@@ -167,19 +171,22 @@ class GAN(LightningModule):
         raw = filtered_resizing(part.image, side)
         return part.image, blur(raw, self.blur.sigma_at(int(self.images_seen)))
 
-    def _judge(self, image: Tensor, raw: Tensor | None, camera: Camera | None, draw: Randomness) -> Judgement:
+    def _shown(self, image: Tensor, raw: Tensor | None, draw: Randomness) -> tuple[Tensor, Tensor | None]:
+        """What the discriminator gets to see of an image and its raw image: blurred, and augmented together."""
+        image = blur(image, self.blur.sigma_at(int(self.images_seen)))
         raw = raw if self.discriminator.needs_raw else None
-        return self.discriminator(image, raw=raw, camera=camera, randomness=draw)
+        draw = Randomness(draw.seed, draw.indices, f"{draw.phase}/augment", dtype=draw.dtype)  # CPU: small matrices
+        return augment_pair(image, raw, self.augment.pipe, self.adaptive_p.probability, draw)
 
-    def _blurred(self, image: Tensor) -> Tensor:
-        return blur(image, self.blur.sigma_at(int(self.images_seen)))
+    def _judge(self, image: Tensor, raw: Tensor | None, camera: Camera | None, draw: Randomness) -> Judgement:
+        return self.discriminator(image, raw=raw, camera=camera, randomness=draw)
 
     # ------------------------------------------------------------------ the phases: each yields the loss of a part
 
     def _generator_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
         draw = self.draws(part.indices, "generator")
         fake, camera, _ = self._fakes(draw)
-        logits = self._judge(self._blurred(fake.image), fake.raw, camera, draw).logits
+        logits = self._judge(*self._shown(fake.image, fake.raw, draw), camera, draw).logits
         values["loss/generator"] = loss = self.adversarial.generator(logits).mean()
         yield loss
 
@@ -196,11 +203,12 @@ class GAN(LightningModule):
         with torch.no_grad():
             fake, camera, mapped = self._fakes(draw)
         self._mapped.append(mapped)
-        fake_logits = self._judge(self._blurred(fake.image), fake.raw, camera, draw).logits
+        fake_logits = self._judge(*self._shown(fake.image, fake.raw, draw), camera, draw).logits
         loss_fake = self.adversarial.fake(fake_logits).mean()
         yield loss_fake
-        image, raw = self._reals(part)
-        real_logits = self._judge(self._blurred(image), raw, part.camera, draw.in_phase("real")).logits
+        draw = draw.in_phase("real")
+        real_logits = self._judge(*self._shown(*self._reals(part), draw), part.camera, draw).logits
+        self.adaptive_p.collect(real_logits)
         loss_real = self.adversarial.real(real_logits).mean()
         values["loss/discriminator"] = loss_fake.detach() + loss_real.detach()
         values["logits/fake"], values["logits/real"] = fake_logits.mean(), real_logits.mean()
@@ -211,9 +219,13 @@ class GAN(LightningModule):
 
     def _r1_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
         draw = self.draws(part.indices, "r1")
-        image, raw = self._reals(part)
-        judge = lambda image, raw: self._judge(image, raw, part.camera, draw).logits  # noqa: E731
-        values["loss/r1"] = loss = self.r1(judge, self._blurred(image), raw).mean()
+
+        def judge(image: Tensor, raw: Tensor | None) -> Tensor:
+            logits = self._judge(image, raw, part.camera, draw).logits
+            self.adaptive_p.collect(logits)
+            return logits
+
+        values["loss/r1"] = loss = self.r1(judge, *self._shown(*self._reals(part), draw)).mean()
         yield loss * self.r1.interval
 
     # ------------------------------------------------------------------ one iteration
@@ -238,8 +250,11 @@ class GAN(LightningModule):
         if self.r1.lazy and iteration % self.r1.interval == 0:
             self._phase("r1", self.discriminator, d, self._r1_loss, parts, values, watch)
 
-        mean_ws = torch.cat(self._mapped).mean(dim=0, keepdim=True)
-        self.generator.track(self.trainer.strategy.reduce(mean_ws, reduce_op="mean"))  # over all processes
+        over_processes = partial(self.trainer.strategy.reduce, reduce_op="mean")
+        self.generator.track(over_processes(torch.cat(self._mapped).mean(dim=0, keepdim=True)))
+        self.adaptive_p.update(over_processes, iteration, batch_size)
+        if self.augment.enabled:
+            values["augment/p"] = torch.tensor(self.adaptive_p.probability, device=self.device)
         self.ema.update(self.generator_ema, self.generator, images_seen=seen, batch_size=batch_size)
         read = dict(zip(values, torch.stack([v.detach().float() for v in values.values()]).tolist(), strict=True))
         watch.check(read, seen, [i for part in parts for i in part.indices])

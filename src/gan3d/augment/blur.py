@@ -1,4 +1,4 @@
-"""What happens to an image between its maker and the discriminator: blur today, ADA with the EG3D issue."""
+"""Blur of what the discriminator sees, fading (Karras et al. 2021, EG3D supplement)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,141 @@
+"""ADA's settings, and the controller of its strength p (Karras et al. 2020, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gan3d.augment.transforms import Transforms
+
+_BLIT = ("xflip", "rotate90", "xint")
+_GEOM = ("scale", "rotate", "aniso", "xfrac")
+_COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+
+
+def _all_of(*names: str) -> Transforms:
+    return replace(Transforms(), **dict.fromkeys(names, 1.0))  # type: ignore[arg-type]
+
+
+# The published pipes; EG3D's is bgc.
+PRESETS: dict[str, Transforms] = {
+    "none": _all_of(),
+    "blit": _all_of(*_BLIT),
+    "geom": _all_of(*_GEOM),
+    "color": _all_of(*_COLOR),
+    "filter": _all_of("imgfilter"),
+    "noise": _all_of("noise"),
+    "cutout": _all_of("cutout"),
+    "bg": _all_of(*_BLIT, *_GEOM),
+    "bgc": _all_of(*_BLIT, *_GEOM, *_COLOR),
+    "bgcf": _all_of(*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
+    "bgcfn": _all_of(*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
+    "bgcfnc": _all_of(*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
+}
+
+
+@dataclass(frozen=True)
+class ADA:
+    """Adaptive augmentation of everything the discriminator sees: p follows how well it knows the real images.
+
+    Args:
+        preset: which transforms: b is blit, g geom, c color, f filter, n noise, c cutout. EG3D: bgc.
+        transforms: transforms of one's own, in place of a preset.
+        p: probability, fixed; None adapts it, from 0.
+        target: mean sign of D(real) at which p stays. EG3D: 0.6.
+        kimg: p goes from 0 to 1 in so many thousand images at least. EG3D: 500, and 100 from trained weights.
+        interval: iterations between two changes of p.
+    """
+
+    preset: Literal[
+        "none", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+    ] = "none"
+    transforms: Transforms | None = None
+    p: float | None = None
+    target: float = 0.6
+    kimg: float = 500.0
+    interval: int = 4
+
+    def __post_init__(self) -> None:
+        if self.preset != "none" and self.transforms is not None:
+            raise ValueError(f"augment got preset {self.preset} and transforms of its own; give one of them")
+        if self.p is not None and not 0 <= self.p <= 1:
+            raise ValueError(f"augment.p is {self.p}; give a probability, or null to adapt it")
+        if self.p and not self.pipe.any:
+            raise ValueError(f"augment.p is {self.p}, and there is nothing to do; set augment.preset, to bgc for one")
+        if self.kimg <= 0 or self.interval < 1:
+            raise ValueError(f"augment got kimg {self.kimg} and interval {self.interval}; both must be positive")
+
+    @property
+    def pipe(self) -> Transforms:
+        """The transforms that are meant."""
+        return self.transforms or PRESETS[self.preset]
+
+    @property
+    def enabled(self) -> bool:
+        return self.pipe.any and self.p != 0
+
+    @property
+    def adaptive(self) -> bool:
+        return self.enabled and self.p is None
+
+
+class AdaptiveP(nn.Module):
+    """The controller: p grows while D(real) is positive too often (it overfits), and falls while it is not.
+
+        p <- clamp(p + sign(mean(sign(D(real))) - target) * images / (1000 kimg), 0, 1)
+
+    over the signs and the images since the change before. The state is in buffers.
+    unlike eg3d: p ends at 1, because a probability above 1 means nothing and takes as long to come back; and it changes
+    at the end of its interval, so that every change rests on as many iterations.
+
+    Args:
+        ada: the settings.
+    """
+
+    p: Tensor
+    signs: Tensor
+
+    def __init__(self, ada: ADA):
+        super().__init__()
+        self.ada = ada
+        self.register_buffer("p", torch.tensor(ada.p or 0.0))
+        self.register_buffer("signs", torch.zeros(2))  # their sum and number since the change before
+        self._fresh: list[Tensor] = []
+
+    @property
+    def probability(self) -> float:
+        """p as it is now; a fixed one is the settings', whatever a checkpoint says."""
+        if not self.ada.enabled:
+            return 0.0
+        return float(self.p) if self.ada.p is None else self.ada.p
+
+    def collect(self, real_logits: Tensor) -> None:
+        """Takes note of what the discriminator says of real images, [b]."""
+        if self.ada.adaptive:
+            signs = real_logits.detach().sign().to(self.signs.dtype)
+            self._fresh.append(torch.stack([signs.sum(), torch.ones_like(signs).sum()]))
+
+    @torch.no_grad()
+    def update(self, reduce: Callable[[Tensor], Tensor], iteration: int, batch_size: int) -> None:
+        """Ends an iteration, and changes p when its time has come; the same on every process.
+
+        Args:
+            reduce: mean (or sum) over all processes.
+            iteration: this one, from 0.
+            batch_size: images per iteration, over all processes.
+        """
+        if not self.ada.adaptive:
+            return
+        # At every iteration, so that a checkpoint of one process is right for all.
+        self.signs += reduce(torch.stack(self._fresh).sum(dim=0))
+        self._fresh = []
+        if (iteration + 1) % self.ada.interval:
+            return
+        total, count = self.signs
+        step = batch_size * self.ada.interval / (self.ada.kimg * 1000)
+        self.p.copy_((self.p + (total / count - self.ada.target).sign() * step).clamp(0, 1))
+        self.signs.zero_()

@@ -1,0 +1,102 @@
+"""Augmentation of what the discriminator sees (ADA: Karras et al. 2020, "Training GANs with limited data").
+
+augment(x) = cutout(noise(filter(recolour(warp(x)))))          every transform of every image with probability ~ p
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gan3d.augment.colour import colour_transform, recolour
+from gan3d.augment.corruption import add_noise, cut_out, filter_bands
+from gan3d.augment.geometry import inverse_transform, warp
+from gan3d.augment.transforms import Transforms
+from gan3d.layers.precision import full_precision
+from gan3d.layers.resize import filtered_resizing
+from gan3d.randomness import Randomness
+
+
+def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
+    """Augmented images; differentiable any number of times.
+
+    Works without autocast, in float32 or more. With p 0 or without transforms the images come back as they are.
+
+    Args:
+        images: [b c h w] in [-1, 1]; 1 (grey), 3 (RGB) or several times 3 channels, all of which undergo the same.
+        transforms: what may happen to them.
+        p: how often, in [0, 1].
+        draw: one stream per image and transform; on the CPU, it spares synchronisations with the images' device.
+
+    Returns:
+        [b c h w], not confined to [-1, 1].
+    """
+    if images.ndim != 4 or len(images) != len(draw):
+        raise ValueError(
+            f"augment got images of shape {tuple(images.shape)} and draws for {len(draw)}; expected [b c h w] and b"
+        )
+    if p <= 0 or not transforms.any:
+        return images
+    t, (channels, h, w) = transforms, images.shape[1:]
+    with full_precision(images):
+        x = images.to(torch.promote_types(images.dtype, torch.float32))
+        if t.geometric:
+            x = warp(x, inverse_transform(t, p, draw, w, h))
+        if t.colouring:
+            x = recolour(x, colour_transform(t, p, draw, channels))
+        if t.imgfilter > 0:
+            x = filter_bands(x, t, p, draw)
+        if t.noise > 0:
+            x = add_noise(x, t, p, draw)
+        if t.cutout > 0:
+            x = cut_out(x, t, p, draw)
+        return x.to(images.dtype)
+
+
+def augment_pair(
+    image: Tensor, raw: Tensor | None, transforms: Transforms, p: float, draw: Randomness
+) -> tuple[Tensor, Tensor | None]:
+    """One augmentation for an image and the raw image that stands beside it (dual discrimination).
+
+    The raw image is resized to the other's size, augmented with it as three more channels, and resized back.
+
+    Args:
+        image: [b 3 H W].
+        raw: [b 3 h w], or None.
+        transforms: what may happen to them.
+        p: how often, in [0, 1].
+        draw: one stream per image and transform.
+    """
+    if p <= 0 or not transforms.any:
+        return image, raw
+    if raw is None:
+        return augment(image, transforms, p, draw), None
+    both = torch.cat([image, filtered_resizing(raw, image.shape[-1])], dim=1)
+    image, large = augment(both, transforms, p, draw).split([image.shape[1], raw.shape[1]], dim=1)
+    return image, filtered_resizing(large, raw.shape[-1])
+
+
+class Percentile(Randomness):
+    """Draws for looking at a pipe: everything happens, with parameters at the percentile q (`debug_percentile`).
+
+    As in the published code a normal parameter is erfinv(2q - 1) of its deviation, which lacks a factor sqrt(2); the
+    second rotation does nothing, and noise has the deviation erfinv(q).
+
+    Args:
+        q: percentile of all parameters, in [0, 1]; 0.5 is neutral for most.
+        num: of images.
+    """
+
+    def __init__(self, q: float, num: int, *, dtype: torch.dtype = torch.float32):
+        super().__init__(0, range(num), "percentile", dtype=dtype)
+        self.q = q
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        q = 0.0 if name.endswith("_gate") else 0.5 if name == "post_rotate" else self.q
+        return torch.full((len(self), *shape), q, dtype=self.dtype)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        if name == "noise":
+            return super().normal(name, *shape)
+        q = self.q if name == "noise_sigma" else 2 * self.q - 1
+        return torch.erfinv(torch.tensor(q, dtype=self.dtype)).expand(len(self), *shape)
