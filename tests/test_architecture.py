@@ -32,7 +32,7 @@ BESIDE = {
     "strategies": set(),
 }
 # Which of those the end of the line uses.
-USERS = {"gan": {"metrics"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
+USERS = {"gan": {"metrics", "checkpoints"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
 CONTRACT = {"GENERATORS", "Generator", "Rendering", "DISCRIMINATORS", "Discriminator", "Judgement", "check_pair"}
 LIGHTNING = (
     "gan.py",

@@ -8,11 +8,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from gan3d.augment import ADA, Transforms
+from gan3d.checkpoints.portable import save_pretrained
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import DualDiscriminator, StyleGAN2Discriminator
 from gan3d.gan import GAN
-from gan3d.generators import StyleGAN2
+from gan3d.generators import EG3D, StyleGAN2
 from gan3d.guards import NonFiniteError
 from gan3d.loggers import DiskLogger
 from gan3d.losses import R1, DensityRegularisation
@@ -215,3 +216,34 @@ def test_a_finished_run_that_is_resumed_trains_no_further(posed_zip, tmp_path):
     data = PosedImagesModule(path=str(posed_zip), batch_size=BATCH, num_workers=0)
     trainer.fit(again, data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
     assert int(again.images_seen) == 4 * BATCH
+
+
+def test_a_run_may_start_from_another_s_weights_with_a_fresh_count(posed_zip, tmp_path):
+    first = make()
+    fit(first, posed_zip, Checkpoints(tmp_path))
+    torch.manual_seed(1)
+    second = make(init_from=str(tmp_path / "last.ckpt"))
+    assert int(second.images_seen) == 0
+    for name, value in first.state_dict().items():
+        if name.startswith(("generator", "discriminator")):
+            assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_a_portable_file_starts_both_the_generator_and_its_average(tmp_path):
+    other = make()
+    torch.nn.init.constant_(other.generator.mapping.fc0.bias, 7.0)
+    path = save_pretrained(tmp_path / "g.safetensors", other.generator)
+    gan = make(init_from=str(path))
+    assert (gan.generator.mapping.fc0.bias == 7).all()
+    assert (gan.generator_ema.mapping.fc0.bias == 7).all()
+
+
+def test_weights_that_do_not_fit_at_all_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        make(init_from=str(tmp_path / "none.ckpt"))
+    (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="neither a portable file nor a training checkpoint"):
+        make(init_from=str(tmp_path / "bad.ckpt"))
+    path = save_pretrained(tmp_path / "d.safetensors", EG3D(**EG3D.tiny))
+    with pytest.raises(ValueError, match=r"no tensor of generator in .* fits the generator of this run"):
+        make(init_from=str(path))

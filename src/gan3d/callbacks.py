@@ -347,7 +347,7 @@ class Snapshots(Occasional):
 
 
 class Predictions(Callback):
-    """Writes what `predict` draws: `<run>/predictions/<index>.png`, and a sheet with raw images and depth beside them."""
+    """Writes what `predict` draws: `<run>/predictions/<index>.png`, and a sheet with raw images and depth as well."""
 
     def on_predict_batch_end(
         self,

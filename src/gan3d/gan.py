@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gan3d.augment import ADA, AdaptiveP, Blur, augment_pair, blur
 from gan3d.camera import Camera, DatasetPoses, PosePrior
+from gan3d.checkpoints.weights import init_from as load_weights
 from gan3d.discriminators import Discriminator, Judgement, check_pair
 from gan3d.ema import EMA
 from gan3d.generators import Generator, Rendering
@@ -62,6 +63,7 @@ class GAN(LightningModule):
         seed: of weights' successors: every draw of the run. (Initial weights follow --seed_everything.)
         total_kimg: the run ends after so many thousand real images.
         log_every_kimg: metrics are averaged over so many thousand images, then logged.
+        init_from: weights to start from, with a fresh count of images: a portable file or a run's checkpoint.
     """
 
     images_seen: Tensor
@@ -87,6 +89,7 @@ class GAN(LightningModule):
         seed: int = 0,
         total_kimg: float = 25000.0,
         log_every_kimg: float = 1.0,
+        init_from: str | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -98,6 +101,9 @@ class GAN(LightningModule):
             )
         self.generator, self.discriminator = generator, discriminator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        if init_from is not None:
+            networks = {"generator": generator, "generator_ema": self.generator_ema, "discriminator": discriminator}
+            load_weights(init_from, networks)
         self.adversarial = adversarial or NonSaturating()
         self.r1, self.density, self.conditioning, self.blur = r1, density, conditioning, blur
         self.augment, self.adaptive_p = augment, AdaptiveP(augment)

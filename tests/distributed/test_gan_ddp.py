@@ -29,7 +29,7 @@ def one_process(posed_zip, tmp_path_factory) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_train_the_same_model_as_one(one_process, posed_zip, tmp_path):
-    # R1, ADA, density regularisation, pose swapping, style mixing, minibatch standard deviation, w_avg and EMA are all on.
+    # On: R1, ADA, density regularisation, pose swapping, style mixing, minibatch standard deviation, w_avg, EMA.
     two = train(posed_zip, tmp_path / "state.pt", "--devices", "2")
     difference = distance(one_process, two)
     print(f"1 process against 2: {difference:.1e}")
