@@ -20,6 +20,8 @@ from gan3d.ops.composite import interval_weights, optical_depths
 from gan3d.rendering import importance_depths, ray_box, ray_limits, stratified_depths
 
 pytestmark = pytest.mark.golden_cases("eg3d", "config.json", "weights_G*.safetensors")
+
+
 def merged(folder: Path, pattern: str) -> dict[str, Tensor]:
     return {name: tensor for file in sorted(folder.glob(pattern)) for name, tensor in load_file(file).items()}
 

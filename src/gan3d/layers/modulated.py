@@ -65,8 +65,9 @@ def modulated_conv2d(
         w = weight * styles[:, None, :, None, None]  # b o i k k
         w = w if d is None else w * d[:, :, None, None, None]
         w = rearrange(w, "b o i k l -> (b o) i k l").to(x.dtype)
+        # A single sample is left alone: reshaping it would lose its memory format.
         y = conv2d_resample(
-            rearrange(x, "b i h w -> 1 (b i) h w"),
+            x if b == 1 else rearrange(x, "b i h w -> 1 (b i) h w"),
             w,
             resample_filter,
             up=up,
@@ -74,7 +75,7 @@ def modulated_conv2d(
             flip_weight=flip_weight,
             groups=b,
         )
-        y = rearrange(y, "1 (b o) h w -> b o h w", b=b)
+        y = y if b == 1 else rearrange(y, "1 (b o) h w -> b o h w", b=b)
         return y if noise is None else y + noise.to(y.dtype)
     x = x * styles.to(x.dtype)[:, :, None, None]
     y = conv2d_resample(x, weight.to(x.dtype), resample_filter, up=up, padding=padding, flip_weight=flip_weight)

@@ -273,8 +273,11 @@ class SynthesisBlock(nn.Module):
                 f"a block of resolution {self.resolution} got ws {tuple(ws.shape)}; expected [b {self.num_ws} w]"
             )
         latents = iter(ws.unbind(1))
-        if x is None:
-            x = self.conv1(self.const.expand(len(ws), -1, -1, -1), next(latents), noise=noise, randomness=randomness)
+        # Channels last from here on, as every layer keeps it: convolutions and filters are faster so.
+        x = self.const.expand(len(ws), -1, -1, -1) if x is None else x
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self.in_channels == 0:
+            x = self.conv1(x, next(latents), noise=noise, randomness=randomness)
         elif self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
             x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
