@@ -17,7 +17,7 @@ LINE = (
     {"layers"},
     {"rendering", "manifolds"},
     {"generators", "discriminators"},
-    {"losses", "augment", "ema", "optimizers", "guards", "tally", "micro_batches"},
+    {"losses", "augment", "ema", "optimizers", "guards", "tally", "micro_batches", "style_mixing"},
     {"gan"},
     {"callbacks"},
     {"cli"},
@@ -32,7 +32,7 @@ BESIDE = {
     "strategies": set(),
 }
 # Which of those the end of the line uses.
-USERS = {"gan": {"metrics", "checkpoints"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
+USERS = {"gan": {"checkpoints"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
 CONTRACT = {"GENERATORS", "Generator", "Rendering", "DISCRIMINATORS", "Discriminator", "Judgement", "check_pair"}
 LIGHTNING = (
     "gan.py",

@@ -16,7 +16,7 @@ from gan3d.gan import GAN
 from gan3d.generators import EG3D, StyleGAN2
 from gan3d.guards import NonFiniteError
 from gan3d.loggers import DiskLogger
-from gan3d.losses import R1, DensityRegularisation
+from gan3d.losses import R1, DensityRegularisation, PathLength
 from gan3d.optimizers import Adam
 from gan3d.schedules import Ramp
 
@@ -247,3 +247,13 @@ def test_weights_that_do_not_fit_at_all_are_refused(tmp_path):
     path = save_pretrained(tmp_path / "d.safetensors", EG3D(**EG3D.tiny))
     with pytest.raises(ValueError, match=r"no tensor of generator in .* fits the generator of this run"):
         make(init_from=str(path))
+
+
+def test_path_length_regularisation_runs_lazily_and_remembers_the_mean_length(posed_zip, tmp_path):
+    gan = make(path_length=PathLength(weight=2.0, interval=2), log_every_kimg=0.008)
+    fit(gan, posed_zip, run=tmp_path)
+    logged = rows(tmp_path)
+    assert [row["path/length"] != "" for row in logged] == [True, False, True, False]
+    first, third = float(logged[0]["path/length"]), float(logged[2]["path/length"])
+    assert gan.path_mean.item() == pytest.approx(0.99 * 0.01 * first + 0.01 * third, rel=1e-4)
+    assert gan.configure_optimizers()[0].defaults["lr"] == pytest.approx(gan.optimizer_g.lr * 2 / 3)

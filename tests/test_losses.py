@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gan3d.losses import R1, DensityRegularisation, NonSaturating, PoseConditioning
+from gan3d.losses import R1, DensityRegularisation, NonSaturating, PathLength, PoseConditioning, lazy_interval
 from gan3d.optimizers import Adam
 from gan3d.randomness import Randomness
 
@@ -87,3 +87,32 @@ def test_lazy_regularisation_corrects_learning_rate_and_betas():
     assert optimizer.defaults["lr"] == pytest.approx(0.002 * 16 / 17)
     assert optimizer.defaults["betas"] == (0.0, pytest.approx(0.99 ** (16 / 17)))
     assert Adam(lr=0.002).build([weight]).defaults["lr"] == 0.002
+
+
+def test_the_path_length_of_a_linear_map_is_the_norm_of_its_rows_seen_from_a_random_image():
+    # image = A w with orthonormal columns of A times 3: |A^T y| = 3 |projection of y|; for a full basis, 3 |y|.
+    draw = Randomness(0, range(3))
+    ws = torch.randn(3, 1, 12, requires_grad=True)
+    image = (3 * ws).reshape(3, 3, 2, 2)
+    lengths = PathLength().lengths(ws, image, draw)
+    y = draw.normal("path_noise", 3, 2, 2) / 2
+    assert torch.allclose(lengths, 3 * y.flatten(1).norm(dim=1))
+
+
+def test_the_path_penalty_is_the_squared_distance_to_the_updated_mean_and_can_be_differentiated():
+    scale = torch.tensor(2.0, requires_grad=True)
+    lengths = scale * torch.tensor([1.0, 3.0])
+    penalty = PathLength(weight=2.0, decay=0.25)(lengths, torch.tensor(1.0))
+    mean = 1.0 + 0.25 * (4.0 - 1.0)
+    assert torch.allclose(penalty, 2 * (lengths - mean).square())
+    (slope,) = torch.autograd.grad(penalty.sum(), scale)
+    # d/ds of 2 (s l - (0.75 + 0.25 s mean(l)))^2, mean(l) = 2
+    assert slope.item() == pytest.approx(sum(4 * (2 * x - mean) * (x - 0.5) for x in (1.0, 3.0)))
+
+
+def test_the_generator_has_one_lazy_regulariser():
+    assert lazy_interval(DensityRegularisation(), PathLength()) == 0
+    assert lazy_interval(DensityRegularisation(weight=1, interval=4), PathLength()) == 4
+    assert lazy_interval(DensityRegularisation(), PathLength(weight=2, interval=8)) == 8
+    with pytest.raises(ValueError, match="both on"):
+        lazy_interval(DensityRegularisation(weight=1), PathLength(weight=2))

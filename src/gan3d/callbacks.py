@@ -411,6 +411,28 @@ class Evaluation(Occasional):
         if not final and seen > 0:  # for ModelCheckpoint(monitor="distance/frechet"); Lightning allows it here only
             pl_module.log("distance/frechet", value, logger=False, on_step=True, on_epoch=False)
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.distance = FrechetDistance(self.features).to(pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`validate` and `test`: all held-out images against as many fakes."""
+        self.distance.update(batch.image, real=True)
+        self.distance.update(rounded(outputs["image"]), real=False)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("distance/frechet", self.distance.compute().float(), rank_zero_only=True)
+
+    on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
     def _of_fakes(self, trainer: Trainer, module: GAN) -> float:
         self.distance.reset()
         num_batches = math.ceil(self._num_real / self.batch_size)

@@ -1,9 +1,10 @@
 """GAN(LightningModule): the one harness that trains every generator against every discriminator.
 
-One iteration (one global batch of real images) runs up to four phases, each with its own optimiser step:
+One iteration (one global batch of real images) runs up to five phases, each with its own optimiser step:
 
     generator       adversarial loss of fresh fakes                              every iteration
-    density         density regularisation                                       every `density.interval` iterations
+    density         density regularisation (3D models)                           every `density.interval` iterations
+    path_length     path length regularisation (2D models)                       every `path_length.interval` iterations
     discriminator   adversarial loss of fresh fakes and of the batch's reals     every iteration
     r1              gradient penalty on the reals                                every `r1.interval` iterations
 
@@ -31,12 +32,20 @@ from gan3d.ema import EMA
 from gan3d.generators import Generator, Rendering
 from gan3d.guards import GradientWatch
 from gan3d.layers.resize import filtered_resizing
-from gan3d.losses import R1, Adversarial, DensityRegularisation, NonSaturating, PoseConditioning
-from gan3d.metrics.frechet import FrechetDistance, SmallFeatures
+from gan3d.losses import (
+    R1,
+    Adversarial,
+    DensityRegularisation,
+    NonSaturating,
+    PathLength,
+    PoseConditioning,
+    lazy_interval,
+)
 from gan3d.micro_batches import Part, micro_batches
 from gan3d.optimizers import Adam
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import Ramp, crossed
+from gan3d.style_mixing import mix_styles
 from gan3d.tally import Tally
 
 
@@ -49,6 +58,7 @@ class GAN(LightningModule):
         adversarial: the game; None is the non-saturating loss.
         r1: gradient penalty on real images.
         density: density regularisation (needs a generator with a field).
+        path_length: path length regularisation (StyleGAN2).
         conditioning: generator pose conditioning, used where the generator is camera conditioned.
         style_mixing: probability that an image's later latents come from a second z.
         blur: blur of what the discriminator sees, fading.
@@ -68,6 +78,7 @@ class GAN(LightningModule):
 
     images_seen: Tensor
     iterations: Tensor
+    path_mean: Tensor
 
     def __init__(
         self,
@@ -76,6 +87,7 @@ class GAN(LightningModule):
         adversarial: Adversarial | None = None,
         r1: R1 = R1(),
         density: DensityRegularisation = DensityRegularisation(),
+        path_length: PathLength = PathLength(),
         conditioning: PoseConditioning = PoseConditioning(),
         style_mixing: float = 0.0,
         blur: Blur = Blur(),
@@ -105,7 +117,9 @@ class GAN(LightningModule):
             networks = {"generator": generator, "generator_ema": self.generator_ema, "discriminator": discriminator}
             load_weights(init_from, networks)
         self.adversarial = adversarial or NonSaturating()
-        self.r1, self.density, self.conditioning, self.blur = r1, density, conditioning, blur
+        self.r1, self.density, self.path_length = r1, density, path_length
+        self.lazy_g = lazy_interval(density, path_length)
+        self.conditioning, self.blur = conditioning, blur
         self.augment, self.adaptive_p = augment, AdaptiveP(augment)
         self.style_mixing, self.raw_resolution, self.poses = style_mixing, raw_resolution, poses or DatasetPoses()
         self.ema, self.optimizer_g, self.optimizer_d = ema, optimizer_g, optimizer_d
@@ -113,6 +127,7 @@ class GAN(LightningModule):
         self.log_every_kimg = log_every_kimg
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("iterations", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("path_mean", torch.zeros(()))
         self.tally = Tally()
 
     # ------------------------------------------------------------------ what a generator is asked for
@@ -139,35 +154,23 @@ class GAN(LightningModule):
         value = self.raw_resolution.at(int(self.images_seen))
         return None if value is None else round(value)
 
-    def _conditioning_camera(self, draw: Randomness, camera: Camera | None) -> Camera | None:
-        if camera is None or not self.generator.camera_conditioned:
-            return camera
-        # unlike eg3d: the swapped pose is another draw of the prior, not the batch neighbour's, so that it does not
-        # depend on how the batch is split over processes (the published roll does nothing at micro-batch 1).
-        other = self.poses.sample(draw.in_phase("swap"))
-        probability = self.conditioning.swap_probability(int(self.images_seen))
-        swapped = draw.uniform("swap", 1) < probability
-        return Camera.from_label(torch.where(swapped, other.label(), camera.label()))
-
     def _latents(self, draw: Randomness, camera: Camera | None) -> tuple[Tensor, Tensor]:
         """ws for synthesis (mixed) and as mapped (for w_avg), both [b n w]."""
-        generator = self.generator
-        ws = mapped = generator.map(draw.normal("z", generator.z_dim), self._conditioning_camera(draw, camera))
-        if self.style_mixing > 0 and generator.num_ws > 1:
-            other = generator.map(draw.normal("z_mix", generator.z_dim), camera)
-            cut = 1 + draw.integers("mix_cut", generator.num_ws - 1, 1)  # b 1
-            slots = torch.arange(generator.num_ws, device=ws.device)
-            mixed = (slots >= cut) & (draw.uniform("mix", 1) < self.style_mixing)  # b n
-            ws = torch.where(mixed[..., None], other, ws)
+        generator, condition = self.generator, camera
+        if camera is not None and generator.camera_conditioned:
+            other = self.poses.sample(draw.in_phase("swap"))
+            condition = self.conditioning(camera, other, draw, int(self.images_seen))
+        ws = mapped = generator.map(draw.normal("z", generator.z_dim), condition)
+        if self.style_mixing > 0:
+            ws = mix_styles(ws, generator.map(draw.normal("z_mix", generator.z_dim), camera), draw, self.style_mixing)
         return ws, mapped
 
-    def _fakes(self, draw: Randomness) -> tuple[Rendering, Camera | None, Tensor]:
+    def _fakes(self, draw: Randomness) -> tuple[Rendering, Camera | None, Tensor, Tensor]:
+        """Fakes, their cameras, the latents they are made of, and the latents as mapped."""
         camera = self.sample_cameras(draw)
         ws, mapped = self._latents(draw, camera)
-        representation = self.generator.represent(ws, randomness=draw)
-        resolution = self.raw_resolution_now()
-        fake = self.generator.render(representation, camera, resolution=resolution, randomness=draw)
-        return fake, camera, mapped
+        scene, resolution = self.generator.represent(ws, randomness=draw), self.raw_resolution_now()
+        return self.generator.render(scene, camera, resolution=resolution, randomness=draw), camera, ws, mapped
 
     def _reals(self, part: Part) -> tuple[Tensor, Tensor | None]:
         """Real image and, for dual discrimination, the raw image that stands beside it."""
@@ -191,7 +194,7 @@ class GAN(LightningModule):
 
     def _generator_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
         draw = self.draws(part.indices, "generator")
-        fake, camera, _ = self._fakes(draw)
+        fake, camera, _, _ = self._fakes(draw)
         logits = self._judge(*self._shown(fake.image, fake.raw, draw), camera, draw).logits
         values["loss/generator"] = loss = self.adversarial.generator(logits).mean()
         yield loss
@@ -204,10 +207,18 @@ class GAN(LightningModule):
         values["loss/density"] = loss = self.density(sigma, draw, self.generator.scene_extent).mean()
         yield loss * self.density.interval
 
+    def _path_length_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
+        draw = self.draws([i for i in part.indices if i % self.path_length.batch_shrink == 0], "path_length")
+        fake, _, ws, _ = self._fakes(draw)
+        lengths = self.path_length.lengths(ws, fake.image, draw)
+        values["path/length"] = lengths.mean()
+        values["loss/path_length"] = loss = self.path_length(lengths, self.path_mean).mean()
+        yield loss * self.path_length.interval
+
     def _discriminator_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
         draw = self.draws(part.indices, "discriminator")
         with torch.no_grad():
-            fake, camera, mapped = self._fakes(draw)
+            fake, camera, _, mapped = self._fakes(draw)
         self._mapped.append(mapped)
         fake_logits = self._judge(*self._shown(fake.image, fake.raw, draw), camera, draw).logits
         loss_fake = self.adversarial.fake(fake_logits).mean()
@@ -250,6 +261,10 @@ class GAN(LightningModule):
         self._phase("generator", self.generator, g, self._generator_loss, parts, values, watch)
         if self.density.weight > 0 and iteration % self.density.interval == 0:
             self._phase("density", self.generator, g, self._density_loss, parts, values, watch)
+        if self.path_length.weight > 0 and iteration % self.path_length.interval == 0:
+            self._phase("path_length", self.generator, g, self._path_length_loss, parts, values, watch)
+            length = self.trainer.strategy.reduce(values["path/length"], reduce_op="mean")
+            self.path_mean.lerp_(length.to(self.path_mean), self.path_length.decay)
         d._on_before_step, d._on_after_step = hooks  # the step by which Lightning counts this iteration
         self._phase("discriminator", self.discriminator, d, self._discriminator_loss, parts, values, watch)
         self._uncounted(g, d)
@@ -315,32 +330,21 @@ class GAN(LightningModule):
         z = draw.normal("z", self.generator.z_dim)
         return self(z, self.sample_cameras(draw), resolution=self.raw_resolution_now())
 
-    def on_validation_epoch_start(self) -> None:
-        self._distance = FrechetDistance(SmallFeatures()).to(self.device)
-
-    def validation_step(self, batch, batch_idx: int) -> None:
-        self._distance.update(batch.image, real=True)
-        self._distance.update(self.sample(batch.index.tolist()).image, real=False)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("distance/frechet", self._distance.compute().float(), rank_zero_only=True)
-
-    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
-    on_test_epoch_end = on_validation_epoch_end
-
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor | None]:
-        shown = self.sample(batch.index.tolist())  # as a dictionary: Lightning takes frozen dataclasses apart
+        """Fakes, as many as the batch has images (a dictionary: Lightning takes frozen dataclasses apart)."""
+        shown = self.sample(batch.index.tolist())
         return {"image": shown.image, "raw": shown.raw, "depth": shown.depth, "opacity": shown.opacity}
+
+    validation_step = test_step = predict_step  # callbacks.Evaluation measures them
 
     # ------------------------------------------------------------------ around the iterations
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         networks = (self.generator, self.discriminator)
         self._trainable = {net: [p for p in net.parameters() if p.requires_grad] for net in networks}
-        lazy_g = self.density.interval if self.density.weight > 0 else 0
         lazy_d = self.r1.interval if self.r1.lazy else 0
         return [
-            self.optimizer_g.build(self._trainable[self.generator], lazy_g),
+            self.optimizer_g.build(self._trainable[self.generator], self.lazy_g),
             self.optimizer_d.build(self._trainable[self.discriminator], lazy_d),
         ]
 

@@ -5,6 +5,7 @@ All return one value per image, [b]; the harness averages. Equations in the lett
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.camera import Camera
 from gan3d.randomness import Randomness
 from gan3d.schedules import fraction
 
@@ -131,6 +133,53 @@ class DensityRegularisation:
 
 
 @dataclass(frozen=True)
+class PathLength:
+    """Path length regularisation (StyleGAN2, section 3.2): weight (|J_w^T y| - a)^2, a the running mean of the lengths.
+
+    Twice differentiated through the generator. In the penalty the mean is that after this micro-batch, and carries
+    gradient, as published; what is remembered is the mean over the whole batch and all processes.
+
+    Args:
+        weight: 0 is off. StyleGAN2: 2.
+        interval: every so many iterations (StyleGAN2: 4).
+        decay: share of the new mean.
+        batch_shrink: one image in so many is used.
+    """
+
+    weight: float = 0.0
+    interval: int = 4
+    decay: float = 0.01
+    batch_shrink: int = 2
+
+    def lengths(self, ws: Tensor, image: Tensor, randomness: Randomness) -> Tensor:
+        """sqrt(mean over latents of |d(sum image y)/dw|^2), y ~ N(0, 1) / sqrt(H W).
+
+        Args:
+            ws: the latents that the images were made of, [b n w].
+            image: [b 3 H W].
+            randomness: one stream per image.
+
+        Returns:
+            [b].
+        """
+        y = randomness.normal("path_noise", *image.shape[1:]) / math.sqrt(image.shape[2] * image.shape[3])
+        (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=True)
+        return gradient.square().sum(dim=2).mean(dim=1).sqrt()
+
+    def __call__(self, lengths: Tensor, mean: Tensor) -> Tensor:
+        """The penalty of each image, [b], of its length [b] and the running mean, a scalar."""
+        return self.weight * (lengths - mean.lerp(lengths.mean(), self.decay)).square()
+
+
+def lazy_interval(density: DensityRegularisation, path_length: PathLength) -> int:
+    """The interval of the generator's lazy regulariser, 0 if there is none; two at once have no common correction."""
+    on = [regulariser.interval for regulariser in (density, path_length) if regulariser.weight > 0]
+    if len(on) > 1:
+        raise ValueError("density and path_length are both on; the generator has one lazy regulariser: turn one off")
+    return on[0] if on else 0
+
+
+@dataclass(frozen=True)
 class PoseConditioning:
     """Generator pose conditioning (EG3D, section 4.4): the conditioning camera is another image's with p_swap.
 
@@ -143,6 +192,21 @@ class PoseConditioning:
 
     swap: float = 0.5
     fade_kimg: float = 1000.0
+
+    def __call__(self, camera: Camera, other: Camera, randomness: Randomness, images_seen: int) -> Camera:
+        """The conditioning camera of each image: its rendering camera, or another one.
+
+        unlike eg3d: the other pose is a draw of the prior, not the batch neighbour's (a roll by one), so that it does
+        not depend on how the batch is split; the published roll does nothing at micro-batch 1.
+
+        Args:
+            camera: rendering cameras, b of them.
+            other: cameras to swap with.
+            randomness: one stream per image, draw "swap".
+            images_seen: by the run.
+        """
+        swapped = randomness.uniform("swap", 1) < self.swap_probability(images_seen)
+        return Camera.from_label(torch.where(swapped, other.label(), camera.label()))
 
     def swap_probability(self, images_seen: int) -> float:
         alpha = fraction(images_seen, self.fade_kimg)
