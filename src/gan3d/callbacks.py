@@ -12,6 +12,7 @@ import math
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,7 @@ def progress_line(seen: int, first: int, total_kimg: float, seconds: float, metr
     return ", ".join(parts)
 
 
-class Occasional(Callback):
+class Occasional(Callback, ABC):
     """Something done at the start of a run, every so many kimg, and at its end."""
 
     def __init__(self, every_kimg: float):
@@ -172,8 +173,9 @@ class Occasional(Callback):
         self._before = 0
         self._done_at: int | None = None
 
+    @abstractmethod
     def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
-        raise NotImplementedError
+        """Does it, at so many images seen."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before, self._done_at = images_seen(pl_module), None
