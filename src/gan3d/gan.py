@@ -208,7 +208,8 @@ class GAN(LightningModule):
         yield loss * self.density.interval
 
     def _path_length_loss(self, part: Part, values: dict[str, Tensor]) -> Iterator[Tensor]:
-        draw = self.draws([i for i in part.indices if i % self.path_length.batch_shrink == 0], "path_length")
+        some = [i for i in part.indices if i % self.path_length.batch_shrink == 0]
+        draw = self.draws(some or part.indices, "path_length")
         fake, _, ws, _ = self._fakes(draw)
         lengths = self.path_length.lengths(ws, fake.image, draw)
         values["path/length"] = lengths.mean()
