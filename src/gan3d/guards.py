@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +30,7 @@ class GradientWatch:
 
     def check(self, values: dict[str, float], images_seen: int, seeds: Sequence[int] = ()) -> None:
         """Raises where a value is not finite, naming the first culprit in the order in which things were computed."""
-        bad_values = [name for name, value in values.items() if not torch.isfinite(torch.tensor(value))]
+        bad_values = [name for name, value in values.items() if not math.isfinite(value)]
         if not bad_values:
             return
         where = [

@@ -9,7 +9,6 @@ write_state("generator.pt", module)             # for official code
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gan3d.checkpoints.unpickle import Record, UnsafePickleError, load, state_dict
+from gan3d.checkpoints.plain import load_plain, load_safetensors
+from gan3d.checkpoints.unpickle import Record, load, state_dict
 
 LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # head of torch.save before torch 1.6
 MAX_FACTS = 2000
@@ -88,7 +86,7 @@ def read_networks(path: Path | str, name: str, *others: str) -> list[Network]:
     with path.open("rb") as file:
         head = file.read(len(LEGACY_TORCH))
     if path.suffix == ".safetensors":
-        return [Network(_safetensors(path))]
+        return [Network(load_safetensors(path))]
     if head[:2] == b"PK" or head == LEGACY_TORCH:
         return [Network(_torch_state(path, name))]
     return [_network(path, load(path), wanted) for wanted in (name, *others)]
@@ -153,29 +151,8 @@ def _network(path: Path, snapshot: Any, name: str) -> Network:
     return Network(state_dict(record), options, rendering, record.class_name, record, facts)
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-
-
 def _torch_state(path: Path, name: str) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsafePickleError(
-            f"{path} is broken or holds more than tensors, and was not executed: {problem}"
-        ) from error
+    content = load_plain(path)
     inner = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(inner, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in inner.items()):
         raise ValueError(f"{path} is not a state dict: expected names and tensors, under {name} or directly")

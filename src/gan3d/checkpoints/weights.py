@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from gan3d.checkpoints.plain import load_plain, load_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +49,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"there is no file {path} to start from; give a .safetensors or a checkpoint of a run")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return content["state_dict"]
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ) as error:
+        return load_safetensors(path) if path.suffix == ".safetensors" else load_plain(path)["state_dict"]
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is neither a portable file nor a training checkpoint of gan3d: {error}") from error

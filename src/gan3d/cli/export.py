@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from torch import Tensor
 
+from gan3d.checkpoints.plain import load_plain
 from gan3d.checkpoints.portable import build, save_pretrained
 from gan3d.cli.record import CONFIG_KEY
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
@@ -47,10 +46,7 @@ def load_training(
     """
     if not Path(checkpoint).is_file():
         raise ValueError(f"there is no file {checkpoint}")
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise ValueError(f"{checkpoint} is broken or holds more than data, and was not executed: {error}") from error
+    content = load_plain(checkpoint)
     if not isinstance(content, dict) or not {CONFIG_KEY, "state_dict"} <= set(content):
         raise ValueError(f"{checkpoint} is not a training checkpoint; give one of the checkpoints/ of a run")
     model, state = yaml.safe_load(content[CONFIG_KEY])["model"], content["state_dict"]

@@ -8,9 +8,9 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
+from gan3d.callbacks import forget_later, images_seen
 from gan3d.cli.options import flat
 from gan3d.cli.wording import CommandError
-from gan3d.loggers import DiskLogger
 
 CONFIG_KEY, WANDB_KEY = "gan3d_config", "gan3d_wandb_id"
 
@@ -62,9 +62,7 @@ class RunRecord(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Metrics from after the checkpoint that the run goes on from are forgotten: they come again."""
-        for logger in trainer.loggers:
-            if isinstance(logger, DiskLogger):
-                logger.truncate(int(pl_module.images_seen))  # type: ignore[arg-type]
+        forget_later(trainer, images_seen(pl_module))
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.text  # text: loads with weights_only=True
