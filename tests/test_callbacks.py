@@ -43,7 +43,7 @@ class Slabs(Generator):
     def represent(self, ws, *, randomness=None):
         return torch.tanh(self.dropout(ws[:, 0]))
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, randomness=None):
+    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
         ray = camera.rays(16)
         distance = -ray.origins[..., 2] / ray.directions[..., 2]
         texture = (20 * (ray.origins + distance[..., None] * ray.directions)[..., :1]).sin()
@@ -68,7 +68,7 @@ class Blots(Generator):
     def represent(self, ws, *, randomness=None):
         return ws[:, 0]
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, randomness=None):
+    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
         assert camera is None
         return Rendering(torch.tanh(representation)[:, :, None, None].expand(-1, -1, 16, 16))
 

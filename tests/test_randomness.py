@@ -64,3 +64,18 @@ def test_recorded_draws_come_back_and_a_missing_one_is_named():
     assert torch.equal(recorded.normal("z", 3)[1], torch.tensor([3.0, 4.0, 5.0]))
     with pytest.raises(ValueError, match="no recorded draw named 'u'; recorded: z"):
         recorded.uniform("u", 1)
+
+
+def test_chosen_elements_have_the_draws_they_have_among_all():
+    draw, some = Randomness(3, [5, 9], "generator"), torch.tensor([7, 0, 3])
+    for kind in ("normal", "uniform"):
+        whole = getattr(draw, kind)("jitter", 10, 4)
+        assert torch.equal(getattr(draw.chosen(some, 10), kind)("jitter", 3, 4), whole[:, some])
+    assert torch.equal(draw.chosen(some, 10).integers("k", 50, 3), draw.integers("k", 50, 10)[:, some])
+    other = draw.chosen(some, 10).in_phase("x").normal("jitter", 3)
+    assert torch.equal(other, draw.in_phase("x").normal("jitter", 10)[:, some])
+
+
+def test_a_draw_that_is_not_per_element_is_refused_among_chosen_ones():
+    with pytest.raises(ValueError, match="they come first"):
+        Randomness(3, [5]).chosen(torch.arange(3), 10).normal("z", 8)

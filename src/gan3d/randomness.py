@@ -51,6 +51,15 @@ class Randomness:
         """The same images, other draws."""
         return Randomness(self.seed, self.indices, f"{self.phase}/{phase}", device=self.device, dtype=self.dtype)
 
+    def chosen(self, elements: Tensor, total: int) -> Randomness:
+        """The draws of some elements (rays): shapes start with their number, draws are those among all of them.
+
+        Args:
+            elements: their indices, [r].
+            total: of all elements; chosen(arange(total), total) draws as without choosing.
+        """
+        return Chosen(self, elements, total)
+
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, 1) draws, [b *shape]."""
         return self._draw(name, torch.randn, shape)
@@ -73,6 +82,31 @@ class Randomness:
             stream = torch.Generator(self.device)
             stream.manual_seed(key(self.seed, index, self.phase, name))
             yield stream
+
+
+class Chosen(Randomness):
+    """The draws of some of many elements, see `Randomness.chosen`."""
+
+    def __init__(self, whole: Randomness, elements: Tensor, total: int):
+        super().__init__(whole.seed, whole.indices, whole.phase, device=whole.device, dtype=whole.dtype)
+        self.whole, self.elements, self.total = whole, elements, total
+
+    def in_phase(self, phase: str) -> Chosen:
+        return Chosen(self.whole.in_phase(phase), self.elements, self.total)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        return self._of_all(self.whole.normal, name, shape)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        return self._of_all(self.whole.uniform, name, shape)
+
+    def integers(self, name: str, high: int, *shape: int) -> Tensor:
+        return self._of_all(lambda name, *shape: self.whole.integers(name, high, *shape), name, shape)
+
+    def _of_all(self, draw, name: str, shape: tuple[int, ...]) -> Tensor:
+        if not shape or shape[0] != len(self.elements):
+            raise ValueError(f"draw {name!r} of shape {shape} for {len(self.elements)} elements; they come first")
+        return draw(name, self.total, *shape[1:])[:, self.elements]
 
 
 class Recorded(Randomness):

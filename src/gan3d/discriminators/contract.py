@@ -19,12 +19,16 @@ class Judgement:
 
     Attributes:
         logits: realness, [b]; > 0 says real.
-        pose: predicted (pitch, yaw) in radians, [b 2], or None.
+        raw_logits: realness of the raw image, where it is judged on its own (CIPS-3D's auxiliary one), [b], or None.
+        pose: predicted (pitch, yaw) in radians, [b 2], in the convention of Camera.sphere_pose, or None.
+        latent: predicted z, [b z_dim], or None.
         patch_logits: realness per patch, [b 1 h w], or None.
     """
 
     logits: Tensor
+    raw_logits: Tensor | None = None
     pose: Tensor | None = None
+    latent: Tensor | None = None
     patch_logits: Tensor | None = None
 
 
@@ -35,15 +39,19 @@ class Discriminator(nn.Module, ABC):
     """Base of all discriminators. Registration is the class statement.
 
     Facts: `img_resolution`; `group_size`, how many images are judged together (minibatch standard deviation), 1 if
-    each is judged alone. Capabilities: `needs_raw` (dual discrimination), `camera_conditioned`, `predicts_pose`.
+    each is judged alone. Capabilities: `needs_raw` (judges the raw image, too), `camera_conditioned`, `predicts_pose`,
+    `any_resolution` (also judges images of smaller powers of two). `fade` is the share of the newest block of such a
+    discriminator, 1 when it is faded in: the harness sets it from its schedule before an iteration.
     `tiny` are constructor arguments of an instance that runs in seconds on a CPU; `arguments` are those of this one.
     """
 
     img_resolution: int
     group_size: int = 1
-    needs_raw: ClassVar[bool] = False
+    fade: float = 1.0
+    needs_raw: bool = False
     camera_conditioned: bool = False
-    predicts_pose: ClassVar[bool] = False
+    predicts_pose: bool = False
+    any_resolution: ClassVar[bool] = False
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 

@@ -48,8 +48,13 @@ class Generator(nn.Module, ABC):
     Facts (set per class or per instance): `z_dim`, `w_dim`, `num_ws`, `img_resolution`, `raw_resolution` (where
     `has_raw`), `scene_extent` (side of the cube that holds the scene, world units). Capabilities (class facts):
     `has_camera` (False: a 2D model), `camera_conditioned` (map uses the camera), `has_field` (field() works),
-    `has_raw`, `strict_3d`, `any_resolution`. `tiny` are constructor arguments of an instance that runs in seconds on a
-    CPU: every registry-walking test uses it.
+    `has_raw`, `strict_3d`, `any_resolution`, `independent_pixels` (render(rays=...) gives exactly those pixels of the
+    whole image, whatever the others are). `parts` names what may be frozen (`--model.freeze nerf`): for each part the
+    beginnings of its parameters' names. `tiny` are constructor arguments of an instance that runs in seconds on a CPU:
+    every registry-walking test uses it.
+
+    `density_noise` is the standard deviation of noise on densities while rendering with a `randomness`: the harness
+    sets it from its schedule before an iteration, and to 0 for evaluation; models with a field honour it.
 
     `forward` changes no state: running statistics move by `track` only. Randomness comes from the argument
     `randomness`, or is off. `arguments` are those of the constructor, defaults included, kept for checkpoints.
@@ -62,11 +67,14 @@ class Generator(nn.Module, ABC):
     raw_resolution: int
     scene_extent: float = 1.0
     camera_conditioned: bool = False
+    independent_pixels: bool = False
+    density_noise: float = 0.0
     has_camera: ClassVar[bool] = True
     has_field: ClassVar[bool] = False
     has_raw: ClassVar[bool] = False
     strict_3d: ClassVar[bool] = False
     any_resolution: ClassVar[bool] = False
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 
@@ -112,6 +120,7 @@ class Generator(nn.Module, ABC):
         *,
         resolution: int | None = None,
         rays: Tensor | None = None,
+        raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
         """Shows a scene.
@@ -121,7 +130,11 @@ class Generator(nn.Module, ABC):
             camera: the rendering camera, b views (None for 2D models).
             resolution: side of the grid of rays; None is the model's own. Models with super-resolution keep their
                 image size, models with `any_resolution` return images of this size.
-            rays: pixel indices (row-major) to render, [r]; None renders all.
+            rays: pixel indices (row-major) to render, [r]; every map of the rendering is then a column of pixels,
+                [b c r 1], with the draws that these pixels have in the whole image. None renders all. Only for models
+                with `independent_pixels`.
+            raw: whether to show the raw image, for models that pay for it separately (GRAM-HD); others may show it
+                anyway.
             randomness: jitter of samples and noise; None is deterministic.
         """
 
@@ -133,22 +146,29 @@ class Generator(nn.Module, ABC):
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
         resolution: int | None = None,
+        raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
         """render(represent(map(z, camera)), camera)."""
         ws = self.map(z, camera, truncation=truncation, truncation_cutoff=truncation_cutoff)
         representation = self.represent(ws, randomness=randomness)
-        return self.render(representation, camera, resolution=resolution, randomness=randomness)
+        return self.render(representation, camera, resolution=resolution, raw=raw, randomness=randomness)
 
     def field(self, representation: Any, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Density and colour at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb [b p c])."""
         raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
 
-    def track(self, ws: Tensor) -> None:
-        """Moves running statistics (w_avg) by one batch of freshly mapped ws; the only call that does.
+    def statistics(self, representation: Any) -> Tensor | None:
+        """What `track` is to be told of a scene just made, [b k] (StyleGAN3: mean squares of activations), or None."""
+        return None
+
+    def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
+        """Moves running statistics (w_avg, magnitudes) by one batch; the only call that does.
 
         Args:
-            ws: [b n w], or their mean over the batch (and all processes), [1 n w].
+            ws: freshly mapped latents [b n w], or their mean over the batch (and all processes), [1 n w].
+            statistics: of the scenes made of them, [b k], or their mean likewise.
+            batch_size: images in the whole batch, for averages whose half-life is counted in images.
         """
 
 

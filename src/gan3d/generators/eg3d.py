@@ -222,6 +222,7 @@ class EG3D(Generator):
         self.backbone = Backbone(mapping, synthesis)
         self.decoder = Decoder(plane_channels, decoder_hidden_dim, feature_channels, decoder_lr_multiplier)
         self.superresolution: SuperResolution | None = None
+        self.independent_pixels = superresolution == "none"
         if superresolution == "none" and img_resolution != raw_resolution:
             raise ValueError(
                 f"img_resolution {img_resolution} is not raw_resolution {raw_resolution}; "
@@ -268,6 +269,7 @@ class EG3D(Generator):
         *,
         resolution: int | None = None,
         rays: Tensor | None = None,
+        raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
         """Shows a scene; one scene may be rendered from many cameras.
@@ -293,6 +295,8 @@ class EG3D(Generator):
             )
         side = self.raw_resolution if resolution is None else resolution
         views = camera.rays(side, rays)
+        if rays is not None and randomness is not None:
+            randomness = randomness.chosen(rays, side * side)
         # Densities and transmittances need float32 also where the networks do not.
         with torch.autocast(representation.planes.device.type, enabled=False):
             seen = render_rays(lambda points, _: self._query(representation, points), views, self.options, randomness)
@@ -303,15 +307,14 @@ class EG3D(Generator):
             return rearrange(values, "b (h w) c -> b c h w", h=side)
 
         features = image_of(2 * seen.features - 1)
-        raw = features[:, :3]
-        image = raw
+        image = low = features[:, :3]
         if self.superresolution is not None:
             w = representation.w.expand(len(features), -1)
-            image, first = self.superresolution(raw, features, w, randomness=randomness)
-            if self.legacy_raw and self.superresolution.first_up == 1 and first.shape == raw.shape:
-                raw = first
+            image, first = self.superresolution(low, features, w, randomness=randomness)
+            if self.legacy_raw and self.superresolution.first_up == 1 and first.shape == low.shape:
+                low = first
         extras = {"features": features, "ray_depth": image_of(seen.depth)}
-        return Rendering(image, raw, image_of(seen.depth * views.cosines), image_of(seen.opacity), extras)
+        return Rendering(image, low, image_of(seen.depth * views.cosines), image_of(seen.opacity), extras)
 
     def field(
         self, representation: TriPlanes, points: Tensor, directions: Tensor | None = None
@@ -320,7 +323,7 @@ class EG3D(Generator):
         with torch.autocast(points.device.type, enabled=False):
             return self._query(representation, points)
 
-    def track(self, ws: Tensor) -> None:
+    def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         self.backbone.mapping.track(ws)
 
     def _query(self, representation: TriPlanes, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,6 +121,7 @@ class StyleGAN2(Generator):
         *,
         resolution: int | None = None,
         rays: Tensor | None = None,
+        raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
         if resolution not in (None, self.img_resolution) or rays is not None:
@@ -130,5 +131,5 @@ class StyleGAN2(Generator):
             )
         return Rendering(representation)
 
-    def track(self, ws: Tensor) -> None:
+    def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         self.mapping.track(ws)

@@ -12,6 +12,8 @@ samples in several blocks of any order, sorting the scalars d and sigma and hand
 so that colours are never moved.
 
 Convention: depths are distances along unit rays; shapes are [.. s] and colours [.. s c]; any leading dimensions.
+`alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D: w_i = alpha_i T_i, C = sum_i w_i c_i.
+
 All of it is differentiable any number of times.
 """
 
@@ -100,6 +102,36 @@ def interval_weights(tau: Tensor) -> Tensor:
     """w_i = T_i (1 - exp(-tau_i)): the part of the light that interval i absorbs, [.. i] -> [.. i]."""
     before = F.pad(tau.cumsum(-1)[..., :-1], (1, 0))
     return torch.exp(-before) * (1 - torch.exp(-tau))
+
+
+def alpha_weights(alpha: Tensor) -> Tensor:
+    """Left-point weights w_i = alpha_i T_i, T_i = prod_{j<i} (1 - alpha_j + 1e-10), of opacities in order of depth.
+
+    The rule of pi-GAN, GRAM and CIPS-3D (NeRF eq. 3): each sample stands for the interval behind it.
+
+    Args:
+        alpha: opacity of each sample, [.. s].
+
+    Returns:
+        [.. s].
+    """
+    passed = F.pad((1 - alpha + 1e-10)[..., :-1].cumprod(-1), (1, 0), value=1.0)
+    return alpha * passed
+
+
+def left_alphas(sigma: Tensor, depths: Tensor, last: float = 1e10) -> Tensor:
+    """alpha_i = 1 - exp(-sigma_i (d_{i+1} - d_i)) for densities (not negative) at depths in order.
+
+    Args:
+        sigma: [.. s].
+        depths: [.. s].
+        last: length of the interval behind the last sample.
+
+    Returns:
+        [.. s].
+    """
+    deltas = F.pad(depths.diff(dim=-1), (0, 1), value=last)
+    return 1 - torch.exp(-sigma * deltas)
 
 
 def _sample_weights(sigma: Tensor, depths: Tensor) -> Tensor:
