@@ -12,12 +12,13 @@ FILES = sorted(SRC.rglob("*.py"))
 
 # The main line: a part imports what stands in its own row or above it.
 LINE = (
-    {"randomness", "schedules", "pinhole"},
+    {"randomness", "schedules", "stages", "pinhole"},
     {"camera", "ops"},
     {"layers"},
-    {"rendering", "manifolds"},
+    {"rendering", "hierarchical", "manifolds"},
     {"generators", "discriminators"},
-    {"losses", "augment", "ema", "optimizers", "guards", "tally", "micro_batches", "style_mixing"},
+    {"losses", "augment", "ema", "optimizers", "guards", "tally", "micro_batches", "style_mixing", "ray_gradients"},
+    {"phases", "fitness"},
     {"gan"},
     {"callbacks"},
     {"cli"},
@@ -110,7 +111,7 @@ def test_only_the_kernels_import_triton_and_only_the_command_line_knows_yaml(pat
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if part_of(p) in ("gan", "metrics", "apps", "callbacks")], ids=name_of
+    "path", [p for p in FILES if part_of(p) in ("phases", "gan", "metrics", "apps", "callbacks")], ids=name_of
 )
 def test_harness_metrics_and_apps_know_the_contract_and_no_model(path):
     for module, names, line in imports(path):
@@ -136,7 +137,7 @@ def test_files_are_short_and_are_called_by_a_noun(path):
 
 
 def test_what_stands_left_of_the_harness_works_without_lightning():
-    modules = sorted({f"gan3d.{part_of(path)}" for path in FILES if part_of(path) in set().union(*LINE[:6])})
+    modules = sorted({f"gan3d.{part_of(path)}" for path in FILES if part_of(path) in set().union(*LINE[:7])})
     program = (
         f"import sys, importlib\nfor name in {[*modules, 'gan3d.metrics', 'gan3d.apps', 'gan3d.data']}:\n"
         "    importlib.import_module(name)\n"

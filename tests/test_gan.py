@@ -1,5 +1,6 @@
 """gan3d.gan: phases, counting, schedules, guards."""
 
+import copy
 import csv
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from gan3d.gan import GAN
 from gan3d.generators import EG3D, StyleGAN2
 from gan3d.guards import NonFiniteError
 from gan3d.loggers import DiskLogger
-from gan3d.losses import R1, DensityRegularisation, PathLength
+from gan3d.losses import R1, CrossResolution, DensityRegularisation, PathLength, PosePrediction
 from gan3d.optimizers import Adam
+from gan3d.ray_gradients import RayGradients
 from gan3d.schedules import Ramp
+from gan3d.stages import Stage
 
 BATCH = 8
 
@@ -257,3 +260,74 @@ def test_path_length_regularisation_runs_lazily_and_remembers_the_mean_length(po
     first, third = float(logged[0]["path/length"]), float(logged[2]["path/length"])
     assert gan.path_mean.item() == pytest.approx(0.99 * 0.01 * first + 0.01 * third, rel=1e-4)
     assert gan.configure_optimizers()[0].defaults["lr"] == pytest.approx(gan.optimizer_g.lr * 2 / 3)
+
+
+def make_eg3d(**options) -> GAN:
+    torch.manual_seed(0)
+    options = {"total_kimg": 3 * BATCH / 1000, "r1": R1(gamma=1.0, interval=4), "log_every_kimg": 0.0} | options
+    return GAN(EG3D(**EG3D.tiny), DualDiscriminator(**DualDiscriminator.tiny), **options)
+
+
+def test_frozen_parts_stay_as_the_average_has_them_and_the_rest_learns(posed_zip):
+    gan = make_eg3d(freeze="planes,decoder")
+    with torch.no_grad():
+        gan.generator.decoder.net[0].bias.add_(1.0)  # trained weights differ from their average's
+    average = copy.deepcopy(gan.generator_ema.state_dict())
+    fit(gan, posed_zip)
+    for name, parameter in gan.generator.named_parameters():
+        if name.startswith(("backbone.synthesis.", "decoder.")):
+            assert torch.equal(parameter, average[name]), name
+            assert torch.equal(gan.generator_ema.state_dict()[name], average[name]), name
+    assert not torch.equal(gan.generator.backbone.mapping.fc0.weight, average["backbone.mapping.fc0.weight"])
+
+
+def test_what_a_stage_freezes_learns_before_it(posed_zip):
+    watch = Watch()
+    fit(make_eg3d(stages=[Stage(), Stage(from_kimg=2 * BATCH / 1000, freeze=["decoder"])]), posed_zip, watch)
+    name = "generator.decoder.net.0.weight"
+    before, first, second, third = (state[name] for state in watch.states)
+    assert not torch.equal(before, first)
+    assert not torch.equal(first, second)
+    assert torch.equal(third, watch.states[2]["generator_ema.decoder.net.0.weight"])
+
+
+def test_stages_change_batch_size_and_learning_rates_where_they_begin(posed_zip, tmp_path):
+    stages = [Stage(), Stage(from_kimg=0.016, batch_size=4, micro_batch_size=2, lr_g=0.0, lr_d=0.0, gamma=0.0)]
+    watch = Watch()
+    gan = make(stages=stages, total_kimg=0.028, r1=R1(1.0, interval=1), log_every_kimg=0.004)
+    fit(gan, posed_zip, watch, run=tmp_path)
+    assert [int(row["step"]) for row in rows(tmp_path)] == [8, 16, 20, 24, 28]
+    assert [row["loss/r1"] not in ("", "0.0") for row in rows(tmp_path)] == [True, True, False, False, False]
+    assert moved(watch.states[1], watch.states[2], "generator.")
+    assert not moved(watch.states[2], watch.states[-1], "generator.")
+    assert not moved(watch.states[2], watch.states[-1], "discriminator.")
+
+
+def test_gradients_are_clipped_to_their_norm(posed_zip):
+    class Norms(Callback):
+        def __init__(self):
+            self.values = []
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self.values.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    norms = Norms()
+    fit(make(optimizer_g=Adam(clip_norm=1e-3), optimizer_d=Adam(clip_norm=1e-3)), posed_zip, norms)
+    assert norms.values
+    assert max(norms.values) <= 1e-3 * (1 + 1e-4)
+    with pytest.raises(ValueError, match="clip_norm 0"):
+        Adam(clip_norm=0)
+
+
+def test_what_can_not_work_together_is_refused():
+    with pytest.raises(ValueError, match=r"no part 'nerf' to freeze; its parts: mapping, planes"):
+        make_eg3d(freeze="nerf")
+    with pytest.raises(ValueError, match=r"a stage has resolution 16, but .* knows 32 px only"):
+        make(stages=[Stage(resolution=16)])
+    with pytest.raises(ValueError, match=r"those of StyleGAN2 are not"):
+        make(rays=RayGradients("chunked"))
+    with pytest.raises(ValueError, match="tells neither pose nor z"):
+        make_eg3d(pose=PosePrediction(weight=1.0))
+    with pytest.raises(ValueError, match=r"StyleGAN2 has none; set --model\.consistency\.weight 0"):
+        make(consistency=CrossResolution(1.0))

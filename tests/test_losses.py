@@ -5,7 +5,20 @@ import math
 import pytest
 import torch
 
-from gan3d.losses import R1, DensityRegularisation, NonSaturating, PathLength, PoseConditioning, lazy_interval
+from gan3d.camera import Camera
+from gan3d.losses import (
+    R1,
+    CrossResolution,
+    DensityRegularisation,
+    LatentPrediction,
+    NonSaturating,
+    Patches,
+    PathLength,
+    PoseConditioning,
+    PosePrediction,
+    TopK,
+    lazy_interval,
+)
 from gan3d.optimizers import Adam
 from gan3d.randomness import Randomness
 
@@ -116,3 +129,42 @@ def test_the_generator_has_one_lazy_regulariser():
     assert lazy_interval(DensityRegularisation(), PathLength(weight=2, interval=8)) == 8
     with pytest.raises(ValueError, match="both on"):
         lazy_interval(DensityRegularisation(weight=1), PathLength(weight=2))
+
+
+def test_top_k_is_the_mean_over_the_best_fakes():
+    logits = torch.tensor([3.0, -1.0, 0.5, 2.0, -4.0])
+    game = TopK(interval_kimg=1.0, smallest=0.4)
+    plain = NonSaturating()
+    assert torch.equal(game.generator(logits, 0), plain.generator(logits))
+    late = game.generator(logits, 10**6)  # 0.99^1000 is below 0.4: two of five are kept
+    assert late.mean() == pytest.approx(plain.generator(logits[[0, 3]]).mean().item())
+    assert (late == 0).tolist() == [False, True, True, False, True]
+
+
+def test_a_told_pose_is_wrong_by_the_mean_square_over_both_angles():
+    camera = Camera.from_sphere(torch.tensor([1.5, 1.2]), torch.tensor([1.6, 1.0]), 12.0, resolution=8)
+    pose = torch.tensor([[1.5, 1.6], [1.4, 1.4]])
+    assert PosePrediction(weight=15)(pose, camera).tolist() == pytest.approx([0.0, (0.04 + 0.16) / 2], abs=1e-5)
+
+
+def test_a_told_latent_is_weighted():
+    assert LatentPrediction(2.0)(torch.ones(2, 4), torch.zeros(2, 4)).tolist() == [2.0, 2.0]
+
+
+def test_patches_play_the_same_game_as_images():
+    logits = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    patch, game = Patches(0.1), NonSaturating()
+    expected = 0.1 * torch.nn.functional.softplus(-logits).mean(dim=(1, 2, 3))
+    assert torch.allclose(patch(game.real, logits), expected)
+    assert torch.allclose(patch.realness(logits), 0.1 * logits.mean(dim=(1, 2, 3)))
+
+
+def test_images_whose_shrunk_version_is_the_raw_image_are_consistent():
+    raw = torch.full((2, 3, 8, 8), 0.3)
+    image = torch.full((2, 3, 32, 32), 0.3)
+    maps, raw_maps = torch.full((2, 5, 4, 32, 32), 0.1), torch.full((2, 5, 4, 8, 8), 0.1)
+    loss = CrossResolution(3.0)
+    assert torch.allclose(loss(image, raw, maps, raw_maps), torch.zeros(2), atol=1e-10)
+    assert loss(image, raw + 0.5)[0] == pytest.approx(3 * 0.25, rel=1e-4)
+    raw_maps[1] += 0.2
+    assert loss(image, raw, maps, raw_maps).tolist() == pytest.approx([0.0, 3 * 0.04], abs=1e-5)

@@ -15,13 +15,18 @@ class EMA:
     Args:
         half_life_kimg: images (in thousands) after which an old weight counts one half. EG3D: batch * 10 / 32.
         ramp_up: the half-life is at most this fraction of the images seen; 0 is no ramp-up.
+        start_kimg: before so many thousand images the average is the generator itself. CIPS-3D: batch * 1000 / 1000.
+            unlike cips3d: its average stays at the *initial* weights until then, and takes as long to forget them.
     """
 
     half_life_kimg: float = 10.0
     ramp_up: float = 0.05
+    start_kimg: float = 0.0
 
     def beta(self, images_seen: int, batch_size: int) -> float:
         """Share of the old average that stays; `images_seen` counts the images *before* this batch."""
+        if images_seen < self.start_kimg * 1000:
+            return 0.0
         half_life = self.half_life_kimg * 1000.0
         if self.ramp_up > 0:
             half_life = min(half_life, images_seen * self.ramp_up)

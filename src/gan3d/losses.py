@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.camera import Camera
+from gan3d.ops.bicubic import bicubic_downsample
 from gan3d.randomness import Randomness
 from gan3d.schedules import fraction
 
@@ -24,8 +25,8 @@ class Adversarial(ABC):
     """The game between generator and discriminator, per image."""
 
     @abstractmethod
-    def generator(self, fake_logits: Tensor) -> Tensor:
-        """Loss of the generator, [b]."""
+    def generator(self, fake_logits: Tensor, images_seen: int = 0) -> Tensor:
+        """Loss of the generator, [b]; `images_seen` by the run, for a game that changes."""
 
     @abstractmethod
     def fake(self, fake_logits: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class Adversarial(ABC):
 class NonSaturating(Adversarial):
     """softplus(-D(G(z))) for G; softplus(D(G(z))) + softplus(-D(x)) for D (Goodfellow et al. 2014)."""
 
-    def generator(self, fake_logits: Tensor) -> Tensor:
+    def generator(self, fake_logits: Tensor, images_seen: int = 0) -> Tensor:
         return F.softplus(-fake_logits)
 
     def fake(self, fake_logits: Tensor) -> Tensor:
@@ -47,6 +48,30 @@ class NonSaturating(Adversarial):
 
     def real(self, real_logits: Tensor) -> Tensor:
         return F.softplus(-real_logits)
+
+
+class TopK(NonSaturating):
+    """The non-saturating game in which the generator learns from its best fakes only (Sinha et al. 2020, pi-GAN).
+
+    The share k of fakes, those with the largest logits among the images of a forward pass, falls with the images seen:
+    k = max(0.99^(kimg / interval_kimg), smallest). The loss of a kept fake is divided by k, so that the mean over all
+    is the mean over the kept ones.
+
+    Args:
+        interval_kimg: k falls by one per cent in so many thousand images. pi-GAN on CelebA: 2000 steps of 56 images.
+        smallest: of k. pi-GAN on CelebA: 0.6.
+    """
+
+    def __init__(self, interval_kimg: float = 112.0, smallest: float = 0.6):
+        if interval_kimg <= 0 or not 0 < smallest <= 1:
+            raise ValueError(f"TopK got interval_kimg {interval_kimg}, smallest {smallest}; expected > 0 and (0, 1]")
+        self.interval_kimg, self.smallest = interval_kimg, smallest
+
+    def generator(self, fake_logits: Tensor, images_seen: int = 0) -> Tensor:
+        share = max(0.99 ** (images_seen / (1000 * self.interval_kimg)), self.smallest)
+        kept = max(math.ceil(share * len(fake_logits)), 1)
+        mask = torch.zeros_like(fake_logits).index_fill_(0, fake_logits.topk(kept).indices, len(fake_logits) / kept)
+        return mask * super().generator(fake_logits)
 
 
 @dataclass(frozen=True)
@@ -57,10 +82,13 @@ class R1:
         gamma: weight; 0 is off.
         interval: computed every so many iterations (lazy regularisation), its gradient multiplied by the interval;
             1 adds it to the discriminator's own step.
+        of: the derivative is with respect to what enters the discriminator, after blur and augmentation ("input", as
+            EG3D's code does, specs/eg3d.md Q3), or to the image before them ("image": StyleGAN2, StyleGAN3, CIPS-3D).
     """
 
     gamma: float = 1.0
     interval: int = 16
+    of: Literal["input", "image"] = "input"
 
     @property
     def lazy(self) -> bool:
@@ -69,9 +97,6 @@ class R1:
 
     def __call__(self, judge: Callable[..., Tensor], image: Tensor, raw: Tensor | None = None) -> Tensor:
         """The penalty of each image, [b].
-
-        The derivative is taken with respect to what enters the discriminator, after blur and augmentation, as EG3D's
-        code does (specs/eg3d.md, Q3).
 
         Args:
             judge: (image, raw) -> logits [b].
@@ -169,6 +194,97 @@ class PathLength:
     def __call__(self, lengths: Tensor, mean: Tensor) -> Tensor:
         """The penalty of each image, [b], of its length [b] and the running mean, a scalar."""
         return self.weight * (lengths - mean.lerp(lengths.mean(), self.decay)).square()
+
+
+@dataclass(frozen=True)
+class PosePrediction:
+    """The discriminator tells pitch and yaw, |pose(x) - (pitch, yaw)|^2, mean over both angles (GRAM eq. 10, pi-GAN).
+
+    Both players minimise it on fakes, the discriminator on reals, too. Angles are those of Camera.sphere_pose, radians.
+
+    Args:
+        weight: on fakes; 0 is off. GRAM and pi-GAN: 15.
+        real_weight: on reals, which then need cameras. GRAM: 15, pi-GAN: 0.
+    """
+
+    weight: float = 0.0
+    real_weight: float = 0.0
+
+    @property
+    def enabled(self) -> bool:
+        return self.weight > 0 or self.real_weight > 0
+
+    def __call__(self, pose: Tensor, camera: Camera) -> Tensor:
+        """Squared error of predicted poses [b 2], without weight, [b]."""
+        return (pose - camera.sphere_pose()).square().mean(dim=1)
+
+
+@dataclass(frozen=True)
+class LatentPrediction:
+    """The discriminator tells z of fakes, weight |latent(x) - z|^2, mean over the dimensions (pi-GAN; its recipes: 0).
+
+    Args:
+        weight: 0 is off.
+    """
+
+    weight: float = 0.0
+
+    def __call__(self, latent: Tensor, z: Tensor) -> Tensor:
+        """Weighted squared error of each image, [b]."""
+        return self.weight * (latent - z).square().mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The adversarial game on patches, beside that on whole images (GRAM-HD eq. 9): weight * mean over patches.
+
+    Args:
+        weight: 0 is off. GRAM-HD: 0.1.
+    """
+
+    weight: float = 0.0
+
+    def __call__(self, loss: Callable[[Tensor], Tensor], patch_logits: Tensor) -> Tensor:
+        """Weighted mean of an adversarial loss over the patches of each image, [b 1 h w] -> [b]."""
+        return self.weight * loss(patch_logits.flatten()).view(len(patch_logits), -1).mean(dim=1)
+
+    def realness(self, patch_logits: Tensor) -> Tensor:
+        """What R1 differentiates beside the logit of the image: weight * mean of the patches' logits, [b]."""
+        return self.weight * patch_logits.flatten(1).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class CrossResolution:
+    """Shrunk, a super-resolved image is the raw image, and its radiance maps are the raw maps (GRAM-HD eq. 12, 13):
+
+        weight (mean |down(image) - raw|^2 + mean |down(maps) - raw_maps|^2),   down: anti-aliased bicubic
+
+    Args:
+        weight: 0 is off. GRAM-HD: 1, 3, 10 at 256, 512, 1024 px.
+    """
+
+    weight: float = 0.0
+
+    def __call__(
+        self, image: Tensor, raw: Tensor, maps: Tensor | None = None, raw_maps: Tensor | None = None
+    ) -> Tensor:
+        """The penalty of each image, [b].
+
+        Args:
+            image: [b 3 H W].
+            raw: [b 3 h w].
+            maps: [b k c H W], of models that have them.
+            raw_maps: [b k c h w].
+        """
+        pairs = [(image[:, None], raw[:, None])]
+        if maps is not None and raw_maps is not None:
+            pairs.append((maps, raw_maps))
+        return self.weight * torch.stack([self._difference(*pair) for pair in pairs]).sum(dim=0)
+
+    @staticmethod
+    def _difference(large: Tensor, small: Tensor) -> Tensor:
+        shrunk = bicubic_downsample(large.flatten(0, 1), large.shape[-1] // small.shape[-1])
+        return (shrunk.view_as(small) - small).square().mean(dim=(1, 2, 3, 4))
 
 
 def lazy_interval(density: DensityRegularisation, path_length: PathLength) -> int:

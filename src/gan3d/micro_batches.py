@@ -24,11 +24,13 @@ class PosedBatch(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A micro-batch: real images [b 3 H W], their cameras, and the image indices that all draws depend on."""
+    """A micro-batch: real images [b 3 H W], their cameras, the image indices that all draws depend on, and its share
+    of the process's batch."""
 
     image: Tensor
     camera: Camera | None
     indices: list[int]
+    share: float = 1.0
 
 
 def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dtype) -> list[Part]:
@@ -54,5 +56,5 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
     for start in range(0, local, size):
         order = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group_size).to(batch.index.device)
         camera = None if batch.camera is None else batch.camera.select(order).to(dtype)
-        parts.append(Part(batch.image[order].to(dtype), camera, batch.index[order].tolist()))
+        parts.append(Part(batch.image[order].to(dtype), camera, batch.index[order].tolist(), size / local))
     return parts

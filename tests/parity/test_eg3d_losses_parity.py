@@ -115,7 +115,7 @@ class GoldenGAN(GAN):
             "density_perturbation": case.inputs["greg_perturb_normal"],
         }
         self.real, self.real_camera = case.inputs["real_image"], Camera.from_label(case.inputs["loss_real_c"])
-        self._mapped: list[Tensor] = []
+        self.phases.images_seen = case.case["cur_nimg"]
 
     def draws(self, indices, phase: str) -> Randomness:
         return GoldenDraws(self.given, self.generator, phase, self.dtype)
@@ -123,7 +123,7 @@ class GoldenGAN(GAN):
     def run(self, phase: str) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
         """Values, logits of each judgement, and gradients of a phase; without gain in the main ones."""
         if phase == "Dmain":  # r1 of interval 1 would join in
-            self.r1 = replace(self.r1, gamma=0.0)
+            self.phases.r1 = replace(self.phases.r1, gamma=0.0)
         network = self.generator if phase.startswith("G") else self.discriminator
         self.requires_grad_(False)
         network.requires_grad_(True)
@@ -131,7 +131,7 @@ class GoldenGAN(GAN):
         watch = self.discriminator.register_forward_hook(lambda _, __, judged: logits.append(judged.logits.detach()))
         values: dict[str, Tensor] = {}
         part = Part(self.real.to(self.dtype), self.real_camera.to(self.dtype), list(range(len(self.real))))
-        for loss in getattr(self, f"_{PHASES[phase]}_loss")(part, values):
+        for loss in getattr(self.phases, f"{PHASES[phase]}_loss")(part, values):
             loss.backward()
         watch.remove()
         gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -142,7 +142,7 @@ class GoldenGAN(GAN):
 def harness(loss_case, load, monkeypatch, eg3d_generator, eg3d_discriminator) -> GoldenGAN:
     # The harness resizes reals as all published runs did ("antialiased"); golden runs have other filters, too.
     mode = loss_case.case["loss_kwargs"]["filter_mode"]
-    monkeypatch.setattr("gan3d.gan.filtered_resizing", functools.partial(filtered_resizing, filter_mode=mode))
+    monkeypatch.setattr("gan3d.phases.filtered_resizing", functools.partial(filtered_resizing, filter_mode=mode))
     return GoldenGAN(loss_case, load, eg3d_generator, eg3d_discriminator)
 
 
@@ -150,7 +150,7 @@ def harness(loss_case, load, monkeypatch, eg3d_generator, eg3d_discriminator) ->
 def test_eg3d_generator_phase(loss_case, harness, near):
     values, (fake,), _ = harness.run("Gmain")
     near(fake[:, None], loss_case.expected["Gmain.Loss.scores.fake"])
-    near(harness.adversarial.generator(fake)[:, None], loss_case.expected["Gmain.Loss.G.loss"])
+    near(harness.phases.adversarial.generator(fake)[:, None], loss_case.expected["Gmain.Loss.G.loss"])
     near(values["loss/generator"], loss_case.expected["Gmain.Loss.G.loss"].mean())
 
 
@@ -167,7 +167,7 @@ def test_eg3d_discriminator_phase(loss_case, harness, near):
     values, (fake, real), _ = harness.run("Dmain")
     near(fake[:, None], loss_case.expected["Dmain.Loss.scores.fake"])
     near(real[:, None], loss_case.expected["Dmain.Loss.scores.real"])
-    loss = harness.adversarial.fake(fake) + harness.adversarial.real(real)
+    loss = harness.phases.adversarial.fake(fake) + harness.phases.adversarial.real(real)
     near(loss[:, None], loss_case.expected["Dmain.Loss.D.loss"])
     near(values["loss/discriminator"], loss_case.expected["Dmain.Loss.D.loss"].mean())
     near(values["signs/real"], loss_case.expected["Dmain.Loss.signs.real"].mean())
@@ -176,7 +176,7 @@ def test_eg3d_discriminator_phase(loss_case, harness, near):
 @losses
 def test_eg3d_mean_latent_moves_with_the_discriminator_phase(loss_case, harness, near):
     harness.run("Dmain")
-    (mapped,) = harness._mapped
+    ((mapped, _),) = harness.phases.tracked
     harness.generator.track(mapped.mean(0, keepdim=True))  # as training_step does
     near(harness.generator.backbone.mapping.w_avg, loss_case.expected["w_avg_after_Dmain"])
 
@@ -186,9 +186,9 @@ def test_eg3d_r1_phase(loss_case, harness, near):
     values, (real,), _ = harness.run("Dreg")
     expected = loss_case.expected["Dreg.Loss.D.reg"]
     near(real[:, None], loss_case.expected["Dreg.Loss.scores.real"])
-    near(harness.r1.penalty / expected, torch.ones_like(expected))
+    near(harness.phases.r1.penalty / expected, torch.ones_like(expected))
     penalty = loss_case.expected["Dreg.Loss.r1_penalty"]
-    near(harness.r1.penalty * 2 / harness.r1.gamma / penalty, torch.ones_like(penalty))
+    near(harness.phases.r1.penalty * 2 / harness.phases.r1.gamma / penalty, torch.ones_like(penalty))
     near(values["loss/r1"] / expected.mean(), torch.ones(()))
 
 

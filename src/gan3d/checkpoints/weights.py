@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from gan3d.checkpoints.plain import load_plain, load_safetensors
@@ -43,6 +44,14 @@ def init_from(path: Path | str, networks: Mapping[str, nn.Module]) -> None:
         if left:
             listed = ", ".join(left[:5]) + (", .." if len(left) > 5 else "")
             log.info("%s: %d of %d tensors come from %s; not: %s", name, len(taken), len(own), path, listed)
+
+
+@torch.no_grad()
+def copy_frozen(network: nn.Module, average: nn.Module, trained: Container[nn.Parameter]) -> None:
+    """Gives a network its average's weights wherever it is not trained."""
+    for kept, own in zip(average.parameters(), network.parameters(), strict=True):
+        if own not in trained:
+            own.copy_(kept)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

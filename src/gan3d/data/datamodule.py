@@ -6,6 +6,7 @@ The order of training images is our own (gan3d.data.sampler): give the Trainer `
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +42,8 @@ class PosedImagesModule(LightningDataModule):
 
     Attributes:
         start: images seen by the run, where the LightningModule does not count them.
+        batch_size_at: batch size as a function of the images seen, set by a LightningModule with stages; None is
+            `batch_size` throughout.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class PosedImagesModule(LightningDataModule):
         self.batch_size, self.num_workers, self.heldout = batch_size, num_workers, heldout
         self.use_labels, self.max_items, self.seed = use_labels, max_items, seed
         self.start = 0
+        self.batch_size_at: Callable[[int], int | None] | None = None
         # A process may have no held-out image to evaluate; none is shown twice to fill up.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -119,7 +123,7 @@ class PosedImagesModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         rank, world_size = self._place
         order = EndlessOrder(self.training_items, self.seed)
-        batches = EndlessBatches(self.batch_size, start=self._images_seen, rank=rank, world_size=world_size)
+        batches = EndlessBatches(self._batch_size, start=self._images_seen, rank=rank, world_size=world_size)
         return self._loader(View(self.images, order), batches)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -151,6 +155,9 @@ class PosedImagesModule(LightningDataModule):
             pin_memory=self._device_type == "cuda",
             generator=torch.Generator(),  # seeds the workers, which draw nothing; spares the global generator
         )
+
+    def _batch_size(self, images_seen: int) -> int:
+        return (self.batch_size_at and self.batch_size_at(images_seen)) or self.batch_size
 
     def _images_seen(self) -> int:
         module = None if self.trainer is None else self.trainer.lightning_module

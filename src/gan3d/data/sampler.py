@@ -49,26 +49,41 @@ class EndlessBatches(Sampler[list[int]]):
     """Lists of image indices for one process, without end and without `__len__`; a `batch_sampler` of DataLoader.
 
     Args:
-        batch_size: images per iteration over all processes.
+        batch_size: images per iteration over all processes; or a function of the images seen that gives it.
         start: called when an iteration over the batches begins: how many images the run has seen by then.
         rank: this process.
         world_size: number of processes.
     """
 
-    def __init__(self, batch_size: int, *, start: Callable[[], int] = lambda: 0, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        batch_size: int | Callable[[int], int],
+        *,
+        start: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}")
+        self.batch_size = batch_size if callable(batch_size) else lambda _: batch_size
+        self.start, self.rank, self.world_size = start, rank, world_size
+        self._local(0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.start()
+        while True:
+            local = self._local(first)
+            mine = first + self.rank * local
+            yield list(range(mine, mine + local))
+            first += local * self.world_size
+
+    def _local(self, images_seen: int) -> int:
+        """Images per iteration of one process."""
+        batch_size, world_size = self.batch_size(images_seen), self.world_size
         if batch_size < 1 or batch_size % world_size:
             fits = max(batch_size // world_size, 1) * world_size
             raise ValueError(
                 f"batch_size {batch_size} (images per iteration, over all processes) can not be divided among "
                 f"{world_size} processes; use a multiple of {world_size}, such as {fits}"
             )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}")
-        self.batch_size, self.start, self.rank, self.world_size = batch_size, start, rank, world_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        local = self.batch_size // self.world_size
-        first = self.start() + self.rank * local
-        while True:
-            yield list(range(first, first + local))
-            first += self.batch_size
+        return batch_size // world_size

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -157,6 +157,10 @@ class Generator(nn.Module, ABC):
     def field(self, representation: Any, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Density and colour at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb [b p c])."""
         raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
+
+    def is_part_of(self, name: str, parts: Iterable[str]) -> bool:
+        """Whether the parameter of a name belongs to one of some `parts`."""
+        return any(name.startswith(self.parts[part]) for part in parts)
 
     def statistics(self, representation: Any) -> Tensor | None:
         """What `track` is to be told of a scene just made, [b k] (StyleGAN3: mean squares of activations), or None."""

@@ -119,6 +119,12 @@ class EG3D(Generator):
 
     has_field: ClassVar[bool] = True
     has_raw: ClassVar[bool] = True
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "mapping": ("backbone.mapping.",),
+        "planes": ("backbone.synthesis.",),
+        "decoder": ("decoder.",),
+        "superresolution": ("superresolution.",),
+    }
     camera_conditioned: bool = True
     tiny: ClassVar[dict[str, Any]] = {
         "z_dim": 16,

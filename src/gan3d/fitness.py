@@ -1,0 +1,49 @@
+"""What fits together in a run: refused before anything is trained, with what is missing and what to set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gan3d.discriminators import check_pair
+from gan3d.phases import Phases
+from gan3d.stages import Stages, names_of
+
+
+def check_run(phases: Phases, stages: Stages, freeze: Iterable[str]) -> None:
+    """Refuses losses, stages and parts that the two networks can not serve.
+
+    Raises:
+        ValueError: naming what is missing and which argument to change.
+    """
+    generator, discriminator = phases.generator, phases.discriminator
+    g, d = type(generator).__name__, type(discriminator).__name__
+    check_pair(generator, discriminator)
+    phases.rays.check(generator)
+    if phases.density.weight > 0 and not generator.has_field:
+        raise ValueError(
+            f"density regularisation needs a generator with a field, {g} has none; set --model.density.weight 0"
+        )
+    if phases.consistency.weight > 0 and not generator.has_raw:
+        raise ValueError(f"consistency compares image and raw image, {g} has none; set --model.consistency.weight 0")
+    if (phases.pose.enabled or phases.latent.weight > 0) and not discriminator.predicts_pose:
+        raise ValueError(f"{d} tells neither pose nor z; set the weights of --model.pose and --model.latent to 0")
+    if phases.pose.enabled and not generator.has_camera:
+        raise ValueError(f"{g} has no camera whose pose could be told; set --model.pose.weight 0")
+    for stage in stages:
+        for part in (*freeze, *names_of(stage.freeze)):
+            if part not in generator.parts:
+                known = ", ".join(generator.parts) or "none"
+                raise ValueError(f"{g} has no part {part!r} to freeze; its parts: {known}")
+        if stage.resolution in (None, generator.img_resolution):
+            continue
+        if not (generator.any_resolution and discriminator.any_resolution):
+            rigid = d if generator.any_resolution else g
+            raise ValueError(
+                f"a stage has resolution {stage.resolution}, but {rigid} knows {generator.img_resolution} px only; "
+                "leave out the stage's resolution"
+            )
+        if stage.resolution > generator.img_resolution:
+            raise ValueError(
+                f"a stage has resolution {stage.resolution}, above img_resolution {generator.img_resolution}; "
+                "raise img_resolution"
+            )
