@@ -1,6 +1,7 @@
 """Every registered generator and discriminator keeps its contract; a new one gets these tests for free."""
 
 import copy
+from dataclasses import fields
 from itertools import product
 
 import pytest
@@ -42,13 +43,13 @@ def show(generator: Generator, randomness: Randomness | None = None) -> Renderin
 
 
 def judge(discriminator: Discriminator, image: torch.Tensor) -> Judgement:
-    raw = image[..., ::2, ::2] if discriminator.needs_raw else None
+    raw = image if discriminator.needs_raw else None
     camera = cameras(len(image)) if discriminator.camera_conditioned else None
     return discriminator(image, raw=raw, camera=camera)
 
 
-def images(discriminator: Discriminator, b: int = BATCH) -> torch.Tensor:
-    side = discriminator.img_resolution
+def images(discriminator: Discriminator, b: int = BATCH, side: int | None = None) -> torch.Tensor:
+    side = side or discriminator.img_resolution
     return torch.randn(b, 3, side, side, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
 
 
@@ -200,8 +201,12 @@ def test_a_judgement_is_one_logit_per_image(discriminator):
         assert judgement.pose.shape == (BATCH, 2)
 
 
-def test_every_parameter_of_a_discriminator_has_a_gradient(discriminator):
-    judge(discriminator, images(discriminator)).logits.square().sum().backward()
+def test_every_parameter_of_a_discriminator_has_a_gradient_at_some_resolution(discriminator):
+    for side, fade in product(discriminator.img_resolutions, (1.0, 0.5)):
+        discriminator.fade = fade
+        judgement = judge(discriminator, images(discriminator, side=side))
+        told = [getattr(judgement, field.name) for field in fields(judgement)]
+        sum(value.square().sum() for value in told if value is not None).backward()
     assert [name for name, p in discriminator.named_parameters() if p.requires_grad and p.grad is None] == []
 
 

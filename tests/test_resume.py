@@ -48,6 +48,13 @@ def unbroken(posed_zip, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def progressive(posed_zip, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("progressive")
+    run(posed_zip, folder, "--model", "cips3d")
+    return folder
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_and_resumed_run_is_bit_equal_to_an_unbroken_one(unbroken, posed_zip, tmp_path, workers):
     options = ("--workers", str(workers))
@@ -62,6 +69,20 @@ def test_a_killed_and_resumed_run_is_bit_equal_to_an_unbroken_one(unbroken, pose
         assert same(whole[part], resumed[part]), part
     assert len(logged(unbroken)) >= 4
     assert logged(unbroken) == logged(tmp_path)
+
+
+@pytest.mark.parametrize("kill_at", [3, 5, 11])
+def test_a_progressive_run_is_resumed_in_any_stage(posed_zip, tmp_path, progressive, kill_at):
+    """8 px until 32 images, 16 px fading in until 64, then 32 px in batches of 4; saved every 24 images."""
+    options = ("--model", "cips3d")
+    assert run(posed_zip, tmp_path, "--kill-at", str(kill_at), *options) == -signal.SIGKILL
+    assert run(posed_zip, tmp_path, "--resume", *options) == 0
+    whole, resumed = checkpoint(progressive), checkpoint(tmp_path)
+    assert whole["state_dict"]["images_seen"] == 96
+    assert whole["state_dict"]["iterations"] == 8 + 8
+    for part in ("state_dict", "optimizer_states", "tally"):
+        assert same(whole[part], resumed[part]), part
+    assert logged(progressive) == logged(tmp_path)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(unbroken, posed_zip, tmp_path):

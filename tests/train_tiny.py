@@ -1,6 +1,6 @@
-"""Trains a tiny EG3D for some iterations: run as a script by tests that need a process of their own.
+"""Trains a tiny model for some iterations: run as a script by tests that need a process of their own.
 
-python train_tiny.py DATA [--out STATE] [--run DIR [--resume] [--kill-at K]] [--devices 2] [--micro 4] ...
+python train_tiny.py DATA [--model cips3d] [--out STATE] [--run DIR [--resume] [--kill-at K]] [--devices 2] [--micro 4] ..
 """
 
 import argparse
@@ -15,12 +15,16 @@ import gan3d.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.augment import ADA
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.data.datamodule import PosedImagesModule
-from gan3d.discriminators import DualDiscriminator
+from gan3d.discriminators import CIPS3DDiscriminator, DualDiscriminator, GRAMDiscriminator
 from gan3d.ema import EMA
 from gan3d.gan import GAN
-from gan3d.generators import EG3D
+from gan3d.generators import CIPS3D, EG3D, GRAMHD
 from gan3d.loggers import DiskLogger
-from gan3d.losses import R1, DensityRegularisation, PoseConditioning
+from gan3d.losses import R1, CrossResolution, DensityRegularisation, Patches, PoseConditioning, PosePrediction
+from gan3d.optimizers import Adam
+from gan3d.ray_gradients import RayGradients
+from gan3d.schedules import Ramp
+from gan3d.stages import Stage
 
 BATCH = 8
 
@@ -36,9 +40,65 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def eg3d(**options) -> GAN:
+    """Everything that EG3D, StyleGAN2 and ADA regularise."""
+    return GAN(
+        EG3D(**EG3D.tiny),
+        DualDiscriminator(**DualDiscriminator.tiny),
+        r1=R1(gamma=1.0, interval=4),
+        density=DensityRegularisation(weight=0.25, interval=4, num_points=50),
+        conditioning=PoseConditioning(fade_kimg=0.05),
+        style_mixing=0.5,
+        augment=ADA(preset="bgc", target=0.0, kimg=0.1),
+        ema=EMA(half_life_kimg=0.05),
+        **options,
+    )
+
+
+def cips3d(**options) -> GAN:
+    """Stages in the middle of the run: 8 px, 16 px fading in, 32 px in chunks of rays with a frozen NeRF."""
+    stages = [
+        Stage(resolution=8),
+        Stage(from_kimg=0.032, resolution=16, fade_kimg=0.024, lr_g=1e-3, gamma=2.0, num_rays=100),
+        Stage(from_kimg=0.064, batch_size=4, diffaug=True, judge_raw=False, freeze="nerf"),
+    ]
+    return GAN(
+        CIPS3D(**CIPS3D.tiny),
+        CIPS3DDiscriminator(**CIPS3DDiscriminator.tiny),
+        r1=R1(gamma=1.0, interval=1, of="image"),
+        rays=RayGradients("chunked", chunk=300),
+        density_noise=Ramp(1.0, 0.0, fade_kimg=0.05),
+        stages=stages,
+        ema=EMA(half_life_kimg=0.05, ramp_up=0, start_kimg=0.016),
+        optimizer_g=Adam(lr=2e-3, clip_norm=10),
+        optimizer_d=Adam(lr=2e-3, clip_norm=10),
+        **options,
+    )
+
+
+def gramhd(**options) -> GAN:
+    """The second stage of GRAM-HD, with all of its losses."""
+    return GAN(
+        GRAMHD(**GRAMHD.tiny),
+        GRAMDiscriminator(**GRAMDiscriminator.tiny),
+        r1=R1(gamma=1.0, interval=1),
+        pose=PosePrediction(weight=15.0, real_weight=15.0),
+        patch=Patches(weight=0.1),
+        consistency=CrossResolution(weight=1.0),
+        ema=EMA(half_life_kimg=0.05),
+        optimizer_g=Adam(lr=2e-4, clip_norm=0.3),
+        optimizer_d=Adam(lr=2e-4, clip_norm=0.3),
+        **options,
+    )
+
+
+MODELS = {"eg3d": eg3d, "cips3d": cips3d, "gramhd": gramhd}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
+    parser.add_argument("--model", default="eg3d", choices=MODELS)
     parser.add_argument("--out")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--resume", action="store_true")
@@ -52,15 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     seed_everything(0)
-    gan = GAN(
-        EG3D(**EG3D.tiny),
-        DualDiscriminator(**DualDiscriminator.tiny),
-        r1=R1(gamma=1.0, interval=4),
-        density=DensityRegularisation(weight=0.25, interval=4, num_points=50),
-        conditioning=PoseConditioning(fade_kimg=0.05),
-        style_mixing=0.5,
-        augment=ADA(preset="bgc", target=0.0, kimg=0.1),
-        ema=EMA(half_life_kimg=0.05),
+    gan = MODELS[args.model](
         micro_batch_size=args.micro,
         seed=args.seed,
         total_kimg=BATCH * args.iterations / 1000,
@@ -86,7 +138,7 @@ def main() -> None:
     )
     data = PosedImagesModule(path=args.data, batch_size=BATCH, num_workers=args.workers)
     trainer.fit(gan, data, ckpt_path=str(args.run / "checkpoints" / "last.ckpt") if args.resume else None)
-    assert trainer.global_step == args.iterations, f"{trainer.global_step} steps for {args.iterations} iterations"
+    assert trainer.global_step == int(gan.iterations), f"{trainer.global_step} steps for {gan.iterations} iterations"
     if args.out and trainer.is_global_zero:
         torch.save(gan.state_dict(), args.out)
 

@@ -36,11 +36,15 @@ def check_run(phases: Phases, stages: Stages, freeze: Iterable[str]) -> None:
                 raise ValueError(f"{g} has no part {part!r} to freeze; its parts: {known}")
         if stage.resolution in (None, generator.img_resolution):
             continue
-        if not (generator.any_resolution and discriminator.any_resolution):
-            rigid = d if generator.any_resolution else g
+        if not generator.any_resolution:
             raise ValueError(
-                f"a stage has resolution {stage.resolution}, but {rigid} knows {generator.img_resolution} px only; "
+                f"a stage has resolution {stage.resolution}, but {g} makes images of {generator.img_resolution} px only; "
                 "leave out the stage's resolution"
+            )
+        if stage.resolution not in discriminator.img_resolutions:
+            raise ValueError(
+                f"a stage has resolution {stage.resolution}, {d} judges "
+                f"{', '.join(map(str, discriminator.img_resolutions))} px; choose one of these"
             )
         if stage.resolution > generator.img_resolution:
             raise ValueError(

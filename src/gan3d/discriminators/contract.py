@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -38,10 +39,11 @@ DISCRIMINATORS: dict[str, type[Discriminator]] = {}
 class Discriminator(nn.Module, ABC):
     """Base of all discriminators. Registration is the class statement.
 
-    Facts: `img_resolution`; `group_size`, how many images are judged together (minibatch standard deviation), 1 if
-    each is judged alone. Capabilities: `needs_raw` (judges the raw image, too), `camera_conditioned`, `predicts_pose`,
-    `any_resolution` (also judges images of smaller powers of two). `fade` is the share of the newest block of such a
-    discriminator, 1 when it is faded in: the harness sets it from its schedule before an iteration.
+    Facts: `img_resolution`; `img_resolutions`, all that it can judge, ascending (what only others use gets no
+    gradient); `group_size`, how many images are judged together (minibatch standard deviation), 1 if each is judged
+    alone. Capabilities: `needs_raw` (judges the raw image, too), `camera_conditioned`, `predicts_pose`.
+    `fade` is the share of the newest block of a progressive discriminator, 1 when it is faded in: the harness sets it
+    from its schedule before an iteration.
     `tiny` are constructor arguments of an instance that runs in seconds on a CPU; `arguments` are those of this one.
     """
 
@@ -51,7 +53,6 @@ class Discriminator(nn.Module, ABC):
     needs_raw: bool = False
     camera_conditioned: bool = False
     predicts_pose: bool = False
-    any_resolution: ClassVar[bool] = False
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 
@@ -63,6 +64,10 @@ class Discriminator(nn.Module, ABC):
         instance = super().__new__(cls)
         instance.__dict__["arguments"] = arguments_of(cls, args, kwargs)
         return instance
+
+    @cached_property
+    def img_resolutions(self) -> tuple[int, ...]:
+        return (self.img_resolution,)
 
     @abstractmethod
     def forward(
@@ -79,13 +84,13 @@ class Discriminator(nn.Module, ABC):
 def check_pair(generator: Generator, discriminator: Discriminator) -> None:
     """Refuses a pair that can not work, with what is missing and which choices fit."""
     g, d = type(generator).__name__, type(discriminator).__name__
-    if generator.img_resolution != discriminator.img_resolution:
+    if generator.img_resolution not in discriminator.img_resolutions:
         raise ValueError(
             f"{g} makes images of {generator.img_resolution} px, {d} judges {discriminator.img_resolution} px; "
             "give both the same img_resolution"
         )
     if discriminator.needs_raw and not generator.has_raw:
-        fits_d = [name for name, cls in sorted(DISCRIMINATORS.items()) if not cls.needs_raw]
+        fits_d = [name for name, cls in sorted(DISCRIMINATORS.items()) if not cls(**cls.tiny).needs_raw]
         fits_g = [name for name, cls in sorted(GENERATORS.items()) if cls.has_raw]
         raise ValueError(
             f"{d} judges a raw image beside the final one, {g} renders none; choose a discriminator of "

@@ -1,0 +1,171 @@
+"""CIPS-3D's two discriminators (section 3.3: the auxiliary one judges what the NeRF alone shows).
+
+    residual block:  x <- (conv2(conv1(x)) + skip(x)) / sqrt(2), at half the resolution
+    fade-in:         x <- fade block_R(in_R(image)) + (1 - fade) in_R/2(mean of 2x2 pixels of the image)
+
+Both are StyleGAN2's residual discriminator with one entrance per resolution, so that the same weights judge images of
+any power of two; the auxiliary one is narrower and halves in its first convolution in place of its second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan3d.camera import Camera
+from gan3d.discriminators.contract import Discriminator, Judgement
+from gan3d.discriminators.stylegan2 import DiscriminatorEpilogue
+from gan3d.layers.convolution import EqualizedConv2d
+from gan3d.layers.synthesis import block_resolutions, channels_at
+from gan3d.randomness import Randomness
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a 1x1 shortcut, to half the resolution.
+
+    Args:
+        in_channels: of x.
+        out_channels: of the result.
+        first_downsample: the first convolution halves the resolution, not the second.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, first_downsample: bool):
+        super().__init__()
+        down1, down2 = (2, 1) if first_downsample else (1, 2)
+        self.conv1 = EqualizedConv2d(in_channels, in_channels, 3, activation="lrelu", down=down1)
+        self.conv2 = EqualizedConv2d(in_channels, out_channels, 3, activation="lrelu", down=down2)
+        self.skip = EqualizedConv2d(in_channels, out_channels, 1, bias=False, down=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b i h w] -> [b o h/2 w/2]."""
+        y = self.skip(x, gain=math.sqrt(0.5))
+        return y + self.conv2(self.conv1(x), gain=math.sqrt(0.5))
+
+
+class ResidualDiscriminator(nn.Module):
+    """One of the two: judges images of 8 pixels, 16, .. up to the largest size.
+
+    Args:
+        channels: by resolution, from 4 to the largest size.
+        first_downsample: which convolution of a block halves, see `ResidualBlock`.
+        group_size: images whose standard deviation is taken together; up to 1 is none.
+    """
+
+    def __init__(self, channels: dict[int, int], *, first_downsample: bool, group_size: int):
+        super().__init__()
+        self.conv_in = nn.ModuleDict(
+            {
+                str(resolution): EqualizedConv2d(3, width, 1, activation="lrelu")
+                for resolution, width in channels.items()
+            }
+        )
+        self.convs = nn.ModuleDict(
+            {
+                str(resolution): ResidualBlock(width, channels[resolution // 2], first_downsample=first_downsample)
+                for resolution, width in channels.items()
+                if resolution > 4
+            }
+        )
+        self.epilogue = DiscriminatorEpilogue(
+            channels[4], 1, img_channels=3, group_size=group_size, mbstd_channels=int(group_size > 1)
+        )
+
+    def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
+        """Logits [b] of images [b 3 R R]; `fade` is the share of the block at R."""
+        side = image.shape[-1]
+        x = self.convs[str(side)](self.conv_in[str(side)](image))
+        side //= 2
+        if fade < 1:
+            x = fade * x + (1 - fade) * self.conv_in[str(side)](F.avg_pool2d(image, 2))
+        while side > 4:
+            x = self.convs[str(side)](x)
+            side //= 2
+        return self.epilogue(x, None).squeeze(1)
+
+
+class CIPS3DDiscriminator(Discriminator):
+    """Judges the image, and with an auxiliary discriminator the raw image, each on its own.
+
+    The defaults are the published model (37.5 million parameters). Weights of resolutions that are not in use have no
+    gradient; those in use at R are `conv_in` of R (and of R/2 while `fade` < 1), and `convs` from R down.
+    unlike cips3d: DiffAugment is no part of it (gan3d.augment), and without a raw image only the image is judged.
+
+    Args:
+        img_resolution: the largest size, a power of two from 8 on; all from 8 to it are judged.
+        channel_base: channels times resolution, up to
+        channel_max: channels of one layer.
+        channels: in place of both: at img_resolution, half of it, .., 4.
+        first_downsample: a block's first convolution halves the resolution, not the second.
+        aux: whether there is an auxiliary discriminator of raw images.
+        aux_channel_max: channels of one of its layers, or
+        aux_channels: in place of channel_base and this: at img_resolution, half of it, .., 4.
+        aux_first_downsample: as first_downsample.
+        group_size: images per group of the minibatch standard deviation; 0 or 1 is none.
+    """
+
+    tiny: ClassVar[dict[str, Any]] = {
+        "img_resolution": 32,
+        "channel_base": 256,
+        "channel_max": 16,
+        "aux_channel_max": 8,
+    }
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int = 1024,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        channels: tuple[int, ...] | None = None,
+        first_downsample: bool = False,
+        aux: bool = True,
+        aux_channel_max: int = 256,
+        aux_channels: tuple[int, ...] | None = None,
+        aux_first_downsample: bool = True,
+        group_size: int = 0,
+    ):
+        super().__init__()
+        resolutions = block_resolutions(img_resolution)[::-1]
+        if img_resolution < 8:
+            raise ValueError(f"img_resolution {img_resolution} is smaller than one block; use 8, 16, 32, ..")
+        self.img_resolution, self.img_resolutions = img_resolution, tuple(resolutions[-2::-1])
+        self.needs_raw, self.group_size = aux, max(1, group_size)
+
+        def network(maximum: int, widths: Sequence[int] | None, name: str, halves_first: bool) -> ResidualDiscriminator:
+            widths = [channels_at(r, channel_base, maximum) for r in resolutions] if widths is None else widths
+            if len(widths) != len(resolutions):
+                raise ValueError(
+                    f"{name} has {len(widths)} numbers, img_resolution {img_resolution} needs {len(resolutions)}: "
+                    f"those at {', '.join(map(str, resolutions))}"
+                )
+            table = dict(zip(resolutions, widths, strict=True))
+            return ResidualDiscriminator(table, first_downsample=halves_first, group_size=group_size)
+
+        self.main_disc = network(channel_max, channels, "channels", first_downsample)
+        self.aux_disc = network(aux_channel_max, aux_channels, "aux_channels", aux_first_downsample) if aux else None
+
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        raw: Tensor | None = None,
+        camera: Camera | None = None,
+        randomness: Randomness | None = None,
+    ) -> Judgement:
+        logits = self.main_disc(self._checked(image), self.fade)
+        if raw is None or self.aux_disc is None:
+            return Judgement(logits)
+        return Judgement(logits, raw_logits=self.aux_disc(self._checked(raw), self.fade))
+
+    def _checked(self, image: Tensor) -> Tensor:
+        h, w = image.shape[-2:]
+        if image.ndim != 4 or h != w or h not in self.img_resolutions:
+            raise ValueError(
+                f"{type(self).__name__} judges square images of {', '.join(map(str, self.img_resolutions))} px, "
+                f"got shape {tuple(image.shape)}; resize them or set img_resolution"
+            )
+        return image
