@@ -1,0 +1,212 @@
+"""GRAM: Generative Radiance Manifolds for 3D-Aware Image Generation (Deng et al., CVPR 2022, arXiv:2112.08867).
+
+    z -> mapping -> ws (a gain and a phase per FiLM layer)
+    rays -> crossings of 23 level sets of s(x), shared by all instances, and a plane behind -> FiLM-SIREN radiance there
+         -> alpha compositing -> image
+
+`GRAM()` is the published FFHQ model at 64 x 64 (1,950,621 parameters), stage 1 of GRAM-HD, which has these parameters
+under the same names. Deviations are marked `unlike gram` here and in `manifolds`.
+
+Convention: the published cameras stand at distance 1 with a field of view of 12 degrees (`Camera.from_sphere`); for
+others give `scene_extent`, `ray_start` and `ray_end`. Densities mean something on the surfaces only, so there is no
+`field`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from gan3d.camera import Camera
+from gan3d.generators.contract import Generator, Rendering
+from gan3d.layers.film_mapping import FiLMMapping
+from gan3d.layers.manifold_predictor import ManifoldPredictor
+from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
+from gan3d.manifolds import ManifoldOptions, render_manifolds
+from gan3d.randomness import Randomness
+
+
+class GRAM(Generator):
+    """Radiance on learned surfaces; any resolution, every pixel by itself, from any camera the same scene.
+
+    Args:
+        z_dim: length of z.
+        img_resolution: side of the image when `render` is not told another.
+        hidden_dim: width h of the radiance generator; latents are [b 9 2h].
+        mapping_hidden_dim: width of the mapping network.
+        w_avg_beta: decay of the mean latent per `track`.
+        predictor_width: width of the manifold predictor.
+        predictor_layers: its hidden layers.
+        predictor_center: centre of its initial spheres, in half extents of the scene.
+        predictor_init_radius: offset of its initial levels.
+        scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end, background, delta_alpha,
+            white_back, last_back, shared_origin, ray_chunk: see `manifolds.ManifoldOptions`.
+        colour_activation, density_activation: see `layers.manifold_radiance`.
+        lock_view: give the radiance generator the direction (0, 0, -1) instead of the ray's: colours then do not
+            depend on the camera. May be changed later (`generator.lock_view = True`).
+    """
+
+    w_avg: Tensor
+    strict_3d: ClassVar[bool] = True
+    any_resolution: ClassVar[bool] = True
+    independent_pixels: bool = True
+    parts = {"predictor": ("predictor.",), "radiance": ("mapping.", "radiance.")}
+    tiny: ClassVar[dict[str, Any]] = {
+        "z_dim": 16,
+        "img_resolution": 32,
+        "hidden_dim": 16,
+        "mapping_hidden_dim": 32,
+        "predictor_width": 16,
+        "scene_extent": 1.0,
+        "ray_start": 2.2,
+        "ray_end": 3.2,
+        "num_samples": 10,
+        "num_manifolds": 4,
+    }
+
+    def __init__(
+        self,
+        *,
+        z_dim: int = 256,
+        img_resolution: int = 64,
+        hidden_dim: int = 256,
+        mapping_hidden_dim: int = 256,
+        w_avg_beta: float = 0.998,
+        predictor_width: int = 128,
+        predictor_layers: int = 3,
+        predictor_center: tuple[float, float, float] = (0.0, 0.0, -1.5),
+        predictor_init_radius: float = 0.0,
+        scene_extent: float = 0.24,
+        ray_start: float = 0.88,
+        ray_end: float = 1.12,
+        num_samples: int = 64,
+        num_manifolds: int = 24,
+        levels_start: float = 23.0,
+        levels_end: float = 8.0,
+        background: bool = True,
+        delta_alpha: float = 0.04,
+        white_back: bool = False,
+        last_back: bool = False,
+        shared_origin: bool = False,
+        ray_chunk: int | None = None,
+        colour_activation: ColourActivation = "widen_sigmoid",
+        density_activation: DensityActivation = "softplus",
+        lock_view: bool = False,
+    ):
+        super().__init__()
+        self.z_dim, self.w_dim, self.num_ws = z_dim, 2 * hidden_dim, NUM_FILM
+        self.img_resolution, self.scene_extent, self.lock_view = img_resolution, scene_extent, lock_view
+        self.w_avg_beta = w_avg_beta
+        self.options = ManifoldOptions(
+            scene_extent=scene_extent,
+            ray_start=ray_start,
+            ray_end=ray_end,
+            num_samples=num_samples,
+            num_manifolds=num_manifolds,
+            levels_start=levels_start,
+            levels_end=levels_end,
+            background=background,
+            delta_alpha=delta_alpha,
+            white_back=white_back,
+            last_back=last_back,
+            shared_origin=shared_origin,
+            ray_chunk=ray_chunk,
+        )
+        self.predictor = ManifoldPredictor(
+            predictor_width,
+            predictor_layers,
+            center=predictor_center,
+            init_radius=predictor_init_radius,
+            extent=scene_extent,
+        )
+        self.mapping = FiLMMapping(z_dim, self.num_ws * self.w_dim, mapping_hidden_dim)
+        self.radiance = ManifoldRadiance(
+            hidden_dim,
+            extent=scene_extent,
+            colour_activation=colour_activation,
+            density_activation=density_activation,
+        )
+        self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
+
+    def map(
+        self,
+        z: Tensor,
+        camera: Camera | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """ws [b 9 2h]: gain and phase of each FiLM layer; there is no conditioning camera, a given one is not used."""
+        # The network gives all gains first, then all phases.
+        ws = rearrange(self.mapping(z), "b (two n h) -> b n (two h)", two=2, n=self.num_ws)
+        if truncation == 1:
+            return ws
+        kept = ws[:, :0] if truncation_cutoff is None else ws[:, truncation_cutoff:]
+        return torch.cat([self.w_avg[:truncation_cutoff].lerp(ws[:, :truncation_cutoff], truncation), kept], 1)
+
+    def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
+        """The scene is ws itself: the surfaces are shared, and their radiance is a function of ws."""
+        return ws
+
+    def render(
+        self,
+        representation: Tensor,
+        camera: Camera | None = None,
+        *,
+        resolution: int | None = None,
+        rays: Tensor | None = None,
+        raw: bool = True,
+        randomness: Randomness | None = None,
+    ) -> Rendering:
+        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no difference.
+
+        Returns:
+            image, depth (sum of weights times camera z, not divided by the opacity) and opacity, and as extra
+            "ray_depth" [b 1 h w], the same of distances along the ray.
+        """
+        if camera is None:
+            raise ValueError(
+                f"{type(self).__name__} renders from a camera, got None; give render() a Camera of b views"
+            )
+        side = self.img_resolution if resolution is None else resolution
+        views = camera.rays(side, rays)
+        ws = representation.expand(len(camera), -1, -1)
+
+        def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+            if self.lock_view:
+                directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
+            sample = self.radiance(points, directions, ws)
+            return sample.sigma, sample.rgb
+
+        seen = render_manifolds(self.predictor, radiance, views, self.options)
+
+        def image_of(values: Tensor) -> Tensor:
+            if rays is not None:
+                return rearrange(values, "b r c -> b c r 1")
+            return rearrange(values, "b (h w) c -> b c h w", h=side)
+
+        return Rendering(
+            image_of(2 * seen.rgb - 1),
+            depth=image_of(seen.depth * views.cosines),
+            opacity=image_of(seen.opacity),
+            extras={"ray_depth": image_of(seen.depth)},
+        )
+
+    @torch.no_grad()
+    def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
+        self.w_avg.copy_(ws.mean(0).to(self.w_avg.dtype).lerp(self.w_avg, self.w_avg_beta))
+
+    @torch.no_grad()
+    def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
+        """Sets the mean latent to that of `num_codes` draws of z, the same draws in every call.
+
+        unlike gram: not redrawn whenever it is used (its Q12), because a picture must not depend on what was drawn
+        before.
+        """
+        stream = torch.Generator().manual_seed(seed)
+        z = torch.randn(num_codes, self.z_dim, generator=stream)
+        sums = [self.map(part.to(self.w_avg)).sum(0) for part in z.split(1000)]
+        self.w_avg.copy_(torch.stack(sums).sum(0) / num_codes)
