@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan3d.layers.film_siren import FiLMSiren, siren_head
-from gan3d.ops.film_siren import film_siren
+from gan3d.ops.film_siren import film_siren, reference
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -19,11 +19,22 @@ def test_one_point_by_hand():
     assert y.item() == pytest.approx(math.sin((15 * 0.2 + 30) * (0.1 * 2 + 0.05) + 1.0), abs=1e-6)
 
 
+def test_gains_folded_into_the_weights_are_the_equation():
+    args = numbers(3, 63, 4), numbers(6, 4) / 10, numbers(6), numbers(3, 6), numbers(3, 6)
+    assert torch.allclose(film_siren(*args), reference(*args), atol=1e-12)
+
+
 def test_every_image_has_its_own_gain_and_phase():
     x, weight, bias, gain, phase = numbers(3, 5, 4), numbers(6, 4), numbers(6), numbers(3, 6), numbers(3, 6)
     together = film_siren(x, weight, bias, gain, phase)
     alone = film_siren(x[1:2], weight, bias, gain[1:2], phase[1:2])
-    assert torch.equal(together[1:2], alone)
+    assert torch.allclose(together[1:2], alone, atol=1e-12)
+
+
+def test_one_gain_may_serve_all_images_and_all_gains_one_image():
+    x, weight, bias, gain, phase = numbers(3, 5, 4), numbers(6, 4), numbers(6), numbers(3, 6), numbers(3, 6)
+    for args in ((x, weight, bias, gain[:1], phase[:1]), (x[:1], weight, bias, gain, phase)):
+        assert torch.allclose(film_siren(*args), reference(*args), atol=1e-9)
 
 
 def test_first_and_second_derivatives_are_right():

@@ -1,4 +1,4 @@
-"""Super-resolution of manifolds: modulation by hand, independence of maps and images, beginnings, sizes, derivatives."""
+"""Super-resolution of manifolds: modulation by hand, independence of maps and images, beginnings, sizes."""
 
 import pytest
 import torch

@@ -1,0 +1,229 @@
+"""Readers of golden/cips3d for the generator's parity tests: names, configurations, cameras, draws.
+
+Use: `cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))`.
+"""
+
+import json
+import math
+import os
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gan3d.camera import Camera, look_at
+from gan3d.generators import CIPS3D
+from gan3d.randomness import Randomness, Recorded
+
+GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
+
+# Published names that CIPS3D has not: they never influence anything.
+DEAD = re.compile(r"inr_net\.(to_rgbs\.(4|8|16)\.|network\.\d+\.mod\d\.norm\.)")
+# Published names -> ours, where they differ.
+RENAMES = {
+    r"^aux_to_rbg\.0\.": "aux_to_rgb.",
+    r"^inr_net\.tanh\.0\.": "inr_net.to_image.",
+    r"^(inr_net\.to_rgbs\.\d+)\.linear\.": r"\1.",
+    r"^siren\.color_layer_linear\.0\.": "siren.color_layer_linear.",
+    r"^siren\.dir_emb\.0\.": "siren.dir_emb.",
+    r"^(mapping_network_(?:nerf|inr))\.((?:nerf|inr)_)": r"\1.heads.\2",
+}
+ABLATIONS = ("xyz_posenc", "xyz_d_posenc", "xyz_d_sine")
+DRAWS = {
+    "jitter_u": "depth_jitter",
+    "importance_u": "importance",
+    "noise_coarse": "noise_coarse",
+    "noise_final": "noise_final",
+}
+# Everything a configuration may say; what is not heeded here says nothing about the numbers.
+KNOWN = {
+    *("batch", "cam_mode", "cls", "ctor", "float32_vs_float64_max_abs_diff", "image_std", "img_size"),
+    *("min_abs_coarse_sigma", "n_params", "nerf_noise", "note", "parameters_without_gradient", "part", "render"),
+    *("seed", "tolerance", "torch", "weights"),
+}
+KNOWN_RENDER = {
+    *("fov", "ray_start", "ray_end", "num_steps", "hierarchical_sample", "psi", "last_back", "white_back"),
+    *("clamp_mode", "fill_mode", "lock_view_dependence", "h_mean", "h_stddev", "v_mean", "v_stddev", "sample_dist"),
+    *("nerf_noise",),
+}
+KNOWN_PARTS = {
+    "nerf_cfg": {"in_dim", "hidden_dim", "hidden_layers", "rgb_dim", "style_dim"},
+    "inr_cfg": {"input_dim", "style_dim", "hidden_dim", "pre_rgb_dim"},
+    "mapping_nerf_cfg": {"z_dim", "hidden_dim", "base_layers", "head_layers", "add_norm", "norm_out"},
+    "mapping_inr_cfg": {"z_dim", "hidden_dim", "base_layers", "head_layers", "add_norm", "norm_out"},
+    "z_dim": None,
+}
+
+
+def our_name(name: str) -> str | None:
+    """Our name of a published parameter; None where it is dead."""
+    if DEAD.match(name):
+        return None
+    for pattern, replacement in RENAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def our_tensor(name: str, tensor: Tensor) -> Tensor:
+    """The value (or gradient) of a published parameter as ours has it: ModFC weights without their axes of length 1."""
+    if not re.search(r"\.mod\d\.weight$", name):
+        return tensor
+    return tensor[0] if tensor.ndim == 3 else tensor[0, :, :, 0, 0].T  # [1 i o] or, grouped, [1 o i 1 1]
+
+
+def our_state(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict in our names, without what is dead."""
+    return {ours: our_tensor(name, t) for name, t in official.items() if (ours := our_name(name)) is not None}
+
+
+def folders(*files: str) -> list[Path]:
+    """Case folders of generators (their configuration has a constructor), where they hold these files, too."""
+    found = sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/config.json"))
+    return [f for f in found if "ctor" in read(f) and all((f / name).is_file() for name in files)]
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def official_state(folder: Path) -> dict[str, Tensor]:
+    """The published state dict of a case; where it is not stored, by its rule (golden/cips3d/README.md)."""
+    if (folder / "weights.safetensors").is_file():
+        return load_file(folder / "weights.safetensors")
+    state = {}
+    for name, fact in read(folder)["weights"].items():
+        draws = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(fact["shape"])
+        state[name] = torch.from_numpy(fact["mean"] + fact["std"] * draws).float()
+    return state
+
+
+def check_known(config: dict) -> None:
+    """Refuses a configuration that says what this reader does not heed."""
+    unknown = (set(config) - KNOWN) | (set(config["render"]) - KNOWN_RENDER) | (set(config["ctor"]) - set(KNOWN_PARTS))
+    for part, keys in KNOWN_PARTS.items():
+        if keys is not None:
+            unknown |= {f"{part}.{key}" for key in set(config["ctor"][part]) - keys}
+    if config["render"].get("psi", 1) != 1:
+        unknown.add("render.psi other than 1 (truncated images are in truncation.json)")
+    if unknown:
+        raise ValueError(f"configuration keys {sorted(unknown)} are not known to tests/parity/cips3d_cases.py")
+
+
+def variant(config: dict) -> str:
+    """'base', 'v1' or the inputs of an ablation; by the class's name."""
+    module, _, name = config.get("cls", "generator.GeneratorNerfINR").rpartition(".")
+    base, _, suffix = name.partition("GeneratorNerfINR")
+    if base == "" and suffix in ("", "_freeze_NeRF"):
+        return "v1" if module.endswith("_v1") else "base"
+    if base == "" and suffix[1:] in ABLATIONS:
+        return suffix[1:]
+    if base == "" and suffix.startswith("_xyz_d_sin"):
+        return "xyz_d_sine"
+    raise ValueError(f"class {config['cls']} is not known to tests/parity/cips3d_cases.py")
+
+
+def is_frozen(config: dict) -> bool:
+    return config.get("cls", "").endswith("_freeze_NeRF")
+
+
+def arguments(config: dict) -> dict:
+    """The arguments of CIPS3D that a configuration describes."""
+    check_known(config)
+    kind, render = variant(config), config["render"]
+    nerf, inr = config["ctor"]["nerf_cfg"], config["ctor"]["inr_cfg"]
+    shape, appearance = config["ctor"]["mapping_nerf_cfg"], config["ctor"]["mapping_inr_cfg"]
+    assert nerf.get("in_dim", 3) == 3
+    return {
+        "img_resolution": config["img_size"],
+        "z_nerf_dim": shape["z_dim"],
+        "z_inr_dim": appearance["z_dim"],
+        "nerf_w_dim": nerf["style_dim"],
+        "nerf_hidden_dim": nerf["hidden_dim"],
+        "nerf_layers": nerf["hidden_layers"],
+        "feature_dim": nerf["rgb_dim"],
+        "inputs": kind if kind in ABLATIONS else "xyz",
+        "inr_w_dim": inr["style_dim"],
+        "inr_hidden_dim": inr["hidden_dim"],
+        "pre_rgb_dim": inr.get("pre_rgb_dim", 3),
+        "colour_style": "appearance" if kind == "v1" else "shape",
+        "nerf_mapping_hidden_dim": shape["hidden_dim"],
+        "nerf_mapping_layers": shape["base_layers"],
+        "nerf_mapping_head_layers": shape["head_layers"],
+        "nerf_mapping_add_norm": shape.get("add_norm", False),
+        "nerf_mapping_norm_out": shape.get("norm_out", False),
+        "inr_mapping_hidden_dim": appearance["hidden_dim"],
+        "inr_mapping_layers": appearance["base_layers"],
+        "inr_mapping_head_layers": appearance["head_layers"],
+        "inr_mapping_add_norm": kind in ABLATIONS or appearance.get("add_norm", False),
+        "inr_mapping_norm_out": appearance.get("norm_out", False),
+        "ray_start": render["ray_start"],
+        "ray_end": render["ray_end"],
+        "num_steps": render["num_steps"],
+        "hierarchical": render.get("hierarchical_sample", True),
+        "last_back": render.get("last_back", False),
+        "white_back": render.get("white_back", False),
+        "fill_mode": render.get("fill_mode"),
+        "clamp_mode": render.get("clamp_mode", "relu"),
+        "lock_view": render.get("lock_view_dependence", False),
+    }
+
+
+def generator(folder: Path, dtype: torch.dtype = torch.float32, **changes) -> CIPS3D:
+    """The generator of a case with its weights, density noise and frozen parts."""
+    config = read(folder)
+    model = CIPS3D(**arguments(config) | changes)
+    state = our_state(official_state(folder))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == (["w_avg"], [])
+    model.density_noise = config["render"].get("nerf_noise", config.get("nerf_noise", 0.0))
+    if is_frozen(config):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not model.is_part_of(name, ["nerf"]))
+    return model.to(dtype)
+
+
+def latents(io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> tuple[Tensor, Tensor]:
+    return io[f"{prefix}z_nerf"].to(dtype), io[f"{prefix}z_inr"].to(dtype)
+
+
+def camera(config: dict, io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> Camera:
+    """The cameras of a case: explicit ones, else of the recorded draws."""
+    render, resolution = config["render"], config["img_size"]
+    known = {"camera_pos", "camera_lookup", "camera_up"}
+    assert {name for name in io if name.startswith("camera_")} <= known
+    if "camera_pos" in io:
+        position, towards = io["camera_pos"].to(dtype), io["camera_lookup"].to(dtype)
+        up = (io["camera_up"].to(dtype),) if "camera_up" in io else ()
+        front = torch.tensor([math.pi / 2], dtype=dtype)
+        lens = Camera.from_sphere(front, front, render["fov"], resolution=resolution).intrinsics
+        return Camera(look_at(position, position + towards, *up), lens.expand(len(position), 3, 3))
+    yaw, pitch = (io[f"{prefix}draw.cam_{name}_randn"][:, 0].to(dtype) for name in ("yaw", "pitch"))
+    means = render.get("h_mean", math.pi / 2), render.get("v_mean", math.pi / 2)
+    angles = sphere_angles(render["sample_dist"], yaw, pitch, means, (render["h_stddev"], render["v_stddev"]))
+    return Camera.from_sphere(angles[1], angles[0], render["fov"], resolution=resolution)
+
+
+def sphere_angles(mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: tuple) -> tuple[Tensor, Tensor]:
+    """(yaw, pitch) of the published pose distributions, given their draws (specs/cips3d.md 2)."""
+    if mode in ("gaussian", "normal"):
+        return means[0] + spreads[0] * yaw, means[1] + spreads[1] * pitch
+    if mode == "uniform":
+        return means[0] + 2 * spreads[0] * (yaw - 0.5), means[1] + 2 * spreads[1] * (pitch - 0.5)
+    if mode == "spherical_uniform":
+        v = (2 * spreads[1] / math.pi * (pitch - 0.5) + means[1] / math.pi).clamp(1e-5, 1 - 1e-5)
+        return means[0] + 2 * spreads[0] * (yaw - 0.5), torch.arccos(1 - 2 * v)
+    if mode == "mean":
+        return torch.full_like(yaw, means[0]), torch.full_like(pitch, means[1])
+    raise ValueError(f"sample_dist {mode!r} is not known to tests/parity/cips3d_cases.py")
+
+
+def draws(io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> Randomness:
+    """The recorded draws of a case under our names."""
+    start = f"{prefix}draw."
+    found = {name.removeprefix(start): t for name, t in io.items() if name.startswith(start)}
+    assert set(found) <= {*DRAWS, "cam_yaw_randn", "cam_pitch_randn"}
+    return Recorded({DRAWS[name]: t.to(dtype) for name, t in found.items() if name in DRAWS})
