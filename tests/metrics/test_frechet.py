@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan3d.metrics import FrechetDistance, SmallFeatures, frechet_distance
+from gan3d.metrics import FrechetDistance, SmallFeatures, feature_moments, frechet, frechet_distance
 
 
 def gaussian(dim: int, seed: int, rank: int | None = None) -> tuple[Tensor, Tensor]:
@@ -190,3 +190,27 @@ def test_distance_of_a_split_falls_with_the_number_of_images():
     few, many = pictures(100, 3), pictures(1000, 3)
     assert distance(many[::2], many[1::2]) < 0.3 * distance(few[::2], few[1::2])
     assert math.isfinite(distance(few[::2], few[1::2]))
+
+
+def test_moments_of_features_are_divided_by_their_number():
+    mean, cov = feature_moments(torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]))
+    assert mean.tolist() == [2, 2]
+    assert torch.allclose(cov, torch.tensor([[8 / 3, 2.0], [2.0, 2.0]], dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"\[1, 2\], expected \[n c\] of at least 2"):
+        feature_moments(torch.zeros(1, 2))
+
+
+def test_moments_do_not_depend_on_how_many_features_are_added_at_once(monkeypatch):
+    x = torch.randn(63, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1000
+    whole = feature_moments(x)
+    monkeypatch.setattr(frechet, "BLOCK", 10)
+    for value, expected in zip(feature_moments(x), whole):
+        assert torch.allclose(value, expected, rtol=1e-12)
+    assert torch.allclose(whole[1], torch.cov(x.double().mT, correction=0), rtol=1e-9)
+
+
+def test_distance_of_sampled_gaussians_is_near_that_of_their_distributions():
+    stream = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 20_000, 4, generator=stream).unbind()
+    value = frechet_distance(*feature_moments(x), *feature_moments(2.5 * y + 0.7))
+    assert value.item() == pytest.approx(4 * 0.7**2 + 4 * (2.5 - 1) ** 2, rel=0.03)

@@ -41,6 +41,7 @@ VERBS = (
     Verb(("configs",), "gan3d.cli.configs:print_configs", "list the packaged configs"),
     Verb(("data", "heads"), "gan3d.data.heads:write_heads", "make the procedural multi-view heads"),
     Verb(("report",), "gan3d.apps.report:report", "make an HTML report of a run folder", positional=True),
+    Verb(("measure",), "gan3d.cli.measure:measure", "measure a generator: FID, KID, precision, PPL, equivariance", True),
     Verb(("import", "eg3d"), "gan3d.checkpoints.eg3d:import_eg3d", "read official EG3D weights, safely", True),
     Verb(("import", "stylegan2"), "gan3d.checkpoints.stylegan2:import_stylegan2", "the same for StyleGAN2", True),
     Verb(("export", "training"), "gan3d.cli.export:export_training", "make a portable file of a checkpoint", True),

@@ -15,6 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+BLOCK = 4096  # features held in float64 at once
+
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
     """Squared Frechet distance of two Gaussians.
@@ -37,6 +39,19 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     product = root1 @ cov2 @ root1
     trace_root = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum()
     return (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root
+
+
+def feature_moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [c] and covariance [c c] of features [n c], float64. The covariance is divided by n, as the FID has it."""
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features have shape {list(features.shape)}, expected [n c] of at least 2 images")
+    rows = features.float()  # unlike the sums, features are kept in float32 by every protocol
+    mean = torch.stack([some.double().sum(dim=0) for some in rows.split(BLOCK)]).sum(dim=0) / len(rows)
+    outer = mean.new_zeros(len(mean), len(mean))
+    for some in rows.split(BLOCK):
+        centred = some.double() - mean
+        outer += centred.mT @ centred
+    return mean, outer / len(rows)
 
 
 class FrechetDistance(Metric):

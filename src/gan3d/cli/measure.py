@@ -1,0 +1,351 @@
+"""`gan3d measure`: the numbers of the papers for a trained generator, with the protocol that they stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from gan3d import __version__
+from gan3d.camera import DatasetPoses
+from gan3d.checkpoints.portable import from_pretrained, read_facts
+from gan3d.cli.export import load_training
+from gan3d.cli.wording import CommandError, nearest
+from gan3d.data.dataset import PosedImages, View, collate
+from gan3d.data.images import ResizeFilter
+from gan3d.generators import Generator
+from gan3d.metrics.equivariance import Kind, measure_equivariance
+from gan3d.metrics.features import (
+    inception_features,
+    inception_probabilities,
+    vgg_embedding,
+    vgg_features,
+)
+from gan3d.metrics.frechet import SmallFeatures, feature_moments, frechet_distance
+from gan3d.metrics.inception import inception_score
+from gan3d.metrics.kernel import kernel_distance
+from gan3d.metrics.measure import (
+    Cameras,
+    Protocol,
+    collect,
+    fake_pictures,
+    latent_batches,
+    movable,
+    path_steps,
+)
+from gan3d.metrics.path_length import trimmed_mean
+from gan3d.metrics.precision_recall import precision_and_recall
+
+Network = Literal["inception", "classes", "vgg", "lpips"]
+Element = TypeVar("Element")
+MAX_PR_REALS = 200_000  # of pr50k3_full; its cost is quadratic
+REAL_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric by name: what it says, the network it needs, whether it needs real images."""
+
+    says: str
+    network: Network | None = None
+    real: bool = False
+
+
+SCORES = {
+    "fid": Score("Frechet distance, lower is better", "inception", True),
+    "kid": Score("kernel distance, lower is better", "inception", True),
+    "pr": Score("precision and recall, higher is better", "vgg", True),
+    "is": Score("inception score, higher is better", "classes"),
+    "ppl": Score("perceptual path length (w, end), lower is smoother", "lpips"),
+    "eqt": Score("equivariance to shifts by whole pixels, dB, higher is better"),
+    "eqt_frac": Score("equivariance to shifts by any distance, dB, higher is better"),
+    "eqr": Score("equivariance to rotation, dB, higher is better"),
+}
+# What is not measured with the published network does not carry its name.
+SMALL_NAMES = {
+    "fid": "small/frechet",
+    "kid": "small/kernel",
+    "precision": "small/precision",
+    "recall": "small/recall",
+    "ppl": "small/path_length",
+}
+KINDS: tuple[Kind, ...] = ("eqt", "eqt_frac", "eqr")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the values follow from."""
+
+    names: list[str]
+    generator: Generator
+    device: torch.device
+    protocol: Protocol
+    networks: dict[Network, nn.Module]
+    reals: PosedImages | None
+    cameras: Cameras | None
+    num_workers: int
+
+
+def measure(
+    checkpoint: Path,
+    metrics: str = "fid",
+    data: Path | None = None,
+    out: Path | None = None,
+    num: int = 50_000,
+    batch_size: int = 4,
+    seed: int = 0,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    noise: bool = False,
+    features: Literal["published", "small"] = "published",
+    inception: Path | None = None,
+    vgg: Path | None = None,
+    resize_filter: ResizeFilter = "lanczos",
+    num_workers: int = 2,
+    device: str = "auto",
+) -> str:
+    """Measures a trained generator: prints a table, and writes it with its protocol as JSON.
+
+    Args:
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        metrics: with commas between them: fid, kid, pr, is, ppl, eqt, eqt_frac, eqr.
+        data: folder or zip of real images; their labels are the cameras of the fakes, too. All images are used.
+        out: the JSON file; by default beside the checkpoint, ending in .metrics.json.
+        num: fakes (pairs for ppl). Published numbers have 50000.
+        batch_size: fakes made at once. For eqt, eqt_frac and eqr all of a batch are moved alike; published: 4.
+        seed: of all draws.
+        truncation: psi; published numbers have 1, no truncation.
+        resolution: at which a generator of any resolution renders.
+        noise: draw per-pixel noise and ray jitter; else noise is constant.
+        features: networks of the published protocols, or small fixed ones of gan3d: those tell good from bad within one
+            data set, need no file, and give numbers that compare with no published one.
+        inception: TorchScript file inception-2015-12-05.pt, for fid, kid and is.
+        vgg: TorchScript file vgg16.pt, for pr and ppl.
+        resize_filter: how real images are shrunk to the size of the fakes.
+        num_workers: processes that read real images.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+    """
+    names = _names(metrics)
+    if data is None and (lacking := [name for name in names if SCORES[name].real]):
+        raise CommandError(
+            f"{', '.join(lacking)} compare with real images and there are none; give --data FOLDER_OR_ZIP"
+        )
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    networks = _networks(names, features, inception, vgg)
+    generator, facts = _generator(checkpoint)
+    generator = generator.to(place)
+    protocol = Protocol(num, batch_size, seed, truncation, resolution, noise)
+    reals, cameras = _reals(data, generator, resolution, resize_filter)
+    networks = {name: network.to(place) for name, network in networks.items()}
+    start = time.monotonic()
+    with _full_precision():
+        values = _scores(Job(names, generator, place, protocol, networks, reals, cameras, num_workers))
+    if features == "small":
+        values = {SMALL_NAMES.get(name, name): value for name, value in values.items()}
+    record = {
+        "results": values,
+        "checkpoint": {"file": str(checkpoint), "sha256": _digest(checkpoint), "class": type(generator).__name__}
+        | facts,
+        "protocol": {
+            **asdict(protocol),
+            "features": features,
+            "networks": {name: _describe(network) for name, network in networks.items()},
+            "data": None if data is None else str(data),
+            "num_real": None if reals is None else len(reals),
+            "resize_filter": None if reals is None else resize_filter,
+            "real_resolution": None if reals is None else reals.resolution,
+            "cameras": "labels of the data" if cameras is not None else None,
+        },
+        "made_with": _made_with(place) | {"seconds": round(time.monotonic() - start, 1)},
+    }
+    path = Path(checkpoint).with_suffix(".metrics.json") if out is None else Path(out)
+    _write(path, record)
+    return _table(values, num, path)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 on NVIDIA GPUs: it has 10 bits, equivariance beyond 60 dB and path steps of 1e-4 need more."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+def _names(metrics: str) -> list[str]:
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    for name in names:
+        if name not in SCORES:
+            raise CommandError(
+                f"there is no metric {name}",
+                nearest(name, SCORES, like="{}"),
+                *(f"{known}: {score.says}" for known, score in SCORES.items()),
+            )
+    if not names:
+        raise CommandError(f"--metrics is empty; choose some of {', '.join(SCORES)}")
+    return list(dict.fromkeys(names))
+
+
+def _generator(checkpoint: Path) -> tuple[Generator, dict[str, Any]]:
+    if Path(checkpoint).suffix == ".ckpt":
+        generator, _, facts = load_training(checkpoint)
+        return generator, facts
+    return from_pretrained(checkpoint), read_facts(checkpoint)
+
+
+def _networks(
+    names: Iterable[str], features: str, inception: Path | None, vgg: Path | None
+) -> dict[Network, nn.Module]:
+    makers = {
+        "inception": lambda: inception_features(inception),
+        "classes": lambda: inception_probabilities(inception),
+        "vgg": lambda: vgg_features(vgg),
+        "lpips": lambda: vgg_embedding(vgg),
+    }
+    wanted = dict.fromkeys(network for name in names if (network := SCORES[name].network))
+    if features == "published":
+        return {network: makers[network]() for network in wanted}
+    if "classes" in wanted:
+        raise CommandError("is needs the classes of Inception, which the small features do not have; leave it out")
+    return {network: SmallFeatures().eval() for network in wanted}
+
+
+def _reals(
+    data: Path | None, generator: Generator, resolution: int | None, resize_filter: ResizeFilter
+) -> tuple[PosedImages | None, Cameras | None]:
+    """The real images in the size of the fakes, and cameras drawn from their labels."""
+    posed = generator.has_camera or generator.camera_conditioned
+    if data is None:
+        return None, None
+    side = resolution if resolution is not None and generator.any_resolution else generator.img_resolution
+    reals = PosedImages(data, resolution=side, resize_filter=resize_filter, use_labels=posed)
+    return reals, DatasetPoses().bind(cast(Tensor, reals.labels)).sample if posed else None
+
+
+def _scores(job: Job) -> dict[str, float]:
+    """All values by name, in the order asked for."""
+    kinds = [kind for kind in KINDS if kind in job.names]
+    synthesise = movable(job.generator) if kinds else None  # refuses before the long work
+    found = _of_pictures(job)
+    if "ppl" in job.names:
+        steps = path_steps(job.generator, job.networks["lpips"], job.protocol, job.cameras)
+        found["ppl"] = float(trimmed_mean(torch.cat(list(_progress(steps, job.protocol.num_batches, "paths")))))
+    if synthesise is not None:
+        latents = latent_batches(job.generator, job.protocol, job.cameras)
+        moved = measure_equivariance(synthesise, _progress(latents, job.protocol.num_batches, "motions"), kinds)
+        found |= {str(kind): value for kind, value in moved.items()}
+    if undefined := [name for name, value in found.items() if math.isnan(value)]:
+        raise ArithmeticError(f"{', '.join(undefined)} came out as NaN: the generator's pictures are not finite")
+    order = [part for name in job.names for part in (("precision", "recall") if name == "pr" else (name,))]
+    return {name: found[name] for name in order}
+
+
+def _of_pictures(job: Job) -> dict[str, float]:
+    """Everything that compares features of pictures; these are made once for all of it."""
+    scores = [SCORES[name] for name in job.names if SCORES[name].network not in (None, "lpips")]
+    of_fakes = {score.network: job.networks[score.network] for score in scores if score.network}
+    of_reals = {score.network: job.networks[score.network] for score in scores if score.network and score.real}
+    if not of_fakes:
+        return {}
+    real: dict[Network, Tensor] = {}
+    if of_reals and job.reals is not None:
+        loader = DataLoader(
+            View(job.reals, range(len(job.reals))), REAL_BATCH, collate_fn=collate, num_workers=job.num_workers
+        )
+        batches = (batch.image.to(job.device) for batch in _progress(loader, len(loader), "reals"))
+        real = collect(batches, of_reals)
+    fakes = fake_pictures(job.generator, job.protocol, job.cameras)
+    fake = collect(_progress(fakes, job.protocol.num_batches, "fakes"), of_fakes)
+    there = [{name: matrix.to(job.device) for name, matrix in side.items()} for side in (real, fake)]
+    return _compare(job.names, *there)
+
+
+def _compare(names: list[str], real: dict[Network, Tensor], fake: dict[Network, Tensor]) -> dict[str, float]:
+    """What follows from the features."""
+    found: dict[str, float] = {}
+    if "fid" in names:
+        moments = (*feature_moments(real["inception"]), *feature_moments(fake["inception"]))
+        found["fid"] = float(frechet_distance(*moments))
+    if "kid" in names:
+        found["kid"] = float(kernel_distance(real["inception"], fake["inception"]))
+    if "pr" in names:
+        precision, recall = precision_and_recall(real["vgg"][:MAX_PR_REALS], fake["vgg"])
+        found |= {"precision": float(precision), "recall": float(recall)}
+    if "is" in names:
+        found["is"] = float(inception_score(fake["classes"])[0])
+    return found
+
+
+def _progress(batches: Iterable[Element], total: int, what: str) -> Iterable[Element]:
+    return tqdm(batches, desc=what, total=total, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _describe(network: nn.Module) -> str:
+    description = getattr(network, "description", None)
+    return str(description) if description is not None else f"gan3d {type(network).__name__}, no published network"
+
+
+def _made_with(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "gan3d": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "device": name,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file lies in, `-dirty` where it was changed since; None if installed."""
+    if not (Path(__file__).parents[3] / ".git").exists():
+        return None
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _digest(path: Path) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _table(values: dict[str, float], num: int, path: Path) -> str:
+    width = max(len(name) for name in values)
+    rows = [f"{name:<{width}}  {value:10.5g}  {_says(name)}" for name, value in values.items()]
+    if any(name in SMALL_NAMES.values() for name in values):
+        rows.append("small/..: by the small features of gan3d, comparable with no published number")
+    return "\n".join([*rows, f"{num} fakes; protocol and values: {path}"])
+
+
+def _says(name: str) -> str:
+    name = next((long for long, short in SMALL_NAMES.items() if short == name), name)
+    return SCORES["pr" if name in ("precision", "recall") else name].says

@@ -1,0 +1,179 @@
+"""What a generator gives to the metrics: pictures, steps in its latent space, latents to move; any generator.
+
+Every draw is that of an image of a `Protocol` (its seed and the image's number), whatever the batch size. Generators
+are expected in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gan3d.camera import Camera
+from gan3d.generators.contract import Generator
+from gan3d.metrics.equivariance import Synthesise
+from gan3d.metrics.features import quantised
+from gan3d.metrics.path_length import EPSILON, Sampling, Space, path_points, squared_steps
+from gan3d.randomness import Randomness
+
+Cameras = Callable[[Randomness], Camera]  # one camera per image, for conditioning and rendering
+Embed = Callable[[Tensor], Tensor]  # [b 3 H W] in [-1, 1] -> [b c]
+Name = TypeVar("Name", bound=str)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How pictures are made for a measurement.
+
+    Args:
+        num: pictures (or pairs of latents).
+        batch_size: made at once; all of a batch are moved alike for equivariance.
+        seed: of all draws.
+        truncation: psi of `Generator.map`.
+        resolution: of `Generator.render`; None is the model's own.
+        noise: whether layers with noise and rays with jitter draw theirs; False is constant noise.
+    """
+
+    num: int = 50_000
+    batch_size: int = 4
+    seed: int = 0
+    truncation: float = 1.0
+    resolution: int | None = None
+    noise: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.batch_size < 1:
+            raise ValueError(f"{self.num} pictures in batches of {self.batch_size}; both are 1 or more")
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.num // self.batch_size)
+
+    def draws(self, device: torch.device | str = "cpu") -> Iterator[Randomness]:
+        """The randomness of every batch."""
+        for start in range(0, self.num, self.batch_size):
+            indices = range(start, min(start + self.batch_size, self.num))
+            yield Randomness(self.seed, indices, "measure", device=device)
+
+
+@torch.no_grad()
+def fake_pictures(generator: Generator, protocol: Protocol, cameras: Cameras | None = None) -> Iterator[Tensor]:
+    """Pictures [b 3 H W] of z ~ N(0, I), batch by batch, with the values in [-1, 1] that 8 bits can store.
+
+    Args:
+        generator: any.
+        protocol: how many, and how.
+        cameras: of each image; None for generators without a camera.
+
+    Raises:
+        ArithmeticError: a picture is not finite.
+    """
+    for draw in protocol.draws(_device(generator)):
+        camera = _camera(generator, cameras, draw)
+        ws = generator.map(draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation)
+        images = _picture(generator, protocol, draw, camera, ws)
+        if not bool(images.isfinite().all()):
+            raise ArithmeticError(f"{type(generator).__name__} made pictures that are not finite")
+        yield quantised(images).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def path_steps(
+    generator: Generator,
+    embed: Embed,
+    protocol: Protocol,
+    cameras: Cameras | None = None,
+    *,
+    space: Space = "w",
+    sampling: Sampling = "end",
+    epsilon: float = EPSILON,
+) -> Iterator[Tensor]:
+    """Squared perceptual steps [b] between `num` pairs of z, batch by batch; both ends share camera and noise.
+
+    Args:
+        generator: any.
+        embed: images [b 3 h w] in [-1, 1] -> perceptual embeddings [b c].
+        protocol: how many, and how.
+        cameras: of each pair; None for generators without a camera.
+        space: "w" or "z", where the way from one to the other lies.
+        sampling: "end" steps at the beginning of the way, "full" anywhere on it.
+        epsilon: length of a step.
+    """
+    for draw in protocol.draws(_device(generator)):
+        camera = _camera(generator, cameras, draw)
+        latents = partial(generator.map, camera=camera, truncation=protocol.truncation)
+        ends = [draw.normal(name, generator.z_dim) for name in ("z", "z.other")]
+        t = draw.uniform("path") if sampling == "full" else torch.zeros(len(draw), device=draw.device)
+        if space == "w":
+            start, end = path_points(latents(ends[0]), latents(ends[1]), t, space, epsilon)
+        else:
+            start, end = (latents(z) for z in path_points(ends[0], ends[1], t, space, epsilon))
+        picture = partial(_picture, generator, protocol, draw, camera)
+        yield squared_steps(picture, embed, start, end, epsilon=epsilon)
+
+
+@torch.no_grad()
+def latent_batches(
+    generator: Generator, protocol: Protocol, cameras: Cameras | None = None
+) -> Iterator[tuple[Tensor, Randomness]]:
+    """Latents and the randomness of their images, for `measure_equivariance`."""
+    for draw in protocol.draws(_device(generator)):
+        camera = _camera(generator, cameras, draw) if generator.camera_conditioned else None
+        yield generator.map(draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation), draw
+
+
+def movable(generator: Generator) -> Synthesise:
+    """The generator as a function (ws, transform) -> picture.
+
+    Raises:
+        ValueError: its input can not be moved.
+    """
+    synthesise = getattr(generator, "synthesise", None)
+    if synthesise is None or "transform" not in inspect.signature(synthesise).parameters:
+        raise ValueError(
+            f"{type(generator).__name__} takes no transform of its picture, so there is no equivariance to measure; "
+            "choose a generator with synthesise(ws, transform), such as StyleGAN3"
+        )
+    return synthesise
+
+
+@torch.no_grad()
+def collect(batches: Iterable[Tensor], networks: Mapping[Name, nn.Module | Embed]) -> dict[Name, Tensor]:
+    """Features [n c] of all pictures by each network, on the CPU.
+
+    Args:
+        batches: pictures [b 3 H W] in [-1, 1].
+        networks: by name.
+    """
+    rows: dict[Name, list[Tensor]] = {name: [] for name in networks}
+    for images in batches:
+        for name, network in networks.items():
+            rows[name].append(network(images).float().cpu())
+    return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
+def _picture(generator: Generator, protocol: Protocol, draw: Randomness, camera: Camera | None, ws: Tensor) -> Tensor:
+    randomness = draw if protocol.noise else None
+    scene = generator.represent(ws, randomness=randomness)
+    return generator.render(scene, camera, resolution=protocol.resolution, randomness=randomness).image
+
+
+def _camera(generator: Generator, cameras: Cameras | None, draw: Randomness) -> Camera | None:
+    if cameras is not None:
+        return cameras(draw)
+    if generator.has_camera or generator.camera_conditioned:
+        raise ValueError(
+            f"{type(generator).__name__} needs a camera for every picture and got none; give cameras, such as those "
+            "of a data set (--data)"
+        )
+    return None
+
+
+def _device(generator: Generator) -> torch.device:
+    return next(generator.parameters()).device

@@ -1,0 +1,176 @@
+"""Measuring a generator: what it gives to the metrics, and the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan3d.camera import Camera, DatasetPoses
+from gan3d.checkpoints.portable import save_pretrained
+from gan3d.cli import measure as command
+from gan3d.cli.measure import measure
+from gan3d.generators import EG3D, StyleGAN2, StyleGAN3
+from gan3d.metrics.features import quantised
+from gan3d.metrics.measure import Protocol, collect, fake_pictures, path_steps
+from gan3d.randomness import Randomness
+
+LABELS = Camera.from_angles(torch.tensor([-0.3, 0.0, 0.3]), torch.zeros(3)).label()
+
+
+@pytest.fixture(autouse=True)
+def _same_weights():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def saved(cls, folder: Path) -> Path:
+    return save_pretrained(folder / f"{cls.__name__}.safetensors", cls(**cls.tiny), facts={"images_seen": 7})
+
+
+def test_batches_cover_the_images_once():
+    protocol = Protocol(num=7, batch_size=3)
+    assert [draw.indices for draw in protocol.draws()] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert protocol.num_batches == 3
+    with pytest.raises(ValueError, match="0 pictures in batches of 4; both are 1 or more"):
+        Protocol(num=0)
+
+
+@pytest.mark.parametrize("cls", [StyleGAN2, EG3D])
+def test_pictures_are_those_of_the_image_whatever_the_batch_size(cls):
+    generator = cls(**cls.tiny).eval()
+    cameras = DatasetPoses().bind(LABELS).sample if cls.has_camera else None
+    one, other = (torch.cat(list(fake_pictures(generator, Protocol(5, size), cameras))) for size in (2, 5))
+    assert one.shape == (5, 3, generator.img_resolution, generator.img_resolution)
+    assert (one - other).abs().max() < 1.5 * 2 / 255  # a step of 8 bits where rounding falls otherwise
+    assert torch.equal(quantised(one).float() / 127.5 - 1, one)
+
+
+def test_truncation_and_seed_reach_the_generator():
+    generator = StyleGAN2(**StyleGAN2.tiny).eval()
+
+    def pictures(**options) -> torch.Tensor:
+        return torch.cat(list(fake_pictures(generator, Protocol(4, 4, **options))))
+
+    assert not torch.equal(pictures(), pictures(seed=1))
+    assert pictures(truncation=0.0).std(dim=0).max() < 1e-6
+    assert pictures().std(dim=0).max() > 1e-2
+
+
+def test_a_generator_with_a_camera_and_none_given_is_refused():
+    with pytest.raises(ValueError, match=r"EG3D needs a camera for every picture and got none.*--data"):
+        next(fake_pictures(EG3D(**EG3D.tiny), Protocol(1)))
+
+
+def test_cameras_are_asked_for_once_per_batch_with_the_draws_of_its_images():
+    asked: list[list[int]] = []
+
+    def cameras(draw: Randomness) -> Camera:
+        asked.append(draw.indices)
+        return DatasetPoses().bind(LABELS).sample(draw)
+
+    generator = EG3D(**EG3D.tiny).eval()
+    list(path_steps(generator, lambda images: images.flatten(1), Protocol(3, 2), cameras))
+    assert asked == [[0, 1], [2]]
+
+
+def test_pictures_that_are_not_finite_are_noticed():
+    generator = StyleGAN2(**StyleGAN2.tiny).eval()
+    with torch.no_grad():
+        next(generator.synthesis.parameters()).fill_(torch.nan)
+    with pytest.raises(ArithmeticError, match="StyleGAN2 made pictures that are not finite"):
+        list(fake_pictures(generator, Protocol(1)))
+
+
+def test_features_of_several_networks_are_collected_in_order():
+    batches = [torch.full((2, 3, 4, 4), float(i)) for i in range(3)]
+    features = collect(batches, {"mean": lambda x: x.mean((2, 3)), "first": lambda x: x[:, 0, 0, :2]})
+    assert features["mean"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert features["first"].shape == (6, 2)
+
+
+# ------------------------------------------------------------------ the command
+
+
+@pytest.mark.parametrize("cls", [StyleGAN2, EG3D])
+def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, tmp_path, posed_zip):
+    file = saved(cls, tmp_path)
+    printed = measure(file, "fid,kid,pr,ppl", posed_zip, num=6, features="small", num_workers=0, seed=3)
+    record = json.loads((tmp_path / f"{cls.__name__}.metrics.json").read_text())
+    names = ["small/frechet", "small/kernel", "small/precision", "small/recall", "small/path_length"]
+    assert list(record["results"]) == names
+    assert [line.split()[0] for line in printed.splitlines()[:5]] == names
+    assert "comparable with no published number" in printed
+    assert record["protocol"] | {"networks": None} == {
+        "num": 6,
+        "batch_size": 4,
+        "seed": 3,
+        "truncation": 1.0,
+        "resolution": None,
+        "noise": False,
+        "features": "small",
+        "networks": None,
+        "data": str(posed_zip),
+        "num_real": 24,
+        "resize_filter": "lanczos",
+        "real_resolution": 32,
+        "cameras": "labels of the data" if cls.has_camera else None,
+    }
+    assert record["checkpoint"]["class"] == cls.__name__
+    assert record["checkpoint"]["images_seen"] == 7
+    assert len(record["checkpoint"]["sha256"]) == 64
+    assert {"gan3d", "commit", "torch", "device", "date", "seconds"} == set(record["made_with"])
+
+
+def test_the_command_gives_the_same_values_again(tmp_path, posed_zip):
+    file = saved(StyleGAN2, tmp_path)
+    for out in ("a.json", "b.json"):
+        measure(file, "fid,ppl", posed_zip, tmp_path / out, num=6, features="small", num_workers=0)
+    one, other = (json.loads((tmp_path / out).read_text())["results"] for out in ("a.json", "b.json"))
+    assert one == other
+
+
+def test_the_command_computes_in_full_precision_and_puts_the_setting_back(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(command, "_scores", lambda job: seen.append(torch.backends.cudnn.allow_tf32) or {"eqt": 1.0})
+    measure(saved(StyleGAN2, tmp_path), "eqt", num=1)
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_the_command_measures_equivariance_without_data(tmp_path):
+    printed = measure(saved(StyleGAN3, tmp_path), "eqr,eqt", num=2, batch_size=2)
+    record = json.loads((tmp_path / "StyleGAN3.metrics.json").read_text())
+    assert list(record["results"]) == ["eqr", "eqt"]
+    assert record["results"]["eqt"] > 40
+    assert printed.startswith("eqr ")
+
+
+def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, stub):
+    measure(saved(StyleGAN2, tmp_path), "fid,pr,ppl", posed_zip, num=6, num_workers=0, inception=stub, vgg=stub)
+    record = json.loads((tmp_path / "StyleGAN2.metrics.json").read_text())
+    assert list(record["results"]) == ["fid", "precision", "recall", "ppl"]
+    assert record["protocol"]["networks"]["lpips"].startswith("stub.pt (sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": "fdi"}, r"there is no metric fdi\s+did you mean fid"),
+        ({"metrics": ","}, "--metrics is empty"),
+        ({"metrics": "fid,pr"}, "fid, pr compare with real images and there are none; give --data"),
+        ({"metrics": "is", "features": "small"}, "is needs the classes of Inception"),
+        ({"metrics": "eqt"}, "StyleGAN2 takes no transform"),
+        ({"metrics": "ppl"}, "no VGG16 for path length"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        measure(saved(StyleGAN2, tmp_path), **options)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        measure(tmp_path / "none.safetensors", "eqt")

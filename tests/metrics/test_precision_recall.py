@@ -1,0 +1,66 @@
+"""Precision and recall of sets that can be counted by hand."""
+
+import pytest
+import torch
+
+from gan3d.metrics import precision_recall
+from gan3d.metrics.precision_recall import covered, neighbour_distances, precision_and_recall
+
+
+def cloud(num: int, seed: int, dim: int = 8):
+    return torch.randn(num, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def test_identical_sets_have_both():
+    assert [float(x) for x in precision_and_recall(cloud(63, 0), cloud(63, 0))] == [1, 1]
+
+
+def test_disjoint_clusters_have_neither():
+    assert [float(x) for x in precision_and_recall(cloud(50, 0), cloud(40, 1) + 100)] == [0, 0]
+
+
+def test_fakes_of_one_of_two_clusters_are_precise_and_recall_half():
+    real = torch.cat([cloud(100, 0), cloud(100, 1) + 100])
+    precision, recall = precision_and_recall(real, real[:100])
+    assert precision == 1
+    assert recall == 0.5
+
+
+def test_fakes_of_which_a_quarter_lie_nowhere_are_three_quarters_precise():
+    real = cloud(100, 0)
+    precision, recall = precision_and_recall(real, torch.cat([real[:75], cloud(25, 1) + 100]))
+    assert precision == 0.75
+    assert recall >= 0.75
+
+
+def test_a_ball_reaches_to_the_kth_neighbour_and_includes_its_border():
+    manifold = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    assert neighbour_distances(manifold, 1).tolist() == [1, 1, 2, 4]
+    assert neighbour_distances(manifold, 2).tolist() == [3, 2, 3, 6]
+    probes = torch.tensor([[-1.0], [-1.5], [2.5], [11.0], [11.5]])
+    assert covered(manifold, probes, neighbours=1) == 3 / 5
+
+
+def test_a_repeated_feature_is_a_neighbour_of_its_own():
+    assert neighbour_distances(torch.tensor([[0.0], [0.0], [1.0]]), 1).tolist() == [0, 0, 1]
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    real, fake = cloud(63, 0), cloud(100, 1) * 1.2
+    whole = precision_and_recall(real, fake)
+    monkeypatch.setattr(precision_recall, "BLOCK", 7)
+    assert precision_and_recall(real, fake) == whole
+    assert 0 < whole[0] < 1
+
+
+def test_features_are_rounded_to_half_precision_unless_asked_not_to():
+    near = torch.tensor([[1.0], [1.00001], [1.00002], [1.00003]])
+    assert precision_and_recall(near, near + 4e-4)[0] == 1
+    assert precision_and_recall(near, near + 4e-4, half=False)[0] < 1
+
+
+def test_too_few_features_and_unlike_ones_are_refused():
+    with pytest.raises(ValueError, match="3 features have no 3 neighbours each; use more images"):
+        precision_and_recall(cloud(3, 0), cloud(9, 1))
+    with pytest.raises(ValueError, match=r"\[9, 8\] and \[9, 4\], expected \[n c\] and \[m c\]"):
+        precision_and_recall(cloud(9, 0), cloud(9, 1, dim=4))
