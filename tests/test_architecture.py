@@ -13,7 +13,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # The main line: a part imports what stands in its own row or above it.
 LINE = (
     {"randomness", "schedules", "stages", "pinhole"},
-    {"camera", "ops"},
+    {"camera", "trajectories", "ops"},
     {"layers"},
     {"rendering", "hierarchical", "manifolds"},
     {"generators", "discriminators"},
@@ -27,14 +27,14 @@ LINE = (
 BESIDE = {
     "data": {"camera", "pinhole", "randomness"},
     "metrics": {"camera", "pinhole", "randomness", "ops", "layers", "generators"},
-    "apps": {"camera", "pinhole", "randomness", "ops", "generators", "metrics"},
+    "apps": {"camera", "trajectories", "pinhole", "randomness", "ops", "generators", "metrics"},
     "checkpoints": {"generators", "discriminators", "schedules"},
     "loggers": set(),
     "strategies": set(),
 }
 # Which of those the end of the line uses.
 USERS = {"gan": {"checkpoints"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
-CONTRACT = {"GENERATORS", "Generator", "Rendering", "DISCRIMINATORS", "Discriminator", "Judgement", "check_pair"}
+CONTRACT = {"GENERATORS", "Generator", "Rendering", "SurfaceLayer", "DISCRIMINATORS", "Discriminator", "Judgement", "check_pair"}
 LIGHTNING = (
     "gan.py",
     "callbacks.py",

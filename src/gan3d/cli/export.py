@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from gan3d.checkpoints.plain import load_plain
-from gan3d.checkpoints.portable import build, save_pretrained
+from gan3d.checkpoints.portable import build, from_pretrained, read_facts, save_pretrained
 from gan3d.cli.record import CONFIG_KEY
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
@@ -34,6 +34,14 @@ def export_training(
     path = Path(checkpoint).with_suffix(".safetensors") if out is None else Path(out)
     save_pretrained(path, generator, judge if discriminator else None, facts=facts)
     return f"{path}: {type(generator).__name__}, {facts['images_seen'] / 1000:g} kimg"
+
+
+def load_generator(path: Path | str) -> tuple[Generator, dict[str, Any]]:
+    """The generator of a training checkpoint (.ckpt: its average) or of a portable file, and facts about it."""
+    if Path(path).suffix == ".ckpt":
+        generator, _, facts = load_training(path)
+        return generator, facts
+    return from_pretrained(path), read_facts(path)
 
 
 def load_training(

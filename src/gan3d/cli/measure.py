@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from gan3d import __version__
 from gan3d.camera import DatasetPoses
-from gan3d.checkpoints.portable import from_pretrained, read_facts
-from gan3d.cli.export import load_training
+from gan3d.cli.export import load_generator
 from gan3d.cli.wording import CommandError, nearest
 from gan3d.data.dataset import PosedImages, View, collate
 from gan3d.data.images import ResizeFilter
@@ -146,7 +145,7 @@ def measure(
         )
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     networks = _networks(names, features, inception, vgg)
-    generator, facts = _generator(checkpoint)
+    generator, facts = load_generator(checkpoint)
     generator = generator.to(place)
     protocol = Protocol(num, batch_size, seed, truncation, resolution, noise)
     reals, cameras = _reals(data, generator, resolution, resize_filter)
@@ -202,13 +201,6 @@ def _names(metrics: str) -> list[str]:
     if not names:
         raise CommandError(f"--metrics is empty; choose some of {', '.join(SCORES)}")
     return list(dict.fromkeys(names))
-
-
-def _generator(checkpoint: Path) -> tuple[Generator, dict[str, Any]]:
-    if Path(checkpoint).suffix == ".ckpt":
-        generator, _, facts = load_training(checkpoint)
-        return generator, facts
-    return from_pretrained(checkpoint), read_facts(checkpoint)
 
 
 def _networks(

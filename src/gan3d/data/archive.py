@@ -130,3 +130,20 @@ def open_archive(path: str | Path) -> Archive:
 def _is_junk(name: str) -> bool:
     """Files that operating systems leave behind (.DS_Store, ._name, __MACOSX/)."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+class StoredZip:
+    """Files in a zip, stored: PNGs do not shrink, and a reader can seek. Fixed dates: equal data, equal bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> StoredZip:
+        self.file = zipfile.ZipFile(self.path, "w", zipfile.ZIP_STORED)
+        return self
+
+    def put(self, name: str, data: bytes) -> None:
+        self.file.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()

@@ -27,7 +27,6 @@ import os
 import shutil
 import signal
 import uuid
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -43,6 +42,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from gan3d.data.archive import StoredZip
 from gan3d.data.heads_attributes import ATTRIBUTE_NAMES, HeadAttributes, sample_angles, sample_heads
 from gan3d.data.heads_render import FOV, RADIUS, HeadViews, head_camera, head_distance, render_heads
 
@@ -348,7 +348,7 @@ def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with _Zip(partial) if out.suffix.lower() == ".zip" else _Folder(partial) as store:
+        with StoredZip(partial) if out.suffix.lower() == ".zip" else _Folder(partial) as store:
             labels, facts = [], []
             for records in batches:
                 for record in records:
@@ -369,23 +369,6 @@ def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
-
-
-class _Zip:
-    """Files in a zip, stored: PNGs do not shrink, and a reader can seek. Fixed dates: equal data, equal bytes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Zip:
-        self.file = zipfile.ZipFile(self.path, "w", zipfile.ZIP_STORED)
-        return self
-
-    def put(self, name: str, data: bytes) -> None:
-        self.file.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 class _Folder:

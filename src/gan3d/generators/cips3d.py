@@ -276,7 +276,7 @@ class CIPS3D(Generator):
         self.nerf_rgb_mapping = nn.Linear(inr_w_dim, nerf_w_dim) if appearance else None
         if appearance:  # the features depend on it: a NeRF that is to stay as it is needs the appearance latents, too
             shape = (*type(self).parts["nerf"], "nerf_rgb_mapping.", "mapping_network_inr.")
-            self.parts = {"nerf": shape, "inr": ("inr_net.",)}  # type: ignore[misc]
+            self.parts = {"nerf": shape, "inr": ("inr_net.",)}
         self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
 
     def map(

@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -27,7 +27,8 @@ class Rendering:
     Attributes:
         image: [b 3 H W], about [-1, 1].
         raw: the volume-rendered image before super-resolution, [b 3 h w], or None.
-        depth: camera-space z (not distance along the ray), world units, [b 1 h w], or None (2D models).
+        depth: camera-space z (not distance along the ray), world units, [b 1 h w], or None (2D models). What a ray
+            sees on average: models whose opacity may stay below 1 say how they count the rest.
         opacity: accumulated alpha in [0, 1], [b 1 h w], or None.
         extras: whatever else the model has to show, by name.
     """
@@ -37,6 +38,27 @@ class Rendering:
     depth: Tensor | None = None
     opacity: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class SurfaceLayer(NamedTuple):
+    """One surface of a scene that consists of surfaces, with its picture (GRAM-HD's radiance manifolds).
+
+    Texture coordinates are those of `grid_sample` with align_corners False: grid (x, y) in [-1, 1] spans the picture
+    from edge to edge, x along its rows, y along its columns, row 0 at y = -1.
+
+    Attributes:
+        name: of the surface.
+        points: a lattice of points on it, world coordinates [h w 3].
+        valid: whether the surface is there, bool [h w]; what is not valid may hold anything.
+        grid: where a point's colour stands in the picture, [h w 2].
+        texture: rgb as in images, about [-1, 1], and occupancy alpha in [0, 1]: [4 H W].
+    """
+
+    name: str
+    points: Tensor
+    valid: Tensor
+    grid: Tensor
+    texture: Tensor
 
 
 GENERATORS: dict[str, type[Generator]] = {}
@@ -74,7 +96,7 @@ class Generator(nn.Module, ABC):
     has_raw: ClassVar[bool] = False
     strict_3d: ClassVar[bool] = False
     any_resolution: ClassVar[bool] = False
-    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    parts: Mapping[str, tuple[str, ...]] = {}
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 
@@ -157,6 +179,13 @@ class Generator(nn.Module, ABC):
     def field(self, representation: Any, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Density and colour at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb [b p c])."""
         raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
+
+    def surfaces(self, representation: Any) -> list[SurfaceLayer]:
+        """The surfaces of one scene, of models that consist of them."""
+        raise ValueError(
+            f"{type(self).__name__} has no surfaces with pictures; use a model of radiance manifolds, such as GRAMHD, "
+            "or fuse its depth maps to a mesh: gan3d fuse"
+        )
 
     def is_part_of(self, name: str, parts: Iterable[str]) -> bool:
         """Whether the parameter of a name belongs to one of some `parts`."""

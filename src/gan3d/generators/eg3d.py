@@ -119,7 +119,7 @@ class EG3D(Generator):
 
     has_field: ClassVar[bool] = True
     has_raw: ClassVar[bool] = True
-    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+    parts = {
         "mapping": ("backbone.mapping.",),
         "planes": ("backbone.synthesis.",),
         "decoder": ("decoder.",),

@@ -1,0 +1,110 @@
+"""Epipolar line texture: one row of the picture over time, while the camera turns (GRAM-HD figure 5).
+
+    epi[t, x] = image(camera_t)[row, x]
+
+In a scene that is truly 3D every point draws a smooth, nearly straight line; a texture that sticks to the screen draws
+vertical lines, flicker draws noise. Lines of near and of far points have different slopes (Bolles et al. 1987).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gan3d.apps.pictures import grid, to_uint8
+from gan3d.apps.views import evaluating
+from gan3d.camera import Camera
+from gan3d.generators.contract import Generator
+
+
+def sweep(
+    num: int,
+    *,
+    yaw: float = 0.3,
+    pitch: float = 0.0,
+    radius: float = 2.7,
+    fov: float | None = None,
+    focal: float | None = None,
+) -> Camera:
+    """`num` cameras at equal steps of yaw from -yaw to yaw (radians), all at one pitch, looking at the origin."""
+    if num < 2:
+        raise ValueError(f"a sweep of {num} camera(s) does not move; use 2 or more")
+    yaws = torch.linspace(-yaw, yaw, num, dtype=torch.float64)
+    return Camera.from_angles(yaws, pitch, radius=radius, fov=fov, focal=focal).to(torch.float32)
+
+
+def epi(
+    generator: Generator,
+    representation: Any,
+    path: Camera,
+    row: int | None = None,
+    *,
+    num_scenes: int = 1,
+    resolution: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """One row of the image along a path of cameras.
+
+    Models whose pixels are independent render that row only.
+
+    Args:
+        generator: with a camera (`has_camera`).
+        representation: of `num_scenes` scenes, from `generator.represent`.
+        path: one camera per frame.
+        row: of the image, from the top; None is the middle one.
+        num_scenes: b, all seen along the same path.
+        resolution: of `generator.render`.
+        progress: whether to show a progress bar.
+
+    Returns:
+        [b 3 frames W], about [-1, 1], on the CPU: time runs downwards.
+    """
+    if not generator.has_camera:
+        raise ValueError(f"{type(generator).__name__} has no camera to move; an epi needs a 3D generator")
+    rows = []
+    with evaluating(generator):
+        for t in tqdm(range(len(path)), desc="epi", unit="frame", leave=False, disable=not progress):
+            camera = path.select([t] * num_scenes)
+            if generator.independent_pixels:
+                line = _rendered_row(generator, representation, camera, row, resolution)
+            else:
+                image = generator.render(representation, camera, resolution=resolution, raw=False).image
+                line = image[:, :, _checked_row(row, image.shape[-2])]
+            rows.append(line.cpu())
+    return torch.stack(rows, dim=2)
+
+
+def _rendered_row(
+    generator: Generator, representation: Any, camera: Camera, row: int | None, resolution: int | None
+) -> Tensor:
+    side = resolution or generator.img_resolution
+    rays = _checked_row(row, side) * side + torch.arange(side, device=camera.device)
+    view = generator.render(representation, camera, resolution=resolution, rays=rays, raw=False)
+    return view.image[..., 0]  # b 3 r
+
+
+def _checked_row(row: int | None, height: int) -> int:
+    row = height // 2 if row is None else row
+    if not 0 <= row < height:
+        raise ValueError(f"row {row} is not one of an image of {height} rows; use 0 to {height - 1}")
+    return row
+
+
+def write_epi(path: str | Path, lines: Tensor, *, gap: int = 2) -> Path:
+    """Writes epi textures [b 3 frames W], one below the other, as a picture (.png)."""
+    picture = grid(to_uint8(lines), columns=1, gap=gap)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        Image.fromarray(picture).save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

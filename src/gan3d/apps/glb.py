@@ -1,0 +1,191 @@
+"""Meshes as one glTF 2.0 binary file (.glb), which browsers, Blender and model viewers open without plugins.
+
+    12 bytes   "glTF", 2, length of the file
+    JSON       length, "JSON", text padded with spaces       (all lengths little-endian uint32, multiples of 4)
+    BIN        length, "BIN\\0", arrays and PNGs, each from a multiple of 4 on, padded with zeros
+
+Convention: right-handed, y up, front towards +z: gan3d's world as it is. Triangles run counterclockwise seen from their
+front. Texture coordinates are (0, 0) at the outer corner of the texture's first pixel, (1, 1) at that of its last, u
+along a row, v along a column: (grid + 1) / 2 of a `grid_sample` with align_corners False. Colours are sRGB bytes, alpha
+is not multiplied in. What has colours is unlit (KHR_materials_unlit): the light is in the pictures already. Viewers
+that sort translucent meshes by the distance of their nodes (three.js) draw those of one file in its order: farthest
+first.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_FLOAT, _UINT32 = 5126, 5125  # component types
+_VERTICES, _INDICES = 34962, 34963  # targets of buffer views
+_LINEAR, _CLAMP = 9729, 33071  # sampler
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Triangles, with colours at the vertices, or with a texture, or plain.
+
+    Attributes:
+        vertices: world coordinates [n 3].
+        faces: indices of vertices [m 3].
+        colours: uint8 [n 3].
+        uv: texture coordinates [n 2], given with `texture`.
+        texture: uint8 [H W 4], the fourth channel is alpha.
+        name: shown by viewers.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colours: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    texture: np.ndarray | None = None
+    name: str = "mesh"
+
+    def __post_init__(self) -> None:
+        n, size = len(self.vertices), (0, 0) if self.texture is None else self.texture.shape[:2]
+        wrong = [
+            f"{what} {array.dtype} {list(array.shape)}"
+            for what, array, shape, kind in (
+                ("vertices", self.vertices, (n, 3), "f"),
+                ("faces", self.faces, (len(self.faces), 3), "iu"),
+                ("colours", self.colours, (n, 3), "u"),
+                ("uv", self.uv, (n, 2), "f"),
+                ("texture", self.texture, (*size, 4), "u"),
+            )
+            if array is not None and (array.shape != shape or array.dtype.kind not in kind)
+        ]
+        if wrong:
+            raise ValueError(
+                f"mesh {self.name!r} has {', '.join(wrong)}; expected vertices float [n 3], faces int [m 3], "
+                "colours uint8 [n 3], uv float [n 2], texture uint8 [H W 4]"
+            )
+        if (self.uv is None) != (self.texture is None):
+            raise ValueError(f"mesh {self.name!r} has one of uv and texture; give both or neither")
+        if len(self.faces) and not 0 <= self.faces.min() <= self.faces.max() < n:
+            low, high = self.faces.min(), self.faces.max()
+            raise ValueError(f"mesh {self.name!r} has faces of vertices {low} to {high}, but it has {n} vertices")
+
+
+def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
+    """Writes meshes, one node each, in their order; an existing file is replaced in one step.
+
+    Raises:
+        ValueError: there is nothing to show, or a coordinate is not finite.
+    """
+    document = _Document()
+    for mesh in meshes:
+        if len(mesh.faces) == 0:
+            raise ValueError(f"mesh {mesh.name!r} has no triangles, which glTF can not store; leave it out")
+        if not np.isfinite(mesh.vertices).all():
+            raise ValueError(f"mesh {mesh.name!r} has vertices that are not finite; leave out what is not hit")
+        document.add(mesh)
+    if not meshes:
+        raise ValueError("there is no mesh to write; give at least one")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(document.bytes())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+@dataclass
+class _Document:
+    """The JSON part as it grows, and the binary part beside it."""
+
+    binary: bytearray = field(default_factory=bytearray)
+    views: list[dict[str, Any]] = field(default_factory=list)
+    accessors: list[dict[str, Any]] = field(default_factory=list)
+    meshes: list[dict[str, Any]] = field(default_factory=list)
+    materials: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, mesh: Mesh) -> None:
+        vertices = np.ascontiguousarray(mesh.vertices, dtype="<f4")
+        box = {"min": vertices.min(axis=0).tolist(), "max": vertices.max(axis=0).tolist()}
+        attributes = {"POSITION": self._array(vertices, _FLOAT, "VEC3", _VERTICES, box)}
+        if mesh.uv is not None:
+            attributes["TEXCOORD_0"] = self._array(mesh.uv.astype("<f4"), _FLOAT, "VEC2", _VERTICES)
+        if mesh.colours is not None:
+            attributes["COLOR_0"] = self._array(_linear(mesh.colours), _FLOAT, "VEC3", _VERTICES)
+        indices = self._array(mesh.faces.astype("<u4").reshape(-1), _UINT32, "SCALAR", _INDICES)
+        primitive = {"attributes": attributes, "indices": indices, "material": self._material(mesh)}
+        self.meshes.append({"name": mesh.name, "primitives": [primitive]})
+
+    def _view(self, data: bytes, target: int | None = None) -> int:
+        self.binary += bytes(-len(self.binary) % 4)
+        view = {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)}
+        self.views.append(view if target is None else {**view, "target": target})
+        self.binary += data
+        return len(self.views) - 1
+
+    def _array(
+        self, array: np.ndarray, component: int, kind: str, target: int, bounds: dict[str, Any] | None = None
+    ) -> int:
+        view = self._view(np.ascontiguousarray(array).tobytes(), target)
+        facts = {"bufferView": view, "componentType": component, "count": len(array), "type": kind, **(bounds or {})}
+        self.accessors.append(facts)
+        return len(self.accessors) - 1
+
+    def _material(self, mesh: Mesh) -> int:
+        surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+        material: dict[str, Any] = {"name": mesh.name, "pbrMetallicRoughness": surface, "doubleSided": True}
+        if mesh.texture is not None:
+            stream = io.BytesIO()
+            Image.fromarray(mesh.texture).save(stream, format="png")
+            surface["baseColorTexture"] = {"index": len(self.images)}
+            self.images.append({"bufferView": self._view(stream.getvalue()), "mimeType": "image/png"})
+            if mesh.texture[..., 3].min() < 255:
+                material["alphaMode"] = "BLEND"
+        if mesh.texture is not None or mesh.colours is not None:
+            material["extensions"] = {"KHR_materials_unlit": {}}
+        self.materials.append(material)
+        return len(self.materials) - 1
+
+    def bytes(self) -> bytes:
+        count = len(self.meshes)
+        self.binary += bytes(-len(self.binary) % 4)
+        content: dict[str, Any] = {
+            "asset": {"version": "2.0", "generator": "gan3d"},
+            "scene": 0,
+            "scenes": [{"nodes": list(range(count))}],
+            "nodes": [{"name": mesh["name"], "mesh": k} for k, mesh in enumerate(self.meshes)],
+            "meshes": self.meshes,
+            "materials": self.materials,
+            "accessors": self.accessors,
+            "bufferViews": self.views,
+            "buffers": [{"byteLength": len(self.binary)}],
+        }
+        if any("extensions" in material for material in self.materials):
+            content["extensionsUsed"] = ["KHR_materials_unlit"]
+        if self.images:
+            content["images"] = self.images
+            content["samplers"] = [{"magFilter": _LINEAR, "minFilter": _LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}]
+            content["textures"] = [{"source": k, "sampler": 0} for k in range(len(self.images))]
+        text = json.dumps(content, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = _chunk(b"JSON", text) + _chunk(b"BIN\0", bytes(self.binary))
+        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack("<I4s", len(data), kind) + data
+
+
+def _linear(colours: np.ndarray) -> np.ndarray:
+    """sRGB bytes as the linear light that glTF wants at vertices (textures stay sRGB), float32."""
+    c = colours.astype(np.float64) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype("<f4")

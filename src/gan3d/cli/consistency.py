@@ -1,0 +1,212 @@
+"""Verbs that show whether a trained generator is 3D: `epi`, `fuse`, `reproject`, and `export manifolds`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan3d.apps.epi import epi, sweep, write_epi
+from gan3d.apps.fusion import fuse, view_grid, write_ply
+from gan3d.apps.glb import Mesh, write_glb
+from gan3d.apps.manifold_export import export_manifolds
+from gan3d.apps.views import evaluating
+from gan3d.camera import Camera
+from gan3d.cli.export import load_generator
+from gan3d.cli.wording import CommandError
+from gan3d.generators import Generator
+from gan3d.generators.contract import Rendering
+from gan3d.metrics.reprojection import pairwise_reprojection
+from gan3d.randomness import Randomness
+
+
+def write_epi_of(
+    checkpoint: Path,
+    out: Path = Path("epi.png"),
+    seed: int = 0,
+    num: int = 1,
+    frames: int = 120,
+    yaw: float = 0.3,
+    row: int | None = None,
+    radius: float = 2.7,
+    fov: float | None = None,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    device: str = "auto",
+) -> str:
+    """Draws one row of the picture over time while the camera turns: lines if the scene is 3D, else noise or stripes.
+
+    Args:
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        out: the picture (.png); one scene below the other.
+        seed: of the scenes.
+        num: scenes.
+        frames: cameras from -yaw to yaw; the height of the picture.
+        yaw: radians.
+        row: of the image, counted from the top; by default the middle one.
+        radius: distance of the cameras (GRAM: 1).
+        fov: field of view, degrees (GRAM: 12); by default 18.83.
+        truncation: psi, 1 is none.
+        resolution: of the rendering; by default the model's own.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+    """
+    generator = _load(checkpoint, device)
+    scene = _scenes(generator, seed, range(num), truncation)
+    path = sweep(frames, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
+    lines = epi(generator, scene, path, row, num_scenes=num, resolution=resolution, progress=sys.stderr.isatty())
+    return f"{write_epi(out, lines)}: {num} x {frames} rows"
+
+
+def fuse_to_mesh(
+    checkpoint: Path,
+    out: Path = Path("mesh.glb"),
+    seed: int = 0,
+    num_yaw: int = 15,
+    num_pitch: int = 5,
+    yaw: float = 0.6,
+    pitch: float = 0.3,
+    radius: float = 2.7,
+    fov: float | None = None,
+    extent: float | None = None,
+    voxels: int = 128,
+    band: float = 4.0,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    device: str = "auto",
+) -> str:
+    """Fuses the depth of many views to a coloured mesh of the surface that the generator renders.
+
+    Args:
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        out: the mesh, .glb (opens in a browser) or .ply.
+        seed: of the scene.
+        num_yaw: views side by side.
+        num_pitch: views above each other.
+        yaw: of the outer views, radians.
+        pitch: of the upper views, radians.
+        radius: distance of the cameras (GRAM: 1).
+        fov: field of view, degrees (GRAM: 12); by default 18.83.
+        extent: side of the cube that is fused, world units; by default the generator's scene.
+        voxels: along a side.
+        band: how far behind a surface it is known to be inside, voxels.
+        truncation: psi, 1 is none.
+        resolution: of the rendering; by default the model's own.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+    """
+    writers: dict[str, Callable[[Mesh], Path]] = {
+        ".glb": lambda mesh: write_glb(out, [mesh]),
+        ".ply": lambda mesh: write_ply(out, mesh),
+    }
+    if (write := writers.get(Path(out).suffix.lower())) is None:
+        raise CommandError(f"--out {out} is neither a .glb nor a .ply; use for example mesh.glb")
+    generator = _load(checkpoint, device)
+    scene = _scenes(generator, seed, [0], truncation)
+    cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(_place(generator))
+    mesh = fuse(
+        generator,
+        scene,
+        cameras,
+        extent=extent,
+        voxels=voxels,
+        truncation=band,
+        resolution=resolution,
+        progress=sys.stderr.isatty(),
+    )
+    return f"{write(mesh)}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles of {len(cameras)} views"
+
+
+def reproject_views(
+    checkpoint: Path,
+    seed: int = 0,
+    num: int = 4,
+    views: int = 5,
+    yaw: float = 0.3,
+    radius: float = 2.7,
+    fov: float | None = None,
+    tolerance: float = 0.01,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    device: str = "auto",
+) -> str:
+    """Measures how well views of a scene agree where they show the same point: PSNR after reprojection by depth.
+
+    Args:
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        seed: of the scenes.
+        num: scenes.
+        views: of each scene, at equal steps of yaw.
+        yaw: of the outer views, radians.
+        radius: distance of the cameras (GRAM: 1).
+        fov: field of view, degrees (GRAM: 12); by default 18.83.
+        tolerance: a point deeper than the other view's surface by more than this share of its depth is hidden there.
+        truncation: psi, 1 is none.
+        resolution: of the rendering; by default the model's own.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+    """
+    generator = _load(checkpoint, device)
+    cameras = sweep(views, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
+    rows = []
+    for k in range(num):
+        scene = _scenes(generator, seed, [k], truncation)
+        pairs = pairwise_reprojection(_shown(generator, scene, cameras, resolution), cameras, tolerance=tolerance)
+        rows.append((pairs.mean_psnr, float(pairs.share.nanmean())))
+    table = [f"scene {k}: {psnr:6.2f} dB over {share:4.0%} of the surface" for k, (psnr, share) in enumerate(rows)]
+    psnr, share = torch.tensor(rows, dtype=torch.float64).nanmean(dim=0).tolist()
+    return "\n".join([*table, f"mean:    {psnr:6.2f} dB over {share:4.0%}"])
+
+
+def export_surfaces(
+    checkpoint: Path, out: Path = Path("manifolds.glb"), seed: int = 0, truncation: float = 1.0, device: str = "auto"
+) -> str:
+    """Writes the surfaces of a scene with their pictures as one .glb, which turns in a browser (GRAM-HD).
+
+    Args:
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        out: the .glb.
+        seed: of the scene.
+        truncation: psi, 1 is none.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+    """
+    if Path(out).suffix.lower() != ".glb":
+        raise CommandError(f"--out {out} is not a .glb; use for example manifolds.glb")
+    generator = _load(checkpoint, device)
+    with evaluating(generator):
+        layers = generator.surfaces(_scenes(generator, seed, [0], truncation))
+    names = export_manifolds(out, layers)
+    return f"{out}: {len(names)} of {len(layers)} surfaces, farthest first"
+
+
+def _load(checkpoint: Path, device: str) -> Generator:
+    generator, _ = load_generator(checkpoint)
+    if not generator.has_camera:
+        raise CommandError(f"{checkpoint} holds a {type(generator).__name__}, which has no camera; use a 3D generator")
+    return generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def _place(generator: Generator) -> torch.device:
+    return next(generator.parameters()).device
+
+
+def _scenes(generator: Generator, seed: int, indices: Sequence[int], truncation: float) -> Any:
+    """The representation of scenes number `indices` of a seed; conditioning is neutral."""
+    z = Randomness(seed, indices).normal("z", generator.z_dim).to(_place(generator))
+    with evaluating(generator):
+        return generator.represent(generator.map(z, truncation=truncation))
+
+
+def _shown(generator: Generator, scene: Any, cameras: Camera, resolution: int | None) -> Rendering:
+    """One scene from all cameras, rendered one after the other."""
+    with evaluating(generator):
+        views = [generator.render(scene, camera, resolution=resolution, raw=False) for camera in cameras]
+    return Rendering(
+        torch.cat([v.image for v in views]), depth=_joined(views, "depth"), opacity=_joined(views, "opacity")
+    )
+
+
+def _joined(views: Sequence[Rendering], name: str) -> Tensor | None:
+    maps = [part for view in views if (part := getattr(view, name)) is not None]
+    return torch.cat(maps) if maps else None

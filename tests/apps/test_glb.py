@@ -1,0 +1,115 @@
+"""glTF binaries, read back by the letter of the specification."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gan3d.apps.glb import Mesh, write_glb
+
+gltf = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gltf.py"))))
+
+
+def square(name: str = "square", z: float = 0.0, **more) -> Mesh:
+    vertices = np.array([[-1, -1, z], [2, -1, z], [2, 1, z], [-1, 1, z]], dtype=np.float64)
+    return Mesh(vertices, np.array([[0, 1, 2], [0, 2, 3]]), name=name, **more)
+
+
+def texture(alpha: int = 255, seed: int = 0) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 3, 4), dtype=np.uint8)
+    pixels[..., 3] = alpha
+    return pixels
+
+
+UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype=np.float32)
+
+
+def test_a_textured_mesh_comes_back_with_its_arrays_and_pixels(tmp_path):
+    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(uv=UV, texture=texture(100))]))
+    (primitive,) = content["meshes"][0]["primitives"]
+    position = gltf.array(content, binary, primitive["attributes"]["POSITION"])
+    assert np.array_equal(position, square().vertices)
+    assert np.array_equal(gltf.array(content, binary, primitive["attributes"]["TEXCOORD_0"]), UV)
+    assert gltf.array(content, binary, primitive["indices"]).ravel().tolist() == [0, 1, 2, 0, 2, 3]
+    bounds = content["accessors"][primitive["attributes"]["POSITION"]]
+    assert (bounds["min"], bounds["max"]) == ([-1.0, -1.0, 0.0], [2.0, 1.0, 0.0])
+    material = content["materials"][primitive["material"]]
+    assert (material["alphaMode"], material["doubleSided"]) == ("BLEND", True)
+    assert material["extensions"] == {"KHR_materials_unlit": {}}
+    assert content["extensionsUsed"] == ["KHR_materials_unlit"]
+    chosen = content["textures"][material["pbrMetallicRoughness"]["baseColorTexture"]["index"]]
+    assert np.array_equal(gltf.picture(content, binary, chosen["source"]), texture(100))
+    assert content["samplers"][chosen["sampler"]] == {"magFilter": 9729, "minFilter": 9729, "wrapS": 33071,
+                                                      "wrapT": 33071}  # fmt: skip
+
+
+def test_buffer_views_say_what_they_are_for(tmp_path):
+    content, _ = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(uv=UV, texture=texture())]))
+    attributes = content["meshes"][0]["primitives"][0]
+    targets = {accessor["bufferView"]: 34962 for accessor in content["accessors"]}
+    targets[content["accessors"][attributes["indices"]]["bufferView"]] = 34963
+    assert {k: view.get("target") for k, view in enumerate(content["bufferViews"]) if "target" in view} == targets
+
+
+def test_several_meshes_keep_their_order_and_their_own_textures(tmp_path):
+    meshes = [square(f"m{k}", z=-k, uv=UV, texture=texture(9, seed=k)) for k in range(3)]
+    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", meshes))
+    assert content["scenes"][content["scene"]]["nodes"] == [0, 1, 2]
+    for k, node in enumerate(content["nodes"]):
+        assert node == {"name": f"m{k}", "mesh": k}
+        primitive = content["meshes"][k]["primitives"][0]
+        assert gltf.array(content, binary, primitive["attributes"]["POSITION"])[0, 2] == -k
+        material = content["materials"][primitive["material"]]
+        source = content["textures"][material["pbrMetallicRoughness"]["baseColorTexture"]["index"]]["source"]
+        assert np.array_equal(gltf.picture(content, binary, source), texture(9, seed=k))
+
+
+def test_colours_of_vertices_are_stored_as_linear_light(tmp_path):
+    colours = np.array([[0, 0, 0], [255, 255, 255], [188, 10, 255], [1, 2, 3]], dtype=np.uint8)
+    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(colours=colours)]))
+    stored = gltf.array(content, binary, content["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"])
+    assert stored[0].tolist() == [0, 0, 0]
+    assert stored[1].tolist() == [1, 1, 1]
+    assert stored[2, 0] == pytest.approx(0.5029, abs=1e-4)  # sRGB 188 is half the light
+    assert stored[2, 1] == pytest.approx(10 / 255 / 12.92)
+    assert content["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    assert "images" not in content
+
+
+def test_a_plain_mesh_is_lit_and_an_opaque_texture_is_not_blended(tmp_path):
+    content, _ = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(), square(uv=UV, texture=texture(255))]))
+    assert "extensions" not in content["materials"][0]
+    assert "alphaMode" not in content["materials"][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"colours": np.zeros((3, 3), np.uint8)}, r"colours uint8 \[3, 3\]"),
+        ({"colours": np.zeros((4, 3))}, r"colours float64 \[4, 3\]"),
+        ({"uv": UV}, "one of uv and texture"),
+        ({"uv": UV, "texture": np.zeros((4, 4, 3), np.uint8)}, r"texture uint8 \[4, 4, 3\]"),
+    ],
+)
+def test_arrays_of_another_shape_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        square(**arguments)
+
+
+def test_what_gltf_can_not_store_is_refused_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "a.glb"
+    path.write_text("old")
+    broken = square()
+    broken.vertices[2, 1] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        write_glb(path, [broken])
+    with pytest.raises(ValueError, match="no triangles"):
+        write_glb(path, [Mesh(np.zeros((3, 3)), np.zeros((0, 3), int))])
+    with pytest.raises(ValueError, match="no mesh"):
+        write_glb(path, [])
+    with pytest.raises(ValueError, match="faces of vertices 0 to 4, but it has 4"):
+        Mesh(np.zeros((4, 3)), np.array([[0, 1, 4]]))
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.glb"]

@@ -1,0 +1,116 @@
+"""The verbs that show whether a checkpoint is 3D, called as the command line calls them."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from gan3d.checkpoints.portable import save_pretrained
+from gan3d.cli import consistency
+from gan3d.cli.options import call
+from gan3d.generators import GENERATORS, Generator, Rendering, StyleGAN2
+from gan3d.generators.contract import SurfaceLayer
+
+
+class Ball(Generator):
+    """A ball of radius 0.25 at the origin with a smooth texture, whose phase is z."""
+
+    z_dim = w_dim = 1
+    num_ws, img_resolution = 1, 64
+
+    def __init__(self, radius: float = 0.25):
+        super().__init__()
+        self.radius = nn.Parameter(torch.tensor(radius))
+
+    def map(self, z, camera=None, *, truncation=1.0, truncation_cutoff=None):
+        return truncation * z[:, None]
+
+    def represent(self, ws, *, randomness=None):
+        return ws[:, 0]
+
+    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
+        side = resolution or self.img_resolution
+        rays = camera.rays(side)
+        along = -(rays.origins * rays.directions).sum(-1)
+        inside = self.radius**2 - (rays.origins.square().sum(-1) - along**2)
+        distance = along - inside.clamp(min=0).sqrt()
+        hit = (inside > 0).reshape(-1, 1, side, side)
+        points = rays.origins + rays.directions * distance[..., None]
+        image = (8 * points + representation[:, None]).sin().mT.unflatten(-1, (side, side))
+        depth = (distance[..., None] * rays.cosines).reshape(-1, 1, side, side)
+        return Rendering(torch.where(hit, image, 1.0), depth=depth, opacity=hit.float())
+
+
+GENERATORS.pop("Ball")  # of these tests only: no registry-walking test shall see it
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setitem(GENERATORS, "Ball", Ball)
+    return save_pretrained(tmp_path / "ball.safetensors", Ball())
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """command(function, words) -> what it says, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda function, *words: call(function, [str(word) for word in words], prog="gan3d", positional=True)
+
+
+def test_epi_draws_rows_over_time(command, checkpoint, tmp_path):
+    said = command(consistency.write_epi_of, checkpoint, "--num", 2, "--frames", 5, "--yaw", 0.2, "--device", "cpu")
+    assert said == "epi.png: 2 x 5 rows"
+    assert np.array(Image.open(tmp_path / "epi.png")).shape == (12, 64, 3)
+
+
+@pytest.mark.parametrize(("name", "magic"), [("new/mesh.glb", b"glTF"), ("mesh.ply", b"ply\n")])
+def test_fuse_writes_a_mesh(command, checkpoint, tmp_path, name, magic):
+    words = ["--out", name, "--num_yaw", 3, "--num_pitch", 1, "--voxels", 24, "--extent", 0.7, "--device", "cpu"]
+    said = command(consistency.fuse_to_mesh, checkpoint, *words)
+    assert re.fullmatch(rf"{name}: \d{{3,4}} vertices, \d{{3,4}} triangles of 3 views", said)
+    assert (tmp_path / name).read_bytes()[:4] == magic
+
+
+def test_an_extent_that_holds_nothing_is_named(command, checkpoint):
+    with pytest.raises(ValueError, match=r"no surface in the cube of side 0.1 \(0% of it was seen\)"):
+        command(consistency.fuse_to_mesh, checkpoint, "--extent", 0.1, "--voxels", 8, "--device", "cpu")
+
+
+def test_reproject_prints_a_table_of_scenes_that_agree_with_themselves(command, checkpoint):
+    words = ["--num", 2, "--views", 3, "--yaw", 0.1, "--fov", 14, "--device", "cpu"]
+    lines = command(consistency.reproject_views, checkpoint, *words).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["scene 0", "scene 1", "mean"]
+    first, second, mean = (float(re.search(r"([\d.]+) dB over +\d+%", line)[1]) for line in lines)
+    assert mean == pytest.approx((first + second) / 2, abs=0.011)
+    assert min(first, second) > 35
+    assert first != second
+
+
+def test_export_manifolds_writes_the_layers_of_a_model_that_has_some(command, checkpoint, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="Ball has no surfaces"):
+        command(consistency.export_surfaces, checkpoint)
+    line = torch.linspace(-1, 1, 4)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    points, grid = torch.stack([x, y, 0 * x], dim=-1), torch.stack([x, y], dim=-1)
+    layer = SurfaceLayer("a", points, torch.ones(4, 4, dtype=torch.bool), grid, torch.zeros(4, 8, 8))
+    monkeypatch.setattr(Ball, "surfaces", lambda self, scene: [layer])
+    said = command(consistency.export_surfaces, checkpoint, "--device", "cpu")
+    assert said == "manifolds.glb: 1 of 1 surfaces, farthest first"
+    assert (tmp_path / "manifolds.glb").read_bytes()[:4] == b"glTF"
+
+
+@pytest.mark.parametrize("function", ["write_epi_of", "fuse_to_mesh", "reproject_views", "export_surfaces"])
+def test_a_model_without_a_camera_is_refused(command, tmp_path, function):
+    flat = save_pretrained(tmp_path / "flat.safetensors", StyleGAN2(**StyleGAN2.tiny))
+    with pytest.raises(ValueError, match="StyleGAN2, which has no camera"):
+        command(getattr(consistency, function), flat)
+
+
+def test_names_that_say_no_known_format_are_refused(command, checkpoint):
+    with pytest.raises(ValueError, match=r"neither a .glb nor a .ply"):
+        command(consistency.fuse_to_mesh, checkpoint, "--out", "mesh.obj")
+    with pytest.raises(ValueError, match=r"is not a .glb"):
+        command(consistency.export_surfaces, checkpoint, "--out", "m.zip")
