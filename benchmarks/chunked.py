@@ -1,0 +1,127 @@
+"""Memory of the generator's gradient: all rays at once, or the exact gradient in chunks (CIPS-3D, full size).
+
+`full` keeps what autograd saves for every ray: counted by hooks on saved tensors, which keep nothing themselves, so that
+the count needs no memory of its own. `chunked` (gan3d.ray_gradients) is run, its peak of resident memory measured, and
+its gradient compared with the full one at a resolution where that fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from machine import PeakMemory, facts, write
+from torch import Tensor
+
+from gan3d.camera import Camera
+from gan3d.generators import CIPS3D
+from gan3d.randomness import Randomness
+from gan3d.ray_gradients import View, replay
+
+TARGET = 0.25  # peak of chunked / saved bytes of full, at most
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--resolution", type=int, default=256, help="where memory is measured")
+    parser.add_argument("--compare", type=int, default=128, help="resolution where both gradients are compared")
+    parser.add_argument("--chunk", type=int, default=4096, help="rays at once")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model at tiny sizes, to try the script")
+    parser.add_argument("--out", type=Path, help="folder of the JSON; results/<machine> by default")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.tiny:
+        args.resolution, args.compare, args.chunk = 32, 16, 64
+
+    view = make(args.resolution, args.tiny)
+    start = time.process_time()
+    with PeakMemory() as peak:  # first: memory that was freed before would serve it unseen
+        chunked(view, args.chunk)
+    seconds = time.process_time() - start
+    saved = saved_gigabytes(make(args.resolution, args.tiny))
+    error = gradient_difference(args.compare, args.compare**2 // 5, args.tiny)
+    result = facts() | {
+        "model": "CIPS3D, tiny" if args.tiny else "CIPS3D, full size, one image",
+        "resolution": args.resolution,
+        "chunk": args.chunk,
+        "full_saved_gb": saved,
+        "chunked_peak_gb": peak.extra,
+        "ratio": peak.extra / saved,
+        "chunked_cpu_seconds": seconds,
+        "gradient_difference": error,
+        "gradient_compared_at": args.compare,
+    }
+    path = write("chunked", result, args.out)
+    for name, value in result.items():
+        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+    print(path)
+    return 0 if args.tiny or (result["ratio"] <= TARGET and error <= 1e-5) else 1
+
+
+def make(resolution: int, tiny: bool) -> View:
+    """A fresh model and its view of one scene."""
+    torch.manual_seed(0)
+    generator = CIPS3D(**CIPS3D.tiny) if tiny else CIPS3D(img_resolution=resolution)
+    draw = Randomness(0, [0], "generator")
+    camera = Camera.from_angles(0.2, 0.1, radius=2.7 if tiny else 1.0, fov=18.83 if tiny else 12.0)
+    scene = generator.represent(generator.map(draw.normal("z", generator.z_dim)), randomness=draw)
+    return View(generator, scene, camera, resolution, False, draw)
+
+
+def loss(image: Tensor) -> Tensor:
+    """As a discriminator's: not linear in the image, and every pixel matters to its neighbours."""
+    return (image * image.roll(1, -1)).mean()
+
+
+def gradients(view: View) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in view.generator.named_parameters() if p.grad is not None}
+
+
+def chunked(view: View, chunk: int) -> None:
+    with torch.no_grad():
+        image = view.render().image
+    image.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(image), image)
+    for term in replay(view, {"image": gradient}, None, chunk, 1.0):
+        term.backward()
+
+
+def gradient_difference(resolution: int, chunk: int, tiny: bool) -> float:
+    """Largest difference of the two gradients, of each parameter relative to its largest entry."""
+    whole, parts = make(resolution, tiny), make(resolution, tiny)
+    loss(whole.render().image).backward()
+    chunked(parts, chunk)
+    full, some = gradients(whole), gradients(parts)
+    assert full.keys() == some.keys()
+    return max(float((full[n] - some[n]).abs().max() / full[n].abs().max().clamp(min=1e-20)) for n in full)
+
+
+def saved_gigabytes(view: View) -> float:
+    """Bytes that autograd keeps for the backward pass of one image, every storage once, in GB."""
+    sizes: list[int] = []
+    seen: set[int] = set()
+    mine = {p.untyped_storage().data_ptr() for p in view.generator.parameters()}
+    kept: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen | mine:
+            seen.add(storage.data_ptr())
+            sizes.append(storage.nbytes())
+            kept.append(tensor)
+
+    # Storages are compared by address, so they must stay alive while they are counted: by strips of the image.
+    strips = torch.arange(view.num_pixels).split(4096)
+    for rays in strips:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
+            view.render(rays)
+        seen.clear()
+        kept.clear()
+    return sum(sizes) / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(main())

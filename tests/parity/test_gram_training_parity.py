@@ -1,0 +1,193 @@
+"""The harness' phases against GRAM's and GRAM-HD's published training steps, with the recorded latents and poses."""
+
+import json
+import re
+import runpy
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gan3d.camera import Camera, PosePrior
+from gan3d.discriminators import GRAMDiscriminator
+from gan3d.gan import GAN
+from gan3d.generators import GRAM
+from gan3d.losses import R1, CrossResolution, Patches, PosePrediction
+from gan3d.micro_batches import Part
+from gan3d.randomness import Randomness
+
+HERE = Path(__file__).parent
+gram = SimpleNamespace(**runpy.run_path(str(HERE / "gram_cases.py")))
+second = SimpleNamespace(**runpy.run_path(str(HERE / "test_gram_stage2_parity.py")))
+WEIGHTS = {
+    "batch_split",
+    "pos_lambda",
+    "real_pos_lambda",
+    "r1_lambda",
+    "cons_lambda",
+    "use_patch_d",
+    "patch_lambda",
+    "r1_patch",
+}
+
+
+class Given(Randomness):
+    """The recorded latents of an image."""
+
+    def __init__(self, z: Tensor, indices: list[int], phase: str):
+        super().__init__(0, indices, phase, dtype=z.dtype)
+        self.z = z
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        assert name == "z"
+        return self.z[self.indices]
+
+
+@dataclass(frozen=True)
+class RecordedPoses(PosePrior):
+    """The recorded poses of an image."""
+
+    poses: dict[str, Tensor]
+    fov: float
+    resolution: int
+
+    def sample(self, randomness: Randomness) -> Camera:
+        return self.of(self.poses[randomness.phase][randomness.indices])
+
+    def of(self, pose: Tensor) -> Camera:
+        return Camera.from_sphere(*pose.unbind(-1), self.fov, resolution=self.resolution)
+
+
+class Recorded(GAN):
+    """The harness with the networks, weights and draws of a case."""
+
+    def __init__(self, folder: Path):
+        self.meta = json.loads((folder / "meta.json").read_text())
+        process, inputs = self.meta["process_kwargs"], load_file(folder / "inputs.safetensors")
+        assert set(process) <= WEIGHTS, f"options that this reader does not know: {set(process) - WEIGHTS}"
+        generator = generator_of(folder, self.meta)
+        patch = process.get("patch_lambda", 0.0) if process.get("use_patch_d") else 0.0
+        judge = GRAMDiscriminator(
+            img_resolution=self.meta["discriminator_img_size"],
+            channels=tuple(self.meta["discriminator_channels"]),
+            patch=patch > 0,
+            patch_width=self.meta.get("patch_width"),
+            patch_layers=self.meta.get("patch_layers"),
+        )
+        judge.load_state_dict({judge_name(n): t for n, t in load_file(folder / "weights_D.safetensors").items()})
+        self.given = {"generator": inputs["train.z_G"], "discriminator": inputs["train.z_D"]}
+        poses = {"generator": inputs["train.pose_G"], "discriminator": inputs["train.pose_D"]}
+        prior = RecordedPoses(poses, self.meta["camera"]["fov"], generator.img_resolution)
+        super().__init__(
+            generator,
+            judge,
+            r1=R1(process["r1_lambda"], interval=1),
+            pose=PosePrediction(process["pos_lambda"], process["real_pos_lambda"]),
+            patch=Patches(patch),
+            consistency=CrossResolution(process.get("cons_lambda", 0.0)),
+            poses=prior,
+        )
+        self.real, self.real_camera = inputs["real"], prior.of(inputs["real_pose"])
+
+    def draws(self, indices, phase: str) -> Randomness:
+        return Given(self.given.get(phase, self.given["discriminator"]), list(indices), phase)
+
+    def run(self, phase: str) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Logged values and gradients of a phase, over parts of one image: so did the published stage 2."""
+        network = self.generator if phase == "generator" else self.discriminator
+        wanted = {name for name, p in network.named_parameters() if p.requires_grad}
+        self.requires_grad_(False)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in wanted)
+        network.zero_grad()
+        total: dict[str, float] = {}
+        num = len(self.real)
+        for i in range(num):
+            values: dict[str, Tensor] = {}
+            part = Part(self.real[i : i + 1], self.real_camera[i : i + 1], [i], 1 / num)
+            for loss in getattr(self.phases, f"{phase}_loss")(part, values):
+                (loss / num).backward()
+                total["all"] = total.get("all", 0.0) + loss.item() / num
+            for name, value in values.items():
+                total[name] = total.get(name, 0.0) + value.item() / num
+        return total, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def generator_of(folder: Path, meta: dict) -> torch.nn.Module:
+    if "super_resolution_kwargs" in meta:
+        return second.read(folder, torch.float32)[0]
+    generator = GRAM(**gram.gram_arguments(meta))
+    generator.load_state_dict(gram.our_names(load_file(folder / "weights_G.safetensors")), strict=False)
+    return generator
+
+
+def judge_name(official: str) -> str:
+    name = gram.our_judge_name(official)
+    return re.sub(r"^patchgan\.model\.(\d+)\.", lambda m: f"patchgan.convs.{(int(m[1]) + 1) // 3}.", name)
+
+
+steps = pytest.mark.parametrize("folder", gram.folders(lambda meta: "process_kwargs" in meta), ids=lambda f: f and f.name)
+
+
+@cache
+def after(folder: Path, phase: str) -> tuple[dict, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
+    """(meta, logged values, gradients, recorded gradients by our names) of a phase."""
+    gan = Recorded(folder)
+    values, gradients = gan.run(phase)
+    network = "G" if phase == "generator" else "D"
+    start, rename = f"train_{network}.grad.", gram.our_name if network == "G" else judge_name
+    recorded = load_file(folder / "grads.safetensors")
+    return gan.meta, values, gradients, {rename(n[len(start) :]): g for n, g in recorded.items() if n.startswith(start)}
+
+
+@steps
+@pytest.mark.parametrize("phase", ["generator", "discriminator"])
+def test_losses_and_gradients_of_a_training_step(folder, phase):
+    meta, values, gradients, recorded = after(folder, phase)
+    losses, network, parts = meta["losses"], phase[0].upper(), meta["process_kwargs"]["batch_split"]
+    # Published stage 1 sums the losses of its parts (quirk Q9); with one part, as here, that is the mean.
+    assert parts == 1 or "super_resolution_kwargs" in meta
+    assert values["all"] == pytest.approx(losses[f"train_{network}.Total"], rel=1e-4)
+    assert recorded
+    for name, gradient in recorded.items():
+        error = (gradients[name] - gradient).abs().max().item()
+        assert error <= 1e-3 * gradient.abs().max().item(), f"{name}: {error:.3g}"
+    norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
+    assert norm == pytest.approx(losses[f"norm_{network}"], rel=1e-3)
+
+
+@steps
+def test_parts_of_the_losses(folder):
+    meta, g, _, _ = after(folder, "generator")
+    _, d, _, _ = after(folder, "discriminator")
+    losses, process = meta["losses"], meta["process_kwargs"]
+    assert d["loss/r1"] == pytest.approx(process["r1_lambda"] / 2 * losses["train_D.R1_raw"], rel=1e-3)
+    if "train_G.Cons" in losses:
+        assert g["loss/consistency"] == pytest.approx(losses["train_G.Cons"], rel=1e-4)
+    if "train_G.Pos" in losses:
+        assert process["pos_lambda"] * g["pose/generator"] == pytest.approx(losses["train_G.Pos"], rel=1e-4)
+    if "train_D.Pos" in losses:
+        told = process["pos_lambda"] * d["pose/fake"] + process["real_pos_lambda"] * d["pose/real"]
+        assert told == pytest.approx(losses["train_D.Pos"], rel=1e-4)
+    if "train_G.Main" in losses:
+        patch = losses.get("train_G.Patch", 0.0)
+        assert g["loss/generator"] == pytest.approx(losses["train_G.Main"] + patch, rel=1e-4)
+
+
+@steps
+def test_clipping_is_by_the_norm_of_all_gradients(folder):
+    meta, _, gradients, _ = after(folder, "generator")
+    limit = meta["grad_clip"]
+    parameters = [torch.nn.Parameter(g.clone()) for g in gradients.values()]
+    for parameter, gradient in zip(parameters, gradients.values(), strict=True):
+        parameter.grad = gradient.clone()
+    adam = replace(Recorded(folder).optimizer_g, clip_norm=limit)
+    adam.clip(parameters)
+    scale = min(1.0, limit / meta["losses"]["norm_G"])
+    for parameter, gradient in zip(parameters, gradients.values(), strict=True):
+        assert torch.allclose(parameter.grad, scale * gradient, rtol=2e-3, atol=1e-7)
