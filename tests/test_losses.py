@@ -168,3 +168,13 @@ def test_images_whose_shrunk_version_is_the_raw_image_are_consistent():
     assert loss(image, raw + 0.5)[0] == pytest.approx(3 * 0.25, rel=1e-4)
     raw_maps[1] += 0.2
     assert loss(image, raw, maps, raw_maps).tolist() == pytest.approx([0.0, 3 * 0.04], abs=1e-5)
+
+
+def test_r1_without_a_weight_gets_the_rule_s():
+    assert R1(gamma=None).weighted(None, 256, 32).gamma == pytest.approx(0.4096)  # StyleGAN2-ADA at 256 px
+    assert R1(gamma=None).weighted(3.0, 256, 32).gamma == 3.0
+    assert R1(gamma=1.5).weighted(None, 256, 32).gamma == 1.5
+    assert R1(gamma=None).lazy
+    assert not R1(gamma=0.0).lazy
+    with pytest.raises(ValueError, match="has no gamma yet"):
+        R1(gamma=None)(lambda image, raw: image.sum(dim=(1, 2, 3)), torch.zeros(1, 3, 2, 2))

@@ -1,6 +1,6 @@
 """Trains a tiny model for some iterations: run as a script by tests that need a process of their own.
 
-python train_tiny.py DATA [--model cips3d] [--out STATE] [--run DIR [--resume] [--kill-at K]] [--devices 2] [--micro 4] ..
+python train_tiny.py DATA [--model cips3d] [--out STATE] [--run DIR [--resume] [--kill-at K]] [--devices 2] ..
 """
 
 import argparse
@@ -12,15 +12,22 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 import gan3d.strategies  # noqa: F401 - registers gan_ddp
-from gan3d.augment import ADA
+from gan3d.augment import ADA, Blur
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.data.datamodule import PosedImagesModule
-from gan3d.discriminators import CIPS3DDiscriminator, DualDiscriminator, GRAMDiscriminator
+from gan3d.discriminators import CIPS3DDiscriminator, DualDiscriminator, GRAMDiscriminator, StyleGAN2Discriminator
 from gan3d.ema import EMA
 from gan3d.gan import GAN
-from gan3d.generators import CIPS3D, EG3D, GRAMHD
+from gan3d.generators import CIPS3D, EG3D, GRAMHD, StyleGAN3
 from gan3d.loggers import DiskLogger
-from gan3d.losses import R1, CrossResolution, DensityRegularisation, Patches, PoseConditioning, PosePrediction
+from gan3d.losses import (
+    R1,
+    CrossResolution,
+    DensityRegularisation,
+    Patches,
+    PoseConditioning,
+    PosePrediction,
+)
 from gan3d.optimizers import Adam
 from gan3d.ray_gradients import RayGradients
 from gan3d.schedules import Ramp
@@ -92,7 +99,21 @@ def gramhd(**options) -> GAN:
     )
 
 
-MODELS = {"eg3d": eg3d, "cips3d": cips3d, "gramhd": gramhd}
+def stylegan3(**options) -> GAN:
+    """A 2D model with running magnitudes, style mixing, blur and augmentation."""
+    return GAN(
+        StyleGAN3(**StyleGAN3.tiny),
+        StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 0}),
+        r1=R1(gamma=1.0, interval=4, of="image"),
+        style_mixing=0.9,
+        blur=Blur(sigma=2.0, fade_kimg=0.1),
+        augment=ADA(preset="bg", p=0.5),
+        ema=EMA(half_life_kimg=0.05),
+        **options,
+    )
+
+
+MODELS = {"eg3d": eg3d, "cips3d": cips3d, "gramhd": gramhd, "stylegan3": stylegan3}
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ def check_run(phases: Phases, stages: Stages, freeze: Iterable[str]) -> None:
             continue
         if not generator.any_resolution:
             raise ValueError(
-                f"a stage has resolution {stage.resolution}, but {g} makes images of {generator.img_resolution} px only; "
-                "leave out the stage's resolution"
+                f"a stage has resolution {stage.resolution}, but {g} makes images of {generator.img_resolution} px "
+                "only; leave out the stage's resolution"
             )
         if stage.resolution not in discriminator.img_resolutions:
             raise ValueError(

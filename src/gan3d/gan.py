@@ -197,7 +197,7 @@ class GAN(LightningModule):
     def training_step(self, batch, batch_idx: int) -> None:
         seen, iteration, phases = int(self.images_seen), int(self.iterations), self.phases
         batch_size = len(batch) * self.trainer.world_size
-        stage = self._enter_stage(seen)
+        stage, phases.batch_size = self._enter_stage(seen), batch_size
         torch.manual_seed(key(self.seed, seen, self.global_rank, "global"))  # code outside ours resumes exactly, too
         size = stage.micro_batch_size or self.micro_batch_size or len(batch)
         dtype = cast(torch.dtype, self.dtype)

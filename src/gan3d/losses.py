@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -79,21 +79,29 @@ class R1:
     """gamma/2 |grad_x D(x)|^2 on real images (Mescheder et al. 2018), over every image the discriminator sees.
 
     Args:
-        gamma: weight; 0 is off.
+        gamma: weight; 0 is off, None is the rule of StyleGAN2-ADA, 0.0002 resolution^2 / batch size: a first guess, of
+            which factors 2 and 4 either way are worth a try.
         interval: computed every so many iterations (lazy regularisation), its gradient multiplied by the interval;
             1 adds it to the discriminator's own step.
         of: the derivative is with respect to what enters the discriminator, after blur and augmentation ("input", as
             EG3D's code does, specs/eg3d.md Q3), or to the image before them ("image": StyleGAN2, StyleGAN3, CIPS-3D).
     """
 
-    gamma: float = 1.0
+    gamma: float | None = 1.0
     interval: int = 16
     of: Literal["input", "image"] = "input"
 
     @property
     def lazy(self) -> bool:
         """Whether the penalty has an optimiser step of its own."""
-        return self.gamma > 0 and self.interval > 1
+        return self.gamma != 0 and self.interval > 1
+
+    def weighted(self, gamma: float | None, resolution: int, batch_size: int) -> R1:
+        """This penalty with a number for its weight: that given, else its own, else that of the rule."""
+        own = self.gamma if gamma is None else gamma
+        if own is None:
+            own = 0.0002 * resolution**2 / batch_size
+        return self if own == self.gamma else replace(self, gamma=own)
 
     def __call__(self, judge: Callable[..., Tensor], image: Tensor, raw: Tensor | None = None) -> Tensor:
         """The penalty of each image, [b].
@@ -103,6 +111,8 @@ class R1:
             image: real images [b 3 H W].
             raw: real raw images [b 3 h w] for dual discrimination, else None.
         """
+        if self.gamma is None:
+            raise ValueError("R1 has no gamma yet; `weighted` gives it one for a resolution and a batch size")
         inputs = [x.detach().requires_grad_(True) for x in (image, raw) if x is not None]
         logits = judge(inputs[0], inputs[1] if raw is not None else None)
         gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)

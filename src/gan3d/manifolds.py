@@ -405,7 +405,7 @@ def upsample_surfaces(surfaces: Surfaces, resolution: int) -> Surfaces:
     def larger(values: Tensor) -> Tensor:
         image = rearrange(values, "b (h w) k c -> b (k c) h w", h=side)
         image = F.interpolate(image, size=(resolution, resolution), mode="bilinear", align_corners=True)
-        return rearrange(image, "b (k c) h w -> b (h w) k c", k=k)
+        return rearrange(image, "b (k c) h w -> b (h w) k c", k=k).contiguous()  # lengths of planar vectors are slow
 
     with full_precision(surfaces.points):
         valid = larger(surfaces.valid.to(surfaces.points.dtype)[..., None])

@@ -63,6 +63,7 @@ class Phases:
     Attributes:
         draws: (image indices, phase) -> their random draws.
         images_seen: by the run, before this iteration; the harness sets it.
+        batch_size: of this iteration, over all processes; the harness sets it.
         stage: that the iteration belongs to; the harness sets it.
         path_mean: running mean of the path lengths; the harness moves and sets it.
         tracked: what running statistics are to learn from this iteration's scenes: pairs (mapped ws, statistics).
@@ -90,6 +91,7 @@ class Phases:
     rays: RayGradients
     raw_resolution: Ramp
     images_seen: int = 0
+    batch_size: int = 1
     stage: Stage = field(default_factory=Stage)
     path_mean: Tensor = field(default_factory=lambda: torch.zeros(()))
     tracked: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
@@ -156,7 +158,7 @@ class Phases:
         values["loss/discriminator"] = loss_fake.detach() + loss_real.detach()
         values["logits/real"], values["signs/real"] = judged.logits.mean(), judged.logits.sign().mean()
         yield loss_real
-        if self.r1.gamma > 0 and self.r1.interval == 1:
+        if self.r1.gamma != 0 and self.r1.interval == 1:
             yield from self.r1_loss(part, values)
 
     def r1_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
@@ -176,8 +178,8 @@ class Phases:
                 separate, realness = True, realness + judged.raw_logits
             return realness
 
-        r1 = self.r1 if self.stage.gamma is None else replace(self.r1, gamma=self.stage.gamma)
         image, raw = self.reals(part)
+        r1 = self.r1.weighted(self.stage.gamma, image.shape[-1], self.batch_size)
         if self.r1.of == "input":
             image, raw = self.shown(image, raw, draw)
         penalty = r1(judge, image, raw).mean()

@@ -277,3 +277,53 @@ def test_random_noise_of_superresolution_follows_the_randomness():
     images = [generator(z, cameras(), randomness=Randomness(seed, [0, 1])).image for seed in (0, 0, 1)]
     assert torch.equal(images[0], images[1])
     assert not torch.allclose(images[0], images[2])
+
+
+@pytest.fixture(params=["StyleGAN3", "StyleGAN3-R"])
+def alias_free(request) -> EG3D:
+    torch.manual_seed(0)
+    return EG3D(**EG3D.tiny | {"backbone": request.param, "backbone_layers": 5, "backbone_critical": 1})
+
+
+def test_a_stylegan3_backbone_makes_planes_as_lively_as_stylegan2_does(alias_free):
+    assert alias_free.num_ws == 7  # the input, five layers, and the one that makes the planes
+    z = Randomness(0, range(4)).normal("z", alias_free.z_dim)
+    ws = alias_free.map(z, cameras().select([0, 1, 0, 1]))
+    for _ in range(5):
+        alias_free.backbone.synthesis.settle(ws, beta=0.0)
+    scene = alias_free.represent(ws)
+    assert 0.3 < scene.planes.std() < 3
+    shown = alias_free.render(scene, cameras().select([0, 1, 0, 1]))
+    assert shown.image.shape == (4, 3, 32, 32)
+
+
+def test_magnitudes_of_a_stylegan3_backbone_move_by_tracking_alone(alias_free):
+    scene = alias_free.represent(alias_free.map(Randomness(0, [0, 1]).normal("z", alias_free.z_dim)))
+    magnitudes = {name: b for name, b in alias_free.named_buffers() if name.endswith("magnitude_ema")}
+    assert all(b == 1 for b in magnitudes.values())
+    statistics = alias_free.statistics(scene)
+    assert statistics.shape == (2, 6)
+    alias_free.track(torch.zeros(1, alias_free.num_ws, alias_free.w_dim), statistics, batch_size=20_000)
+    expected = (1 + statistics.mean(0)) / 2  # one half-life
+    assert torch.allclose(torch.stack(list(magnitudes.values())), expected, rtol=1e-5)
+
+
+def test_planes_of_a_stylegan3_backbone_can_be_moved_those_of_stylegan2_can_not(alias_free, generator):
+    ws = alias_free.map(Randomness(0, [0]).normal("z", alias_free.z_dim))
+    planes = alias_free.synthesise(ws)
+    assert torch.equal(planes, alias_free.represent(ws).planes.flatten(1, 2))
+    moved = alias_free.synthesise(ws, torch.tensor([[1.0, 0, -0.25], [0, 1, 0], [0, 0, 1]]))
+    side = planes.shape[-1] // 4
+    middle = slice(side, 3 * side)
+    assert (moved[..., 2 * side :] - planes[..., side:-side])[..., middle, :].std() < 0.5 * planes.std()
+    with pytest.raises(ValueError, match="set backbone to StyleGAN3"):
+        generator.synthesise(ws)
+    assert generator.statistics(generator.represent(generator.map(torch.zeros(1, generator.z_dim)))) is None
+
+
+def test_the_harness_density_noise_is_honoured(generator, scene):
+    quiet = generator.render(scene, cameras(), randomness=Randomness(0, [0, 1])).raw
+    generator.density_noise = 5.0
+    noisy = generator.render(scene, cameras(), randomness=Randomness(0, [0, 1])).raw
+    assert (quiet - noisy).abs().mean() > 1e-4
+    assert torch.equal(generator.render(scene, cameras()).raw, generator.render(scene, cameras()).raw)

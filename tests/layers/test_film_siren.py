@@ -14,7 +14,11 @@ def numbers(*shape: int) -> torch.Tensor:
 
 def test_one_point_by_hand():
     y = film_siren(
-        torch.tensor([[[2.0]]]), torch.tensor([[0.1]]), torch.tensor([0.05]), torch.tensor([[0.2]]), torch.tensor([[1.0]])
+        torch.tensor([[[2.0]]]),
+        torch.tensor([[0.1]]),
+        torch.tensor([0.05]),
+        torch.tensor([[0.2]]),
+        torch.tensor([[1.0]]),
     )
     assert y.item() == pytest.approx(math.sin((15 * 0.2 + 30) * (0.1 * 2 + 0.05) + 1.0), abs=1e-6)
 

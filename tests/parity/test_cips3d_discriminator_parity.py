@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.augment.diffaug import diff_augment
+from gan3d.checkpoints.cips3d import DISCRIMINATOR_NAMES, discriminator_arguments
+from gan3d.checkpoints.official import Network
 from gan3d.discriminators import CIPS3DDiscriminator
 from gan3d.discriminators.cips3d import ResidualBlock
 from gan3d.layers.linear import EqualizedLinear
@@ -26,27 +28,13 @@ GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents
 FOLDERS = sorted(f for f in (GOLDEN / "cips3d").glob("*") if (f / "config.json").is_file())
 ABSENT = pytest.param(None, marks=pytest.mark.skip(reason=f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"))
 
-# Published names of parameters and buffers -> ours. What is left over: `resample_filter` of layers that keep the size.
-RENAMES = {
-    r"\.equal_conv\.": ".",
-    r"\.flrelu\.": ".",
-    r"\.down_blur\.kernel$": ".resample_filter",
-    r"\.final_conv\.": ".epilogue.conv.",
-    r"\.space_linear\.": ".epilogue.fc.",
-    r"\.out_linear\.": ".epilogue.out.",
-}
+renamed = DISCRIMINATOR_NAMES.ours
 KNOWN = {
     *("aux_channels", "aux_first_downsample", "batch", "d_reg_every", "main_channels", "main_first_downsample"),
     *("max_size", "n_params", "n_params_aux", "n_params_main", "r1_lambda", "runs", "seed", "shapes", "stddev_group"),
     *("tolerance", "torch", "weights", "weights_rule"),
 }
 KNOWN_OF_RUN = {"alpha", "batch", "parameters_without_gradient", "res", "use_aux_disc"}
-
-
-def renamed(name: str) -> str:
-    for pattern, replacement in RENAMES.items():
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def formula(config: dict) -> dict[str, Tensor]:
@@ -70,26 +58,12 @@ def formula(config: dict) -> dict[str, Tensor]:
 def loaded(state: dict[str, Tensor], config: dict) -> CIPS3DDiscriminator:
     """The discriminator whose published state dict this is; its channels and layout are read off the state dict."""
 
-    def table(name: str) -> dict[int, int]:
-        found = ((re.fullmatch(rf"{name}\.conv_in\.(\d+)\.flrelu\.bias", key), t) for key, t in state.items())
-        return dict(sorted(((int(m[1]), len(t)) for m, t in found if m), reverse=True))
-
-    def halves_first(name: str) -> bool:
-        # Stored weights have the blur where the layer halves; formula weights have none, and are of the usual layout.
-        kernels = [key for key in state if key.startswith(name) and key.endswith("down_blur.kernel")]
-        usual = any("conv1" in key for key in kernels) if kernels else name == "aux_disc"
-        return config.get(f"{name.removesuffix('_disc')}_first_downsample", usual)
-
-    main, aux = table("main_disc"), table("aux_disc")
-    judge = CIPS3DDiscriminator(
-        img_resolution=max(main),
-        channels=tuple(main.values()),
-        first_downsample=halves_first("main_disc"),
-        aux=bool(aux),
-        aux_channels=tuple(aux.values()) or None,
-        aux_first_downsample=halves_first("aux_disc"),
-        group_size=config.get("stddev_group", 0),
-    )
+    arguments = discriminator_arguments(Network(state), group_size=config.get("stddev_group", 0))
+    # Stored weights have the blur where the layer halves; formula weights have none.
+    for ours, theirs in (("first_downsample", "main_first_downsample"), ("aux_first_downsample",) * 2):
+        arguments[ours] = config.get(theirs, arguments[ours])
+    judge = CIPS3DDiscriminator(**arguments)
+    # What is left over: `resample_filter` of layers that keep the size.
     missing, unexpected = judge.load_state_dict({renamed(key): t for key, t in state.items()}, strict=False)
     assert unexpected == []
     assert all(name.endswith("resample_filter") for name in missing)
@@ -232,13 +206,13 @@ def test_cips3d_initial_weights_are_spread_like_the_published_ones(golden):
     published = json.loads((golden / "cips3d/init_stats.json").read_text())["cips3d_D_main_max64"]
     ours = dict(CIPS3DDiscriminator(img_resolution=64, aux=False).named_parameters())
     for name, facts in published.items():
-        mine = ours.get(f"main_disc.{renamed('.' + name).lstrip('.')}")
+        mine = ours.get(renamed(f"main_disc.{name}"))
         if mine is None:
             continue  # published entrances of larger sizes
         assert list(mine.shape) == facts["shape"]
         spread = 6 / max(1, mine.numel()) ** 0.5  # six standard errors of mean and deviation of N(0, 1)
         assert mine.std(unbiased=False).item() == pytest.approx(facts["std"], abs=spread if facts["std"] else 0)
-    assert len(set(ours) & {f"main_disc.{renamed('.' + name).lstrip('.')}" for name in published}) == len(ours)
+    assert len(set(ours) & {renamed(f"main_disc.{name}") for name in published}) == len(ours)
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -266,8 +240,9 @@ def test_cips3d_residual_blocks_are_the_published_ones(folder, parts, near):
     assert cases
     for i, case in enumerate(cases):
         block = ResidualBlock(case["c_in"], case["c_out"], first_downsample=case["first_downsample"])
-        start = f"res{i}.sd"
-        state = {renamed(k.removeprefix(start)).lstrip("."): t for k, t in parts.items() if k.startswith(start)}
+        start, place = f"res{i}.sd.", "main_disc.convs.8."
+        stored = {f"{place}{k.removeprefix(start)}": t for k, t in parts.items() if k.startswith(start)}
+        state = {renamed(name).removeprefix(place): t for name, t in stored.items()}
         missing, unexpected = block.load_state_dict(state, strict=False)
         assert unexpected == []
         assert all(name.endswith("resample_filter") for name in missing)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gan3d.checkpoints.gram import DISCRIMINATOR_NAMES
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.discriminators.gram import PatchGAN
 from gan3d.discriminators.pigan import ResidualBlock
@@ -30,19 +30,7 @@ KNOWN_OF_FORMULA = {
     *("case", "torch", "dtype", "device", "threads", "removed_randomness", "provenance", "discriminator", "img_size"),
     *("salt", "kwargs", "parameters", "weights", "table"),
 }
-
-# Published names of parameters -> ours. In the PatchGAN theirs also count activations and (identical) normalisations.
-RENAMES = {
-    r"^fromRGB\.model\.0\.": "from_rgb.",
-    r"\.conv\.": ".",
-    r"^patchgan\.model\.(\d+)\.": lambda m: f"patchgan.convs.{(int(m[1]) + 1) // 3}.",
-}
-
-
-def renamed(name: str) -> str:
-    for pattern, replacement in RENAMES.items():
-        name = re.sub(pattern, replacement, name)
-    return name
+renamed = DISCRIMINATOR_NAMES.ours
 
 
 def formula(key: str, shape: list[int], mean: float, std: float, salt: int) -> Tensor:
@@ -201,7 +189,8 @@ def test_gram_coordinates_are_the_published_ones(parts, near):
 @torch.no_grad()
 def test_gram_blocks_are_the_published_ones(parts, near):
     for name in ("same", "proj"):
-        state = {renamed(k.removeprefix(f"{name}.w.")): t for k, t in parts.items() if k.startswith(f"{name}.w.")}
+        stored = {k.replace(f"{name}.w.", "layers.0."): t for k, t in parts.items() if k.startswith(f"{name}.w.")}
+        state = {renamed(k).removeprefix("layers.0."): t for k, t in stored.items()}
         block = ResidualBlock(parts[f"{name}.x"].shape[1], parts[f"{name}.y"].shape[1])
         block.load_state_dict(state)
         near(block(parts[f"{name}.x"]), parts[f"{name}.y"])

@@ -15,25 +15,18 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gan3d.checkpoints.pigan import DEAD, DISCRIMINATOR_NAMES
 from gan3d.discriminators import PiGANDiscriminator
 
 GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
 ABSENT = pytest.param(None, marks=pytest.mark.skip(reason=f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"))
 
-# Published names of parameters -> ours; what nothing uses is dropped.
-RENAMES = {r"^fromRGB\.(\d+)\.model\.0\.": r"from_rgb.\1.", r"\.conv\.": "."}
-DROPPED = "pose_layer."
+renamed = DISCRIMINATOR_NAMES.ours
 KNOWN = {
     *("batch", "cls", "d_reg_every", "n_params", "r1_lambda", "runs", "seed", "shapes", "tolerance", "torch"),
     "weights_rule",
 }
 KNOWN_OF_RUN = {"alpha", "batch", "res"}
-
-
-def renamed(name: str) -> str:
-    for pattern, replacement in RENAMES.items():
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def formula(config: dict) -> dict[str, Tensor]:
@@ -83,7 +76,7 @@ class Run:
             z_dim=len(state["final_layer.bias"]) - 3 if kind.endswith("Encoder") else 256,
             channels=tuple(len(state[f"fromRGB.{i}.model.0.bias"]) for i in range(entrances)),
         )
-        judge.load_state_dict({renamed(key): t for key, t in state.items() if not key.startswith(DROPPED)})
+        judge.load_state_dict({renamed(key): t for key, t in state.items() if not key.startswith(DEAD)})
         judge.fade = self.facts["alpha"]
         return judge
 
@@ -145,8 +138,8 @@ def test_pigan_parameters_are_the_published_ones(run):
     if shapes is None:
         return
     ours = {name: list(p.shape) for name, p in judge.named_parameters()}
-    assert ours == {renamed(name): shape for name, shape in shapes.items() if not name.startswith(DROPPED)}
-    dropped = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(DROPPED))
+    assert ours == {renamed(name): shape for name, shape in shapes.items() if not name.startswith(DEAD)}
+    dropped = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(DEAD))
     assert sum(p.numel() for p in judge.parameters()) == run.config["n_params"] - dropped
 
 

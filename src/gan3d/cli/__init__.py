@@ -46,6 +46,8 @@ VERBS = (
     Verb(("epi",), "gan3d.cli.consistency:write_epi_of", "draw a row of the picture while the camera turns", True),
     Verb(("fuse",), "gan3d.cli.consistency:fuse_to_mesh", "fuse the depth maps of many views to a mesh", True),
     Verb(("reproject",), "gan3d.cli.consistency:reproject_views", "measure how well views agree", True),
+    Verb(("stylise",), "gan3d.cli.stylise:stylise_heads", "mix a model with its fine-tuned relative", True),
+    Verb(("symmetry",), "gan3d.cli.symmetry:measure_symmetry", "measure whether heads turn or are mirrored", True),
     Verb(("export", "manifolds"), "gan3d.cli.consistency:export_surfaces", "write GRAM-HD's surfaces as a .glb", True),
     Verb(("import", "eg3d"), "gan3d.checkpoints.eg3d:import_eg3d", "read official EG3D weights, safely", True),
     Verb(("import", "stylegan2"), "gan3d.checkpoints.stylegan2:import_stylegan2", "the same for StyleGAN2", True),

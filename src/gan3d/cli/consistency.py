@@ -16,7 +16,7 @@ from gan3d.apps.glb import Mesh, write_glb
 from gan3d.apps.manifold_export import export_manifolds
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
-from gan3d.cli.export import load_generator
+from gan3d.cli.export import load_3d_generator
 from gan3d.cli.wording import CommandError
 from gan3d.generators import Generator
 from gan3d.generators.contract import Rendering
@@ -54,7 +54,7 @@ def write_epi_of(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    generator = _load(checkpoint, device)
+    generator = load_3d_generator(checkpoint, device)
     scene = _scenes(generator, seed, range(num), truncation)
     path = sweep(frames, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
     lines = epi(generator, scene, path, row, num_scenes=num, resolution=resolution, progress=sys.stderr.isatty())
@@ -103,7 +103,7 @@ def fuse_to_mesh(
     }
     if (write := writers.get(Path(out).suffix.lower())) is None:
         raise CommandError(f"--out {out} is neither a .glb nor a .ply; use for example mesh.glb")
-    generator = _load(checkpoint, device)
+    generator = load_3d_generator(checkpoint, device)
     scene = _scenes(generator, seed, [0], truncation)
     cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(_place(generator))
     mesh = fuse(
@@ -147,7 +147,7 @@ def reproject_views(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    generator = _load(checkpoint, device)
+    generator = load_3d_generator(checkpoint, device)
     cameras = sweep(views, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
     rows = []
     for k in range(num):
@@ -173,18 +173,11 @@ def export_surfaces(
     """
     if Path(out).suffix.lower() != ".glb":
         raise CommandError(f"--out {out} is not a .glb; use for example manifolds.glb")
-    generator = _load(checkpoint, device)
+    generator = load_3d_generator(checkpoint, device)
     with evaluating(generator):
         layers = generator.surfaces(_scenes(generator, seed, [0], truncation))
     names = export_manifolds(out, layers)
     return f"{out}: {len(names)} of {len(layers)} surfaces, farthest first"
-
-
-def _load(checkpoint: Path, device: str) -> Generator:
-    generator, _ = load_generator(checkpoint)
-    if not generator.has_camera:
-        raise CommandError(f"{checkpoint} holds a {type(generator).__name__}, which has no camera; use a 3D generator")
-    return generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
 def _place(generator: Generator) -> torch.device:

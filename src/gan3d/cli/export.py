@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from torch import Tensor
 
 from gan3d.checkpoints.plain import load_plain
 from gan3d.checkpoints.portable import build, from_pretrained, read_facts, save_pretrained
 from gan3d.cli.record import CONFIG_KEY
+from gan3d.cli.wording import CommandError
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
 
@@ -42,6 +44,14 @@ def load_generator(path: Path | str) -> tuple[Generator, dict[str, Any]]:
         generator, _, facts = load_training(path)
         return generator, facts
     return from_pretrained(path), read_facts(path)
+
+
+def load_3d_generator(path: Path | str, device: str = "auto") -> Generator:
+    """The same, on a device (auto: the GPU where there is one); it must have a camera."""
+    generator, _ = load_generator(path)
+    if not generator.has_camera:
+        raise CommandError(f"{path} holds a {type(generator).__name__}, which has no camera; use a 3D generator")
+    return generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
 def load_training(

@@ -27,7 +27,8 @@ from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering
 from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, free_chunk, render_hierarchical
 from gan3d.layers.film_siren import siren_head
-from gan3d.layers.inr import INRNetwork
+from gan3d.layers.inr import BLOCKS, INRNetwork
+from gan3d.layers.mean_latent import mean_of_codes, truncated
 from gan3d.layers.mod_fc import leaky_kaiming_
 from gan3d.layers.multi_head_mapping import MultiHeadMapping
 from gan3d.layers.precision import full_precision
@@ -125,6 +126,11 @@ def encoded_dim(frequencies: int) -> int:
     return 3 * (1 + 2 * frequencies)
 
 
+# What stylisation mixes (section 3.6 of the paper): blocks of the INR; the mapping network by choice.
+STYLE_PARTS = {name: (f"inr_net.network.{name}.", f"inr_net.to_rgbs.{name}.") for name in BLOCKS}
+STYLE_PARTS["mapping"] = ("mapping_network_inr.", "w_avg")
+
+
 class CIPS3D(Generator):
     """CIPS-3D, its variant "v1" and the ablations of its table 2.
 
@@ -170,6 +176,7 @@ class CIPS3D(Generator):
         "nerf": ("siren.", "mapping_network_nerf.", "aux_to_rgb."),
         "inr": ("inr_net.", "mapping_network_inr."),
     }
+    style_parts = STYLE_PARTS
     tiny: ClassVar[dict[str, Any]] = {
         "img_resolution": 32,
         "z_nerf_dim": 12,
@@ -296,10 +303,7 @@ class CIPS3D(Generator):
                 latents["nerf_rgb"] = self.nerf_rgb_mapping(latents["nerf_rgb"])
         rows = [F.pad(latents[name], (0, self.w_dim - latents[name].shape[1])) for name in self.latent_names]
         ws = torch.stack(rows, 1)  # b n w
-        if truncation == 1:
-            return ws
-        kept = ws[:, :0] if truncation_cutoff is None else ws[:, truncation_cutoff:]
-        return torch.cat([self.w_avg[:truncation_cutoff].lerp(ws[:, :truncation_cutoff], truncation), kept], 1)
+        return truncated(ws, self.w_avg, truncation, truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> CIPS3DScene:
         """The scene of ws [b n w].
@@ -384,12 +388,17 @@ class CIPS3D(Generator):
         self.w_avg.copy_(ws.mean(0).to(self.w_avg.dtype).lerp(self.w_avg, self.w_avg_beta))
 
     @torch.no_grad()
-    def estimate_w_avg(self, num: int = 10_000, seed: int = 0) -> None:
-        """w_avg <- mean latents of `num` codes, as the published code takes it anew at each truncated call."""
-        stream = torch.Generator().manual_seed(seed)
-        codes = torch.cat([torch.randn(num, size, generator=stream) for size in self.z_dims], 1).to(self.w_avg)
-        sums = [self.map(some).sum(0) for some in codes.split(1000)]
-        self.w_avg.copy_(torch.stack(sums).sum(0) / num)
+    def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
+        """w_avg <- mean latents of `num_codes` codes, as the published code takes it anew at each truncated call."""
+        self.w_avg.copy_(mean_of_codes(self.map, self.z_dim, self.w_avg, num_codes, seed))
+
+    def encoding(self, representation: CIPS3DScene, points: Tensor) -> Tensor:
+        """The learnt position encoding (section 3.3): the first SIREN layer at world points [b p 3] -> [b p c]."""
+        with full_precision(points):
+            x = points * (2 / self.scene_extent)
+            if "posenc" in self.siren.inputs:
+                x = positional_encoding(x, POINT_FREQUENCIES)
+            return self.siren.network[0](x, representation.gains[0], representation.phases[0])
 
     def _trains(self, part: str) -> bool:
         return any(p.requires_grad for name, p in self.named_parameters() if self.is_part_of(name, [part]))

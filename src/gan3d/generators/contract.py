@@ -72,7 +72,8 @@ class Generator(nn.Module, ABC):
     `has_camera` (False: a 2D model), `camera_conditioned` (map uses the camera), `has_field` (field() works),
     `has_raw`, `strict_3d`, `any_resolution`, `independent_pixels` (render(rays=...) gives exactly those pixels of the
     whole image, whatever the others are). `parts` names what may be frozen (`--model.freeze nerf`): for each part the
-    beginnings of its parameters' names. `tiny` are constructor arguments of an instance that runs in seconds on a CPU:
+    beginnings of its parameters' names; `style_parts` what stylisation may mix, where it is finer than `parts`
+    ("mapping" is the mapping network). `tiny` are constructor arguments of an instance that runs in seconds on a CPU:
     every registry-walking test uses it.
 
     `density_noise` is the standard deviation of noise on densities while rendering with a `randomness`: the harness
@@ -97,6 +98,7 @@ class Generator(nn.Module, ABC):
     strict_3d: ClassVar[bool] = False
     any_resolution: ClassVar[bool] = False
     parts: Mapping[str, tuple[str, ...]] = {}
+    style_parts: Mapping[str, tuple[str, ...]] = {}
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 

@@ -1,6 +1,6 @@
 """EG3D: Efficient Geometry-aware 3D Generative Adversarial Networks (Chan et al., CVPR 2022, arXiv:2112.07945).
 
-    z, camera -> StyleGAN2 mapping -> ws -> StyleGAN2 synthesis -> three planes -> per point: mean of plane features
+    z, camera -> StyleGAN2 (or 3) mapping -> ws -> synthesis -> three planes -> per point: mean of plane features
     -> decoder -> (sigma, 32 features) -> volume rendering -> feature image, its first three channels the raw image
     -> super-resolution -> image
 
@@ -13,7 +13,7 @@ Convention: the scene is the cube of side `box_warp` about the origin, seen from
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from gan3d.camera import LABEL_DIM, Camera
 from gan3d.generators.contract import Generator, Rendering
+from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
+from gan3d.layers.alias_free_filters import Schedule
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork
 from gan3d.layers.superresolution import Layout, SuperResolution
@@ -29,6 +31,8 @@ from gan3d.layers.synthesis import Noise, SynthesisNetwork
 from gan3d.ops.triplane import PROJECTIONS, PlaneAxes, PlaneTable
 from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, render_rays
+
+MAGNITUDE_HALF_LIFE = 20_000  # images after which the StyleGAN3 backbone's old magnitudes weigh half
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +43,14 @@ class TriPlanes:
         planes: [b 3 c h w].
         w: the latent that styles super-resolution (the last of ws), [b w].
         axes: which two coordinates each plane sees (`ops.triplane`).
+        magnitudes: of the StyleGAN3 backbone's activations, for `track`, [b k].
         table: the planes made ready for lookups.
     """
 
     planes: Tensor
     w: Tensor
     axes: PlaneAxes = "official"
+    magnitudes: Tensor | None = None
     table: PlaneTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,15 +81,21 @@ class Decoder(nn.Module):
 
 
 class Backbone(nn.Module):
-    """StyleGAN2's two networks: (z, label) -> ws -> planes in 3 c channels."""
+    """The two networks of StyleGAN2 or StyleGAN3: (z, label) -> ws -> planes in 3 c channels."""
 
-    def __init__(self, mapping: MappingNetwork, synthesis: SynthesisNetwork):
+    def __init__(self, mapping: MappingNetwork, synthesis: SynthesisNetwork | AliasFreeSynthesis):
         super().__init__()
         self.mapping, self.synthesis = mapping, synthesis
 
+    def planes(self, ws: Tensor, randomness: Randomness | None) -> Picture:
+        """Planes [b 3c h w] and, of StyleGAN3, the magnitudes of its activations; StyleGAN2's have no columns."""
+        if isinstance(self.synthesis, AliasFreeSynthesis):
+            return self.synthesis.picture(ws)
+        return Picture(self.synthesis(ws, randomness=randomness), ws.new_empty(len(ws), 0))
+
 
 class EG3D(Generator):
-    """EG3D with tri-planes from StyleGAN2 and a dual (raw and super-resolved) image.
+    """EG3D with tri-planes from StyleGAN2 or StyleGAN3 and a dual (raw and super-resolved) image.
 
     Args:
         z_dim: length of z.
@@ -92,6 +104,11 @@ class EG3D(Generator):
         raw_resolution: side of the rendered image when `render` is not told another; any size works.
         plane_resolution: side of the planes, a power of two.
         plane_channels: features per plane.
+        backbone: the network that makes the planes: StyleGAN2 as in the paper, or StyleGAN3, configuration T or R
+            (StyleGAN3-R). One canvas of StyleGAN3 carries all three planes: that it moves and turns within the canvas
+            is no rigid motion of the scene. Its planes are not scaled down as its images are (output_scale 1).
+        backbone_layers: of a StyleGAN3 backbone.
+        backbone_critical: how many of its last layers are critically sampled; planes are interpolated: 0 or 1 may do.
         channel_base: width rule of the backbone: min(channel_base / resolution, channel_max) channels.
         channel_max: see channel_base.
         conv_clamp: the backbone's activations are clamped to this; None is off.
@@ -152,6 +169,9 @@ class EG3D(Generator):
         raw_resolution: int = 128,
         plane_resolution: int = 256,
         plane_channels: int = 32,
+        backbone: Literal["StyleGAN2", "StyleGAN3", "StyleGAN3-R"] = "StyleGAN2",
+        backbone_layers: int = 14,
+        backbone_critical: int = 2,
         channel_base: int = 32768,
         channel_max: int = 512,
         conv_clamp: float | None = None,
@@ -205,14 +225,22 @@ class EG3D(Generator):
             auto_limits=auto_limits,
             ray_chunk=ray_chunk,
         )
-        synthesis = SynthesisNetwork(
-            w_dim,
-            plane_resolution,
-            3 * plane_channels,
-            channel_base=channel_base,
-            channel_max=channel_max,
-            conv_clamp=conv_clamp,
-        )
+        synthesis: SynthesisNetwork | AliasFreeSynthesis
+        if backbone == "StyleGAN2":
+            synthesis = SynthesisNetwork(
+                w_dim,
+                plane_resolution,
+                3 * plane_channels,
+                channel_base=channel_base,
+                channel_max=channel_max,
+                conv_clamp=conv_clamp,
+            )
+        else:
+            schedule = Schedule(channel_base, channel_max, backbone_layers, backbone_critical)
+            schedule = schedule.turning() if backbone == "StyleGAN3-R" else schedule
+            synthesis = AliasFreeSynthesis(
+                w_dim, plane_resolution, 3 * plane_channels, schedule, output_scale=1.0, conv_clamp=conv_clamp
+            )
         self.num_ws = synthesis.num_ws
         mapping = MappingNetwork(
             z_dim,
@@ -265,8 +293,18 @@ class EG3D(Generator):
         )
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> TriPlanes:
-        planes = self.backbone.synthesis(ws, randomness=randomness)
-        return TriPlanes(rearrange(planes, "b (k c) h w -> b k c h w", k=3), ws[:, -1], self.plane_axes)
+        made = self.backbone.planes(ws, randomness)
+        planes = rearrange(made.image, "b (k c) h w -> b k c h w", k=3)
+        return TriPlanes(planes, ws[:, -1], self.plane_axes, made.magnitudes)
+
+    def synthesise(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+        """The planes side by side, [b 3c h w], moved by a transform of their canvas, [3 3] or [b 3 3].
+
+        For measures of equivariance in the image plane; only a StyleGAN3 backbone takes a transform.
+        """
+        if not isinstance(self.backbone.synthesis, AliasFreeSynthesis):
+            raise ValueError("the planes of a StyleGAN2 backbone can not be moved; set backbone to StyleGAN3")
+        return self.backbone.synthesis(ws, transform)
 
     def render(
         self,
@@ -305,7 +343,8 @@ class EG3D(Generator):
             randomness = randomness.chosen(rays, side * side)
         # Densities and transmittances need float32 also where the networks do not.
         with torch.autocast(representation.planes.device.type, enabled=False):
-            seen = render_rays(lambda points, _: self._query(representation, points), views, self.options, randomness)
+            options = replace(self.options, density_noise=self.density_noise) if self.density_noise else self.options
+            seen = render_rays(lambda points, _: self._query(representation, points), views, options, randomness)
 
         def image_of(values: Tensor) -> Tensor:
             if rays is not None:
@@ -331,6 +370,12 @@ class EG3D(Generator):
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         self.backbone.mapping.track(ws)
+        if isinstance(self.backbone.synthesis, AliasFreeSynthesis) and statistics is not None:
+            self.backbone.synthesis.track(statistics, 0.5 ** (batch_size / MAGNITUDE_HALF_LIFE))
+
+    def statistics(self, representation: TriPlanes) -> Tensor | None:
+        magnitudes = representation.magnitudes
+        return None if magnitudes is None or magnitudes.shape[1] == 0 else magnitudes
 
     def _query(self, representation: TriPlanes, points: Tensor) -> tuple[Tensor, Tensor]:
         return self.decoder(representation.table.features(points, box_warp=self.options.box_warp))

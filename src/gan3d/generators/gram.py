@@ -25,6 +25,7 @@ from gan3d.generators.contract import Generator, Rendering
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.manifold_predictor import ManifoldPredictor
 from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
+from gan3d.layers.mean_latent import mean_of_codes, truncated
 from gan3d.manifolds import ManifoldOptions, render_manifolds
 from gan3d.randomness import Randomness
 
@@ -54,6 +55,7 @@ class GRAM(Generator):
     any_resolution: ClassVar[bool] = True
     independent_pixels: bool = True
     parts = {"predictor": ("predictor.",), "radiance": ("mapping.", "radiance.")}
+    style_parts = {"mapping": ("mapping.", "w_avg"), "predictor": ("predictor.",), "radiance": ("radiance.",)}
     tiny: ClassVar[dict[str, Any]] = {
         "z_dim": 16,
         "img_resolution": 32,
@@ -139,13 +141,13 @@ class GRAM(Generator):
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """ws [b 9 2h]: gain and phase of each FiLM layer; there is no conditioning camera, a given one is not used."""
+        """ws [b n w], see `latents`; there is no conditioning camera, a given one is not used."""
+        return truncated(self.latents(z), self.w_avg, truncation, truncation_cutoff)
+
+    def latents(self, z: Tensor) -> Tensor:
+        """z [b z_dim] -> [b 9 2h]: gain and phase of each FiLM layer."""
         # The network gives all gains first, then all phases.
-        ws = rearrange(self.mapping(z), "b (two n h) -> b n (two h)", two=2, n=self.num_ws)
-        if truncation == 1:
-            return ws
-        kept = ws[:, :0] if truncation_cutoff is None else ws[:, truncation_cutoff:]
-        return torch.cat([self.w_avg[:truncation_cutoff].lerp(ws[:, :truncation_cutoff], truncation), kept], 1)
+        return rearrange(self.mapping(z), "b (two n h) -> b n (two h)", two=2, n=NUM_FILM)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
         """The scene is ws itself: the surfaces are shared, and their radiance is a function of ws."""
@@ -206,7 +208,4 @@ class GRAM(Generator):
         unlike gram: not redrawn whenever it is used (its Q12), because a picture must not depend on what was drawn
         before.
         """
-        stream = torch.Generator().manual_seed(seed)
-        z = torch.randn(num_codes, self.z_dim, generator=stream)
-        sums = [self.map(part.to(self.w_avg)).sum(0) for part in z.split(1000)]
-        self.w_avg.copy_(torch.stack(sums).sum(0) / num_codes)
+        self.w_avg.copy_(mean_of_codes(self.latents, self.z_dim, self.w_avg, num_codes, seed))

@@ -27,6 +27,7 @@ from gan3d.generators.contract import Generator, Rendering
 from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, render_hierarchical
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.film_siren import FiLMSiren, siren_head
+from gan3d.layers.mean_latent import mean_of_codes, truncated
 from gan3d.layers.precision import full_precision
 from gan3d.randomness import Randomness
 
@@ -109,7 +110,8 @@ class PiGAN(Generator):
     strict_3d: ClassVar[bool] = True
     any_resolution: ClassVar[bool] = True
     independent_pixels: bool = True
-    parts: ClassVar[dict[str, tuple[str, ...]]] = {"mapping": ("mapping_network.",), "field": ("siren.",)}
+    parts = {"mapping": ("mapping_network.",), "field": ("siren.",)}
+    style_parts = {"mapping": ("mapping_network.", "w_avg"), "field": ("siren.",)}
     tiny: ClassVar[dict[str, Any]] = {
         "img_resolution": 32,
         "z_dim": 12,
@@ -182,10 +184,7 @@ class PiGAN(Generator):
     ) -> Tensor:
         # The network gives the gains of all layers first, then all phases.
         ws = rearrange(self.mapping_network(z), "b (k n h) -> b n (k h)", k=2, n=self.num_ws)
-        if truncation == 1:
-            return ws
-        kept = ws[:, :0] if truncation_cutoff is None else ws[:, truncation_cutoff:]
-        return torch.cat([self.w_avg[:truncation_cutoff].lerp(ws[:, :truncation_cutoff], truncation), kept], 1)
+        return truncated(ws, self.w_avg, truncation, truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
         if ws.shape[1:] != (self.num_ws, self.w_dim):
@@ -264,9 +263,7 @@ class PiGAN(Generator):
             num_codes: how many.
             seed: of the codes, which are drawn on the CPU: the mean is the same wherever the model is.
         """
-        z = torch.randn(num_codes, self.z_dim, generator=torch.Generator().manual_seed(seed))
-        sums = [self.map(some.to(self.w_avg)).sum(0) for some in z.split(1000)]
-        self.w_avg.copy_(torch.stack(sums).sum(0) / num_codes)
+        self.w_avg.copy_(mean_of_codes(self.map, self.z_dim, self.w_avg, num_codes, seed))
 
     def _query(self, ws: Tensor, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """World points and directions [b p 3] -> sigma [b p 1], rgb [b p 3]."""

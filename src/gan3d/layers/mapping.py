@@ -13,6 +13,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from gan3d.layers.linear import EqualizedLinear
+from gan3d.layers.mean_latent import truncated
 from gan3d.layers.precision import full_precision
 from gan3d.ops.bias_act import Activation
 
@@ -115,8 +116,7 @@ class MappingNetwork(nn.Module):
         """w_avg + psi (w - w_avg) in the first `cutoff` (None: all) of ws [b n w]."""
         if not self.tracks:
             raise ValueError("this mapping network keeps no mean of w to truncate towards; give num_ws and w_avg_beta")
-        kept = ws[:, :0] if cutoff is None else ws[:, cutoff:]
-        return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation), kept], 1)
+        return truncated(ws, self.w_avg, truncation, cutoff)
 
     @torch.no_grad()
     def track(self, ws: Tensor) -> None:

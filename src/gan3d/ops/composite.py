@@ -12,7 +12,8 @@ samples in several blocks of any order, sorting the scalars d and sigma and hand
 so that colours are never moved.
 
 Convention: depths are distances along unit rays; shapes are [.. s] and colours [.. s c]; any leading dimensions.
-`alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D: w_i = alpha_i T_i, C = sum_i w_i c_i.
+`alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D: w_i = alpha_i T_i,
+C = sum_i w_i c_i.
 
 All of it is differentiable any number of times.
 """

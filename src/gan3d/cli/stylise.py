@@ -1,0 +1,109 @@
+"""The verb `stylise`: a model between a base and its fine-tuned relative, with pictures and a video of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from gan3d.apps.stylise import MappingOf, style_layers, style_sheet, stylise, unreachable
+from gan3d.apps.video import orbit_video
+from gan3d.camera import Camera, orbit
+from gan3d.checkpoints.portable import save_pretrained
+from gan3d.cli.export import load_3d_generator
+from gan3d.cli.wording import CommandError
+from gan3d.randomness import Randomness
+
+
+def stylise_heads(
+    base: Path,
+    target: Path,
+    out: Path = Path("stylised"),
+    mode: Literal["interpolate", "swap"] = "interpolate",
+    layers: str = "all",
+    gamma: float | None = None,
+    mapping: MappingOf = "base",
+    seed: int = 0,
+    num: int = 4,
+    yaws: tuple[float, ...] = (-0.4, 0.0, 0.4),
+    frames: int = 60,
+    radius: float = 2.7,
+    fov: float | None = None,
+    truncation: float = 1.0,
+    truncation_target: float | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+) -> str:
+    """Mixes layers of a model with those of the same model fine-tuned on other pictures; the heads still turn.
+
+    Writes sheet.png (a row per head: base, stylised, target, each at all yaws), orbit.mp4 of the stylised heads, and
+    stylised.safetensors, the new model.
+
+    Args:
+        base: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        target: likewise, fine-tuned from base.
+        out: folder.
+        mode: interpolate fades between the two, swap takes layers of the target as they are.
+        layers: names with commas between (CIPS3D: 1024,512,256,128,64,32), or all.
+        gamma: share of the target in these layers; by default 0.5, and 1 to swap.
+        mapping: whose mapping network; base as published.
+        seed: of the heads.
+        num: heads.
+        yaws: of the pictures, radians, as "[-0.4, 0, 0.4]".
+        frames: of the video; 0 makes none.
+        radius: distance of the cameras (published CIPS3D: 1).
+        fov: field of view, degrees (published CIPS3D: 12); by default 18.83.
+        truncation: psi of base and of the new model, 1 is none.
+        truncation_target: psi of the target's pictures; by default the same.
+        resolution: of the rendering; by default the model's own.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+    """
+    share = _share(mode, gamma)
+    if not yaws or num < 1:
+        raise CommandError(f"--yaws {list(yaws)} and --num {num} show nothing; give a yaw and a head")
+    first, second = load_3d_generator(base, device), load_3d_generator(target, device)
+    names = None if layers == "all" else [name.strip() for name in layers.split(",")]
+    new = stylise(first, second, names, gamma=share, mapping=mapping)
+    all_names = list(style_layers(new))
+    facts = {"base": str(base), "target": str(target), "layers": names or all_names, "gamma": share, "mapping": mapping}
+    save_pretrained(Path(out) / "stylised.safetensors", new, facts=facts)
+
+    place = next(new.parameters()).device
+    z = Randomness(seed, range(num)).normal("z", new.z_dim).to(place)
+    cameras = Camera.from_angles(torch.tensor(yaws), 0.0, radius=radius, fov=fov).to(place)
+    psi = truncation if truncation_target is None else truncation_target
+    models = [(first, truncation), (new, truncation), (second, psi)]
+    write_picture(Path(out) / "sheet.png", style_sheet(models, z, cameras, resolution=resolution))
+    if frames:
+        path = orbit(frames, yaw=max(map(abs, yaws)), radius=radius, fov=fov).to(place)
+        video = Path(out) / "orbit.mp4"
+        orbit_video(video, new, z, path, truncation=truncation, resolution=resolution, progress=sys.stderr.isatty())
+    said = f"{out}: {type(new).__name__}, {len(names or all_names)} of {len(all_names)} layers, gamma {share:g}"
+    return "\n".join([said, *_note(unreachable(first, second))])
+
+
+def _share(mode: str, gamma: float | None) -> float:
+    if mode == "swap" and gamma not in (None, 1):
+        raise CommandError(
+            f"--mode swap takes layers as they are, --gamma {gamma} mixes them; leave out one of the two"
+        )
+    return gamma if gamma is not None else 1.0 if mode == "swap" else 0.5
+
+
+def _note(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return []
+    found = f"{len(names)} tensors that belong to no layer ({names[0]}, ..)"
+    return [f"note: base and target differ in {found}; they stay base's"]
+
+
+def write_picture(path: Path, picture) -> None:
+    """Writes uint8 [h w 3]; the file appears when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    Image.fromarray(picture).save(partial)
+    os.replace(partial, path)

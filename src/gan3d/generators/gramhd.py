@@ -1,0 +1,493 @@
+"""GRAM-HD: 3D-Consistent Image Generation at High Resolution with Generative Radiance Manifolds (Xiang et al., ICCV
+2023, arXiv:2206.07255).
+
+    GRAM (stage 1, frozen) on an L x L grid of each of its surfaces -> maps of colour, alpha and features
+        -> super-resolution of each map -> maps of colour and alpha, H x H
+    rays meet the surfaces; maps are looked up there -> alpha compositing -> image
+
+Images are super-resolved on the surfaces and not on the screen: whoever looks at a point of a surface sees the same
+texel. `GRAMHD()` is the published 256 x 256 FFHQ model (11,399,012 parameters; 512 and 1024 likewise), its stage 1
+under the names of `GRAM`. Deviations are marked `unlike gramhd`.
+
+Convention: that of `generators.gram`. Maps are [b k c H W], row 0 at the smallest y, the background after the K levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from gan3d.camera import Camera
+from gan3d.generators.contract import Rendering, SurfaceLayer
+from gan3d.generators.gram import GRAM
+from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
+from gan3d.layers.manifold_superresolution import (
+    BackgroundSuperResolution,
+    ForegroundSuperResolution,
+    StyleSource,
+    Upsampling,
+)
+from gan3d.layers.precision import full_precision
+from gan3d.manifolds import (
+    Composite,
+    Surfaces,
+    background_coordinate,
+    background_grid,
+    by_chunks,
+    composite,
+    distances_to,
+    foreground_grid,
+    look_up_background,
+    look_up_foreground,
+    shade_surfaces,
+    trace_surfaces,
+    upsample_surfaces,
+    view_directions,
+)
+from gan3d.randomness import Randomness
+
+# Grid points (per surface) whose radiance is computed again at once in the backward pass, with checkpointing.
+CHECKPOINTED_POINTS = 1024
+# Rays composited at once when no gradient is kept.
+SHOWN_RAYS, SHOWN_RAYS_ELSEWHERE = {"cpu": 2**13}, 2**18
+
+
+class RadianceMaps(NamedTuple):
+    """Scenes with locked view directions: without a camera in them, to be kept and rendered from anywhere.
+
+    Attributes:
+        foreground: colour and alpha of the K levels, [b k 4 H W].
+        background: colour of the plane, [b 3 H W].
+        low_foreground: what `foreground` was made finer from, [b k 4 L L].
+        low_background: [b 3 L L].
+        ws: [b 10 w]; only the raw image needs them.
+    """
+
+    foreground: Tensor
+    background: Tensor
+    low_foreground: Tensor
+    low_background: Tensor
+    ws: Tensor
+
+
+class GRAMHD(GRAM):
+    """GRAM with super-resolved surfaces.
+
+    ws are the nine gains and phases of GRAM's layers and, as the tenth, the style of the super-resolution, padded with
+    zeros to one width. The scene is ws itself, because colours depend on the view directions and so do the maps made
+    of them; with `lock_view` they do not, and the scene is the maps (`RadianceMaps`): showing it from another camera
+    costs next to nothing.
+
+    Args:
+        z_dim: length of z.
+        img_resolution: H, side of the maps, and of the image when `render` is not told another.
+        lr_resolution: L, side of the grids and of the raw image; H / L is a power of two.
+        hidden_dim, mapping_hidden_dim, w_avg_beta, predictor_width, predictor_layers, predictor_center,
+            predictor_init_radius, colour_activation, density_activation: as in `GRAM`.
+        feature_dim: features on the grids, beside colour and alpha.
+        fg_channels: width of the trunk of the levels' super-resolution.
+        fg_blocks: its RRDBs.
+        fg_growth: width of its dense blocks.
+        fg_up_channels: width after each doubling; None is the published rule, fg_channels twice, then halved each time.
+        fg_style: "mapping" or "affine", what makes styles of z.
+        fg_last_kernel: side of its last kernel.
+        bg_channels, bg_blocks, bg_growth: those of the background's.
+        bg_up_channels: None is bg_channels, then halved each time.
+        bg_upsampling: "bilinear" (published), "bicubic", "nearest" or "shuffle".
+        bg_residual: whether it adds to a bicubic interpolation.
+        scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end, delta_alpha, white_back,
+            last_back, shared_origin, ray_chunk: see `manifolds.ManifoldOptions`. With `shared_origin` the view
+            directions on the grids are the first view's, too.
+        grid_extent: e, the grids cover [-e, e]; None is scene_extent / 2 (published: fov / 100).
+        grid_heights: z of the first and last sample of a grid; None is +-scene_extent / 2 (published: 1 - ray limits).
+        grid_delta_alpha: delta_alpha on the grids; published 0.04 whatever the other is.
+        lock_view: see `GRAM`.
+        geometry: where rays meet surfaces: "upsampled", interpolated between L x L rays (published), or "exact".
+        lookup: whether map texels are "official" (areas, though the grids have points on the border: contents shrink
+            by 1 - 1/L) or "aligned" with the points of the grid. Super-resolution gets used to what it is trained with.
+        frozen: whether all of stage 1 but the feature heads is fixed. The predictor always is: nothing of the image
+            depends on it differentiably.
+        checkpointing: compute the super-resolution and the radiance on the grids again in the backward pass, to save
+            memory.
+    """
+
+    has_raw: ClassVar[bool] = True
+    independent_pixels: bool = False
+    parts = {
+        "predictor": ("predictor.",),
+        "radiance": (
+            "mapping.",
+            *(f"radiance.{name}." for name in ("network", "color_layer", "output_sigma", "output_color")),
+        ),
+        "features": ("radiance.output_feature.",),
+        "super_resolution": ("super_resolution.", "super_resolution_bg."),
+    }
+    style_parts = {
+        "mapping": ("mapping.", "super_resolution.mapping_network.", "w_avg"),
+        "predictor": ("predictor.",),
+        "radiance": ("radiance.",),
+        "super_resolution": (
+            *(f"super_resolution.{name}." for name in ("conv_first", "RRDB_trunk", "trunk_conv")),
+            *(f"super_resolution.{name}." for name in ("upconvs", "HRconv", "conv_last")),
+            "super_resolution_bg.",
+        ),
+    }
+    tiny: ClassVar[dict[str, Any]] = {
+        **GRAM.tiny,
+        "img_resolution": 32,
+        "lr_resolution": 16,
+        "feature_dim": 4,
+        "fg_channels": 8,
+        "fg_blocks": 1,
+        "fg_growth": 4,
+        "bg_channels": 4,
+        "bg_blocks": 1,
+        "bg_growth": 2,
+    }
+
+    def __init__(
+        self,
+        *,
+        z_dim: int = 256,
+        img_resolution: int = 256,
+        lr_resolution: int = 64,
+        hidden_dim: int = 256,
+        feature_dim: int = 32,
+        mapping_hidden_dim: int = 256,
+        w_avg_beta: float = 0.998,
+        predictor_width: int = 128,
+        predictor_layers: int = 3,
+        predictor_center: tuple[float, float, float] = (0.0, 0.0, -1.5),
+        predictor_init_radius: float = 0.0,
+        fg_channels: int = 64,
+        fg_blocks: int = 8,
+        fg_growth: int = 32,
+        fg_up_channels: tuple[int, ...] | None = None,
+        fg_style: StyleSource = "mapping",
+        fg_last_kernel: int = 1,
+        bg_channels: int = 64,
+        bg_blocks: int = 4,
+        bg_growth: int = 32,
+        bg_up_channels: tuple[int, ...] | None = None,
+        bg_upsampling: Upsampling = "bilinear",
+        bg_residual: bool = True,
+        scene_extent: float = 0.24,
+        ray_start: float = 0.88,
+        ray_end: float = 1.12,
+        num_samples: int = 64,
+        num_manifolds: int = 24,
+        levels_start: float = 23.0,
+        levels_end: float = 8.0,
+        delta_alpha: float = 0.04,
+        white_back: bool = False,
+        last_back: bool = False,
+        shared_origin: bool = False,
+        ray_chunk: int | None = None,
+        grid_extent: float | None = None,
+        grid_heights: tuple[float, float] | None = None,
+        grid_delta_alpha: float = 0.04,
+        colour_activation: ColourActivation = "widen_sigmoid",
+        density_activation: DensityActivation = "softplus",
+        lock_view: bool = False,
+        geometry: Literal["upsampled", "exact"] = "upsampled",
+        lookup: Literal["official", "aligned"] = "official",
+        frozen: bool = True,
+        checkpointing: bool = False,
+    ):
+        super().__init__(
+            z_dim=z_dim,
+            img_resolution=img_resolution,
+            hidden_dim=hidden_dim,
+            mapping_hidden_dim=mapping_hidden_dim,
+            w_avg_beta=w_avg_beta,
+            predictor_width=predictor_width,
+            predictor_layers=predictor_layers,
+            predictor_center=predictor_center,
+            predictor_init_radius=predictor_init_radius,
+            scene_extent=scene_extent,
+            ray_start=ray_start,
+            ray_end=ray_end,
+            num_samples=num_samples,
+            num_manifolds=num_manifolds,
+            levels_start=levels_start,
+            levels_end=levels_end,
+            delta_alpha=delta_alpha,
+            white_back=white_back,
+            last_back=last_back,
+            shared_origin=shared_origin,
+            ray_chunk=ray_chunk,
+            lock_view=lock_view,
+        )
+        scale = img_resolution // lr_resolution
+        if scale * lr_resolution != img_resolution or scale & (scale - 1):
+            raise ValueError(
+                f"img_resolution {img_resolution} is not lr_resolution {lr_resolution} times a power of two; "
+                f"use img_resolution {4 * lr_resolution}"
+            )
+        for name, value, known in (
+            ("geometry", geometry, ("upsampled", "exact")),
+            ("lookup", lookup, ("official", "aligned")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown; choose {' or '.join(known)}")
+        self.raw_resolution, self.geometry, self.lookup = lr_resolution, geometry, lookup
+        self.grid_extent = scene_extent / 2 if grid_extent is None else grid_extent
+        self.grid_heights, self.grid_delta_alpha, self.checkpointing = grid_heights, grid_delta_alpha, checkpointing
+        self.radiance = ManifoldRadiance(
+            hidden_dim,
+            feature_dim,
+            extent=scene_extent,
+            colour_activation=colour_activation,
+            density_activation=density_activation,
+        )
+        doublings = scale.bit_length() - 1
+        if fg_up_channels is None:
+            fg_up_channels = tuple(fg_channels >> max(i - 1, 0) for i in range(doublings))
+        if bg_up_channels is None:
+            bg_up_channels = tuple(bg_channels >> i for i in range(doublings))
+        self.super_resolution = ForegroundSuperResolution(
+            4 + feature_dim,
+            4,
+            z_dim,
+            scale,
+            channels=fg_channels,
+            num_blocks=fg_blocks,
+            growth=fg_growth,
+            up_channels=fg_up_channels,
+            style=fg_style,
+            mapping_hidden_dim=mapping_hidden_dim,
+            last_kernel=fg_last_kernel,
+            checkpointing=checkpointing,
+        )
+        self.super_resolution_bg = BackgroundSuperResolution(
+            3,
+            3,
+            scale,
+            channels=bg_channels,
+            num_blocks=bg_blocks,
+            growth=bg_growth,
+            up_channels=bg_up_channels,
+            upsampling=bg_upsampling,
+            residual=bg_residual,
+            checkpointing=checkpointing,
+        )
+        self.num_ws, self.w_dim = NUM_FILM + 1, max(2 * hidden_dim, self.super_resolution.style_dim)
+        self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
+        for name, parameter in self.named_parameters():
+            if self.is_part_of(name, ("predictor", "radiance") if frozen else ("predictor",)):
+                parameter.requires_grad_(False)
+
+    # -- latents and scenes --------------------------------------------------------------------------------------------
+
+    def latents(self, z: Tensor) -> Tensor:
+        """z [b z_dim] -> [b 10 w]: those of GRAM and the style of super-resolution, shorter ones end in zeros."""
+        rows = super().latents(z), self.super_resolution.map(z)[:, None]
+        return torch.cat([F.pad(row, (0, self.w_dim - row.shape[-1])) for row in rows], 1)
+
+    def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Any:
+        """The scene: with locked view directions its `RadianceMaps`, else ws."""
+        return self.radiance_maps(ws) if self.lock_view else ws
+
+    def radiance_maps(self, ws: Tensor, camera: Camera | None = None) -> RadianceMaps:
+        """Super-resolved maps of ws [b 10 w], with the view directions of b cameras, or (0, 0, -1) without."""
+        film, style = ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim], ws[:, -1, : self.super_resolution.style_dim]
+        low, low_background = self._grids(film, camera)
+        high = self.super_resolution(low, style).to(low.dtype)
+        with full_precision(high):
+            foreground = torch.cat([high[:, :, :3], high[:, :, 3:].sigmoid()], 2)
+        background = self.super_resolution_bg(low_background[:, None])[:, 0].to(low.dtype)
+        return RadianceMaps(foreground, background, low[:, :, :4].contiguous(), low_background, ws)
+
+    @torch.no_grad()
+    def surfaces(self, representation: Tensor | RadianceMaps, resolution: int | None = None) -> list[SurfaceLayer]:
+        """The surfaces of one scene on resolution x resolution points (None: L), nearest first, the background last.
+
+        Colours are those of locked view directions, whatever `lock_view` is.
+        """
+        maps = representation if isinstance(representation, RadianceMaps) else self.radiance_maps(representation)
+        if len(maps.background) != 1:
+            raise ValueError(f"got {len(maps.background)} scenes, expected one: represent(ws[:1])")
+        side = resolution or self.raw_resolution
+        points, valid = foreground_grid(
+            self.predictor,
+            side,
+            self.options,
+            maps.background,
+            half_extent=self.grid_extent,
+            heights=self.grid_heights,
+        )
+        (behind,) = background_grid(side, self.options, maps.background)
+        # Aligned lookups have -1 and 1 at the centres of the outer texels.
+        shrink = 1 - 1 / self.img_resolution if self.lookup == "aligned" else 1.0
+
+        def surface(name: str, points: Tensor, valid: Tensor, grid: Tensor, texture: Tensor) -> SurfaceLayer:
+            points, valid, grid = (values.unflatten(0, (side, side)) for values in (points, valid, shrink * grid))
+            return SurfaceLayer(name, points, valid, grid, torch.cat([2 * texture[:3] - 1, texture[3:]]))
+
+        levels = zip(points[0].unbind(1), valid[0].unbind(1), maps.foreground[0])
+        surfaces = [surface(f"level {i}", p, v, p[:, :2] / self.grid_extent, m) for i, (p, v, m) in enumerate(levels)]
+        everywhere, opaque = torch.ones_like(valid[0, :, 0]), torch.ones_like(maps.background[0, :1])
+        grid = background_coordinate(behind[:, :2], self.scene_extent)
+        texture = torch.cat([maps.background[0], opaque])
+        return [*surfaces, surface("background", behind, everywhere, grid, texture)]
+
+    def _grids(self, film: Tensor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+        """Colour, alpha and features on the levels' grids [b k 4+f L L], and colour on the background's [b 3 L L]."""
+        b, side, options = len(film), self.raw_resolution, self.options
+        with torch.no_grad():
+            points, valid = foreground_grid(
+                self.predictor,
+                side,
+                options,
+                film,
+                half_extent=self.grid_extent,
+                heights=self.grid_heights,
+            )
+            behind = background_grid(side, options, film)[:, :, None]
+
+        def directions(where: Tensor) -> Tensor:
+            if camera is None:
+                return where.new_tensor([0.0, 0.0, -1.0]).expand(b, *where.shape[1:])
+            origins = camera.origins[:1] if options.shared_origin else camera.origins
+            return view_directions(where, origins.to(where)).expand(b, -1, -1, -1)
+
+        def level(where: Tensor, hit: Tensor, views: Tensor) -> tuple[Tensor]:
+            flat = [rearrange(values, "b r k c -> b (r k) c") for values in (where, views)]
+            sample = self.radiance(*flat, film, features=self.radiance.feature_dim > 0)
+            alpha = 1 - torch.exp(-self.grid_delta_alpha * sample.sigma)
+            alpha = alpha * rearrange(hit, "b r k -> b (r k) 1")
+            parts = [part for part in (sample.rgb, alpha, sample.features) if part is not None]
+            return (rearrange(torch.cat(parts, -1), "b (r k) c -> b r k c", k=where.shape[2]),)
+
+        def plane(where: Tensor, views: Tensor) -> tuple[Tensor]:
+            # unlike gramhd: the density of the background is not computed, because it is not used.
+            return (self.radiance(where[:, :, 0], views[:, :, 0], film, sigma=False).rgb,)
+
+        chunk = options.ray_chunk or (CHECKPOINTED_POINTS if self.checkpointing and torch.is_grad_enabled() else None)
+        inputs = points.expand(b, -1, -1, -1), valid.expand(b, -1, -1), directions(points)
+        (foreground,) = by_chunks(level, inputs, chunk)
+        (background,) = by_chunks(plane, (behind.expand(b, -1, -1, -1), directions(behind)), chunk)
+        return (
+            rearrange(foreground, "b (h w) k c -> b k c h w", h=side),
+            rearrange(background, "b (h w) c -> b c h w", h=side),
+        )
+
+    # -- images --------------------------------------------------------------------------------------------------------
+
+    def render(
+        self,
+        representation: Tensor | RadianceMaps,
+        camera: Camera | None = None,
+        *,
+        resolution: int | None = None,
+        rays: Tensor | None = None,
+        raw: bool = True,
+        randomness: Randomness | None = None,
+    ) -> Rendering:
+        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no difference.
+
+        A gradient reaches the camera by where its rays meet the surfaces, if the camera needs one.
+
+        Args:
+            representation: what `represent` returned.
+            camera: b views.
+            resolution: side of the image; None is H. The maps keep their size.
+            rays: None; every pixel is interpolated from several rays.
+            raw: whether to show the image of stage 1 at L x L, whose corner rays are those of the image.
+            randomness: not used.
+
+        Returns:
+            image, depth (sum of weights times camera z, not divided by the opacity), opacity and, if asked for, raw
+            (without gradient). Extras: "ray_depth" [b 1 h w], the depth in distances along the ray; with raw also
+            "maps" [b k+1 4 H W] and "raw_maps" [b k+1 4 L L], the K levels and the background, whose alpha is 0 there.
+        """
+        if camera is None:
+            raise ValueError("GRAMHD renders from a camera, got None; give render() a Camera of b views")
+        if rays is not None:
+            raise ValueError(f"got {rays.numel()} rays, but GRAMHD renders whole images; leave out `rays`")
+        side = self.img_resolution if resolution is None else resolution
+        coarse = spanning_camera(camera, side, self.raw_resolution)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and camera.label().requires_grad):
+            low, high = self._surfaces(camera, coarse, side, raw)
+        maps = representation
+        if not isinstance(maps, RadianceMaps):
+            views = None if self.lock_view else camera
+            maps = self.radiance_maps(maps if views is None else maps.expand(len(camera), -1, -1), views)
+        seen, depth = self._show(maps, high, camera)
+        image, depth, opacity, ray_depth = (
+            rearrange(values, "b (h w) c -> b c h w", h=side)
+            for values in (2 * seen.rgb - 1, depth, seen.opacity, seen.depth)
+        )
+        extras = {"ray_depth": ray_depth}
+        if not raw:
+            return Rendering(image, None, depth, opacity, extras)
+        extras["maps"] = with_background(maps.foreground, maps.background)
+        extras["raw_maps"] = with_background(maps.low_foreground, maps.low_background)
+        assert low is not None
+        return Rendering(image, self._raw(maps.ws, low, coarse), depth, opacity, extras)
+
+    def _surfaces(self, camera: Camera, coarse: Camera, side: int, raw: bool) -> tuple[Surfaces | None, Surfaces]:
+        """Where rays meet the K levels and the background: L x L (if needed), and side x side."""
+        low, upsampled = None, self.geometry == "upsampled"
+        if raw or upsampled:
+            low = trace_surfaces(self.predictor, coarse.rays(self.raw_resolution), self.options)
+        if upsampled and low is not None:
+            points, valid = upsample_surfaces(low, side)
+            return low, Surfaces(points, valid)
+        return low, trace_surfaces(self.predictor, camera.rays(side), self.options)
+
+    def _show(self, maps: RadianceMaps, surfaces: Surfaces, camera: Camera) -> tuple[Composite, Tensor]:
+        """Looks maps up on the surfaces and composites them; also the depth in camera z, [b r 1]."""
+        b, aligned, options = len(surfaces.points), self.lookup == "aligned", self.options
+        foreground = maps.foreground.to(surfaces.points.dtype).expand(b, -1, -1, -1, -1)
+        background = maps.background.to(surfaces.points.dtype).expand(b, -1, -1, -1)
+        # unlike gramhd: distances are those to the camera of each image, unless `shared_origin`.
+        origins = camera.origins[:1] if options.shared_origin else camera.origins
+
+        def shade(points: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+            rgba = look_up_foreground(foreground, points[:, :, :-1], self.grid_extent, aligned=aligned)
+            behind = look_up_background(background, points[:, :, -1], self.scene_extent, aligned=aligned)
+            rgb = torch.cat([rgba[..., :3], behind[:, :, None]], 2)
+            alpha = F.pad(rgba[..., 3], (0, 1), value=1.0) * valid
+            distances = distances_to(points, origins[:, None])
+            seen = composite(alpha, rgb, distances, white_back=options.white_back, last_back=options.last_back)
+            ahead = ((points - camera.origins[:, None, None]) * camera.forward[:, None, None]).sum(-1)
+            return *seen, (seen.weights * ahead).sum(-1, keepdim=True)
+
+        with full_precision(foreground):
+            some = SHOWN_RAYS.get(foreground.device.type, SHOWN_RAYS_ELSEWHERE)
+            *seen, depth = by_chunks(shade, surfaces, None if torch.is_grad_enabled() else some)
+        return Composite(*seen), depth
+
+    @torch.no_grad()
+    def _raw(self, ws: Tensor, surfaces: Surfaces, camera: Camera) -> Tensor:
+        """The image of stage 1, [b 3 L L]."""
+        film = ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim].expand(len(camera), -1, -1)
+
+        def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+            if self.lock_view:
+                directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
+            sample = self.radiance(points, directions, film)
+            return sample.sigma, sample.rgb
+
+        seen = shade_surfaces(radiance, surfaces, camera.rays(self.raw_resolution), self.options)
+        return rearrange(2 * seen.rgb - 1, "b (h w) c -> b c h w", h=self.raw_resolution)
+
+
+def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
+    """The camera whose coarse x coarse rays span those of `camera` at fine x fine: they have the same corners.
+
+    Image coordinates: fine u is a u' + (1 - a) / 2 of coarse u', a = (1 - 1 / F) / (1 - 1 / C); the centre stays.
+    """
+    a = (1 - 1 / fine) / (1 - 1 / coarse)
+    inverse = camera.intrinsics.new_tensor([[1 / a, 0, (a - 1) / (2 * a)], [0, 1 / a, (a - 1) / (2 * a)], [0, 0, 1]])
+    return Camera(camera.cam2world, inverse @ camera.intrinsics)
+
+
+def with_background(foreground: Tensor, background: Tensor) -> Tensor:
+    """[b k 4 h w] and [b 3 h w] as [b k+1 4 h w], the last fourth channel being 0."""
+    return torch.cat([foreground, F.pad(background, (0, 0, 0, 0, 0, 1))[:, None]], 1)

@@ -1,0 +1,326 @@
+"""GRAM-HD's super-resolution of radiance manifolds (section 3.3; specs/gramhd.md 8).
+
+    foreground   RRDB trunk -> log2 S times (modulated conv, pixel shuffle x2, lrelu) -> modulated conv, lrelu
+                 -> modulated conv
+    background   RRDB trunk -> log2 S times (conv, lrelu, interpolation x2) -> conv, lrelu -> 0.2 conv + bicubic(x)
+
+All maps of one image share one style, so a modulated convolution is one dense convolution over the image's maps (the
+published code makes it a grouped one, with a kernel per map). The maps of an image are independent of each other, so
+they pass through the whole network a few at a time: as many as the cache of a CPU holds, or all of them on a GPU.
+
+Convention: maps are [b k c h w], images, then manifolds; both networks give back unbounded values. Pixels are areas
+(align_corners False). Differentiable any number of times, save that checkpointing allows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gan3d.layers.film_mapping import FiLMMapping
+from gan3d.layers.modulated import demodulation
+from gan3d.layers.rrdb import RESIDUAL_SCALE, SLOPE, RRDBTrunk
+
+Upsampling = Literal["shuffle", "bilinear", "bicubic", "nearest"]
+StyleSource = Literal["mapping", "affine"]
+PIXELS_AT_ONCE = {"cpu": 2**12}  # of low-resolution maps: one of 64 x 64, whose widest tensor is 3 MB
+PIXELS_AT_ONCE_ELSEWHERE = 2**17  # all 23 maps of one image
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose kernel is modulated and demodulated by a style, for maps that all have this style.
+
+        w'_oik = d_o s_i w_oik,   d_o = 1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8),   y = w' * x + b
+
+    Initialised as torch's Conv2d; zeros beyond the border.
+
+    Args:
+        in_channels: i of x.
+        out_channels: o of y.
+        kernel_size: odd.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
+        super().__init__()
+        plain = nn.Conv2d(in_channels, out_channels, kernel_size)
+        assert plain.bias is not None
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def kernel(self, style: Tensor) -> Tensor:
+        """w' [o i k k] of a style [i]."""
+        d = demodulation(self.weight, style[None])[0]
+        return self.weight * style[:, None, None] * d[:, None, None, None]
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """x [k i h w], style [i] -> [k o h w]."""
+        return same_conv(x, self.kernel(style), self.bias)
+
+
+class _MapSuperResolution(RRDBTrunk):
+    """Trunk, upsampling convolutions of `up_channels`, `HRconv` and `conv_last`, over few maps at a time."""
+
+    upconvs: nn.ModuleList
+    HRconv: nn.Module
+    conv_last: nn.Module
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        scale: int,
+        *,
+        channels: int,
+        num_blocks: int,
+        growth: int,
+        up_channels: Sequence[int] | None,
+        shuffle: bool,
+        last_kernel: int,
+        checkpointing: bool,
+    ):
+        super().__init__(in_channels, channels, num_blocks, growth)
+        widths = upsampling_channels(channels, scale) if up_channels is None else tuple(up_channels)
+        if len(widths) != _log2(scale):
+            raise ValueError(
+                f"up_channels {widths} has {len(widths)} widths; scale {scale} needs {_log2(scale)}, one per doubling"
+            )
+        self.scale, self.checkpointing, fan = scale, checkpointing, 4 if shuffle else 1
+        inside = (channels, *widths)
+        self.upconvs = nn.ModuleList(self._conv(a, fan * b) for a, b in zip(inside, widths))
+        self.HRconv = self._conv(inside[-1], inside[-1])
+        self.conv_last = self._conv(inside[-1], out_channels, last_kernel)
+
+    @classmethod
+    def _conv(cls, inside: int, out: int, kernel: int = 3) -> nn.Module:
+        raise NotImplementedError
+
+    def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
+        """[n in h w] -> [n out S h S w]."""
+        raise NotImplementedError
+
+    def _enlarge_all(self, maps: Tensor, *kernels: Tensor) -> Iterator[Tensor]:
+        """The maps [n c h w] of one style, in pieces."""
+        pixels = PIXELS_AT_ONCE.get(maps.device.type, PIXELS_AT_ONCE_ELSEWHERE)
+        for piece in maps.split(max(1, pixels // (maps.shape[-2] * maps.shape[-1]))):
+            piece = piece.contiguous(memory_format=torch.channels_last)
+            if self.checkpointing and torch.is_grad_enabled():
+                yield checkpoint(self.enlarge, piece, *kernels, use_reentrant=False, preserve_rng_state=False)
+            else:
+                yield self.enlarge(piece, *kernels)
+
+
+class ForegroundSuperResolution(_MapSuperResolution):
+    """Radiance and feature maps -> finer radiance maps, in the style of z.
+
+    Args:
+        in_channels: of the maps: colour, alpha, features.
+        out_channels: of the finer maps: colour, alpha before the sigmoid.
+        z_dim: size of z.
+        scale: S, how much finer, a power of two.
+        channels: of the trunk.
+        num_blocks: RRDBs of the trunk.
+        growth: of the dense blocks.
+        up_channels: width after each doubling; None is `upsampling_channels`.
+        style: "mapping", a network of four layers, or "affine", one layer.
+        mapping_hidden_dim: width of that network.
+        last_kernel: side of the last kernel.
+        checkpointing: keep only the input of each few maps for the backward pass, and compute the rest again.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 36,
+        out_channels: int = 4,
+        z_dim: int = 256,
+        scale: int = 4,
+        *,
+        channels: int = 64,
+        num_blocks: int = 8,
+        growth: int = 32,
+        up_channels: Sequence[int] | None = None,
+        style: StyleSource = "mapping",
+        mapping_hidden_dim: int = 256,
+        last_kernel: int = 1,
+        checkpointing: bool = False,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            scale,
+            channels=channels,
+            num_blocks=num_blocks,
+            growth=growth,
+            up_channels=up_channels,
+            shuffle=True,
+            last_kernel=last_kernel,
+            checkpointing=checkpointing,
+        )
+        self.style_dims = [conv.weight.shape[1] for conv in self._modulated()]
+        self.style_dim, self.style = sum(self.style_dims), style
+        if style == "mapping":
+            self.mapping_network = FiLMMapping(z_dim, self.style_dim, mapping_hidden_dim, last_scale=1.0)
+        elif style == "affine":
+            self.affine = nn.Linear(z_dim, self.style_dim)
+        else:
+            raise ValueError(f"style {style!r} is unknown; choose mapping or affine")
+
+    def map(self, z: Tensor) -> Tensor:
+        """Styles [b style_dim] of z [b z_dim]."""
+        return self.mapping_network(z) if self.style == "mapping" else self.affine(z)
+
+    def forward(self, maps: Tensor, styles: Tensor) -> Tensor:
+        """maps [b k in h w], styles [b style_dim] -> [b k out S h S w]."""
+        if maps.ndim != 5 or styles.shape != (len(maps), self.style_dim):
+            raise ValueError(
+                f"maps {tuple(maps.shape)} and styles {tuple(styles.shape)} are not [b k c h w] and "
+                f"[b {self.style_dim}] with one b; split stacked maps by rearrange(maps, '(b k) ... -> b k ...')"
+            )
+        pieces = [piece for m, style in zip(maps, styles) for piece in self._of_image(m, style)]
+        return torch.cat(pieces).unflatten(0, maps.shape[:2])
+
+    def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
+        y = self.trunk(x)
+        *biases, middle, last = [conv.bias for conv in self._modulated()]
+        for kernel, bias in zip(kernels, biases):
+            y = F.leaky_relu_(conv_shuffle(y, kernel, bias), SLOPE)
+        y = F.leaky_relu_(same_conv(y, kernels[-2], middle), SLOPE)
+        return same_conv(y, kernels[-1], last)
+
+    def _of_image(self, maps: Tensor, style: Tensor) -> Iterator[Tensor]:
+        parts = zip(self._modulated(), style.split(self.style_dims))
+        return self._enlarge_all(maps, *(conv.kernel(part) for conv, part in parts))
+
+    def _modulated(self) -> list[ModulatedConv2d]:
+        return [conv for conv in (*self.upconvs, self.HRconv, self.conv_last) if isinstance(conv, ModulatedConv2d)]
+
+    @classmethod
+    def _conv(cls, inside: int, out: int, kernel: int = 3) -> ModulatedConv2d:
+        return ModulatedConv2d(inside, out, kernel)
+
+
+class BackgroundSuperResolution(_MapSuperResolution):
+    """Colour maps of the background -> finer ones; without style.
+
+        y = bicubic(x) + 0.2 conv_last(..), conv_last starting at zero;   without residual y = conv_last(..)
+
+    The bicubic kernel is torch's, a = -0.75.
+
+    Args:
+        in_channels: of the maps.
+        out_channels: of the finer maps; in_channels with residual.
+        scale: S, how much finer, a power of two.
+        channels: of the trunk.
+        num_blocks: RRDBs of the trunk.
+        growth: of the dense blocks.
+        up_channels: width after each doubling; None is `upsampling_channels`.
+        upsampling: by an interpolation (conv, lrelu, interpolation), or "shuffle" (conv, pixel shuffle, lrelu).
+        residual: whether the network adds to an interpolation of its input.
+        checkpointing: keep only the input for the backward pass, and compute the rest again.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        scale: int = 4,
+        *,
+        channels: int = 64,
+        num_blocks: int = 4,
+        growth: int = 32,
+        up_channels: Sequence[int] | None = None,
+        upsampling: Upsampling = "bilinear",
+        residual: bool = True,
+        checkpointing: bool = False,
+    ):
+        if upsampling not in ("shuffle", "bilinear", "bicubic", "nearest"):
+            raise ValueError(f"upsampling {upsampling!r} is unknown; choose shuffle, bilinear, bicubic or nearest")
+        if residual and in_channels != out_channels:
+            raise ValueError(f"a residual needs as many channels out as in, got {in_channels} and {out_channels}")
+        super().__init__(
+            in_channels,
+            out_channels,
+            scale,
+            channels=channels,
+            num_blocks=num_blocks,
+            growth=growth,
+            up_channels=up_channels,
+            shuffle=upsampling == "shuffle",
+            last_kernel=3,
+            checkpointing=checkpointing,
+        )
+        self.upsampling, self.residual = upsampling, residual
+        if residual:
+            for parameter in self.conv_last.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """maps [b k in h w] -> [b k out S h S w]."""
+        if maps.ndim != 5:
+            raise ValueError(
+                f"maps have shape {tuple(maps.shape)}, expected [b k c h w]; one map per image is maps[:, None]"
+            )
+        return torch.cat(list(self._enlarge_all(maps.flatten(0, 1)))).unflatten(0, maps.shape[:2])
+
+    def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
+        y = self.trunk(x)
+        for conv in self.upconvs:
+            if self.upsampling == "shuffle":
+                y = F.leaky_relu_(conv_shuffle(y, *conv.parameters()), SLOPE)
+            else:
+                y = interpolate(F.leaky_relu_(conv(y), SLOPE), 2, self.upsampling)
+        y = self.conv_last(F.leaky_relu_(self.HRconv(y), SLOPE))
+        return torch.add(interpolate(x, self.scale, "bicubic"), y, alpha=RESIDUAL_SCALE) if self.residual else y
+
+    @classmethod
+    def _conv(cls, inside: int, out: int, kernel: int = 3) -> nn.Conv2d:
+        return nn.Conv2d(inside, out, kernel, padding=kernel // 2)
+
+
+def same_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Correlation of x [n i h w] with weight [o i k k], of the same size, zeros beyond the border."""
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def conv_shuffle(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """pixel_shuffle(conv(x), 2): weight's rows are "(c i j)", i and j the place in a 2 x 2 block of pixels.
+
+    The rows are reordered first, so that the shuffle moves whole pixels of channels-last maps (three times as fast).
+
+    Args:
+        x: [n a h w].
+        weight: [4 c a k k].
+        bias: [4 c].
+
+    Returns:
+        [n c 2h 2w].
+    """
+    weight = rearrange(weight, "(c i j) a k l -> (i j c) a k l", i=2, j=2)
+    bias = rearrange(bias, "(c i j) -> (i j c)", i=2, j=2)
+    y = same_conv(x, weight, bias)
+    fine = rearrange(y, "n (i j c) h w -> n (h i) (w j) c", i=2, j=2)
+    return rearrange(fine, "n H W c -> n c H W")
+
+
+def interpolate(x: Tensor, scale: int, mode: Literal["bilinear", "bicubic", "nearest"]) -> Tensor:
+    """x [n c h w], finer by `scale`, in the pixel-area convention."""
+    return F.interpolate(x, scale_factor=float(scale), mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+def upsampling_channels(channels: int, scale: int) -> tuple[int, ...]:
+    """Default widths after each doubling: `channels` twice, then half of them."""
+    return tuple(channels if i < 2 else channels // 2 for i in range(_log2(scale)))
+
+
+def _log2(scale: int) -> int:
+    power = scale.bit_length() - 1
+    if scale < 1 or scale != 2**power:
+        raise ValueError(f"scale {scale} is not a power of two; use 2, 4, 8 or 16")
+    return power

@@ -1,0 +1,122 @@
+"""Readers of golden/stylegan3: pairs of name.json and name.safetensors, told apart by what the JSON says.
+
+Use: `cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gan3d.discriminators import StyleGAN2Discriminator
+from gan3d.generators import StyleGAN2, StyleGAN3
+
+GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
+# What a file says beside the numbers.
+REMARKS = {"what", "seed", "notes", "versions"}
+# Decay of the running magnitudes when no keyword says otherwise.
+MAGNITUDE_EMA_BETA = 0.999
+
+
+def kind_of(facts: dict) -> str | None:
+    """Which of the tests reads a file, by the keys that only such a file has; None is none of them."""
+    rows = facts.get("cases") or [{}]
+    if "layer_names" in facts:
+        return "generator"
+    if {"G", "D"} <= set(facts):
+        return "loss" if "loss" in facts else "stylegan2"
+    if "numtaps" in rows[0]:
+        return "filters"
+    if "fu" in rows[0]:
+        return "flrelu"
+    if "what" not in facts and all({"kwargs", "layers"} <= set(table) for table in facts.values()):
+        return "schedule"
+    if "percentile" in facts.get("what", ""):
+        return "augmentation"
+    scores = {"fractional", "rotation", "num_subsets", "fid", "kid"}  # of metrics and their helpers
+    if scores & set(facts) or any("eqr" in table for table in facts.values() if isinstance(table, dict)):
+        return "metric"
+    return None
+
+
+def files(kind: str) -> list:
+    """Parameters of a test: every file of the kind, or one skip where there is no folder."""
+    if not GOLDEN.is_dir():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"))]
+    found = sorted((GOLDEN / "stylegan3").rglob("*.json"))
+    return [pytest.param(path, id=path.stem) for path in found if kind_of(json.loads(path.read_text())) == kind]
+
+
+def rows(kind: str) -> list:
+    """(file, number of the case in it) of every case of the files of a kind."""
+    if not GOLDEN.is_dir():
+        return files(kind)
+    paths = [parameter.values[0] for parameter in files(kind)]
+    numbered = [(path, i) for path in paths for i in range(len(json.loads(path.read_text())["cases"]))]
+    return [pytest.param(pair, id=f"{pair[0].stem}-{pair[1]}") for pair in numbered]
+
+
+def facts_of(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    return load_file(path.with_suffix(".safetensors"))
+
+
+def state(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def mapping_arguments(options: dict) -> dict:
+    """Our names of the published mapping_kwargs; what is not among them is an unknown argument to us, too."""
+    names = {
+        "num_layers": "mapping_layers",
+        "lr_multiplier": "mapping_lr_multiplier",
+        "embed_features": "mapping_embed_features",
+        "layer_features": "mapping_layer_features",
+    }
+    return {names.get(name, name): value for name, value in options.items()}
+
+
+def stylegan3(kwargs: dict) -> StyleGAN3:
+    """The generator of the published keywords; an unknown one is refused by its constructor."""
+    options = {"magnitude_ema_beta": MAGNITUDE_EMA_BETA, **kwargs}
+    return StyleGAN3(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
+
+
+def stylegan2(kwargs: dict) -> StyleGAN2:
+    options = dict(kwargs)
+    for name in ("num_fp16_res", "fused_modconv_default"):  # no influence on a CPU, both forms are tested
+        options.pop(name, None)
+    return StyleGAN2(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
+
+
+def discriminator(kwargs: dict) -> StyleGAN2Discriminator:
+    options = dict(kwargs)
+    options.pop("num_fp16_res", None)
+    epilogue, block = options.pop("epilogue_kwargs", {}), options.pop("block_kwargs", {})
+    names = {"mbstd_group_size": "group_size", "mbstd_num_channels": "mbstd_channels"}
+    options |= {names.get(name, name): value for name, value in (epilogue | block).items()}
+    return StyleGAN2Discriminator(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
+
+
+def label(tensors: dict[str, Tensor], module) -> Tensor | None:
+    """in.c, where the network takes a label."""
+    return tensors["in.c"] if module.c_dim > 0 else None
+
+
+def nearly(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    """For gradients: largest error relative to the reference's own maximum."""
+    assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    error, allowed = (actual.double() - expected.double()).abs().max().item(), tolerance * expected.abs().max().item()
+    assert error <= allowed, f"largest error {error:.3g}, allowed {allowed:.3g}"
+
+
+def gradient(value: Tensor, parameter: Tensor, **options) -> Tensor:
+    (found,) = torch.autograd.grad(value, parameter, retain_graph=True, **options)
+    return found

@@ -1,0 +1,373 @@
+"""GRAM-HD gives the official numbers: every intermediate of the small cases, images and maps of the full-size one.
+
+Training steps (train_D, train_G, r1) and discriminators (D) are tested with the losses.
+"""
+
+import json
+import runpy
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+
+from gan3d.camera import Camera
+from gan3d.generators import GRAMHD
+from gan3d.generators.gramhd import spanning_camera
+from gan3d.layers.manifold_superresolution import upsampling_channels
+from gan3d.manifolds import (
+    background_grid,
+    distances_to,
+    foreground_grid,
+    look_up_background,
+    look_up_foreground,
+    shade_surfaces,
+    view_directions,
+)
+from gan3d.ops.bicubic import bicubic_downsample
+
+gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
+
+SIZES = {"z_dim": "z_dim", "img_size": "img_resolution", "lr_img_size": "lr_resolution", "feature_dim": "feature_dim"}
+TRUNK = {"nf": "channels", "nb": "blocks", "gc": "growth", "up_channels": "up_channels"}
+FOREGROUND = TRUNK | {"w_dim": "z_dim", "to_rgb_ks": "last_kernel", "use_mapping_network": "style"}
+BACKGROUND = TRUNK | {"use_pixel_shuffle": "upsampling", "global_residual": "residual"}
+BACKGROUND |= dict.fromkeys(("interp_mode", "interpolation_mode", "interpolate_mode", "upsample_mode"), "mode")
+# sigma reaches tens: golden/gramhd/README.md. Gradients: relative to the largest entry.
+LOOSE = {"rgb_sigma": 3e-3, "grad": 1e-3}
+ELSEWHERE = ("D.",)  # outputs that belong to other tests
+
+
+def hd_arguments(meta):
+    """Arguments of GRAMHD from the meta.json of a stage-2 case."""
+    arguments = gram.translated(meta["generator_kwargs"], SIZES, gram.POSES) | gram.shared_arguments(meta)
+    assert arguments.pop("background", True), "GRAM-HD without its background plane is not described"
+    arguments.setdefault("lr_resolution", arguments["img_resolution"] // 4)
+    scale = arguments["img_resolution"] // arguments["lr_resolution"]
+    networks = meta["super_resolution_kwargs"]
+    assert set(networks) <= {"fg", "bg"}
+    fg, bg = gram.translated(networks["fg"], FOREGROUND), gram.translated(networks["bg"], BACKGROUND)
+    assert fg.pop("z_dim", arguments["z_dim"]) == arguments["z_dim"]
+    fg["style"] = "mapping" if fg.get("style", True) else "affine"
+    mode = bg.pop("mode", "bilinear")
+    bg["upsampling"] = "shuffle" if bg.get("upsampling") else mode
+    for prefix, options in (("fg", fg), ("bg", bg)):
+        if options.get("up_channels") is None:
+            options["up_channels"] = upsampling_channels(options.get("channels", 64), scale)
+        arguments |= {f"{prefix}_{name}": value for name, value in options.items()}
+    camera = meta["camera"]
+    arguments["grid_extent"] = camera["fov"] / 100
+    arguments["grid_heights"] = (1 - camera["ray_start"], 1 - camera["ray_end"])
+    return arguments
+
+
+@cache
+def read(folder, dtype, **changes):
+    """(generator, meta, inputs, outputs) of a case."""
+    meta = json.loads((folder / "meta.json").read_text())
+    generator = GRAMHD(**hd_arguments(meta) | changes)
+    state = gram.our_names(load_file(folder / "weights_G.safetensors"))
+    missing = generator.load_state_dict(state, strict=False)
+    assert missing.missing_keys == ["w_avg"]
+    assert not missing.unexpected_keys
+    inputs = {name: t.to(dtype) for name, t in load_file(folder / "inputs.safetensors").items()}
+    outputs = {}
+    for file in sorted(folder.glob("outputs*.safetensors")):
+        outputs |= load_file(file)
+    return generator.to(dtype), meta, inputs, outputs
+
+
+def camera_of(meta, poses, resolution):
+    pitch, yaw = poses.unbind(-1)
+    return Camera.from_sphere(pitch, yaw, meta["camera"]["fov"], resolution=resolution)
+
+
+def official_maps(maps):
+    """[b k+1 4 h w] in the official order: levels image by image, then the backgrounds."""
+    return torch.cat([maps[:, :-1].flatten(0, 1), maps[:, -1]])
+
+
+def images(shown):
+    depth = shown.extras["ray_depth"][:, 0]
+    return {
+        "hr_img": shown.image,
+        "lr_img": shown.raw,
+        "hr_depth": depth,
+        "hr_raw": official_maps(shown.extras["maps"]),
+        "lr_raw": official_maps(shown.extras["raw_maps"]),
+    }
+
+
+def in_order(values, distances):
+    """Values [1 r k c] in order of distance."""
+    order = distances.argsort(-1)[..., None]
+    return values.gather(2, order.expand(-1, -1, -1, values.shape[-1]))
+
+
+def stage_one(generator, ws, low, coarse):
+    """What the raw image is made of."""
+    rays, film = coarse.rays(generator.raw_resolution), ws[:, :9, : 2 * generator.radiance.hidden_dim]
+    kept = []
+
+    def radiance(points, directions):
+        if generator.lock_view:
+            directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
+        sample = generator.radiance(points, directions, film)
+        kept.append(torch.cat([sample.rgb, sample.sigma], -1))
+        return sample.sigma, sample.rgb
+
+    with torch.enable_grad():  # all rays at once
+        seen = shade_surfaces(radiance, low, rays, generator.options)
+    k, distances = low.valid.shape[-1], distances_to(low.points, rays.origins)
+    return {
+        "ray_o": rays.origins[:, :1],
+        "ray_d": rays.directions,
+        "lr_pts": low.points[:, :, :-1],
+        "lr_valid": low.valid[:, :, :-1, None],
+        "lr_bg_pts": low.points[:, :, -1:],
+        "lr_bg_idx": (distances < distances[..., -1:]).sum(-1, keepdim=True),
+        "lr_depth": rearrange(seen.depth, "b (h w) 1 -> b h w", h=generator.raw_resolution),
+        "lr_weights": in_order(seen.weights[..., None], distances),
+        "lr_rgb_sigma_unsorted": rearrange(kept[0], "b (r k) c -> b r k c", k=k),
+    }
+
+
+def grids(generator, ws, camera, maps):
+    film = ws[:, :9, : 2 * generator.radiance.hidden_dim]
+    side, options = generator.raw_resolution, generator.options
+    extent, heights = generator.grid_extent, generator.grid_heights
+    points, valid = foreground_grid(generator.predictor, side, options, ws, half_extent=extent, heights=heights)
+    behind = background_grid(side, options, ws)
+    locked = ws.new_tensor([0.0, 0.0, -1.0])
+    views, views_behind = (
+        locked.expand_as(where) if generator.lock_view else view_directions(where, camera.origins)
+        for where in (points, behind[:, :, None])
+    )
+    sample = generator.radiance(points.flatten(1, 2), views.flatten(1, 2), film)
+    plane = generator.radiance(behind, views_behind[:, :, 0], film)
+    low, low_background = generator._grids(film, None if generator.lock_view else camera)
+    return {
+        "grid_pts": points,
+        "grid_valid": valid[..., None],
+        "grid_dirs": views,
+        "grid_bg_pts": behind,
+        "grid_bg_dirs": views_behind[:, :, 0],
+        "grid_rgb_sigma": torch.cat([sample.rgb, sample.sigma], -1).unflatten(1, points.shape[1:3]),
+        "grid_bg_rgb_sigma": torch.cat([plane.rgb, plane.sigma], -1),
+        "sr_input": low.flatten(0, 1),
+        "sr_bg_input": low_background,
+        "sr_bg_output": maps.background,
+    }
+
+
+def composited(generator, maps, high, camera):
+    """What the image is made of."""
+    seen, _ = generator._show(maps, high, camera)
+    distances = distances_to(high.points, camera.origins[:, None])
+    values = look_up_foreground(maps.foreground, high.points[:, :, :-1], generator.grid_extent)
+    behind = look_up_background(maps.background, high.points[:, :, -1], generator.scene_extent)
+    behind = torch.nn.functional.pad(behind, (0, 1))[:, :, None]
+    return {
+        "hr_bg_idx": (distances < distances[..., -1:]).sum(-1, keepdim=True),
+        "hr_sorted_rgba.every5rays": in_order(torch.cat([values, behind], 2), distances)[:, ::5],
+        "hr_sorted_valid": in_order(high.valid[..., None], distances),
+        "hr_sorted_z": in_order(distances[..., None], distances),
+        "hr_weights": in_order(seen.weights[..., None], distances),
+    }
+
+
+def intermediates(generator, ws, camera):
+    """Everything of one image, under its official name."""
+    coarse = spanning_camera(camera, generator.img_resolution, generator.raw_resolution)
+    low, high = generator._surfaces(camera, coarse, generator.img_resolution, True)
+    maps = generator.radiance_maps(ws, None if generator.lock_view else camera)
+    return (
+        stage_one(generator, ws, low, coarse)
+        | grids(generator, ws, camera, maps)
+        | composited(generator, maps, high, camera)
+    )
+
+
+def compare(near, actual, outputs, prefix):
+    """All stored tensors of a prefix have their counterpart, and are near it."""
+    stored = {name.removeprefix(prefix): t for name, t in outputs.items() if name.startswith(prefix)}
+    unknown = sorted(set(stored) - set(actual))
+    assert stored, f"nothing is stored under {prefix}"
+    assert not unknown, f"stored under {prefix}, but made by nothing here: {unknown}"
+    for name, expected in stored.items():
+        tolerance = next((value for part, value in LOOSE.items() if part in name), 1e-4)
+        try:
+            near(actual[name], expected, tolerance=tolerance)
+        except AssertionError as error:
+            raise AssertionError(f"{prefix}{name}: {error}") from error
+
+
+def prefixes(outputs, start):
+    """b1.0., b1.1., .. that are there."""
+    return sorted({f"{start}{name.removeprefix(start).split('.')[0]}." for name in outputs if name.startswith(start)})
+
+
+small = pytest.mark.parametrize("folder", gram.folders(lambda meta: meta.get("generator") == "GramHDGenerator"))
+full = pytest.mark.parametrize("folder", gram.folders(lambda meta: str(meta.get("config")).startswith("GRAMHD")))
+precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_each_image_alone(folder, dtype, near):
+    generator, meta, inputs, outputs = read(folder, dtype)
+    found = prefixes(outputs, "b1.")
+    assert found
+    for prefix in found:
+        i = int(prefix.split(".")[1])
+        camera = camera_of(meta, inputs["poses"][i : i + 1], generator.img_resolution)
+        ws = generator.map(inputs["z"][i : i + 1])
+        shown = generator.render(generator.represent(ws), camera)
+        actual = images(shown) | {"origin": camera.origins, "pose": camera.sphere_pose()}
+        compare(near, actual | intermediates(generator, ws, camera), outputs, prefix)
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_both_images_in_one_call_share_the_first_origin_as_published(folder, dtype, near):
+    generator, meta, inputs, outputs = read(folder, dtype, shared_origin=True)
+    shown = generator(inputs["z"], camera_of(meta, inputs["poses"], generator.img_resolution))
+    compare(near, images(shown), outputs, "batch.")
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_both_images_in_one_call_are_those_alone_with_their_own_origins(folder, dtype, near):
+    generator, meta, inputs, outputs = read(folder, dtype)
+    shown = images(generator(inputs["z"], camera_of(meta, inputs["poses"], generator.img_resolution)))
+    for prefix in prefixes(outputs, "b1."):
+        i = int(prefix.split(".")[1])
+        for name in ("hr_img", "lr_img", "hr_depth"):
+            near(shown[name][i : i + 1], outputs[prefix + name])
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_view_directions_locked_the_other_way(folder, dtype, near):
+    locked = json.loads((folder / "meta.json").read_text())["lock_view_dependence"]
+    generator, meta, inputs, outputs = read(folder, dtype, lock_view=not locked)
+    shown = generator(inputs["z"][:1], camera_of(meta, inputs["poses"][:1], generator.img_resolution))
+    compare(near, images(shown), outputs, "flipped_lock.")
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_truncation(folder, dtype, near):
+    generator, meta, inputs, outputs = read(folder, dtype)
+    h, style = generator.radiance.hidden_dim, generator.super_resolution.style_dim
+    generator.w_avg.copy_(generator.map(inputs["avg.z"]).mean(0))
+    gain, phase = generator.w_avg[:9, :h].reshape(1, -1), generator.w_avg[:9, h : 2 * h].reshape(1, -1)
+    compare(near, {"freq": gain, "phase": phase, "style": generator.w_avg[9:, :style]}, outputs, "avg.")
+    camera = camera_of(meta, inputs["poses"][:1], generator.img_resolution)
+    shown = generator(inputs["z"][:1], camera, truncation=meta["truncation_psi"])
+    compare(near, images(shown), outputs, "trunc.")
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_latents_and_points(folder, dtype, near):
+    generator, _, inputs, outputs = read(folder, dtype)
+    ws, h = generator.map(inputs["z"]), generator.radiance.hidden_dim
+    film = ws[:, :9, : 2 * h]
+    gains, phases = (rearrange(part, "b n h -> b (n h)") for part in (film[..., :h], film[..., h:]))
+    style = ws[:, 9, : generator.super_resolution.style_dim]
+    compare(near, {"freq": gains, "phase": phases, "sr_style": style}, outputs, "map.")
+    sample = generator.radiance(inputs["points"], inputs["dirs"], film, features=True)
+    actual = {
+        "feature": sample.features,
+        "rgb_sigma": torch.cat([sample.rgb, sample.sigma], -1),
+        "s": generator.predictor(inputs["points"])[..., None],
+    }
+    compare(near, actual, outputs, "points.")
+
+
+@small
+@precisions
+@torch.no_grad()
+def test_consistency_is_measured_by_gamma(folder, dtype, near):
+    generator, meta, inputs, outputs = read(folder, dtype)
+    shown = generator(inputs["z"][:1], camera_of(meta, inputs["poses"][:1], generator.img_resolution))
+    made, factor = images(shown), generator.img_resolution // generator.raw_resolution
+    down = {name: bicubic_downsample(made[f"hr_{name}"], factor) for name in ("img", "raw")}
+    compare(near, {f"down_{name}": value for name, value in down.items()}, outputs, "cons.")
+    for name, stored in (("img", "img_raw"), ("raw", "maps_raw")):
+        loss = (down[name] - made[f"lr_{name}"]).square().mean()
+        assert loss.item() == pytest.approx(meta["losses"][f"cons.{stored}"], rel=1e-4)
+
+
+@small
+@precisions
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+def test_gradients_of_a_linear_loss(folder, dtype, checkpointing, near):
+    generator, meta, inputs, _ = read(folder, dtype, checkpointing=checkpointing)
+    generator.zero_grad()
+    z = inputs["z"][:1].clone().requires_grad_(True)
+    shown = generator(z, camera_of(meta, inputs["poses"][:1], generator.img_resolution))
+    loss = (shown.image * inputs["cotangent"]).sum()
+    loss.backward()
+    actual = {"loss": loss, "grad.z": z.grad}
+    stored = load_file(folder / "grads.safetensors")
+    ours = dict(generator.named_parameters())
+    for name in stored:
+        if name.startswith("linear.grad.") and not name.endswith("grad.z"):
+            official = name.removeprefix("linear.grad.")
+            actual[f"grad.{official}"] = ours[gram.our_name(official)].grad
+    compare(lambda a, e, tolerance: near(a / e.abs().max(), e / e.abs().max(), tolerance), actual, stored, "linear.")
+
+
+@small
+def test_every_stored_output_is_tested(folder):
+    tested = ("b1.", "batch.", "flipped_lock.", "trunc.", "avg.", "map.", "points.", "cons.", *ELSEWHERE)
+    names = [name for file in folder.glob("outputs*.safetensors") for name in load_file(file)]
+    assert [name for name in names if not name.startswith(tested)] == []
+
+
+@full
+@torch.no_grad()
+def test_the_full_size_model(folder, near):
+    meta = json.loads((folder / "meta.json").read_text())
+    resolution = int("".join(c for c in meta["config"].split("_")[0] if c.isdigit()))
+    generator = GRAMHD(img_resolution=resolution)
+    parameters = list(generator.parameters())
+    assert sum(p.numel() for p in parameters) == meta["parameters"]
+    assert sum(p.numel() for p in parameters if p.requires_grad) == meta["trainable"]
+    loaded = generator.load_state_dict(gram.our_names(gram.formula_weights(meta)), strict=False)
+    assert (loaded.missing_keys, loaded.unexpected_keys) == (["w_avg"], [])
+    z = gram.formula("z", (1, generator.z_dim), 0.0, 1.0, meta["salt"])
+    pose = torch.tensor([meta["pose"]])
+    camera = Camera.from_sphere(pose[:, 0], pose[:, 1], 12.0, resolution=resolution)
+    made = images(generator(z, camera))
+    made["pose"] = camera.sphere_pose()
+    outputs = load_file(folder / "outputs.safetensors")
+    margin = (resolution - 96) // 2
+    for name, expected in outputs.items():
+        key, *cuts = name.split(".")
+        actual = made[key]
+        for cut in cuts:
+            if cut == "center96":
+                actual = actual[..., margin : margin + 96, margin : margin + 96]
+            elif cut.startswith("stride"):
+                step = int(cut.removeprefix("stride"))
+                actual = actual[..., ::step, ::step]
+            elif cut == "mean_std":
+                actual = torch.stack([actual.mean((-2, -1)), actual.std((-2, -1))])
+            else:
+                actual = actual[[int(number) for number in cut.split("_")]]
+        try:
+            near(actual, expected)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
