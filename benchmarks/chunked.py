@@ -1,6 +1,6 @@
 """Memory of the generator's gradient: all rays at once, or the exact gradient in chunks (CIPS-3D, full size).
 
-`full` keeps what autograd saves for every ray: counted by hooks on saved tensors, which keep nothing themselves, so that
+`full` keeps what autograd saves for every ray: counted by hooks on saved tensors, which keep nothing, so that
 the count needs no memory of its own. `chunked` (gan3d.ray_gradients) is run, its peak of resident memory measured, and
 its gradient compared with the full one at a resolution where that fits.
 """

@@ -34,7 +34,16 @@ BESIDE = {
 }
 # Which of those the end of the line uses.
 USERS = {"gan": {"checkpoints"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
-CONTRACT = {"GENERATORS", "Generator", "Rendering", "SurfaceLayer", "DISCRIMINATORS", "Discriminator", "Judgement", "check_pair"}
+CONTRACT = {
+    "GENERATORS",
+    "Generator",
+    "Rendering",
+    "SurfaceLayer",
+    "DISCRIMINATORS",
+    "Discriminator",
+    "Judgement",
+    "check_pair",
+}
 LIGHTNING = (
     "gan.py",
     "callbacks.py",

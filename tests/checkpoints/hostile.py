@@ -1,18 +1,21 @@
-"""Pickles to try a reader with: laid out like official snapshots, mutated, and watched while they are read.
+"""Files to try a reader with: laid out like official ones, mutated, and watched while they are read.
 
 Not a test; the tests read it by runpy, because test folders are no packages.
 """
 
 import contextlib
+import io
 import pickle
 import pickletools
 import random
 import sys
 import types
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 BOOBY_TRAP = "raise RuntimeError('the embedded source was executed')\n"
 EVENTS = (
@@ -78,24 +81,75 @@ def persistent(module: nn.Module, attributes: dict[str, dict[str, Any]] | None =
 
 def snapshot(content: dict[str, Any], protocol: int = 4) -> bytes:
     """A pickle of official layout."""
-    parent, child = types.ModuleType("torch_utils"), types.ModuleType("torch_utils.persistence")
 
     def _reconstruct_persistent_obj(meta):
         exec(meta["module_src"])
 
-    _reconstruct_persistent_obj.__module__ = child.__name__
-    _reconstruct_persistent_obj.__qualname__ = _reconstruct_persistent_obj.__name__
-    child._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    kept = {name: sys.modules.get(name) for name in (parent.__name__, child.__name__)}
-    sys.modules |= {parent.__name__: parent, child.__name__: child}
-    try:
+    with standing_in("torch_utils.persistence", _reconstruct_persistent_obj):
         return pickle.dumps(content, protocol)
+
+
+@contextlib.contextmanager
+def standing_in(path: str, thing: Any) -> Iterator[None]:
+    """While the block runs, `thing` (a function or a class) is what an import of it from the module `path` gives."""
+    thing.__module__, thing.__qualname__ = path, thing.__name__
+    words = path.split(".")
+    names = [".".join(words[: i + 1]) for i in range(len(words))]
+    kept = {name: sys.modules.get(name) for name in names}
+    sys.modules |= {name: types.ModuleType(name) for name in names}
+    setattr(sys.modules[path], thing.__name__, thing)
+    try:
+        yield
     finally:
         for name, module in kept.items():
             if module is None:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+
+
+def saved_module(state: Mapping[str, Tensor], path: str, name: str, **attributes: Any) -> bytes:
+    """torch.save of a module of class `path.name` with these parameters; inner modules are plain ones of torch."""
+    root = type(name, (nn.Module,), {})()
+    for key, tensor in state.items():
+        *words, last = key.split(".")
+        module = root
+        for word in words:
+            if word not in module._modules:
+                module.add_module(word, nn.Module())
+            module = module._modules[word]
+        module.register_parameter(last, nn.Parameter(tensor))
+    root.__dict__ |= attributes
+    with standing_in(path, type(root)):
+        return saved(root)
+
+
+def saved_average(tensors: Sequence[Tensor], **attributes: Any) -> bytes:
+    """torch.save of a torch_ema.ExponentialMovingAverage."""
+    average = type("ExponentialMovingAverage", (), {})()
+    average.__dict__ |= {"decay": 0.999, "num_updates": 7, "shadow_params": list(tensors), "collected_params": []}
+    average.__dict__ |= attributes
+    with standing_in("torch_ema.ema", type(average)):
+        return saved(average)
+
+
+def saved(content: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def rewritten(archive: bytes, changes: Mapping[str, bytes | None], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """The ZIP archive with other contents of these members (by the end of their names); None leaves one out."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(file, "w", compression) as new:
+        for name in old.namelist():
+            data: bytes | None = old.read(name)
+            for end, other in changes.items():
+                data = other if name.endswith(end) else data
+            if data is not None:
+                new.writestr(name, data)
+    return file.getvalue()
 
 
 def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:

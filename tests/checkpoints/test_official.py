@@ -170,7 +170,7 @@ def test_stylegan2_snapshots_become_equal_networks(tmp_path, architecture, c_dim
     assert all(torch.equal(state[name], tensor) for name, tensor in generator.state_dict().items())
 
 
-@pytest.mark.parametrize("name", sorted(DISCRIMINATORS))
+@pytest.mark.parametrize("name", ["DualDiscriminator", "StyleGAN2Discriminator"])
 @pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
 def test_discriminators_of_every_architecture_are_recognised(name, architecture):
     cls = DISCRIMINATORS[name]

@@ -6,7 +6,6 @@ Use: `cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cip
 import json
 import math
 import os
-import re
 import zlib
 from pathlib import Path
 
@@ -16,22 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.camera import Camera, look_at
+from gan3d.checkpoints.cips3d import DEAD, GENERATOR_NAMES, state_to_ours, tensor_to_ours
 from gan3d.generators import CIPS3D
 from gan3d.randomness import Randomness, Recorded
 
 GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
 
-# Published names that CIPS3D has not: they never influence anything.
-DEAD = re.compile(r"inr_net\.(to_rgbs\.(4|8|16)\.|network\.\d+\.mod\d\.norm\.)")
-# Published names -> ours, where they differ.
-RENAMES = {
-    r"^aux_to_rbg\.0\.": "aux_to_rgb.",
-    r"^inr_net\.tanh\.0\.": "inr_net.to_image.",
-    r"^(inr_net\.to_rgbs\.\d+)\.linear\.": r"\1.",
-    r"^siren\.color_layer_linear\.0\.": "siren.color_layer_linear.",
-    r"^siren\.dir_emb\.0\.": "siren.dir_emb.",
-    r"^(mapping_network_(?:nerf|inr))\.((?:nerf|inr)_)": r"\1.heads.\2",
-}
 ABLATIONS = ("xyz_posenc", "xyz_d_posenc", "xyz_d_sine")
 DRAWS = {
     "jitter_u": "depth_jitter",
@@ -59,25 +48,12 @@ KNOWN_PARTS = {
 }
 
 
+our_state, our_tensor = state_to_ours, tensor_to_ours
+
+
 def our_name(name: str) -> str | None:
     """Our name of a published parameter; None where it is dead."""
-    if DEAD.match(name):
-        return None
-    for pattern, replacement in RENAMES.items():
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def our_tensor(name: str, tensor: Tensor) -> Tensor:
-    """The value (or gradient) of a published parameter as ours has it: ModFC weights without their axes of length 1."""
-    if not re.search(r"\.mod\d\.weight$", name):
-        return tensor
-    return tensor[0] if tensor.ndim == 3 else tensor[0, :, :, 0, 0].T  # [1 i o] or, grouped, [1 o i 1 1]
-
-
-def our_state(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict in our names, without what is dead."""
-    return {ours: our_tensor(name, t) for name, t in official.items() if (ours := our_name(name)) is not None}
+    return None if DEAD.match(name) else GENERATOR_NAMES.ours(name)
 
 
 def folders(*files: str) -> list[Path]:

@@ -8,7 +8,6 @@ Every option of a meta.json is either translated or refused: none is ignored wit
 
 import json
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from gan3d.checkpoints.gram import DISCRIMINATOR_NAMES, GENERATOR_NAMES
 
 GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
 ABSENT = f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"
@@ -79,13 +80,8 @@ def gram_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def our_name(official: str) -> str:
-    """Name of a stage-1 parameter in GRAM and GRAM-HD; other names come back as they are."""
-    name = official.replace("representation.sample_network.", "predictor.")
-    name = name.replace("representation.rf_network.mapping_network.", "mapping.")
-    name = name.replace("representation.rf_network.", "radiance.").replace(
-        "radiance.color_layer.0.", "radiance.color_layer."
-    )
-    return re.sub(r"^(radiance\.(?:network\.\d+|color_layer)\.)layer\.", r"\1", name)
+    """Name of a parameter in GRAM and GRAM-HD."""
+    return GENERATOR_NAMES.ours(official)
 
 
 def our_names(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -93,8 +89,8 @@ def our_names(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def our_judge_name(official: str) -> str:
-    """Name of a stage-1 discriminator's parameter in GRAMDiscriminator."""
-    return official.replace("fromRGB.model.0.", "from_rgb.").replace(".conv.", ".")
+    """Name of a discriminator's parameter in GRAMDiscriminator."""
+    return DISCRIMINATOR_NAMES.ours(official)
 
 
 def formula(key: str, shape: Iterable[int], mean: float, std: float, salt: int) -> Tensor:

@@ -1,7 +1,6 @@
 """The harness' phases against GRAM's and GRAM-HD's published training steps, with the recorded latents and poses."""
 
 import json
-import re
 import runpy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -79,7 +78,9 @@ class Recorded(GAN):
             patch_width=self.meta.get("patch_width"),
             patch_layers=self.meta.get("patch_layers"),
         )
-        judge.load_state_dict({judge_name(n): t for n, t in load_file(folder / "weights_D.safetensors").items()})
+        judge.load_state_dict(
+            {gram.our_judge_name(n): t for n, t in load_file(folder / "weights_D.safetensors").items()}
+        )
         self.given = {"generator": inputs["train.z_G"], "discriminator": inputs["train.z_D"]}
         poses = {"generator": inputs["train.pose_G"], "discriminator": inputs["train.pose_D"]}
         prior = RecordedPoses(poses, self.meta["camera"]["fov"], generator.img_resolution)
@@ -126,12 +127,9 @@ def generator_of(folder: Path, meta: dict) -> torch.nn.Module:
     return generator
 
 
-def judge_name(official: str) -> str:
-    name = gram.our_judge_name(official)
-    return re.sub(r"^patchgan\.model\.(\d+)\.", lambda m: f"patchgan.convs.{(int(m[1]) + 1) // 3}.", name)
-
-
-steps = pytest.mark.parametrize("folder", gram.folders(lambda meta: "process_kwargs" in meta), ids=lambda f: f and f.name)
+steps = pytest.mark.parametrize(
+    "folder", gram.folders(lambda meta: "process_kwargs" in meta), ids=lambda f: f and f.name
+)
 
 
 @cache
@@ -140,7 +138,7 @@ def after(folder: Path, phase: str) -> tuple[dict, dict[str, float], dict[str, T
     gan = Recorded(folder)
     values, gradients = gan.run(phase)
     network = "G" if phase == "generator" else "D"
-    start, rename = f"train_{network}.grad.", gram.our_name if network == "G" else judge_name
+    start, rename = f"train_{network}.grad.", gram.our_name if network == "G" else gram.our_judge_name
     recorded = load_file(folder / "grads.safetensors")
     return gan.meta, values, gradients, {rename(n[len(start) :]): g for n, g in recorded.items() if n.startswith(start)}
 

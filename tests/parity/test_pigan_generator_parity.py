@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.camera import Camera
+from gan3d.checkpoints.pigan import GENERATOR_NAMES
 from gan3d.generators import PiGAN
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
@@ -21,13 +22,8 @@ DOUBLE = torch.float64
 
 # Published models -> side of the box that their points are divided by; with a learnt grid or not.
 BOX_SIDES = {"SPATIALSIRENBASELINE": 0.24, "TALLSIREN": 2.0, "EmbeddingPiGAN128": 0.24, "EmbeddingPiGAN256": 0.24}
-# Published names of parameters -> ours.
-RENAMES = {
-    r"^siren\.mapping_network\.": "mapping_network.",
-    r"^(siren\.(network\.\d+|color_layer_sine))\.layer\.": r"\1.",
-    r"^siren\.color_layer_linear\.0\.": "siren.color_layer_linear.",
-    r"^siren\.\w*(embedding|grid)\w*$": "siren.grid",
-}
+# A learnt grid, whatever the published file calls it.
+GRID = re.compile(r"siren\.\w*(embedding|grid)\w*")
 # Everything a configuration may say; what is not heeded here says nothing about the numbers.
 KNOWN = {
     *("batch", "float32_vs_float64_max_abs_diff", "hidden_dim", "image_std", "img_size", "model", "n_params", "note"),
@@ -53,9 +49,7 @@ def every_case():
 
 
 def renamed(name: str) -> str:
-    for pattern, replacement in RENAMES.items():
-        name = re.sub(pattern, replacement, name)
-    return name
+    return "siren.grid" if GRID.fullmatch(name) else GENERATOR_NAMES.ours(name)
 
 
 def settings(config: dict) -> dict:

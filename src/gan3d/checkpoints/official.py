@@ -3,6 +3,7 @@
 read_network("ffhq512-128.pkl", "G_ema")        # a snapshot, read by `checkpoints.unpickle`, nothing executed
 read_network("generator.pt")                    # names and tensors, by torch.load(weights_only=True)
 read_network("generator.safetensors")
+read_saved("ema.pth")                           # also whole modules and torch_ema's averages, by `checkpoints.archive`
 write_state("generator.pt", module)             # for official code
 """
 
@@ -10,20 +11,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from gan3d.checkpoints.archive import load_objects
 from gan3d.checkpoints.plain import load_plain, load_safetensors
-from gan3d.checkpoints.unpickle import Record, load, state_dict
+from gan3d.checkpoints.portable import build
+from gan3d.checkpoints.records import Record, StridedTensor, UnsafePickleError, copies
+from gan3d.checkpoints.unpickle import load, state_dict
 
 LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # head of torch.save before torch 1.6
 MAX_FACTS = 2000
 LARGEST = 2**31
+Built = TypeVar("Built", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,35 @@ class Network:
         return module.state.get(name, default) if isinstance(module, Record) else default
 
 
+@dataclass(frozen=True)
+class Average:
+    """Weights as torch_ema averages them: those of a network's trained parameters, in order and without names.
+
+    Attributes:
+        tensors: in the order of the network's parameters.
+        facts: its decay and its number of updates, as far as the file states them.
+    """
+
+    tensors: Sequence[Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, network: Network, names: Sequence[str]) -> Network:
+        """The network with its average's tensors in place of those called `names`, in this order."""
+        if len(self.tensors) != len(names):
+            raise ValueError(
+                f"the average holds {len(self.tensors)} tensors, expected {len(names)}, the trained parameters of the "
+                "network beside it; give the generator of the same run"
+            )
+        for i, (name, tensor) in enumerate(zip(names, self.tensors)):
+            if tuple(tensor.shape) != network.shape(name):
+                raise ValueError(
+                    f"tensor {i} of the average has shape {tuple(tensor.shape)}, expected {network.shape(name)} of "
+                    f"{name}; give the generator of the same run"
+                )
+        state = {**network.state, **dict(zip(names, self.tensors))}
+        return replace(network, state=state, facts={**network.facts, "average": dict(self.facts)})
+
+
 def read_network(path: Path | str, name: str = "G_ema") -> Network:
     """One network of a file.
 
@@ -92,10 +126,100 @@ def read_networks(path: Path | str, name: str, *others: str) -> list[Network]:
     return [_network(path, load(path), wanted) for wanted in (name, *others)]
 
 
+def read_saved(path: Path | str) -> Network | Average:
+    """What official code gave to torch.save: a state dict, a whole module, or an average of torch_ema.
+
+    Raises:
+        ValueError: the file is none of these, is broken, or asks for more than data; nothing in it is executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        return Network(load_safetensors(path), facts={"source": path.name})
+    try:
+        content = load_plain(path)
+    except (UnsafePickleError, OSError):  # OSError: torch's answer to an archive without an end
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                raise
+        content = load_objects(path)
+    return _saved(path, content)
+
+
+def read_state(path: Path | str) -> Network:
+    """A state dict or a whole module of `read_saved`, with names."""
+    saved = read_saved(path)
+    if isinstance(saved, Average):
+        raise ValueError(f"{path} is an average of torch_ema, without names; give the file of the network itself")
+    return saved
+
+
+def read_averaged(path: Path | str, beside: Path | str | None, trained: Callable[[Network], Sequence[str]]) -> Network:
+    """A network of `read_saved`; an average with the names, and what is not averaged, of the network beside it.
+
+    Args:
+        path: the file.
+        beside: the file of the network whose average it is; None is the same name with "generator" for "ema".
+        trained: names of the averaged parameters of that network, in order.
+    """
+    saved = read_saved(path)
+    if isinstance(saved, Network):
+        return saved
+    other = generator_beside(Path(path)) if beside is None else Path(beside)
+    if not other.is_file():
+        raise ValueError(
+            f"{path} is an average without names, and there is no {other} that would tell them; "
+            "give --generator, the generator of the same run"
+        )
+    network = read_state(other)
+    if other.suffix == ".safetensors":
+        raise ValueError(f"{other} does not keep the order of its tensors; give a file of torch.save")
+    network = saved.of(network, trained(network))
+    return replace(network, facts={**network.facts, "source": Path(path).name})
+
+
+def generator_beside(path: Path) -> Path:
+    """The generator that a file of an average belongs to: generator.pth for ema.pth or ema2.pth."""
+    return path.with_name(re.sub(r"ema2?(?=[^/]*$)", "generator", path.name))
+
+
+def build_official(
+    cls: type[Built],
+    arguments: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    absent: Mapping[str, Callable[[torch.Size], Tensor]],
+) -> Built:
+    """A generator or discriminator with official weights (`portable.build`).
+
+    Args:
+        cls: its class.
+        arguments: of its constructor.
+        state: its state dict, in our names.
+        absent: what official code does not store: by the last word of a tensor's name, the tensor of a shape.
+
+    Raises:
+        ValueError: the state is not one of this class with these arguments.
+    """
+    try:
+        with torch.device("meta"):
+            expected = {key: tensor.shape for key, tensor in cls(**arguments).state_dict().items()}
+    except Exception as error:
+        raise ValueError(f"{cls.__name__} can not be made with the sizes of the file: {error}") from error
+    words = {key: key.rpartition(".")[2] for key in expected if key not in state}
+    added = {key: absent[word](expected[key]) for key, word in words.items() if word in absent}
+    return build({cls.__name__: cls}, cls.__name__, arguments, {**state, **added})
+
+
 def write_state(path: Path, module: nn.Module) -> Path:
     """Writes a module's state dict for official code: torch.save of names and tensors."""
+    return write_tensors(path, module.state_dict())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    """Writes names and tensors for official code: torch.save of them."""
     partial = path.with_name(f"{path.name}.partial")
-    torch.save({name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}, partial)
+    torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial)
     os.replace(partial, path)
     return path
 
@@ -149,6 +273,34 @@ def _network(path: Path, snapshot: Any, name: str) -> Network:
         kept["ada_p"] = None if p is None or p.numel() != 1 else float(p)
     facts = {key: value for key, value in kept.items() if value}
     return Network(state_dict(record), options, rendering, record.class_name, record, facts)
+
+
+def _saved(path: Path, content: Any) -> Network | Average:
+    """`read_saved` of the content of a file."""
+    record = content if isinstance(content, Record) else None
+    inner = content.state if isinstance(content, Record) else content
+    if isinstance(inner, dict) and isinstance(inner.get("shadow_params"), (list, tuple)):
+        facts = {key: _plain(inner.get(key), [1]) for key in ("decay", "num_updates")}
+        return Average(_tensors(path, inner["shadow_params"]), facts)
+    facts = {"source": path.name}
+    if record is not None and "_modules" in record.state:
+        return Network(state_dict(record), class_name=record.class_name, record=record, facts=facts)
+    pairs = inner.items() if record is None and isinstance(inner, dict) else ()
+    if pairs and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in pairs):
+        return Network(dict(pairs), facts=facts)
+    kind = record.class_name if record is not None else type(content).__name__
+    raise ValueError(
+        f"{path} holds a {kind[:80]}; expected a state dict, a module, or an average of torch_ema "
+        "(generator.pth, G_ema.pth, ema.pth, ..)"
+    )
+
+
+def _tensors(path: Path, items: Sequence[Any]) -> list[Tensor]:
+    if all(isinstance(item, Tensor) for item in items):
+        return list(items)
+    if not all(type(item) is StridedTensor for item in items):
+        raise ValueError(f"{path} is broken: its shadow_params are not tensors")
+    return copies(items)
 
 
 def _torch_state(path: Path, name: str) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ def load_plain(path: Path | str) -> Any:
         LookupError,
         TypeError,
         AttributeError,
+        OSError,  # of some archives that were cut off
     ) as error:
         problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsafePickleError(

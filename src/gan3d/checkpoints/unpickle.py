@@ -16,67 +16,20 @@ from __future__ import annotations
 import math
 import pickletools
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+
+from gan3d.checkpoints.records import LONGEST_NAME, Record, Storage, StridedTensor, UnsafePickleError, require, shown
+from gan3d.checkpoints.records import state_dict as state_dict  # for callers
 
 MAX_OPERATIONS = 1_000_000  # published snapshots: about 60,000
-MAX_MODULES = 20_000
-MAX_DEPTH = 32  # of modules
-MAX_SHARED_BYTES = 2**26  # of tensors under a second name
-LONGEST_NAME = 512
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of a legacy torch.save
-
-
-class UnsafePickleError(ValueError):
-    """A pickle that is refused: it asks for more than data, or it is broken."""
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class Record:
-    """An object of the file that is not made: the name of its class, and its attributes."""
-
-    class_name: str
-    state: dict[Any, Any] = field(default_factory=dict)
-    complete: bool = False
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Storage:
-    """Numbers of one type, as they lie in the file."""
-
-    dtype: torch.dtype
-    data: memoryview
-
-    def __len__(self) -> int:
-        return len(self.data) // self.dtype.itemsize
-
-    def tensor(self) -> Tensor:
-        """A copy."""
-        return torch.frombuffer(bytearray(self.data), dtype=self.dtype) if self.data else torch.empty(0).to(self.dtype)
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class StridedTensor:
-    """A tensor of the file before it is copied: element i of it is storage[offset + sum i stride]."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.storage.dtype.itemsize
-
-    def tensor(self) -> Tensor:
-        """A copy with memory of its own."""
-        return self.storage.tensor().as_strided(self.shape, self.stride, self.offset).contiguous()
 
 
 def load(source: Path | str | bytes) -> Any:
@@ -92,71 +45,30 @@ def load(source: Path | str | bytes) -> Any:
         UnsafePickleError: the file asks for more than data (named in the message), or it is broken.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    with refusing_what_is_broken():
+        return Machine(memoryview(data), _allowed).run()
+
+
+@contextmanager
+def refusing_what_is_broken() -> Iterator[None]:
+    """Every way in which a broken pickle can stop the machine, as UnsafePickleError."""
     try:
-        return _Machine(memoryview(data), _allowed).run()
+        yield
     except UnsafePickleError:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, struct.error, MemoryError, RecursionError) as error:
         raise UnsafePickleError(f"the pickle is broken: {type(error).__name__} while reading it") from error
 
 
-def state_dict(record: Record) -> dict[str, Tensor]:
-    """Names and tensors of a module's record, exactly as the module's own state_dict() would give them.
-
-    Raises:
-        UnsafePickleError: the record is no module, or claims more modules or numbers than the file holds.
-    """
-    found: dict[str, StridedTensor] = {}
-    modules = [(record, "", 0)]
-    for count, (module, prefix, depth) in enumerate(modules):  # grows while it is walked
-        _require(type(module) is Record, f"{_shown(prefix)} is not a module")
-        children = _dictionary(module.state.get("_modules", {}))
-        _require(depth < MAX_DEPTH and count + len(children) < MAX_MODULES, "modules are nested without end")
-        left_out = module.state.get("_non_persistent_buffers_set", set())
-        _require(type(left_out) in (set, list), "the names of non-persistent buffers are not a set")
-        for kind in ("_parameters", "_buffers"):
-            for name, value in _dictionary(module.state.get(kind, {})).items():
-                if value is None or (kind == "_buffers" and name in left_out):
-                    continue
-                _require(
-                    type(name) is str and type(value) is StridedTensor, f"{_shown(prefix)} holds more than tensors"
-                )
-                found[prefix + name] = value
-        for name, child in children.items():
-            if child is not None:
-                _require(type(name) is str and len(prefix) < LONGEST_NAME, "a module has no proper name")
-                modules.append((child, f"{prefix}{name}.", depth + 1))
-    shared = sum(t.nbytes for t in found.values()) - sum(
-        {id(t.storage): len(t.storage.data) for t in found.values()}.values()
-    )
-    _require(shared <= MAX_SHARED_BYTES, "tensors claim more numbers than the file holds")
-    return {name: tensor.tensor() for name, tensor in found.items()}
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise UnsafePickleError(f"refused: {problem}")
-
-
-def _dictionary(value: Any) -> dict:
-    _require(type(value) is dict, "a module without a dictionary of its parts")
-    return value
-
-
-def _shown(name: str) -> str:
-    """A name of the file for a message."""
-    return repr(name[:80] + "..." if len(name) > 80 else name)
-
-
 # ---------------------------------------------------------------------------------------------- the globals
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class _Global:
+class Global:
     """A name of the file: what calling it does here (`call`), or what an empty instance of it is here (`new`)."""
 
     name: str
-    call: Callable[[_Machine, tuple], Any] | None = None
+    call: Callable[[Machine, tuple], Any] | None = None
     new: Callable[[], Any] | None = None
     dtype: torch.dtype | None = None  # of a class of storages
 
@@ -166,103 +78,103 @@ class _DType:
     code: str
 
 
-def _record_of(machine: _Machine, args: tuple) -> Record:
+def _record_of(machine: Machine, args: tuple) -> Record:
     """torch_utils.persistence: the module's source stands in the file; it is not even looked at."""
     (meta,) = args
-    _require(type(meta) is dict and meta.get("type") == "class", "a persistent object that is not a class")
+    require(type(meta) is dict and meta.get("type") == "class", "a persistent object that is not a class")
     name, state = meta.get("class_name"), meta.get("state")
-    _require(type(name) is str and type(state) is dict, "a persistent object without a name or a state")
+    require(type(name) is str and type(state) is dict, "a persistent object without a name or a state")
     return Record(name, state, complete=True)
 
 
-def _ordered_dict(machine: _Machine, args: tuple) -> dict:
-    _require(len(args) <= 1, "an OrderedDict of several arguments")
+def _ordered_dict(machine: Machine, args: tuple) -> dict:
+    require(len(args) <= 1, "an OrderedDict of several arguments")
     pairs = args[0] if args else []
-    _require(
+    require(
         type(pairs) is list and all(type(p) in (list, tuple) and len(p) == 2 for p in pairs), "a broken OrderedDict"
     )
     return {_key(name): value for name, value in pairs}
 
 
-def _set(machine: _Machine, args: tuple) -> set:
-    _require(len(args) <= 1 and all(type(items) is list for items in args), "a broken set")
+def _set(machine: Machine, args: tuple) -> set:
+    require(len(args) <= 1 and all(type(items) is list for items in args), "a broken set")
     return {_key(item) for items in args for item in items}
 
 
-def _tensor(machine: _Machine, args: tuple) -> StridedTensor:
+def _tensor(machine: Machine, args: tuple) -> StridedTensor:
     """torch._utils._rebuild_tensor_v2; shape and stride must stay inside the storage."""
-    _require(6 <= len(args) <= 7 and type(args[0]) is Storage, "a tensor without a storage")
+    require(6 <= len(args) <= 7 and type(args[0]) is Storage, "a tensor without a storage")
     storage, offset, shape, stride = args[:4]
-    _require(type(shape) is tuple and type(stride) is tuple and len(shape) == len(stride) <= 8, "a tensor's shape")
-    _require(all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *stride)), "a tensor's shape")
+    require(type(shape) is tuple and type(stride) is tuple and len(shape) == len(stride) <= 8, "a tensor's shape")
+    require(all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *stride)), "a tensor's shape")
     count = math.prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride)) if count else offset - 1
-    _require(count <= len(storage) and last < len(storage), "a tensor larger than its storage")
+    require(count <= len(storage) and last < len(storage), "a tensor larger than its storage")
     return StridedTensor(storage, offset, shape, stride)
 
 
-def _parameter(machine: _Machine, args: tuple) -> StridedTensor:
-    _require(len(args) == 3 and type(args[0]) is StridedTensor, "a parameter without a tensor")
+def _parameter(machine: Machine, args: tuple) -> StridedTensor:
+    require(len(args) == 3 and type(args[0]) is StridedTensor, "a parameter without a tensor")
     return args[0]
 
 
-def _storage(machine: _Machine, args: tuple) -> Storage:
+def _storage(machine: Machine, args: tuple) -> Storage:
     """torch.storage._load_from_bytes: a legacy torch.save of one storage.
 
     Five pickles (magic number, protocol, system, the storage's claim, keys), then its length and its numbers. Read by
     this machine instead of torch.load, so that one set of limits holds everywhere.
     """
-    _require(len(args) == 1 and type(args[0]) is memoryview, "a storage that is not bytes")
+    require(len(args) == 1 and type(args[0]) is memoryview, "a storage that is not bytes")
     blob = args[0]
-    reader = _Machine(blob, _allowed_storage, operations=machine.operations)
+    reader = Machine(blob, _allowed_storage, lambda claim: claim, machine.operations)
     head = machine.storage_head
     if head is not None and blob[: len(head)] == head:
         reader.position = len(head)  # the same bytes were read and accepted before
     else:
         magic, protocol, system = reader.run(), reader.run(), reader.run()
-        _require(type(magic) is int and magic == MAGIC and protocol == PROTOCOL, "a storage not written by torch.save")
-        _require(type(system) is dict and system.get("little_endian") is True, "a storage of another byte order")
+        require(type(magic) is int and magic == MAGIC and protocol == PROTOCOL, "a storage not written by torch.save")
+        require(type(system) is dict and system.get("little_endian") is True, "a storage of another byte order")
         machine.storage_head = blob[: reader.position]
     claim, keys = reader.run(), reader.run()
-    _require(type(claim) is _Claim and type(keys) is list and keys == [claim.key], "a storage without its numbers")
+    require(type(claim) is Claim and type(keys) is list and keys == [claim.key], "a storage without its numbers")
     length = int.from_bytes(reader.take(8), "little")
-    _require(length == claim.length, "a storage whose two lengths differ")
+    require(length == claim.length, "a storage whose two lengths differ")
     data = reader.take(length * claim.dtype.itemsize)
-    _require(reader.position == len(blob), "something behind the numbers of a storage")
+    require(reader.position == len(blob), "something behind the numbers of a storage")
     machine.operations = reader.operations
     return Storage(claim.dtype, data)
 
 
-def _dtype(machine: _Machine, args: tuple) -> _DType:
-    _require(bool(args) and type(args[0]) is str and args[0] in NUMBERS, "a numpy type that is not a number")
+def _dtype(machine: Machine, args: tuple) -> _DType:
+    require(bool(args) and type(args[0]) is str and args[0] in NUMBERS, "a numpy type that is not a number")
     return _DType(args[0])
 
 
-def _number(machine: _Machine, args: tuple) -> int | float | bool:
+def _number(machine: Machine, args: tuple) -> int | float | bool:
     """numpy.core.multiarray.scalar, as a number of Python."""
-    _require(len(args) == 2 and type(args[0]) is _DType and type(args[1]) is memoryview, "a broken numpy number")
+    require(len(args) == 2 and type(args[0]) is _DType and type(args[1]) is memoryview, "a broken numpy number")
     dtype = np.dtype(args[0].code)
-    _require(len(args[1]) == dtype.itemsize, "a broken numpy number")
+    require(len(args[1]) == dtype.itemsize, "a broken numpy number")
     return np.frombuffer(args[1], dtype)[0].item()
 
 
 NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
-GLOBALS: dict[tuple[str, str], _Global] = {
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Global("persistent object", call=_record_of),
-    ("dnnlib.util", "EasyDict"): _Global("EasyDict", new=dict),
-    ("collections", "OrderedDict"): _Global("OrderedDict", call=_ordered_dict),
-    ("builtins", "set"): _Global("set", call=_set),  # pickles of protocol 3, Python 3.7
-    ("torch._utils", "_rebuild_tensor_v2"): _Global("tensor", call=_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Global("parameter", call=_parameter),
-    ("torch.storage", "_load_from_bytes"): _Global("storage", call=_storage),
-    ("numpy", "dtype"): _Global("dtype", call=_dtype),
-    ("numpy.core.multiarray", "scalar"): _Global("scalar", call=_number),
-    ("numpy._core.multiarray", "scalar"): _Global("scalar", call=_number),
-    ("torch.nn.modules.container", "Sequential"): _Global("Sequential", new=lambda: Record("Sequential")),
-    ("torch.nn.modules.activation", "Softplus"): _Global("Softplus", new=lambda: Record("Softplus")),
+GLOBALS: dict[tuple[str, str], Global] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Global("persistent object", call=_record_of),
+    ("dnnlib.util", "EasyDict"): Global("EasyDict", new=dict),
+    ("collections", "OrderedDict"): Global("OrderedDict", call=_ordered_dict),
+    ("builtins", "set"): Global("set", call=_set),  # pickles of protocol 3, Python 3.7
+    ("torch._utils", "_rebuild_tensor_v2"): Global("tensor", call=_tensor),
+    ("torch._utils", "_rebuild_parameter"): Global("parameter", call=_parameter),
+    ("torch.storage", "_load_from_bytes"): Global("storage", call=_storage),
+    ("numpy", "dtype"): Global("dtype", call=_dtype),
+    ("numpy.core.multiarray", "scalar"): Global("scalar", call=_number),
+    ("numpy._core.multiarray", "scalar"): Global("scalar", call=_number),
+    ("torch.nn.modules.container", "Sequential"): Global("Sequential", new=lambda: Record("Sequential")),
+    ("torch.nn.modules.activation", "Softplus"): Global("Softplus", new=lambda: Record("Softplus")),
 }
-STORAGES: dict[tuple[str, str], _Global] = {
-    ("torch", f"{name}Storage"): _Global(name, dtype=dtype)
+STORAGES: dict[tuple[str, str], Global] = {
+    ("torch", f"{name}Storage"): Global(name, dtype=dtype)
     for name, dtype in {
         "Float": torch.float32,
         "Double": torch.float64,
@@ -277,21 +189,21 @@ STORAGES: dict[tuple[str, str], _Global] = {
 }
 
 
-def _allowed(module: str, name: str) -> _Global:
+def _allowed(module: str, name: str) -> Global:
     if module.startswith("training."):  # classes of the official code without embedded source
-        return _Global(name, new=lambda: Record(name))
-    return _lookup(GLOBALS, module, name)
+        return Global(name, new=lambda: Record(name))
+    return lookup(GLOBALS, module, name)
 
 
-def _allowed_storage(module: str, name: str) -> _Global:
-    return _lookup(STORAGES, module, name)
+def _allowed_storage(module: str, name: str) -> Global:
+    return lookup(STORAGES, module, name)
 
 
-def _lookup(table: dict[tuple[str, str], _Global], module: str, name: str) -> _Global:
+def lookup(table: dict[tuple[str, str], Global], module: str, name: str) -> Global:
     found = table.get((module, name))
     if found is None:
         raise UnsafePickleError(
-            f"refused: the pickle asks for the global {_shown(f'{module}.{name}')}, which is not on the list of what "
+            f"refused: the pickle asks for the global {shown(f'{module}.{name}')}, which is not on the list of what "
             "a snapshot needs; nothing was executed. Get the file from its authors, or convert it to safetensors"
         )
     return found
@@ -301,7 +213,7 @@ def _lookup(table: dict[tuple[str, str], _Global], module: str, name: str) -> _G
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class _Claim:
+class Claim:
     """What a legacy torch.save says of a storage."""
 
     dtype: torch.dtype
@@ -316,13 +228,13 @@ def _key(value: Any) -> Any:
     raise UnsafePickleError(f"refused: a key of type {type(value).__name__}")
 
 
-_Operation = Callable[["_Machine"], None]
+_Operation = Callable[["Machine"], None]
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
 _CODES = {name: code for code, name in NAMES.items()}
 _STOP, _PROTO = _CODES["STOP"], _CODES["PROTO"]
 
 
-def _refuse(m: _Machine) -> None:
+def _refuse(m: Machine) -> None:
     code = m.data[m.position - 1]
     raise UnsafePickleError(f"refused: the pickle uses {NAMES.get(code, f'code {code}')}, which no snapshot needs")
 
@@ -339,17 +251,24 @@ def _operation(*names: str) -> Callable[[_Operation], _Operation]:
     return enter
 
 
-class _Machine:
+class Machine:
     """Reads one pickle after the other from `data`.
 
     Args:
         data: the bytes.
         find: the token of a global, or a refusal.
+        persistent: what the claim of a storage outside the pickle becomes; None refuses it.
         operations: so many operations are left to it.
     """
 
-    def __init__(self, data: memoryview, find: Callable[[str, str], _Global], operations: int = MAX_OPERATIONS):
-        self.data, self.find, self.operations, self.position = data, find, operations, 0
+    def __init__(
+        self,
+        data: memoryview,
+        find: Callable[[str, str], Global],
+        persistent: Callable[[Claim], Any] | None = None,
+        operations: int = MAX_OPERATIONS,
+    ):
+        self.data, self.find, self.persistent, self.operations, self.position = data, find, persistent, operations, 0
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # stacks below the marks
         self.memo: dict[int, Any] = {}
@@ -359,12 +278,12 @@ class _Machine:
         """The value of the pickle that starts here."""
         self.stack, self.outer, self.memo = [], [], {}
         data = self.data
-        _require(self.position < len(data) and data[self.position] == _PROTO, "this is not a pickle of protocol 2 to 5")
+        require(self.position < len(data) and data[self.position] == _PROTO, "this is not a pickle of protocol 2 to 5")
         for done in range(self.operations):
             code = data[self.position]
             self.position += 1
             if code == _STOP:
-                _require(len(self.stack) == 1 and not self.outer, "a pickle that leaves something over")
+                require(len(self.stack) == 1 and not self.outer, "a pickle that leaves something over")
                 self.operations -= done + 1
                 return self.stack[0]
             OPERATIONS[code](self)
@@ -444,153 +363,158 @@ for _name, _function in {
 
 
 @_operation("PROTO")
-def _proto(m: _Machine) -> None:
-    _require(2 <= m.integer(1) <= 5, "a pickle of another protocol than 2 to 5")
+def _proto(m: Machine) -> None:
+    require(2 <= m.integer(1) <= 5, "a pickle of another protocol than 2 to 5")
 
 
 @_operation("FRAME")
-def _frame(m: _Machine) -> None:
-    _require(m.integer(8) <= len(m.data) - m.position, "a frame that is longer than the file")
+def _frame(m: Machine) -> None:
+    require(m.integer(8) <= len(m.data) - m.position, "a frame that is longer than the file")
 
 
 @_operation("MARK")
-def _mark(m: _Machine) -> None:
+def _mark(m: Machine) -> None:
     m.outer.append(m.stack)
     m.stack = []
 
 
 @_operation("POP")
-def _pop(m: _Machine) -> None:
+def _pop(m: Machine) -> None:
     m.stack.pop()
 
 
 @_operation("POP_MARK")
-def _pop_mark(m: _Machine) -> None:
+def _pop_mark(m: Machine) -> None:
     m.marked()
 
 
 @_operation("MEMOIZE")
-def _memoize(m: _Machine) -> None:
+def _memoize(m: Machine) -> None:
     m.memo[len(m.memo)] = m.stack[-1]
 
 
 @_operation("BININT")
-def _binint(m: _Machine) -> None:
+def _binint(m: Machine) -> None:
     m.stack.append(int.from_bytes(m.take(4), "little", signed=True))
 
 
 @_operation("LONG1")
-def _long1(m: _Machine) -> None:
+def _long1(m: Machine) -> None:
     m.stack.append(int.from_bytes(m.take(m.integer(1)), "little", signed=True))
 
 
 @_operation("BINFLOAT")
-def _binfloat(m: _Machine) -> None:
+def _binfloat(m: Machine) -> None:
     m.stack.append(struct.unpack(">d", m.take(8))[0])
 
 
 @_operation("TUPLE1", "TUPLE2", "TUPLE3")
-def _short_tuple(m: _Machine) -> None:
+def _short_tuple(m: Machine) -> None:
     count = m.data[m.position - 1] - _CODES["TUPLE1"] + 1
-    _require(len(m.stack) >= count, "a tuple of more than there is")
+    require(len(m.stack) >= count, "a tuple of more than there is")
     m.stack[-count:] = [tuple(m.stack[-count:])]
 
 
 @_operation("TUPLE")
-def _tuple(m: _Machine) -> None:
+def _tuple(m: Machine) -> None:
     items = m.marked()
     m.stack.append(tuple(items))
 
 
-def _extend(m: _Machine, items: list[Any]) -> None:
-    _require(type(m.stack[-1]) is list, "an item for what is not a list")
+def _extend(m: Machine, items: list[Any]) -> None:
+    require(type(m.stack[-1]) is list, "an item for what is not a list")
     m.stack[-1].extend(items)
 
 
 @_operation("APPEND")
-def _append(m: _Machine) -> None:
+def _append(m: Machine) -> None:
     _extend(m, [m.stack.pop()])
 
 
 @_operation("APPENDS")
-def _appends(m: _Machine) -> None:
+def _appends(m: Machine) -> None:
     _extend(m, m.marked())
 
 
 @_operation("ADDITEMS")
-def _add_items(m: _Machine) -> None:
+def _add_items(m: Machine) -> None:
     items = m.marked()
-    _require(type(m.stack[-1]) is set, "an item for what is not a set")
+    require(type(m.stack[-1]) is set, "an item for what is not a set")
     m.stack[-1].update(_key(item) for item in items)
 
 
-def _update(m: _Machine, items: list[Any]) -> None:
+def _update(m: Machine, items: list[Any]) -> None:
     target = m.stack[-1]
-    _require(type(target) is dict and len(items) % 2 == 0, "an item for what is not a dictionary")
+    require(type(target) is dict and len(items) % 2 == 0, "an item for what is not a dictionary")
     for k in range(0, len(items), 2):
         target[_key(items[k])] = items[k + 1]
 
 
 @_operation("SETITEM")
-def _set_item(m: _Machine) -> None:
+def _set_item(m: Machine) -> None:
     value, key = m.stack.pop(), m.stack.pop()
     _update(m, [key, value])
 
 
 @_operation("SETITEMS")
-def _set_items(m: _Machine) -> None:
+def _set_items(m: Machine) -> None:
     _update(m, m.marked())
 
 
 @_operation("GLOBAL")
-def _global(m: _Machine) -> None:
+def _global(m: Machine) -> None:
     m.stack.append(m.find(m.line(), m.line()))
 
 
 @_operation("STACK_GLOBAL")
-def _stack_global(m: _Machine) -> None:
+def _stack_global(m: Machine) -> None:
     name, module = m.stack.pop(), m.stack.pop()
-    _require(type(module) is str and type(name) is str, "a global whose name is not text")
+    require(type(module) is str and type(name) is str, "a global whose name is not text")
     m.stack.append(m.find(module, name))
 
 
 @_operation("REDUCE")
-def _reduce(m: _Machine) -> None:
+def _reduce(m: Machine) -> None:
     args, function = m.stack.pop(), m.stack.pop()
-    _require(type(function) is _Global and type(args) is tuple, "a call of what is not a function")
+    require(type(function) is Global and type(args) is tuple, "a call of what is not a function")
     if function.call is None:
-        raise UnsafePickleError(f"refused: the pickle calls {_shown(function.name)}")
+        raise UnsafePickleError(f"refused: the pickle calls {shown(function.name)}; nothing was executed")
     m.stack.append(function.call(m, args))
 
 
 @_operation("NEWOBJ")
-def _newobj(m: _Machine) -> None:
+def _newobj(m: Machine) -> None:
     args, cls = m.stack.pop(), m.stack.pop()
-    _require(type(cls) is _Global and cls.new is not None and args == (), "an instance of what is not a class")
+    require(type(cls) is Global and cls.new is not None and args == (), "an instance of what is not a class")
     m.stack.append(cls.new())
 
 
 @_operation("BUILD")
-def _build(m: _Machine) -> None:
+def _build(m: Machine) -> None:
     state, target = m.stack.pop(), m.stack[-1]
     if type(target) is _DType:
-        _require(
+        require(
             type(state) is tuple and len(state) >= 2 and state[1] in ("<", "|", "="), "numbers of another byte order"
         )
         return
-    _require(type(target) is Record and not target.complete, "a state for what is not a fresh object")
-    _require(type(state) is dict, "a state that is not a dictionary")
+    require(type(target) is Record and not target.complete, "a state for what is not a fresh object")
+    require(type(state) is dict, "a state that is not a dictionary")
     target.state, target.complete = state, True
 
 
 @_operation("BINPERSID")
-def _persistent(m: _Machine) -> None:
-    claim = m.stack.pop()
-    _require(m.find is _allowed_storage, "an object outside the file")
-    _require(type(claim) is tuple and 5 <= len(claim) <= 6 and claim[5:] in ((), (None,)), "a broken storage")
+def _persistent(m: Machine) -> None:
+    if m.persistent is None:
+        raise UnsafePickleError("refused: an object outside the file")
+    m.stack.append(m.persistent(claim_of(m.stack.pop())))
+
+
+def claim_of(claim: Any) -> Claim:
+    """What the persistent id of a storage says of it."""
+    require(type(claim) is tuple and 5 <= len(claim) <= 6 and claim[5:] in ((), (None,)), "a broken storage")
     kind, cls, key, location, length = claim[:5]
-    _require(type(cls) is _Global and cls.dtype is not None, "a storage of no type")
-    _require(
+    require(type(cls) is Global and cls.dtype is not None, "a storage of no type")
+    require(
         kind == "storage" and type(key) is str and type(location) is str and type(length) is int, "a broken storage"
     )
-    m.stack.append(_Claim(cls.dtype, key, length))
+    return Claim(cls.dtype, key, length)

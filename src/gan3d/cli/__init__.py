@@ -51,9 +51,17 @@ VERBS = (
     Verb(("export", "manifolds"), "gan3d.cli.consistency:export_surfaces", "write GRAM-HD's surfaces as a .glb", True),
     Verb(("import", "eg3d"), "gan3d.checkpoints.eg3d:import_eg3d", "read official EG3D weights, safely", True),
     Verb(("import", "stylegan2"), "gan3d.checkpoints.stylegan2:import_stylegan2", "the same for StyleGAN2", True),
+    Verb(("import", "stylegan3"), "gan3d.checkpoints.stylegan3:import_stylegan3", "the same for StyleGAN3", True),
+    Verb(("import", "cips3d"), "gan3d.checkpoints.cips3d:import_cips3d", "the same for CIPS-3D", True),
+    Verb(("import", "pigan"), "gan3d.checkpoints.pigan:import_pigan", "the same for pi-GAN", True),
+    Verb(("import", "gram"), "gan3d.checkpoints.gram:import_gram", "the same for GRAM and GRAM-HD", True),
     Verb(("export", "training"), "gan3d.cli.export:export_training", "make a portable file of a checkpoint", True),
     Verb(("export", "eg3d"), "gan3d.checkpoints.eg3d:export_eg3d", "write weights for official EG3D code", True),
     Verb(("export", "stylegan2"), "gan3d.checkpoints.stylegan2:export_stylegan2", "the same for StyleGAN2", True),
+    Verb(("export", "stylegan3"), "gan3d.checkpoints.stylegan3:export_stylegan3", "the same for StyleGAN3", True),
+    Verb(("export", "cips3d"), "gan3d.checkpoints.cips3d:export_cips3d", "the same for CIPS-3D", True),
+    Verb(("export", "pigan"), "gan3d.checkpoints.pigan:export_pigan", "the same for pi-GAN", True),
+    Verb(("export", "gram"), "gan3d.checkpoints.gram:export_gram", "the same for GRAM and GRAM-HD", True),
 )
 
 HELP = """\

@@ -118,8 +118,8 @@ def filter2d(
     x: Tensor, f: Tensor | None, *, padding: Padding = 0, flip_filter: bool = False, gain: float = 1.0
 ) -> Tensor:
     """Filters x [b c h w] and keeps its size (zeros beyond the border); `padding` comes on top."""
-    left, right, top, bottom = _sides(padding)
-    kx, ky = _taps(f)
+    left, right, top, bottom = padding_sides(padding)
+    kx, ky = taps_along(f)
     around = (left + kx // 2, right + (kx - 1) // 2, top + ky // 2, bottom + (ky - 1) // 2)
     return upfirdn2d(x, f, padding=around, flip_filter=flip_filter, gain=gain)
 
@@ -135,9 +135,9 @@ def upsample2d(
 ) -> Tensor:
     """x [b c h w] at `up` times its size; a constant keeps its value away from the border."""
     up_x, up_y = _pair(up)
-    kx, ky = _taps(f)
+    kx, ky = taps_along(f)
     (left, right), (top, bottom) = upsampling_padding(kx, up_x), upsampling_padding(ky, up_y)
-    p = _sides(padding)
+    p = padding_sides(padding)
     around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
     return upfirdn2d(x, f, up=(up_x, up_y), padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
 
@@ -153,9 +153,9 @@ def downsample2d(
 ) -> Tensor:
     """x [b c h w] at 1/down of its size."""
     down_x, down_y = _pair(down)
-    kx, ky = _taps(f)
+    kx, ky = taps_along(f)
     (left, right), (top, bottom) = downsampling_padding(kx, down_x), downsampling_padding(ky, down_y)
-    p = _sides(padding)
+    p = padding_sides(padding)
     around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
     return upfirdn2d(x, f, down=(down_x, down_y), padding=around, flip_filter=flip_filter, gain=gain)
 
@@ -201,7 +201,7 @@ def conv2d_resample(
         return _conv_then_upsample(x, w if not flip_weight else w.flip(2, 3), f, up, padding, groups)
     w = w if flip_weight else w.flip(2, 3)
     if down > 1:
-        (left, right), (top, bottom) = (downsampling_padding(n, down) for n in _taps(f))
+        (left, right), (top, bottom) = (downsampling_padding(n, down) for n in taps_along(f))
         around = (padding + left, padding + right, padding + top, padding + bottom)
         if k == 1:
             return F.conv2d(upfirdn2d(x, f, down=down, padding=around), w, groups=groups)
@@ -223,7 +223,7 @@ def downsampling_padding(taps: int, down: int) -> tuple[int, int]:
 def _conv_then_upsample(x: Tensor, w: Tensor, f: Tensor | None, up: int, padding: int, groups: int) -> Tensor:
     """conv(zero-inserted x) by a transposed convolution of stride `up` with w [o i k k], then the filter."""
     k = w.shape[-1]
-    kx, ky = _taps(f)
+    kx, ky = taps_along(f)
     (left, right), (top, bottom) = upsampling_padding(kx, up), upsampling_padding(ky, up)
     before, after = padding - (k - 1), padding - (k - up)
     sides = (before + left, after + right, before + top, after + bottom)
@@ -244,13 +244,13 @@ class _Step(NamedTuple):
 def _plan(x: Tensor, f: Tensor | None, up: Pair, down: Pair, padding: Padding) -> _Step:
     if x.ndim != 4:
         raise ValueError(f"upfirdn2d got x of shape {tuple(x.shape)}; expected [b c h w]")
-    step = _Step(_pair(up), _pair(down), _sides(padding))
+    step = _Step(_pair(up), _pair(down), padding_sides(padding))
     if min(*step.up, *step.down) < 1:
         raise ValueError(f"upfirdn2d got up {up} and down {down}; factors are 1 or more")
     for axis, n, u, before, after in zip(
         "wh", (x.shape[3], x.shape[2]), step.up, step.padding[::2], step.padding[1::2], strict=True
     ):
-        taps = _taps(f)["wh".index(axis)]
+        taps = taps_along(f)["wh".index(axis)]
         if -before > (n - 1) * u or -after > n * u - 1 or n * u + min(before, 0) + min(after, 0) < 1:
             raise ValueError(f"upfirdn2d got {n} samples along {axis} and crops all of them; crop less")
         if n * u + before + after < taps:
@@ -309,7 +309,7 @@ def _pair(value: Pair) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _sides(padding: Padding) -> tuple[int, int, int, int]:
+def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
     """(left, right, top, bottom)."""
     if isinstance(padding, int):
         return padding, padding, padding, padding
@@ -320,7 +320,7 @@ def _sides(padding: Padding) -> tuple[int, int, int, int]:
     return left, right, top, bottom
 
 
-def _taps(f: Tensor | None) -> tuple[int, int]:
+def taps_along(f: Tensor | None) -> tuple[int, int]:
     """Taps of a filter along (x, y)."""
     if f is None:
         return 1, 1
