@@ -180,6 +180,20 @@ def test_videos_come_with_every_other_snapshot_and_at_the_end(run_dir):
     assert files(run_dir / "videos") == ["orbit_000000800.mp4", "orbit_000001000.mp4"]
 
 
+class OutOfTime(Callback):
+    """Stops the run as --trainer.max_time does: after the callbacks of an iteration, at 500 images."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if int(pl_module.images_seen) == 500:
+            trainer.should_stop = True
+
+
+def test_a_run_out_of_time_right_after_a_snapshot_still_has_its_video(tmp_path):
+    fit(tmp_path, [Snapshots(0.5, **SMALL), OutOfTime()], total_kimg=9.0)
+    assert files(tmp_path / "videos") == ["orbit_000000500.mp4"]
+    assert files(tmp_path / "pictures")[-1] == "layers_000000500.png"
+
+
 def test_an_event_due_after_the_last_iteration_happens_once(tmp_path):
     snapshots = Snapshots(0.5, **SMALL)
     acted = []

@@ -194,6 +194,11 @@ class Occasional(Callback, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._done_at != images_seen(pl_module):
             self._act(trainer, pl_module, images_seen(pl_module), final=True)
+        else:
+            self.conclude(trainer, pl_module, images_seen(pl_module))
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
+        """What is still to do at the end where the last act was not known to be the last (--trainer.max_time)."""
 
     def _act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool = False) -> None:
         self._done_at = seen
@@ -284,9 +289,7 @@ class Snapshots(Occasional):
         module = cast("GAN", pl_module)
         if not (trainer.is_global_zero or is_sharded(module.generator_ema)):
             return
-        generator, draw = module.generator_ema, module_draws(module, range(self.num_heads), "snapshot")
-        z = draw.normal("z", generator.z_dim)
-        cameras = module.sample_cameras(draw) if generator.has_camera else None
+        z, cameras = self._heads(module)
         view = self._views(module, z, cameras, conditioning=cameras)
         log_pictures(trainer.loggers, "fakes", [grid(to_uint8(view.image))], step=seen)
         if view.raw is not None or view.depth is not None:
@@ -295,6 +298,20 @@ class Snapshots(Occasional):
         self._check(trainer, module, z, cameras, seen)
         if cameras is not None and self._wants_video(seen, final):
             self._video(trainer, module, z[: self.video_heads], cameras, seen)
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
+        module = cast("GAN", pl_module)
+        if not (trainer.is_global_zero or is_sharded(module.generator_ema)) or self._wants_video(seen, final=False):
+            return
+        z, cameras = self._heads(module)
+        if cameras is not None and self.video_every:
+            self._video(trainer, module, z[: self.video_heads], cameras, seen)
+
+    def _heads(self, module: GAN) -> tuple[Tensor, Camera | None]:
+        """The latents and cameras of every snapshot."""
+        draw = module_draws(module, range(self.num_heads), "snapshot")
+        z = draw.normal("z", module.generator_ema.z_dim)
+        return z, module.sample_cameras(draw) if module.generator_ema.has_camera else None
 
     def _wants_video(self, seen: int, final: bool) -> bool:
         if not self.video_every:
