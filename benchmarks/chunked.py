@@ -1,7 +1,7 @@
 """Memory of the generator's gradient: all rays at once, or the exact gradient in chunks (CIPS-3D, full size).
 
-`full` keeps what autograd saves for every ray: counted by hooks on saved tensors, which keep nothing, so that
-the count needs no memory of its own. `chunked` (gan3d.ray_gradients) is run, its peak of resident memory measured, and
+`full` keeps what autograd saves: so much for the scene and so much for every ray, counted by hooks on saved tensors at
+two numbers of rays. `chunked` (gan3d.ray_gradients) is run, its peak of resident memory measured, and
 its gradient compared with the full one at a resolution where that fits.
 """
 
@@ -100,27 +100,26 @@ def gradient_difference(resolution: int, chunk: int, tiny: bool) -> float:
 
 
 def saved_gigabytes(view: View) -> float:
-    """Bytes that autograd keeps for the backward pass of one image, every storage once, in GB."""
-    sizes: list[int] = []
-    seen: set[int] = set()
+    """Bytes that autograd keeps for the backward pass of one image, in GB: those of the scene, and so many per ray."""
+    many = min(4096, view.num_pixels // 2)
+    one, two = (saved_bytes(view, torch.arange(num)) for num in (many, 2 * many))
+    per_ray = (two - one) / many
+    return (one + per_ray * (view.num_pixels - many)) / 1e9
+
+
+def saved_bytes(view: View, rays: Tensor) -> int:
+    """Bytes that autograd keeps of some rays: every storage once, and nothing of the parameters themselves."""
     mine = {p.untyped_storage().data_ptr() for p in view.generator.parameters()}
-    kept: list[Tensor] = []
+    kept: dict[int, torch.UntypedStorage] = {}  # alive while they are counted, so that no address comes twice
 
     def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen | mine:
-            seen.add(storage.data_ptr())
-            sizes.append(storage.nbytes())
-            kept.append(tensor)
+        if storage.data_ptr() not in mine:
+            kept[storage.data_ptr()] = storage
 
-    # Storages are compared by address, so they must stay alive while they are counted: by strips of the image.
-    strips = torch.arange(view.num_pixels).split(4096)
-    for rays in strips:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
-            view.render(rays)
-        seen.clear()
-        kept.clear()
-    return sum(sizes) / 1e9
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
+        view.render(rays)
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 if __name__ == "__main__":

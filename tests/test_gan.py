@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from gan3d.augment import ADA, Transforms
+from gan3d.camera import GaussianPose
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.data.datamodule import PosedImagesModule
@@ -17,7 +18,15 @@ from gan3d.gan import GAN
 from gan3d.generators import EG3D, StyleGAN2
 from gan3d.guards import NonFiniteError
 from gan3d.loggers import DiskLogger
-from gan3d.losses import R1, CrossResolution, DensityRegularisation, PathLength, PosePrediction
+from gan3d.losses import (
+    R1,
+    CrossResolution,
+    DensityRegularisation,
+    LatentPrediction,
+    Patches,
+    PathLength,
+    PosePrediction,
+)
 from gan3d.optimizers import Adam
 from gan3d.ray_gradients import RayGradients
 from gan3d.schedules import Ramp
@@ -327,7 +336,35 @@ def test_what_can_not_work_together_is_refused():
         make(stages=[Stage(resolution=16)])
     with pytest.raises(ValueError, match=r"those of StyleGAN2 are not"):
         make(rays=RayGradients("chunked"))
-    with pytest.raises(ValueError, match="tells neither pose nor z"):
+    with pytest.raises(ValueError, match="does not tell the pose"):
         make_eg3d(pose=PosePrediction(weight=1.0))
     with pytest.raises(ValueError, match=r"StyleGAN2 has none; set --model\.consistency\.weight 0"):
         make(consistency=CrossResolution(1.0))
+    with pytest.raises(ValueError, match="does not judge patches"):
+        make(patch=Patches(0.1))
+    with pytest.raises(ValueError, match="tells no z, that of StyleGAN2 has 8"):
+        make(latent=LatentPrediction(1.0))
+    with pytest.raises(ValueError, match="density_noise needs a generator with a field"):
+        make(density_noise=Ramp(1.0, 0.0))
+    with pytest.raises(ValueError, match="mode full differentiates all"):
+        make_eg3d(stages=[Stage(num_rays=100)])
+
+
+def test_the_discriminator_may_start_anew(posed_zip, tmp_path):
+    first = make()
+    fit(first, posed_zip, Checkpoints(tmp_path))
+    torch.manual_seed(1)
+    second = make(init_from=str(tmp_path / "last.ckpt"), init_discriminator=False)
+    fresh = make().discriminator.state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in second.discriminator.state_dict().items())
+    trained = first.generator.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in second.generator.state_dict().items())
+
+
+def test_a_conditional_2d_generator_is_told_the_label_that_the_discriminator_gets(posed_zip):
+    generator = StyleGAN2(**StyleGAN2.tiny | {"c_dim": 25})
+    gan = GAN(generator, StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 25}), poses=GaussianPose())
+    told = []
+    generator.mapping.register_forward_pre_hook(lambda _, args: told.append(args[1]))
+    latents = gan.phases.latents(gan.draws(range(4), "generator"))
+    assert torch.equal(told[0], latents.camera.label())

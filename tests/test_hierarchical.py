@@ -146,8 +146,8 @@ def test_white_background_fill_by_weight_and_debug():
 
 
 def test_a_locked_view_is_told_to_the_field_and_moves_no_point():
-    options = HierarchicalOptions(1.0, 3.0, 5, lock_view=True)
-    free, locked = (render_hierarchical(waves, rays(), o) for o in (HierarchicalOptions(1.0, 3.0, 5), options))
+    options = HierarchicalOptions(1.0, 3.0, 5)
+    free, locked = (render_hierarchical(waves, rays(), options, lock_view=lock) for lock in (False, True))
     assert torch.equal(free.features[..., :3], locked.features[..., :3])
     towards = torch.tensor([0.0, 0.0, -1.0], dtype=DOUBLE) * locked.opacity
     assert torch.allclose(locked.features[..., 3:], towards, atol=1e-6)

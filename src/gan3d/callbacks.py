@@ -467,6 +467,7 @@ class Evaluation(Occasional):
                 cameras,
                 conditioning=cameras,
                 resolution=module.raw_resolution_now(),
+                raw=False,
                 batch_size=self.batch_size,
             ).image.to(module.device)
             if batch < num_batches:

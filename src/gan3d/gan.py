@@ -91,6 +91,8 @@ class GAN(LightningModule):
         total_kimg: the run ends after so many thousand real images.
         log_every_kimg: metrics are averaged over so many thousand images, then logged.
         init_from: weights to start from, with a fresh count of images: a portable file or a run's checkpoint.
+        init_discriminator: whether the discriminator starts from them, too; false where it is another one, whose
+            tensors of the same name and shape mean something else (the stages of GRAM-HD).
     """
 
     images_seen: Tensor
@@ -129,14 +131,15 @@ class GAN(LightningModule):
         total_kimg: float = 25000.0,
         log_every_kimg: float = 1.0,
         init_from: str | None = None,
+        init_discriminator: bool = True,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         if init_from is not None:
-            networks = {"generator": generator, "generator_ema": self.generator_ema, "discriminator": discriminator}
-            load_weights(init_from, networks)
+            judges = {"discriminator": discriminator} if init_discriminator else {}
+            load_weights(init_from, {"generator": generator, "generator_ema": self.generator_ema, **judges})
         self.ema, self.optimizer_g, self.optimizer_d = ema, optimizer_g, optimizer_d
         self.lazy_g, self.lazy_d = lazy_interval(density, path_length), r1.interval if r1.lazy else 0
         self.density_noise, self.stages, self.frozen_parts = density_noise, Stages(stages), names_of(freeze)
@@ -170,7 +173,7 @@ class GAN(LightningModule):
             rays=rays,
             raw_resolution=raw_resolution,
         )
-        check_run(self.phases, self.stages, self.frozen_parts)
+        check_run(self.phases, self.stages, self.frozen_parts, density_noise)
         self.tally = Tally()
 
     # ------------------------------------------------------------------ what others ask for

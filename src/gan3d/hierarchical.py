@@ -39,7 +39,6 @@ class HierarchicalOptions:
         white_back: features + (1 - opacity): a white background of colours in [0, 1]; meaningless for other features.
         fill_mode: "weight" shows the opacity in every channel; "debug" paints rays of opacity < 0.9 red (3 channels).
         clamp_mode: density = relu or softplus of the field's sigma (plus noise).
-        lock_view: the field is told the direction (0, 0, -1) everywhere.
         ray_chunk: rays (of all images together) rendered at once when no gradient is kept; None fits the device.
     """
 
@@ -51,7 +50,6 @@ class HierarchicalOptions:
     white_back: bool = False
     fill_mode: Fill | None = None
     clamp_mode: Clamp = "relu"
-    lock_view: bool = False
     ray_chunk: int | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +102,7 @@ def render_hierarchical(
     randomness: Randomness | None = None,
     *,
     density_noise: float = 0.0,
+    lock_view: bool = False,
 ) -> HierarchicalRendering:
     """Renders a field along rays; when no gradient is kept, in chunks of rays.
 
@@ -115,9 +114,10 @@ def render_hierarchical(
             "noise_coarse" [r s] and "noise_final" [r 2s], both N(0, 1). None is deterministic: samples on their grid,
             importance at equal steps of probability, no noise.
         density_noise: standard deviation nu of the noise on sigma; the two integrations have noise of their own.
+        lock_view: the field is told the direction (0, 0, -1) everywhere.
     """
     batch, count = rays.origins.shape[:2]
-    directions = rays.directions.new_tensor([0.0, 0.0, -1.0]) if options.lock_view else rays.directions
+    directions = rays.directions.new_tensor([0.0, 0.0, -1.0]) if lock_view else rays.directions
     draws = Draws.of(count, options, randomness, density_noise)
     chunk = batch * count if torch.is_grad_enabled() else options.ray_chunk or free_chunk(rays.origins.device)
     per_image = max(1, chunk // batch)

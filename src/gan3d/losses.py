@@ -250,9 +250,11 @@ class Patches:
 
     Args:
         weight: 0 is off. GRAM-HD: 0.1.
+        in_r1: whether R1 differentiates the patches' logits, too.
     """
 
     weight: float = 0.0
+    in_r1: bool = True
 
     def __call__(self, loss: Callable[[Tensor], Tensor], patch_logits: Tensor) -> Tensor:
         """Weighted mean of an adversarial loss over the patches of each image, [b 1 h w] -> [b]."""

@@ -41,11 +41,12 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
 
     Args:
         batch: of one process.
-        size: images per part.
+        size: images per part, at most all of them.
         group_size: images that are judged together.
         dtype: of the networks.
     """
     local = len(batch)
+    size = min(size, local)
     if local % size or size % group_size:
         raise ValueError(
             f"a process has {local} images per iteration in micro-batches of {size}, judged in groups of {group_size}: "

@@ -172,7 +172,7 @@ class Phases:
             judged = self.judge(image, raw, part.camera, draw)
             self.adaptive_p.collect(judged.logits)
             realness = judged.logits
-            if judged.patch_logits is not None:
+            if judged.patch_logits is not None and self.patch.in_r1:
                 realness = realness + self.patch.realness(judged.patch_logits)
             if judged.raw_logits is not None:
                 separate, realness = True, realness + judged.raw_logits
@@ -210,7 +210,7 @@ class Phases:
         """Latents and cameras of fakes."""
         generator = self.generator
         camera = condition = self.poses.sample(draw) if self.needs_cameras else None
-        if camera is not None and generator.camera_conditioned:
+        if camera is not None and generator.has_camera and generator.camera_conditioned:  # a 2D model's is its label
             other = self.poses.sample(draw.in_phase("swap"))
             condition = self.conditioning(camera, other, draw, self.images_seen)
         z = draw.normal("z", generator.z_dim)

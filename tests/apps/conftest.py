@@ -29,7 +29,7 @@ class Balls(Generator):
         self.calls.append("represent")
         return self.dropout(torch.tanh(ws[:, 0]))
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, randomness=None):
+    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
         self.calls.append("render")
         assert not torch.is_grad_enabled()
         side = resolution or 16

@@ -112,5 +112,5 @@ def test_a_model_without_a_camera_is_refused(command, tmp_path, function):
 def test_names_that_say_no_known_format_are_refused(command, checkpoint):
     with pytest.raises(ValueError, match=r"neither a .glb nor a .ply"):
         command(consistency.fuse_to_mesh, checkpoint, "--out", "mesh.obj")
-    with pytest.raises(ValueError, match=r"is not a .glb"):
+    with pytest.raises(ValueError, match=r"does not end in .glb"):
         command(consistency.export_surfaces, checkpoint, "--out", "m.zip")

@@ -316,7 +316,7 @@ def test_planes_of_a_stylegan3_backbone_can_be_moved_those_of_stylegan2_can_not(
     side = planes.shape[-1] // 4
     middle = slice(side, 3 * side)
     assert (moved[..., 2 * side :] - planes[..., side:-side])[..., middle, :].std() < 0.5 * planes.std()
-    with pytest.raises(ValueError, match="set backbone to StyleGAN3"):
+    with pytest.raises(ValueError, match="EG3D with a StyleGAN3 backbone"):
         generator.synthesise(ws)
     assert generator.statistics(generator.represent(generator.map(torch.zeros(1, generator.z_dim)))) is None
 

@@ -93,3 +93,24 @@ def test_path_length_can_be_differentiated():
         if name.endswith("weight"):
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.abs().max() > 0, name
+
+
+def test_every_noise_mode_is_a_choice():
+    made = {}
+    for mode in ("auto", "const", "none"):
+        torch.manual_seed(0)
+        generator = StyleGAN2(**StyleGAN2.tiny, noise=mode)
+        with torch.no_grad():
+            for name, parameter in generator.named_parameters():
+                if name.endswith("noise_strength"):
+                    parameter.fill_(0.5)
+        ws = generator.map(torch.ones(1, generator.z_dim))
+        made[mode] = [generator.represent(ws, randomness=r) for r in (None, Randomness(0, [0]), Randomness(1, [0]))]
+    still, one, other = made["auto"]
+    assert not torch.equal(still, one)
+    assert not torch.equal(one, other)
+    assert all(torch.equal(image, still) for image in made["const"])
+    assert all(torch.equal(image, made["none"][0]) for image in made["none"])
+    assert not torch.equal(made["none"][0], still)
+    with pytest.raises(ValueError, match="noise 'loud' is unknown"):
+        StyleGAN2(**StyleGAN2.tiny, noise="loud")

@@ -140,7 +140,9 @@ def style_sheet(
     """
     columns = [
         to_uint8(
-            render_views(model, z, cameras.select([k] * len(z)), truncation=truncation, resolution=resolution).image
+            render_views(
+                model, z, cameras.select([k] * len(z)), truncation=truncation, resolution=resolution, raw=False
+            ).image
         )
         for model, truncation in models
         for k in range(len(cameras))

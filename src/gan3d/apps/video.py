@@ -27,6 +27,7 @@ def orbit_frames(
     truncation: float = 1.0,
     resolution: int | None = None,
     depth: bool = True,
+    lock_view: bool = True,
     progress: bool = True,
 ) -> np.ndarray:
     """Frames of scenes seen along a path, uint8 [frames H W 3].
@@ -42,17 +43,18 @@ def orbit_frames(
         truncation: of `generator.map`.
         resolution: of `generator.render`.
         depth: whether to show depth.
+        lock_view: colours do not follow the camera, as in the papers' videos (GRAM-HD then renders kept maps).
         progress: whether to show a progress bar.
     """
     if not generator.has_camera:
         raise ValueError(f"{type(generator).__name__} has no camera to move; an orbit needs a 3D generator")
     path = orbit(60).to(device=z.device) if path is None else path
-    with evaluating(generator):
+    with evaluating(generator, lock_view=lock_view):
         ws = generator.map(z, repeated(conditioning, len(z)), truncation=truncation)
         representation = generator.represent(ws)
         frames, span = [], None
         for i in tqdm(range(len(path)), desc="orbit", unit="frame", leave=False, disable=not progress):
-            view = generator.render(representation, path.select([i] * len(z)), resolution=resolution)
+            view = generator.render(representation, path.select([i] * len(z)), resolution=resolution, raw=False)
             view = replace(view, raw=None, depth=view.depth if depth else None)
             if view.depth is not None and span is None:
                 span = depth_range(view.depth, view.opacity)  # of the first frame, for all: the colours do not flicker

@@ -13,16 +13,23 @@ from gan3d.generators.contract import Generator, Rendering
 
 
 @contextmanager
-def evaluating(generator: Generator) -> Iterator[Generator]:
-    """The generator in evaluation mode and without gradients; every module's mode is put back afterwards."""
-    modes = {module: module.training for module in generator.modules()}
+def evaluating(generator: Generator, *, lock_view: bool | None = None) -> Iterator[Generator]:
+    """The generator in evaluation mode and without gradients; what is changed is put back afterwards.
+
+    Args:
+        generator: any.
+        lock_view: whether its colours are told the direction of view; None leaves that as it is.
+    """
+    modes, locked = {module: module.training for module in generator.modules()}, generator.lock_view
     generator.eval()
+    generator.lock_view = locked if lock_view is None else lock_view
     try:
         with torch.no_grad():
             yield generator
     finally:
         for module, training in modes.items():
             module.training = training
+        generator.lock_view = locked
 
 
 def render_views(
@@ -33,6 +40,7 @@ def render_views(
     conditioning: Camera | None = None,
     truncation: float = 1.0,
     resolution: int | None = None,
+    raw: bool = True,
     batch_size: int = 4,
 ) -> Rendering:
     """One view of every z, on the CPU, without gradients, jitter or noise.
@@ -44,6 +52,7 @@ def render_views(
         conditioning: cameras for `generator.map`, b of them; None is neutral conditioning.
         truncation: of `generator.map`.
         resolution: of `generator.render`.
+        raw: whether the raw image is wanted, where it costs something.
         batch_size: views rendered at once.
     """
     parts = []
@@ -53,7 +62,7 @@ def render_views(
             given = None if conditioning is None else conditioning[some]
             ws = generator.map(z[some], given, truncation=truncation)
             view = None if camera is None else camera[some]
-            parts.append(generator.render(generator.represent(ws), view, resolution=resolution))
+            parts.append(generator.render(generator.represent(ws), view, resolution=resolution, raw=raw))
     return Rendering(
         image=torch.cat([part.image.cpu() for part in parts]),
         raw=_joined([part.raw for part in parts]),

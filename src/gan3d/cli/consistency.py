@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from gan3d.apps.epi import epi, sweep, write_epi
 from gan3d.apps.fusion import fuse, view_grid, write_ply
-from gan3d.apps.glb import Mesh, write_glb
+from gan3d.apps.glb import write_glb
 from gan3d.apps.manifold_export import export_manifolds
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
+from gan3d.cli.checks import at_least, file_for
 from gan3d.cli.export import load_3d_generator
-from gan3d.cli.wording import CommandError
 from gan3d.generators import Generator
 from gan3d.generators.contract import Rendering
 from gan3d.metrics.reprojection import pairwise_reprojection
@@ -54,6 +54,9 @@ def write_epi_of(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
+    out = file_for(out, ".png")
+    at_least(1, "num", num)
+    at_least(2, "frames", frames)
     generator = load_3d_generator(checkpoint, device)
     scene = _scenes(generator, seed, range(num), truncation)
     path = sweep(frames, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
@@ -97,12 +100,9 @@ def fuse_to_mesh(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    writers: dict[str, Callable[[Mesh], Path]] = {
-        ".glb": lambda mesh: write_glb(out, [mesh]),
-        ".ply": lambda mesh: write_ply(out, mesh),
-    }
-    if (write := writers.get(Path(out).suffix.lower())) is None:
-        raise CommandError(f"--out {out} is neither a .glb nor a .ply; use for example mesh.glb")
+    out = file_for(out, ".glb", ".ply")
+    for name, count in (("num_yaw", num_yaw), ("num_pitch", num_pitch)):
+        at_least(1, name, count)
     generator = load_3d_generator(checkpoint, device)
     scene = _scenes(generator, seed, [0], truncation)
     cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(_place(generator))
@@ -116,7 +116,8 @@ def fuse_to_mesh(
         resolution=resolution,
         progress=sys.stderr.isatty(),
     )
-    return f"{write(mesh)}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles of {len(cameras)} views"
+    path = write_ply(out, mesh) if out.suffix.lower() == ".ply" else write_glb(out, [mesh])
+    return f"{path}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles of {len(cameras)} views"
 
 
 def reproject_views(
@@ -147,6 +148,8 @@ def reproject_views(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
+    at_least(1, "num", num)
+    at_least(2, "views", views)
     generator = load_3d_generator(checkpoint, device)
     cameras = sweep(views, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
     rows = []
@@ -171,8 +174,7 @@ def export_surfaces(
         truncation: psi, 1 is none.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    if Path(out).suffix.lower() != ".glb":
-        raise CommandError(f"--out {out} is not a .glb; use for example manifolds.glb")
+    out = file_for(out, ".glb")
     generator = load_3d_generator(checkpoint, device)
     with evaluating(generator):
         layers = generator.surfaces(_scenes(generator, seed, [0], truncation))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from torch import Tensor
 
 from gan3d.checkpoints.plain import load_plain
 from gan3d.checkpoints.portable import build, from_pretrained, read_facts, save_pretrained
-from gan3d.cli.record import CONFIG_KEY
+from gan3d.cli.checks import device_of, file_for
+from gan3d.cli.run_folder import CONFIG_KEY
 from gan3d.cli.wording import CommandError
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
@@ -32,8 +32,8 @@ def export_training(
         which: the average of the generator over training, or the last one.
         discriminator: whether the file holds it, too.
     """
+    path = file_for(Path(checkpoint).with_suffix(".safetensors") if out is None else out, ".safetensors")
     generator, judge, facts = load_training(checkpoint, which)
-    path = Path(checkpoint).with_suffix(".safetensors") if out is None else Path(out)
     save_pretrained(path, generator, judge if discriminator else None, facts=facts)
     return f"{path}: {type(generator).__name__}, {facts['images_seen'] / 1000:g} kimg"
 
@@ -47,11 +47,13 @@ def load_generator(path: Path | str) -> tuple[Generator, dict[str, Any]]:
 
 
 def load_3d_generator(path: Path | str, device: str = "auto") -> Generator:
-    """The same, on a device (auto: the GPU where there is one); it must have a camera."""
+    """The same, on a device (auto: the GPU where there is one); it must have a camera. View directions are locked."""
+    place = device_of(device)
     generator, _ = load_generator(path)
     if not generator.has_camera:
         raise CommandError(f"{path} holds a {type(generator).__name__}, which has no camera; use a 3D generator")
-    return generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    generator.lock_view = True  # what is drawn or measured of a scene is not to change with the camera
+    return generator.to(place)
 
 
 def load_training(

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from gan3d import __version__
 from gan3d.camera import DatasetPoses
+from gan3d.cli.checks import at_least, device_of, file_for
 from gan3d.cli.export import load_generator
 from gan3d.cli.wording import CommandError, nearest
 from gan3d.data.dataset import PosedImages, View, collate
@@ -67,7 +68,7 @@ class Score:
 SCORES = {
     "fid": Score("Frechet distance, lower is better", "inception", True),
     "kid": Score("kernel distance, lower is better", "inception", True),
-    "pr": Score("precision and recall, higher is better", "vgg", True),
+    "pr": Score("precision (how good) and recall (how varied), higher is better", "vgg", True),
     "is": Score("inception score, higher is better", "classes"),
     "ppl": Score("perceptual path length (w, end), lower is smoother", "lpips"),
     "eqt": Score("equivariance to shifts by whole pixels, dB, higher is better"),
@@ -139,11 +140,14 @@ def measure(
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
     names = _names(metrics)
+    at_least(1, "num", num)
+    at_least(1, "batch_size", batch_size)
     if data is None and (lacking := [name for name in names if SCORES[name].real]):
         raise CommandError(
             f"{', '.join(lacking)} compare with real images and there are none; give --data FOLDER_OR_ZIP"
         )
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    path = file_for(Path(checkpoint).with_suffix(".metrics.json") if out is None else out)
+    place = device_of(device)
     networks = _networks(names, features, inception, vgg)
     generator, facts = load_generator(checkpoint)
     generator = generator.to(place)
@@ -168,10 +172,10 @@ def measure(
             "resize_filter": None if reals is None else resize_filter,
             "real_resolution": None if reals is None else reals.resolution,
             "cameras": "labels of the data" if cameras is not None else None,
+            "equivariance_of": "planes" if generator.has_camera else "pictures",
         },
         "made_with": _made_with(place) | {"seconds": round(time.monotonic() - start, 1)},
     }
-    path = Path(checkpoint).with_suffix(".metrics.json") if out is None else Path(out)
     _write(path, record)
     return _table(values, num, path)
 
@@ -199,7 +203,7 @@ def _names(metrics: str) -> list[str]:
                 *(f"{known}: {score.says}" for known, score in SCORES.items()),
             )
     if not names:
-        raise CommandError(f"--metrics is empty; choose some of {', '.join(SCORES)}")
+        raise CommandError(f"--metrics {metrics!r} names none; choose some of {', '.join(SCORES)}")
     return list(dict.fromkeys(names))
 
 

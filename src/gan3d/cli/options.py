@@ -169,7 +169,7 @@ def explain(
     refusal: str, parser: ArgumentParser, arguments: list[str], configs: list[Path], command: str
 ) -> CommandError:
     """What a refusal of jsonargparse means: the full name, the nearest right one, in a few lines."""
-    given = settings(arguments, configs)
+    given, trains = settings(arguments, configs), command.startswith("lightning")
     keys = re.findall(r'Parser key "(.+?)":', refusal)  # from the outermost to the innermost
     if found := re.search(r"unrecognized arguments: (\S+)|[Oo]ption '(.+?)' is not accepted|option '(.+?)'$", refusal):
         key = next(filter(None, found.groups()))
@@ -178,7 +178,7 @@ def explain(
         return _wrong_value(_locate(".".join(keys), given), refusal, parser)
     if found := re.match(r"(?:the following arguments are|.*is) required(?:: (.*))?", refusal):
         names = [f"--{name.strip().partition('.')[2]}" for name in (found[1] or "").split(",")]
-        start = "" if configs else "start from a config: --config NAME (gan3d configs lists them)"
+        start = "start from a config: --config NAME (gan3d configs lists them)" if trains and not configs else ""
         missing = f"not given: {', '.join(names)}" if found[1] and "." in found[1] else refusal
         return CommandError(missing, start, f"all options: {command} --help")
     if "parsing config" in refusal:

@@ -10,9 +10,8 @@ import yaml
 
 from gan3d.callbacks import forget_later, images_seen
 from gan3d.cli.options import flat
+from gan3d.cli.run_folder import CONFIG_KEY, WANDB_KEY
 from gan3d.cli.wording import CommandError
-
-CONFIG_KEY, WANDB_KEY = "gan3d_config", "gan3d_wandb_id"
 
 # Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
 REQUESTS = ("config", "ckpt_path", "weights_only", "overwrite", "allow_config_change")

@@ -12,6 +12,9 @@ import torch
 
 from gan3d.cli.wording import CommandError, nearest, say
 
+# What a checkpoint holds beside Lightning's own: the config as YAML text, and W&B's run id.
+CONFIG_KEY, WANDB_KEY = "gan3d_config", "gan3d_wandb_id"
+
 # All that a run writes; --overwrite removes these and nothing else.
 OURS = (
     "checkpoints",

@@ -14,6 +14,7 @@ from gan3d.apps.stylise import MappingOf, style_layers, style_sheet, stylise, un
 from gan3d.apps.video import orbit_video
 from gan3d.camera import Camera, orbit
 from gan3d.checkpoints.portable import save_pretrained
+from gan3d.cli.checks import at_least, folder_for
 from gan3d.cli.export import load_3d_generator
 from gan3d.cli.wording import CommandError
 from gan3d.randomness import Randomness
@@ -49,7 +50,8 @@ def stylise_heads(
         out: folder.
         mode: interpolate fades between the two, swap takes layers of the target as they are.
         layers: names with commas between (CIPS3D: 1024,512,256,128,64,32), or all.
-        gamma: share of the target in these layers; by default 0.5, and 1 to swap.
+        gamma: share of the target in these layers, from 0 (base) to 1, or more to exaggerate; by default 0.5, and 1
+            to swap.
         mapping: whose mapping network; base as published.
         seed: of the heads.
         num: heads.
@@ -62,26 +64,26 @@ def stylise_heads(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    share = _share(mode, gamma)
-    if not yaws or num < 1:
-        raise CommandError(f"--yaws {list(yaws)} and --num {num} show nothing; give a yaw and a head")
+    share, names, out = _share(mode, gamma), _layers(layers), folder_for(out)
+    at_least(1, "num", num)
+    at_least(0, "frames", frames)
+    if not yaws:
+        raise CommandError('--yaws is empty; give one or more, as "[-0.4, 0, 0.4]"')
     first, second = load_3d_generator(base, device), load_3d_generator(target, device)
-    names = None if layers == "all" else [name.strip() for name in layers.split(",")]
     new = stylise(first, second, names, gamma=share, mapping=mapping)
     all_names = list(style_layers(new))
     facts = {"base": str(base), "target": str(target), "layers": names or all_names, "gamma": share, "mapping": mapping}
-    save_pretrained(Path(out) / "stylised.safetensors", new, facts=facts)
-
     place = next(new.parameters()).device
     z = Randomness(seed, range(num)).normal("z", new.z_dim).to(place)
     cameras = Camera.from_angles(torch.tensor(yaws), 0.0, radius=radius, fov=fov).to(place)
     psi = truncation if truncation_target is None else truncation_target
     models = [(first, truncation), (new, truncation), (second, psi)]
-    write_picture(Path(out) / "sheet.png", style_sheet(models, z, cameras, resolution=resolution))
+    write_picture(out / "sheet.png", style_sheet(models, z, cameras, resolution=resolution))
     if frames:
         path = orbit(frames, yaw=max(map(abs, yaws)), radius=radius, fov=fov).to(place)
-        video = Path(out) / "orbit.mp4"
+        video = out / "orbit.mp4"
         orbit_video(video, new, z, path, truncation=truncation, resolution=resolution, progress=sys.stderr.isatty())
+    save_pretrained(out / "stylised.safetensors", new, facts=facts)
     said = f"{out}: {type(new).__name__}, {len(names or all_names)} of {len(all_names)} layers, gamma {share:g}"
     return "\n".join([said, *_note(unreachable(first, second))])
 
@@ -92,6 +94,16 @@ def _share(mode: str, gamma: float | None) -> float:
             f"--mode swap takes layers as they are, --gamma {gamma} mixes them; leave out one of the two"
         )
     return gamma if gamma is not None else 1.0 if mode == "swap" else 0.5
+
+
+def _layers(text: str) -> list[str] | None:
+    """Names with commas between them; None is all."""
+    if text == "all":
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise CommandError(f"--layers {text!r} names none; give names with commas between them, or all")
+    return names
 
 
 def _note(names: tuple[str, ...]) -> list[str]:
@@ -105,5 +117,8 @@ def write_picture(path: Path, picture) -> None:
     """Writes uint8 [h w 3]; the file appears when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.part{path.suffix}")
-    Image.fromarray(picture).save(partial)
-    os.replace(partial, path)
+    try:
+        Image.fromarray(picture).save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

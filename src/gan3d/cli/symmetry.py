@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gan3d.apps.symmetry import draw_encoding, draw_symmetry, yaw_sheet
+from gan3d.cli.checks import at_least, folder_for
 from gan3d.cli.export import load_3d_generator
 from gan3d.cli.stylise import write_picture
 from gan3d.generators import Generator
@@ -51,7 +52,10 @@ def measure_symmetry(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    generator, out = load_3d_generator(checkpoint, device), Path(out)
+    out = folder_for(out)
+    for name, count in (("num", num), ("steps", steps)):
+        at_least(1, name, count)
+    generator = load_3d_generator(checkpoint, device)
     z = Randomness(seed, range(num)).normal("z", generator.z_dim).to(next(generator.parameters()).device)
     found = mirror_symmetry(
         generator,

@@ -20,8 +20,8 @@ import gan3d.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.callbacks import Evaluation, KimgProgressBar, Predictions, Snapshots
 from gan3d.checkpoints.training import Checkpoints
 from gan3d.cli.options import Refusal, Refusing, explain
-from gan3d.cli.record import REQUESTS, WANDB_KEY, RunRecord, refuse_changes
-from gan3d.cli.run_folder import RunFolder, read_checkpoint
+from gan3d.cli.record import REQUESTS, RunRecord, refuse_changes
+from gan3d.cli.run_folder import WANDB_KEY, RunFolder, read_checkpoint
 from gan3d.cli.wording import CommandError, say
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.gan import GAN

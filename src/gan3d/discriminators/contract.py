@@ -41,7 +41,8 @@ class Discriminator(nn.Module, ABC):
 
     Facts: `img_resolution`; `img_resolutions`, all that it can judge, ascending (what only others use gets no
     gradient); `group_size`, how many images are judged together (minibatch standard deviation), 1 if each is judged
-    alone. Capabilities: `needs_raw` (judges the raw image, too), `camera_conditioned`, `predicts_pose`.
+    alone. Capabilities: `needs_raw` (judges the raw image, too), `camera_conditioned`, `predicts_pose`,
+    `predicts_patches`; `latent_dim` is the length of the z that it tells, 0 if none.
     `fade` is the share of the newest block of a progressive discriminator, 1 when it is faded in: the harness sets it
     from its schedule before an iteration.
     `tiny` are constructor arguments of an instance that runs in seconds on a CPU; `arguments` are those of this one.
@@ -53,6 +54,8 @@ class Discriminator(nn.Module, ABC):
     needs_raw: bool = False
     camera_conditioned: bool = False
     predicts_pose: bool = False
+    predicts_patches: bool = False
+    latent_dim: int = 0
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 

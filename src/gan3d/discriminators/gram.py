@@ -81,7 +81,7 @@ class GRAMDiscriminator(Discriminator):
     ):
         super().__init__()
         at = widths(img_resolution, channels)
-        self.img_resolution = img_resolution
+        self.img_resolution, self.predicts_patches = img_resolution, patch
         self.from_rgb = nn.Conv2d(3, at[0], 1)
         self.layers = nn.Sequential(*(ResidualBlock(i, o) for i, o in pairwise(at)))
         self.final_layer = nn.Conv2d(at[-1], 3, 2)

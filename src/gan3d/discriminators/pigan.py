@@ -104,7 +104,7 @@ class PiGANDiscriminator(Discriminator):
             raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(get_args(Kind))}")
         at = widths(img_resolution, channels)
         coordinates, pool = kind != "Strided", kind.startswith("Progressive")
-        self.predicts_pose, self.z_dim = kind.endswith("Encoder"), z_dim
+        self.predicts_pose, self.latent_dim = kind.endswith("Encoder"), z_dim if kind.endswith("Encoder") else 0
         self.img_resolution, self.img_resolutions = img_resolution, tuple(2 ** (i + 1) for i in range(len(at)))
         self.from_rgb = nn.ModuleList([nn.Conv2d(3, width, 1) for width in at])
         self.layers = nn.ModuleList([ResidualBlock(i, o, coordinates=coordinates, pool=pool) for i, o in pairwise(at)])
@@ -136,7 +136,7 @@ class PiGANDiscriminator(Discriminator):
         out = self.final_layer(x).flatten(1)  # b 1, or b 1+z+2
         if not self.predicts_pose:
             return Judgement(out.squeeze(1))
-        logits, latent, pose = out.split([1, self.z_dim, 2], dim=1)
+        logits, latent, pose = out.split([1, self.latent_dim, 2], dim=1)
         return Judgement(logits.squeeze(1), pose=pose, latent=latent)
 
     def _enter(self, image: Tensor, i: int) -> Tensor:

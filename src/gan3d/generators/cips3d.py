@@ -241,6 +241,7 @@ class CIPS3D(Generator):
         self.z_dim, self.w_dim = sum(self.z_dims), max(nerf_w_dim, inr_w_dim)
         self.img_resolution = self.raw_resolution = img_resolution
         self.scene_extent, self.w_avg_beta = box_side, w_avg_beta
+        self.lock_view = lock_view
         self.options = HierarchicalOptions(
             ray_start=ray_start,
             ray_end=ray_end,
@@ -250,7 +251,6 @@ class CIPS3D(Generator):
             white_back=white_back,
             fill_mode=fill_mode,
             clamp_mode=clamp_mode,
-            lock_view=lock_view,
             ray_chunk=ray_chunk,
         )
         self.siren = SirenField(nerf_hidden_dim, nerf_layers, nerf_w_dim, feature_dim, inputs)
@@ -356,7 +356,14 @@ class CIPS3D(Generator):
 
         # A gain of 30 in front of the sine leaves nothing of half precision.
         with full_precision(views.origins):
-            seen = render_hierarchical(query, views, self.options, randomness, density_noise=self.density_noise)
+            seen = render_hierarchical(
+                query,
+                views,
+                self.options,
+                randomness,
+                density_noise=self.density_noise,
+                lock_view=self.lock_view,
+            )
             auxiliary = torch.tanh(self.aux_to_rgb(seen.features))
         image = self._paint(seen.features, representation.styles).to(auxiliary.dtype)
 

@@ -68,16 +68,25 @@ class Generator(nn.Module, ABC):
     """Base of all generators. Registration is the class statement: a concrete subclass is known by its class name.
 
     Facts (set per class or per instance): `z_dim`, `w_dim`, `num_ws`, `img_resolution`, `raw_resolution` (where
-    `has_raw`), `scene_extent` (side of the cube that holds the scene, world units). Capabilities (class facts):
-    `has_camera` (False: a 2D model), `camera_conditioned` (map uses the camera), `has_field` (field() works),
-    `has_raw`, `strict_3d`, `any_resolution`, `independent_pixels` (render(rays=...) gives exactly those pixels of the
-    whole image, whatever the others are). `parts` names what may be frozen (`--model.freeze nerf`): for each part the
-    beginnings of its parameters' names; `style_parts` what stylisation may mix, where it is finer than `parts`
-    ("mapping" is the mapping network). `tiny` are constructor arguments of an instance that runs in seconds on a CPU:
-    every registry-walking test uses it.
+    `has_raw`), `scene_extent` (side of the cube that holds the scene, world units). Capabilities:
+
+        has_camera          False: a 2D model
+        camera_conditioned  map uses the camera
+        has_field           field() works
+        has_raw             there is a raw image beside the image
+        strict_3d           all views show one scene (with `lock_view`, where colours depend on the view)
+        any_resolution      renders images of any size
+        independent_pixels  render(rays=...) gives exactly those pixels of the whole image, whatever the others are
+        movable             synthesise() takes a transform of the picture
+
+    `parts` names what may be frozen (`--model.freeze nerf`): for each part the beginnings of its parameters' names;
+    `style_parts` what stylisation may mix, where it is finer than `parts` ("mapping" is the mapping network). `tiny`
+    are constructor arguments of an instance that runs in seconds on a CPU: every registry-walking test uses it.
 
     `density_noise` is the standard deviation of noise on densities while rendering with a `randomness`: the harness
     sets it from its schedule before an iteration, and to 0 for evaluation; models with a field honour it.
+    `lock_view` gives every colour the direction (0, 0, -1): models whose colours depend on the view honour it, and are
+    strictly 3D while it is set. Videos and measures of consistency set it.
 
     `forward` changes no state: running statistics move by `track` only. Randomness comes from the argument
     `randomness`, or is off. `arguments` are those of the constructor, defaults included, kept for checkpoints.
@@ -92,6 +101,8 @@ class Generator(nn.Module, ABC):
     camera_conditioned: bool = False
     independent_pixels: bool = False
     density_noise: float = 0.0
+    lock_view: bool = False
+    movable: bool = False
     has_camera: ClassVar[bool] = True
     has_field: ClassVar[bool] = False
     has_raw: ClassVar[bool] = False
@@ -181,6 +192,18 @@ class Generator(nn.Module, ABC):
     def field(self, representation: Any, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Density and colour at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb [b p c])."""
         raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
+
+    def synthesise(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+        """The picture of ws [b n w], moved by a transform of its input [3 3] or [b 3 3], of models that are `movable`.
+
+        Args:
+            ws: [b n w].
+            transform: output to input coordinates (the inverse of the motion), picture widths, y down.
+        """
+        raise ValueError(
+            f"{type(self).__name__} takes no transform of its picture, so there is no equivariance to measure; choose "
+            "StyleGAN3, or EG3D with a StyleGAN3 backbone"
+        )
 
     def surfaces(self, representation: Any) -> list[SurfaceLayer]:
         """The surfaces of one scene, of models that consist of them."""

@@ -235,6 +235,8 @@ class EG3D(Generator):
                 channel_max=channel_max,
                 conv_clamp=conv_clamp,
             )
+        elif backbone not in ("StyleGAN3", "StyleGAN3-R"):
+            raise ValueError(f"backbone {backbone!r} is unknown; choose StyleGAN2, StyleGAN3 or StyleGAN3-R")
         else:
             schedule = Schedule(channel_base, channel_max, backbone_layers, backbone_critical)
             schedule = schedule.turning() if backbone == "StyleGAN3-R" else schedule
@@ -256,7 +258,7 @@ class EG3D(Generator):
         self.backbone = Backbone(mapping, synthesis)
         self.decoder = Decoder(plane_channels, decoder_hidden_dim, feature_channels, decoder_lr_multiplier)
         self.superresolution: SuperResolution | None = None
-        self.independent_pixels = superresolution == "none"
+        self.independent_pixels, self.movable = superresolution == "none", backbone != "StyleGAN2"
         if superresolution == "none" and img_resolution != raw_resolution:
             raise ValueError(
                 f"img_resolution {img_resolution} is not raw_resolution {raw_resolution}; "
@@ -300,10 +302,10 @@ class EG3D(Generator):
     def synthesise(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
         """The planes side by side, [b 3c h w], moved by a transform of their canvas, [3 3] or [b 3 3].
 
-        For measures of equivariance in the image plane; only a StyleGAN3 backbone takes a transform.
+        For measures of equivariance in the image plane; only a StyleGAN3 backbone takes a transform (`movable`).
         """
         if not isinstance(self.backbone.synthesis, AliasFreeSynthesis):
-            raise ValueError("the planes of a StyleGAN2 backbone can not be moved; set backbone to StyleGAN3")
+            return super().synthesise(ws, transform)
         return self.backbone.synthesis(ws, transform)
 
     def render(

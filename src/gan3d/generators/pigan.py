@@ -153,6 +153,7 @@ class PiGAN(Generator):
             raise ValueError(
                 f"box_side {box_side} is not positive; it is the side of the scene's cube, 2 for no scaling"
             )
+        self.lock_view = lock_view
         self.options = HierarchicalOptions(
             ray_start=ray_start,
             ray_end=ray_end,
@@ -162,7 +163,6 @@ class PiGAN(Generator):
             white_back=white_back,
             fill_mode=fill_mode,
             clamp_mode=clamp_mode,
-            lock_view=lock_view,
             ray_chunk=ray_chunk,
         )
         self.z_dim, self.w_dim, self.num_ws = z_dim, 2 * hidden_dim, hidden_layers + 1
@@ -230,7 +230,14 @@ class PiGAN(Generator):
 
         # A gain of 30 in front of the sine leaves nothing of half precision.
         with full_precision(views.origins):
-            seen = render_hierarchical(query, views, self.options, randomness, density_noise=self.density_noise)
+            seen = render_hierarchical(
+                query,
+                views,
+                self.options,
+                randomness,
+                density_noise=self.density_noise,
+                lock_view=self.lock_view,
+            )
 
         def image_of(values: Tensor) -> Tensor:
             if rays is not None:

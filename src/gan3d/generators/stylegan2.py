@@ -5,7 +5,7 @@ z, c --mapping--> ws --synthesis--> image
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -37,7 +37,9 @@ class StyleGAN2(Generator):
         mapping_embed_features: size of the embedded label, w_dim by default.
         mapping_layer_features: width between mapping layers, w_dim by default.
         w_avg_beta: decay of the mean latent per `track`.
-        use_noise: whether the layers have per-pixel noise.
+        use_noise: whether the layers have per-pixel noise; without it they have no such parameters.
+        noise: which noise they are given: "auto" is drawn where there is a `randomness` and constant otherwise, "const"
+            is always constant, "none" leaves it out.
         fused: form of the modulated convolutions, see `layers.modulated`; None chooses.
     """
 
@@ -69,11 +71,15 @@ class StyleGAN2(Generator):
         mapping_layer_features: int | None = None,
         w_avg_beta: float = 0.998,
         use_noise: bool = True,
+        noise: Literal["auto", "const", "none"] = "auto",
         fused: bool | None = None,
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.img_resolution = z_dim, c_dim, w_dim, img_resolution
         self.camera_conditioned = c_dim > 0
+        if noise not in ("auto", "const", "none"):
+            raise ValueError(f"noise {noise!r} is unknown; choose auto, const or none")
+        self.noise: Literal["auto", "const", "none"] = noise
         self.synthesis = SynthesisNetwork(
             w_dim,
             img_resolution,
@@ -112,7 +118,7 @@ class StyleGAN2(Generator):
         return self.mapping(z, c, truncation=truncation, truncation_cutoff=truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
-        return self.synthesis(ws, randomness=randomness)
+        return self.synthesis(ws, noise=None if self.noise == "auto" else self.noise, randomness=randomness)
 
     def render(
         self,

@@ -55,6 +55,7 @@ class StyleGAN3(Generator):
     """
 
     has_camera = False
+    movable = True
     tiny: ClassVar[dict[str, Any]] = {
         "z_dim": 8,
         "w_dim": 16,

@@ -104,13 +104,13 @@ class FrechetDistance(Metric):
                 setattr(self, name, value)
 
     def moments(self, real: bool) -> tuple[Tensor, Tensor]:
-        """Mean [c] and covariance [c c] of the features of one side."""
+        """Mean [c] and covariance [c c] of the features of one side; divided by n, as published."""
         kind = "real" if real else "fake"
         n, total = getattr(self, f"{kind}_n"), getattr(self, f"{kind}_sum")
         if n < 2:
             raise ValueError(f"{int(n)} {kind} images: a covariance needs at least 2; call update first")
         mean = total / n
-        return mean, (getattr(self, f"{kind}_outer") - n * torch.outer(mean, mean)) / (n - 1)
+        return mean, getattr(self, f"{kind}_outer") / n - torch.outer(mean, mean)
 
 
 class SmallFeatures(nn.Module):

@@ -6,7 +6,6 @@ are expected in evaluation mode.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -134,13 +133,12 @@ def movable(generator: Generator) -> Synthesise:
     Raises:
         ValueError: its input can not be moved.
     """
-    synthesise = getattr(generator, "synthesise", None)
-    if synthesise is None or "transform" not in inspect.signature(synthesise).parameters:
+    if not generator.movable:
         raise ValueError(
             f"{type(generator).__name__} takes no transform of its picture, so there is no equivariance to measure; "
-            "choose a generator with synthesise(ws, transform), such as StyleGAN3"
+            "choose StyleGAN3, or EG3D with a StyleGAN3 backbone"
         )
-    return synthesise
+    return generator.synthesise
 
 
 @torch.no_grad()
@@ -161,7 +159,7 @@ def collect(batches: Iterable[Tensor], networks: Mapping[Name, nn.Module | Embed
 def _picture(generator: Generator, protocol: Protocol, draw: Randomness, camera: Camera | None, ws: Tensor) -> Tensor:
     randomness = draw if protocol.noise else None
     scene = generator.represent(ws, randomness=randomness)
-    return generator.render(scene, camera, resolution=protocol.resolution, randomness=randomness).image
+    return generator.render(scene, camera, resolution=protocol.resolution, raw=False, randomness=randomness).image
 
 
 def _camera(generator: Generator, cameras: Cameras | None, draw: Randomness) -> Camera | None:
