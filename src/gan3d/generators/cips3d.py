@@ -24,7 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, free_chunk, render_hierarchical
 from gan3d.layers.film_siren import siren_head
 from gan3d.layers.inr import BLOCKS, INRNetwork
@@ -344,40 +344,30 @@ class CIPS3D(Generator):
             "ray_depth" [b 1 h w], the published depth: sum of weighted distances, which leaves out what `depth`
             counts as seen at the last sample, the part of the light that nothing absorbs.
         """
-        if camera is None:
-            raise ValueError("CIPS3D renders from a camera, got None; give render() a Camera of b views")
-        side = self.img_resolution if resolution is None else resolution
-        views = camera.rays(side, rays)
-        if rays is not None and randomness is not None:
-            randomness = randomness.chosen(rays, side * side)
+        sight = see(self, camera, resolution or self.img_resolution, rays, randomness)
 
         def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             return self._query(representation, points, directions)
 
         # A gain of 30 in front of the sine leaves nothing of half precision.
-        with full_precision(views.origins):
+        with full_precision(sight.rays.origins):
             seen = render_hierarchical(
                 query,
-                views,
+                sight.rays,
                 self.options,
-                randomness,
+                sight.randomness,
                 density_noise=self.density_noise,
                 lock_view=self.lock_view,
             )
             auxiliary = torch.tanh(self.aux_to_rgb(seen.features))
         image = self._paint(seen.features, representation.styles).to(auxiliary.dtype)
 
-        def image_of(values: Tensor) -> Tensor:
-            if rays is not None:
-                return rearrange(values, "b r c -> b c r 1")
-            return rearrange(values, "b (h w) c -> b c h w", h=side)
-
         return Rendering(
-            image_of(image),
-            image_of(auxiliary),
-            image_of(seen.distance * views.cosines),
-            image_of(seen.opacity),
-            {"features": image_of(seen.features), "ray_depth": image_of(seen.depth)},
+            sight.maps(image),
+            sight.maps(auxiliary),
+            sight.maps(seen.distance * sight.rays.cosines),
+            sight.maps(seen.opacity),
+            {"features": sight.maps(seen.features), "ray_depth": sight.maps(seen.depth)},
         )
 
     def field(

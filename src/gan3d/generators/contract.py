@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+from einops import rearrange
 from torch import Tensor, nn
 
-from gan3d.camera import Camera
+from gan3d.camera import Camera, Rays
 from gan3d.randomness import Randomness
 
 
@@ -228,6 +229,53 @@ class Generator(nn.Module, ABC):
             statistics: of the scenes made of them, [b k], or their mean likewise.
             batch_size: images in the whole batch, for averages whose half-life is counted in images.
         """
+
+
+class Sight(NamedTuple):
+    """The rays of b views, and how values along them become maps.
+
+    Attributes:
+        rays: b views of r rays.
+        randomness: their draws, those of the whole view where only some rays are seen.
+        side: of the whole view, pixels.
+        whole: whether all its rays are here.
+    """
+
+    rays: Rays
+    randomness: Randomness | None
+    side: int
+    whole: bool
+
+    def maps(self, values: Tensor) -> Tensor:
+        """[b r c] -> [b c h w] of a whole view, [b c r 1] of some rays."""
+        if self.whole:
+            return rearrange(values, "b (h w) c -> b c h w", h=self.side)
+        return rearrange(values, "b r c -> b c r 1")
+
+
+def see(
+    generator: Generator, camera: Camera | None, side: int, rays: Tensor | None, randomness: Randomness | None
+) -> Sight:
+    """What a generator with a camera looks along: see `Generator.render` for the arguments.
+
+    Raises:
+        ValueError: there is no camera.
+    """
+    if camera is None:
+        name = type(generator).__name__
+        raise ValueError(f"{name} renders from a camera, got None; give render() a Camera of b views")
+    if rays is not None and randomness is not None:
+        randomness = randomness.chosen(rays, side * side)
+    return Sight(camera.rays(side, rays), randomness, side, rays is None)
+
+
+def check_whole(generator: Generator, resolution: int | None, rays: Tensor | None) -> None:
+    """Refuses anything but whole images of the generator's own size, for those that make nothing else."""
+    if resolution not in (None, generator.img_resolution) or rays is not None:
+        raise ValueError(
+            f"{type(generator).__name__} shows whole images of {generator.img_resolution} px, got resolution "
+            f"{resolution} and {'no' if rays is None else 'chosen'} rays; leave both out and resize or crop the image"
+        )
 
 
 def register(cls: type, registry: dict[str, Any], kind: str) -> None:

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import LABEL_DIM, Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import Schedule
 from gan3d.layers.linear import EqualizedLinear
@@ -332,36 +332,27 @@ class EG3D(Generator):
             image, raw, depth and opacity, and as extras "features" [b f h w] (in [-1, 1], like the raw image) and
             "ray_depth" [b 1 h w], distance along the ray, which the published code calls image_depth.
         """
-        if camera is None:
-            raise ValueError("EG3D renders from a camera, got None; give render() a Camera of b views")
         if rays is not None and self.superresolution is not None:
             raise ValueError(
                 f"got {rays.numel()} rays, but super-resolution needs the whole image; "
                 "leave out `rays` or build EG3D with superresolution 'none'"
             )
-        side = self.raw_resolution if resolution is None else resolution
-        views = camera.rays(side, rays)
-        if rays is not None and randomness is not None:
-            randomness = randomness.chosen(rays, side * side)
+        sight = see(self, camera, resolution or self.raw_resolution, rays, randomness)
         # Densities and transmittances need float32 also where the networks do not.
         with torch.autocast(representation.planes.device.type, enabled=False):
             options = replace(self.options, density_noise=self.density_noise) if self.density_noise else self.options
-            seen = render_rays(lambda points, _: self._query(representation, points), views, options, randomness)
+            field = lambda points, _: self._query(representation, points)  # noqa: E731
+            seen = render_rays(field, sight.rays, options, sight.randomness)
 
-        def image_of(values: Tensor) -> Tensor:
-            if rays is not None:
-                return rearrange(values, "b r c -> b c r 1")
-            return rearrange(values, "b (h w) c -> b c h w", h=side)
-
-        features = image_of(2 * seen.features - 1)
+        features = sight.maps(2 * seen.features - 1)
         image = low = features[:, :3]
         if self.superresolution is not None:
             w = representation.w.expand(len(features), -1)
             image, first = self.superresolution(low, features, w, randomness=randomness)
             if self.legacy_raw and self.superresolution.first_up == 1 and first.shape == low.shape:
                 low = first
-        extras = {"features": features, "ray_depth": image_of(seen.depth)}
-        return Rendering(image, low, image_of(seen.depth * views.cosines), image_of(seen.opacity), extras)
+        extras = {"features": features, "ray_depth": sight.maps(seen.depth)}
+        return Rendering(image, low, sight.maps(seen.depth * sight.rays.cosines), sight.maps(seen.opacity), extras)
 
     def field(
         self, representation: TriPlanes, points: Tensor, directions: Tensor | None = None

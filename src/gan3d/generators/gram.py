@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.manifold_predictor import ManifoldPredictor
 from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
@@ -169,13 +169,8 @@ class GRAM(Generator):
             image, depth (sum of weights times camera z, not divided by the opacity) and opacity, and as extra
             "ray_depth" [b 1 h w], the same of distances along the ray.
         """
-        if camera is None:
-            raise ValueError(
-                f"{type(self).__name__} renders from a camera, got None; give render() a Camera of b views"
-            )
-        side = self.img_resolution if resolution is None else resolution
-        views = camera.rays(side, rays)
-        ws = representation.expand(len(camera), -1, -1)
+        sight = see(self, camera, resolution or self.img_resolution, rays, randomness)
+        ws = representation.expand(len(sight.rays.origins), -1, -1)
 
         def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             if self.lock_view:
@@ -183,18 +178,12 @@ class GRAM(Generator):
             sample = self.radiance(points, directions, ws)
             return sample.sigma, sample.rgb
 
-        seen = render_manifolds(self.predictor, radiance, views, self.options)
-
-        def image_of(values: Tensor) -> Tensor:
-            if rays is not None:
-                return rearrange(values, "b r c -> b c r 1")
-            return rearrange(values, "b (h w) c -> b c h w", h=side)
-
+        seen = render_manifolds(self.predictor, radiance, sight.rays, self.options)
         return Rendering(
-            image_of(2 * seen.rgb - 1),
-            depth=image_of(seen.depth * views.cosines),
-            opacity=image_of(seen.opacity),
-            extras={"ray_depth": image_of(seen.depth)},
+            sight.maps(2 * seen.rgb - 1),
+            depth=sight.maps(seen.depth * sight.rays.cosines),
+            opacity=sight.maps(seen.opacity),
+            extras={"ray_depth": sight.maps(seen.depth)},
         )
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, render_hierarchical
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.film_siren import FiLMSiren, siren_head
@@ -215,12 +215,7 @@ class PiGAN(Generator):
             image, depth, opacity, and as extra "ray_depth" [b 1 h w], the published depth: sum of weighted distances,
             which leaves out what `depth` counts as seen at the last sample, the light that nothing absorbs.
         """
-        if camera is None:
-            raise ValueError("PiGAN renders from a camera, got None; give render() a Camera of b views")
-        side = self.img_resolution if resolution is None else resolution
-        views = camera.rays(side, rays)
-        if rays is not None and randomness is not None:
-            randomness = randomness.chosen(rays, side * side)
+        sight = see(self, camera, resolution or self.img_resolution, rays, randomness)
 
         def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             r, s = points.shape[1:3]
@@ -229,26 +224,21 @@ class PiGAN(Generator):
             return sigma.unflatten(1, (r, s)), rgb.unflatten(1, (r, s))
 
         # A gain of 30 in front of the sine leaves nothing of half precision.
-        with full_precision(views.origins):
+        with full_precision(sight.rays.origins):
             seen = render_hierarchical(
                 query,
-                views,
+                sight.rays,
                 self.options,
-                randomness,
+                sight.randomness,
                 density_noise=self.density_noise,
                 lock_view=self.lock_view,
             )
 
-        def image_of(values: Tensor) -> Tensor:
-            if rays is not None:
-                return rearrange(values, "b r c -> b c r 1")
-            return rearrange(values, "b (h w) c -> b c h w", h=side)
-
         return Rendering(
-            image_of(2 * seen.features - 1),
-            depth=image_of(seen.distance * views.cosines),
-            opacity=image_of(seen.opacity),
-            extras={"ray_depth": image_of(seen.depth)},
+            sight.maps(2 * seen.features - 1),
+            depth=sight.maps(seen.distance * sight.rays.cosines),
+            opacity=sight.maps(seen.opacity),
+            extras={"ray_depth": sight.maps(seen.depth)},
         )
 
     def field(self, representation: Tensor, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:

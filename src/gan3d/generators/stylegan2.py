@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import Generator, Rendering, check_whole
 from gan3d.layers.mapping import MappingNetwork
 from gan3d.layers.synthesis import Architecture, SynthesisNetwork
 from gan3d.randomness import Randomness
@@ -130,11 +130,7 @@ class StyleGAN2(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        if resolution not in (None, self.img_resolution) or rays is not None:
-            raise ValueError(
-                f"StyleGAN2 shows whole images of {self.img_resolution} px, got resolution {resolution} and "
-                f"{'no' if rays is None else 'chosen'} rays; leave both out and resize or crop the image"
-            )
+        check_whole(self, resolution, rays)
         return Rendering(representation)
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:

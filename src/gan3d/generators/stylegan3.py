@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import Generator, Rendering, check_whole
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import Schedule
 from gan3d.layers.mapping import MappingNetwork
@@ -173,11 +173,7 @@ class StyleGAN3(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        if resolution not in (None, self.img_resolution) or rays is not None:
-            raise ValueError(
-                f"StyleGAN3 shows whole images of {self.img_resolution} px, got resolution {resolution} and "
-                f"{'no' if rays is None else 'chosen'} rays; leave both out and resize or crop the image"
-            )
+        check_whole(self, resolution, rays)
         return Rendering(representation.image)
 
     def statistics(self, representation: Picture) -> Tensor:
