@@ -375,6 +375,17 @@ def test_evaluation_needs_a_checkpoint_of_the_same_models(cli, tiny):
     assert code == 0, err
 
 
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_evaluating_a_checkpoint_shows_its_distance_and_leaves_the_run_as_it_was(cli, tiny, tmp_path, verb):
+    assert cli("fit", "--config", tiny)[0] == 0
+    run = tmp_path / "runs" / "tiny"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, out, err = cli(verb, "--config", tiny, "--ckpt_path", "last", "--data.heldout", "4")
+    assert code == 0, err
+    assert "distance/frechet" in out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_predict_writes_pictures(cli, tiny, tmp_path):
     assert cli("fit", "--config", tiny)[0] == 0
     code, _, err = cli("predict", "--config", tiny, "--ckpt_path", "last")

@@ -319,6 +319,11 @@ class GAN(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
+        if data.image_resolution != self.generator.img_resolution:
+            raise ValueError(
+                f"the images have {data.image_resolution} px, the generator makes {self.generator.img_resolution} px; "
+                f"set --data.resolution {self.generator.img_resolution} for larger images, or another img_resolution"
+            )
         data.batch_size_at = lambda images_seen: self.stages.at(images_seen).batch_size
         phases = self.phases
         if data.labels is not None and isinstance(phases.poses, DatasetPoses):

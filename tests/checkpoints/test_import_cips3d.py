@@ -186,5 +186,5 @@ def test_another_network_is_not_exported_as_cips3d(tmp_path):
     from gan3d.generators import PiGAN
 
     save_pretrained(tmp_path / "p.safetensors", PiGAN(**PiGAN.tiny))
-    with pytest.raises(ValueError, match="holds a PiGAN, none of CIPS-3D's networks"):
+    with pytest.raises(ValueError, match="holds PiGAN, none of CIPS-3D's networks"):
         cips3d.export_cips3d(tmp_path / "p.safetensors")

@@ -187,7 +187,7 @@ def test_the_command_line_imports_and_exports(tmp_path, capsys):
     assert main(["export", "eg3d", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "official.pt")]) == 0
     assert "a state dict of official names" in capsys.readouterr().out
     assert main(["export", "stylegan2", str(tmp_path / "m.safetensors")]) == 2
-    assert "holds a EG3D, not a StyleGAN2" in capsys.readouterr().err
+    assert "holds EG3D, not a StyleGAN2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["network.pkl", "network.pt"])

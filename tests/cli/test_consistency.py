@@ -110,7 +110,26 @@ def test_a_model_without_a_camera_is_refused(command, tmp_path, function):
 
 
 def test_names_that_say_no_known_format_are_refused(command, checkpoint):
-    with pytest.raises(ValueError, match=r"neither a .glb nor a .ply"):
+    with pytest.raises(ValueError, match=r"does not end in .glb or .ply; use for example mesh.glb"):
         command(consistency.fuse_to_mesh, checkpoint, "--out", "mesh.obj")
     with pytest.raises(ValueError, match=r"does not end in .glb"):
         command(consistency.export_surfaces, checkpoint, "--out", "m.zip")
+    with pytest.raises(ValueError, match=r"--out lines.pgn does not end in .png; use for example lines.png"):
+        command(consistency.write_epi_of, checkpoint, "--out", "lines.pgn")
+
+
+@pytest.mark.parametrize(
+    ("function", "option", "least"),
+    [
+        ("write_epi_of", "num", 1),
+        ("write_epi_of", "frames", 2),
+        ("fuse_to_mesh", "num_yaw", 1),
+        ("fuse_to_mesh", "num_pitch", 1),
+        ("reproject_views", "num", 1),
+        ("reproject_views", "views", 2),
+    ],
+)
+def test_too_few_to_show_anything_is_refused_before_the_work(command, tmp_path, function, option, least):
+    with pytest.raises(ValueError, match=f"--{option} {least - 1} is too few; give {least} or more"):
+        command(getattr(consistency, function), "none.safetensors", f"--{option}", least - 1)
+    assert list(tmp_path.iterdir()) == []

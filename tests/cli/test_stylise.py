@@ -47,6 +47,20 @@ def test_stylise_writes_a_sheet_a_video_and_a_model(command, files, tmp_path):
     assert (facts["layers"], facts["gamma"], facts["mapping"]) == (["field"], 0.25, "base")
 
 
+def test_a_target_of_another_resolution_is_shown_at_the_bases(command, files, tmp_path):
+    target = from_pretrained(files[1])
+    other = PiGAN(**PiGAN.tiny | SMALL | {"img_resolution": 8})
+    other.load_state_dict(target.state_dict())
+    save_pretrained(tmp_path / "other.safetensors", other)
+    command(stylise_heads, files[0], "other.safetensors", "--num", 1, "--yaws", "[0.1]", "--frames", 0)
+    assert np.array(Image.open(tmp_path / "stylised/sheet.png")).shape == (16, 3 * 16 + 2 * 2, 3)
+
+
+def test_one_yaw_without_brackets_is_told_how_to_write_it(command, files):
+    with pytest.raises(ValueError, match=r'written as --yaws "\[0.3\]"'):
+        command(stylise_heads, *files, "--yaws", 0.3)
+
+
 def test_swapping_takes_layers_as_they_are(command, files, tmp_path):
     words = ["--mode", "swap", "--layers", "field", "--mapping", "target", "--num", 1, "--frames", 0, "--device", "cpu"]
     command(stylise_heads, *files, *words)
@@ -62,6 +76,16 @@ def test_what_makes_no_sense_is_refused(command, files, tmp_path):
         command(stylise_heads, *files, "--layers", "field,1024", "--device", "cpu")
     with pytest.raises(ValueError, match=r"--yaws is empty; give one or more"):
         command(stylise_heads, *files, "--yaws", "[]")
+    for option, value in (("--num", 0), ("--frames", -1)):
+        with pytest.raises(ValueError, match=f"{option} {value} is too few"):
+            command(stylise_heads, *files, option, value)
+    with pytest.raises(ValueError, match=r"--layers ' , ' names none"):
+        command(stylise_heads, *files, "--layers", " , ")
+    with pytest.raises(ValueError, match=r"base.safetensors is a file; give the name of a folder"):
+        command(stylise_heads, *files, "--out", files[0])
+    with pytest.raises(ValueError, match="--steps 1 is too few; give 2 or more"):
+        command(measure_symmetry, files[0], "--steps", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.safetensors", "target.safetensors"]
     flat = save_pretrained(tmp_path / "flat.safetensors", StyleGAN2(**StyleGAN2.tiny))
     with pytest.raises(ValueError, match="StyleGAN2, which has no camera"):
         command(stylise_heads, flat, files[1])

@@ -116,6 +116,7 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
         "resize_filter": "lanczos",
         "real_resolution": 32,
         "cameras": "labels of the data" if cls.has_camera else None,
+        "equivariance_of": "planes" if cls.has_camera else "pictures",
     }
     assert record["checkpoint"]["class"] == cls.__name__
     assert record["checkpoint"]["images_seen"] == 7

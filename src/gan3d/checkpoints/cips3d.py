@@ -103,7 +103,7 @@ def export_cips3d(
     elif isinstance(module, CIPS3DDiscriminator):
         state = discriminator_to_official(module)
     else:
-        raise ValueError(f"{file} holds a {type(module).__name__}, none of CIPS-3D's networks")
+        raise ValueError(f"{file} holds {type(module).__name__}, none of CIPS-3D's networks")
     return f"{write_tensors(beside(file, out, '.pth'), state)}: a state dict of official names"
 
 

@@ -84,7 +84,7 @@ def export_eg3d(file: Path, out: Path | None = None, which: Literal["generator",
     """
     generator = from_pretrained(file)
     if type(generator).__name__ != "EG3D":
-        raise ValueError(f"{file} holds a {type(generator).__name__}, not an EG3D; official code has no such weights")
+        raise ValueError(f"{file} holds {type(generator).__name__}, not an EG3D; official code has no such weights")
     module = generator if which == "generator" else load_discriminator(file)
     path = write_state(beside(file, out, ".pt"), module)
     fixed = generator.arguments["plane_axes"] == "fixed"

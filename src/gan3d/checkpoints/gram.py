@@ -137,7 +137,7 @@ def export_gram(file: Path, out: Path | None = None, which: Literal["generator",
     elif isinstance(module, GRAMDiscriminator):
         state = DISCRIMINATOR_NAMES.to_official(module.state_dict())
     else:
-        raise ValueError(f"{file} holds a {type(module).__name__}, none of GRAM's or GRAM-HD's networks")
+        raise ValueError(f"{file} holds {type(module).__name__}, none of GRAM's or GRAM-HD's networks")
     return f"{write_tensors(beside(file, out, '.pth'), state)}: a state dict of official names"
 
 

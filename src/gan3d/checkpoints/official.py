@@ -219,8 +219,13 @@ def write_state(path: Path, module: nn.Module) -> Path:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Writes names and tensors for official code: torch.save of them."""
     partial = path.with_name(f"{path.name}.partial")
-    torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial)
-    os.replace(partial, path)
+    try:
+        torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial)
+        os.replace(partial, path)
+    except RuntimeError as error:  # torch's word for a place that it can not write to
+        raise OSError(f"{path} can not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

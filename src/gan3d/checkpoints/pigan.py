@@ -88,7 +88,7 @@ def export_pigan(
     elif isinstance(module, PiGANDiscriminator):
         state = discriminator_to_official(module)
     else:
-        raise ValueError(f"{file} holds a {type(module).__name__}, none of pi-GAN's networks")
+        raise ValueError(f"{file} holds {type(module).__name__}, none of pi-GAN's networks")
     return f"{write_tensors(beside(file, out, '.pth'), state)}: a state dict of official names"
 
 

@@ -65,8 +65,16 @@ def save_pretrained(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata=metadata)
-    os.replace(partial, path)
+    try:
+        partial.touch()  # with the usual permissions, which safetensors narrows to the owner
+        mode = partial.stat().st_mode
+        save_file(tensors, partial, metadata=metadata)
+        partial.chmod(mode)
+        os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} can not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

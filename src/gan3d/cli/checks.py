@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -66,5 +66,11 @@ def _refuse_unwritable(out: Path, folder: Path) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise CommandError(f"--out {out}: {there} is a file, no folder; choose another place")
-    if not os.access(there, os.W_OK | os.X_OK) or os.statvfs(there).f_flag & os.ST_RDONLY:
-        raise CommandError(f"--out {out}: nothing can be written in {there}; choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise CommandError(
+            f"--out {out}: nothing can be written in {there} ({reason}); choose another place"
+        ) from error

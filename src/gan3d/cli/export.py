@@ -51,7 +51,7 @@ def load_3d_generator(path: Path | str, device: str = "auto") -> Generator:
     place = device_of(device)
     generator, _ = load_generator(path)
     if not generator.has_camera:
-        raise CommandError(f"{path} holds a {type(generator).__name__}, which has no camera; use a 3D generator")
+        raise CommandError(f"{path} holds {type(generator).__name__}, which has no camera; use a 3D generator")
     generator.lock_view = True  # what is drawn or measured of a scene is not to change with the camera
     return generator.to(place)
 

@@ -203,7 +203,7 @@ def _names(metrics: str) -> list[str]:
                 *(f"{known}: {score.says}" for known, score in SCORES.items()),
             )
     if not names:
-        raise CommandError(f"--metrics {metrics!r} names none; choose some of {', '.join(SCORES)}")
+        raise CommandError(f"--metrics is empty; choose some of {', '.join(SCORES)}")
     return list(dict.fromkeys(names))
 
 

@@ -239,5 +239,9 @@ def _wrong_value(setting: Setting, problem: str, parser: ArgumentParser) -> Comm
     kinds = [k for k in re.findall(r"Expected an? (.*?)(?:\. Got value|$)", problem, re.MULTILINE) if "None" not in k]
     expected = type_text(hint) or (re.sub(r"<class '(?:.*\.)?(.+?)'>", r"\1", kinds[-1]) if kinds else "")
     if value and expected:
-        return CommandError(f"--{name}: {value!r} is not of type {expected}{source}")
+        several = re.match(r"(?:tuple|list)\[", expected)
+        return CommandError(
+            f"--{name}: {value!r} is not of type {expected}{source}",
+            f'several values, or one of them, are written as --{name} "[{value}]"' if several else "",
+        )
     return CommandError(f"--{name}: {problem.strip().splitlines()[-1].strip()}{source}")

@@ -70,6 +70,8 @@ def stylise_heads(
     if not yaws:
         raise CommandError('--yaws is empty; give one or more, as "[-0.4, 0, 0.4]"')
     first, second = load_3d_generator(base, device), load_3d_generator(target, device)
+    if resolution is None and first.any_resolution:
+        resolution = first.img_resolution  # the target may have been fine-tuned at another one
     new = stylise(first, second, names, gamma=share, mapping=mapping)
     all_names = list(style_layers(new))
     facts = {"base": str(base), "target": str(target), "layers": names or all_names, "gamma": share, "mapping": mapping}

@@ -53,8 +53,8 @@ def measure_symmetry(
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
     out = folder_for(out)
-    for name, count in (("num", num), ("steps", steps)):
-        at_least(1, name, count)
+    at_least(1, "num", num)
+    at_least(2, "steps", steps)
     generator = load_3d_generator(checkpoint, device)
     z = Randomness(seed, range(num)).normal("z", generator.z_dim).to(next(generator.parameters()).device)
     found = mirror_symmetry(

@@ -163,7 +163,8 @@ class TrainerCLI(LightningCLI):
                 logger.experiment.finish()
 
     def _loggers(self, given) -> list[Logger]:
-        loggers: list[Logger] = [DiskLogger(self.run_folder.dir)]
+        # What evaluates a checkpoint prints its result: at step 0 it would replace the rows of the training.
+        loggers: list[Logger] = [DiskLogger(self.run_folder.dir)] if self.verb == "fit" else []
         if self.verb == "fit" and given.wandb != "off":
             wandb = WandbLogger(
                 name=self.run_folder.dir.name,

@@ -1,31 +1,38 @@
-"""Metrics: one evaluation protocol for every model. They know the generator contract, never a model."""
+"""Metrics: one evaluation protocol for every model. They know the generator contract, never a model.
 
-from gan3d.metrics.alarms import camera_leak, flatness, z_sensitivity
-from gan3d.metrics.equivariance import Equivariance, measure_equivariance
-from gan3d.metrics.features import FidelityFeatures, ScriptedFeatures
-from gan3d.metrics.frechet import FrechetDistance, SmallFeatures, feature_moments, frechet_distance
-from gan3d.metrics.inception import inception_score
-from gan3d.metrics.kernel import kernel_distance
-from gan3d.metrics.measure import Protocol
-from gan3d.metrics.path_length import slerp, trimmed_mean
-from gan3d.metrics.precision_recall import precision_and_recall
+The names below load their modules when they are first used: torchmetrics takes a second to import.
+"""
 
-__all__ = [
-    "Equivariance",
-    "FidelityFeatures",
-    "FrechetDistance",
-    "Protocol",
-    "ScriptedFeatures",
-    "SmallFeatures",
-    "camera_leak",
-    "feature_moments",
-    "flatness",
-    "frechet_distance",
-    "inception_score",
-    "kernel_distance",
-    "measure_equivariance",
-    "precision_and_recall",
-    "slerp",
-    "trimmed_mean",
-    "z_sensitivity",
-]
+import importlib
+
+_HOMES = {
+    "Equivariance": "gan3d.metrics.equivariance",
+    "FidelityFeatures": "gan3d.metrics.features",
+    "FrechetDistance": "gan3d.metrics.frechet",
+    "Protocol": "gan3d.metrics.measure",
+    "ScriptedFeatures": "gan3d.metrics.features",
+    "SmallFeatures": "gan3d.metrics.frechet",
+    "camera_leak": "gan3d.metrics.alarms",
+    "feature_moments": "gan3d.metrics.frechet",
+    "flatness": "gan3d.metrics.alarms",
+    "frechet_distance": "gan3d.metrics.frechet",
+    "inception_score": "gan3d.metrics.inception",
+    "kernel_distance": "gan3d.metrics.kernel",
+    "measure_equivariance": "gan3d.metrics.equivariance",
+    "precision_and_recall": "gan3d.metrics.precision_recall",
+    "slerp": "gan3d.metrics.path_length",
+    "trimmed_mean": "gan3d.metrics.path_length",
+    "z_sensitivity": "gan3d.metrics.alarms",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gan3d.metrics' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
