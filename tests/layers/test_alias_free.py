@@ -121,6 +121,21 @@ def test_the_modulated_convolution_is_its_definition_for_one_image_and_for_many(
     torch.testing.assert_close(alone[0], expected[1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("k", [1, 3])
+def test_styles_scaled_per_image_differ_from_the_published_scaling_over_the_batch_by_the_1e_8_alone(k, ratio):
+    """Appendix F takes the mean of s^2 over all images; ours makes no image depend on the others (unlike stylegan3)."""
+    x, weight = noise(3, 16, 6, 6).double(), noise(5, 16, k, k, seed=1).double()
+    styles = noise(3, 16, seed=2).double() * torch.tensor([1.0, ratio, 1.0])[:, None]
+    w = weight / weight.square().mean([1, 2, 3], keepdim=True).sqrt()
+    w = w[None] * (styles / styles.square().mean().sqrt())[:, None, :, None, None]  # one mean over all n and i
+    w = w / (w.square().sum([2, 3, 4], keepdim=True) + 1e-8).sqrt()
+    published = torch.stack([F.conv2d(x[n], w[n], padding=k - 1) for n in range(3)])
+    ours = modulated_conv(x, weight, styles, torch.tensor(1.0), demodulate=True)
+    bound = 2e-10 / ratio**2 * published.abs().max().item()  # of the 1e-8 of demodulation; 2e-6 at a ratio of 100
+    torch.testing.assert_close(ours, published, atol=bound, rtol=0)
+
+
 def test_demodulation_keeps_unit_variance_but_not_the_gain():
     x = noise(1, 64, 40, 40)
     y = modulated_conv(x, noise(32, 64, 3, 3) * 9, noise(1, 64) * 5, torch.tensor(0.5), demodulate=True)

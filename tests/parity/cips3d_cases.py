@@ -5,9 +5,10 @@ Use: `cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cip
 
 import json
 import math
-import os
+import runpy
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ from gan3d.checkpoints.cips3d import DEAD, GENERATOR_NAMES, state_to_ours, tenso
 from gan3d.generators import CIPS3D
 from gan3d.randomness import Randomness, Recorded
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
+golden = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
+GOLDEN = golden.GOLDEN
+
+Angles = tuple[Tensor, Tensor]
 
 ABLATIONS = ("xyz_posenc", "xyz_d_posenc", "xyz_d_sine")
 DRAWS = {
@@ -28,12 +32,20 @@ DRAWS = {
     "noise_coarse": "noise_coarse",
     "noise_final": "noise_final",
 }
-# Everything a configuration may say; what is not heeded here says nothing about the numbers.
+# Everything a configuration may say beside describing itself (golden_cases.py); of this, `batch`, `n_params` and the
+# parameters without a gradient follow from the rest.
 KNOWN = {
-    *("batch", "cam_mode", "cls", "ctor", "float32_vs_float64_max_abs_diff", "image_std", "img_size"),
-    *("min_abs_coarse_sigma", "n_params", "nerf_noise", "note", "parameters_without_gradient", "part", "render"),
-    *("seed", "tolerance", "torch", "weights"),
+    *("batch", "cam_mode", "cls", "ctor", "img_size", "n_params", "nerf_noise", "parameters_without_gradient"),
+    *("part", "render", "weights"),
 }
+# A training step's configuration, beside; the discriminator's are those of discriminator cases.
+KNOWN_OF_STEP = {
+    *("alpha", "aux_channels", "aux_first_downsample", "d_reg_every", "grad_points", "main_channels"),
+    *("main_first_downsample", "r1_lambda", "stddev_group", "train_aux_img", "weights_of_base"),
+    *("D_without_gradient", "G_without_gradient"),
+}
+# Distributions that draw more than is recorded: which of the possible angles it was is seen from the recorded poses.
+AMBIGUOUS = ("hybrid", "truncated_gaussian")
 KNOWN_RENDER = {
     *("fov", "ray_start", "ray_end", "num_steps", "hierarchical_sample", "psi", "last_back", "white_back"),
     *("clamp_mode", "fill_mode", "lock_view_dependence", "h_mean", "h_stddev", "v_mean", "v_stddev", "sample_dist"),
@@ -79,14 +91,20 @@ def official_state(folder: Path) -> dict[str, Tensor]:
 
 def check_known(config: dict) -> None:
     """Refuses a configuration that says what this reader does not heed."""
-    unknown = (set(config) - KNOWN) | (set(config["render"]) - KNOWN_RENDER) | (set(config["ctor"]) - set(KNOWN_PARTS))
+    unknown = golden.unheeded(config, KNOWN) + golden.unheeded(config["render"], KNOWN_RENDER)
+    unknown += golden.unheeded(config["ctor"], KNOWN_PARTS)
     for part, keys in KNOWN_PARTS.items():
         if keys is not None:
-            unknown |= {f"{part}.{key}" for key in set(config["ctor"][part]) - keys}
+            unknown += [f"{part}.{key}" for key in golden.unheeded(config["ctor"][part], keys)]
     if config["render"].get("psi", 1) != 1:
-        unknown.add("render.psi other than 1 (truncated images are in truncation.json)")
+        unknown.append("render.psi other than 1 (truncated images are in truncation.json)")
     if unknown:
-        raise ValueError(f"configuration keys {sorted(unknown)} are not known to tests/parity/cips3d_cases.py")
+        raise ValueError(f"configuration keys {unknown} are not known to tests/parity/cips3d_cases.py")
+
+
+def tolerance(config: dict, kind: str, usual: float) -> float:
+    """How near the case itself says that is near enough; the usual where it says nothing, or is stricter."""
+    return max(usual, config.get("tolerance", {}).get(kind, usual))
 
 
 def variant(config: dict) -> str:
@@ -148,9 +166,38 @@ def arguments(config: dict) -> dict:
     }
 
 
-def generator(folder: Path, dtype: torch.dtype = torch.float32, **changes) -> CIPS3D:
-    """The generator of a case with its weights, density noise and frozen parts."""
-    config = read(folder)
+def stylised() -> list[Path]:
+    """Folders with layers of two generators mixed, where the case of the first one is there, too."""
+    found = sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/target_inr_net.safetensors"))
+    return [folder for folder in found if (base_of(folder) / "config.json").is_file()]
+
+
+def step_configs() -> dict[Path, dict]:
+    """By folder, the configuration of every recorded training step's generator: that of the case whose weights it
+    starts from, with what the step itself says."""
+    found = {}
+    for folder in sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/config.json")):
+        step, base = read(folder), base_of(folder)
+        if (
+            "train_aux_img" in step
+            and (folder / "weights_D.safetensors").is_file()
+            and (base / "config.json").is_file()
+        ):
+            own = {key: value for key, value in step.items() if key in KNOWN}
+            found[folder] = {key: v for key, v in read(base).items() if key not in ("part", "weights")} | own
+    return found
+
+
+def base_of(folder: Path) -> Path:
+    """The case whose weights a training step or a stylisation starts from; README of the golden numbers: `base`."""
+    return (folder / read(folder).get("weights_of_base", "../base/weights.safetensors")).resolve().parent
+
+
+def generator(
+    folder: Path, dtype: torch.dtype = torch.float32, config: dict | None = None, **changes: object
+) -> CIPS3D:
+    """The generator of a case with its weights, density noise and frozen parts, by its or by another configuration."""
+    config = read(folder) if config is None else config
     model = CIPS3D(**arguments(config) | changes)
     state = our_state(official_state(folder))
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -167,33 +214,84 @@ def latents(io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: s
 
 
 def camera(config: dict, io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> Camera:
-    """The cameras of a case: explicit ones, else of the recorded draws."""
+    """The cameras of a case: explicit ones, else of the recorded draws, else of the recorded poses."""
     render, resolution = config["render"], config["img_size"]
     known = {"camera_pos", "camera_lookup", "camera_up"}
     assert {name for name in io if name.startswith("camera_")} <= known
-    if "camera_pos" in io:
-        position, towards = io["camera_pos"].to(dtype), io["camera_lookup"].to(dtype)
-        up = (io["camera_up"].to(dtype),) if "camera_up" in io else ()
-        front = torch.tensor([math.pi / 2], dtype=dtype)
-        lens = Camera.from_sphere(front, front, render["fov"], resolution=resolution).intrinsics
-        return Camera(look_at(position, position + towards, *up), lens.expand(len(position), 3, 3))
-    yaw, pitch = (io[f"{prefix}draw.cam_{name}_randn"][:, 0].to(dtype) for name in ("yaw", "pitch"))
+    if "camera_pos" not in io:
+        return sphere_camera(render, io, resolution, dtype, prefix)
+    position, towards = io["camera_pos"].to(dtype), io["camera_lookup"].to(dtype)
+    up = (io["camera_up"].to(dtype),) if "camera_up" in io else ()
+    front = torch.tensor([math.pi / 2], dtype=dtype)
+    lens = Camera.from_sphere(front, front, render["fov"], resolution=resolution).intrinsics
+    return Camera(look_at(position, position + towards, *up), lens.expand(len(position), 3, 3))
+
+
+def sphere_camera(
+    render: dict, io: dict[str, Tensor], resolution: int, dtype: torch.dtype = torch.float32, prefix: str = ""
+) -> Camera:
+    """Cameras on the unit sphere, of CIPS-3D or pi-GAN."""
+    angles = drawn_angles(render, io, dtype, prefix) or recorded_angles(io, dtype, prefix)
+    if angles is None:
+        raise ValueError(f"neither draws nor poses tell the cameras of sample_dist {render['sample_dist']!r}")
+    yaw, pitch = angles
+    return Camera.from_sphere(pitch, yaw, render["fov"], resolution=resolution)
+
+
+def pose_is_drawn(render: dict, io: dict[str, Tensor]) -> bool:
+    """Whether cameras are known exactly, and not as the float32 numbers that are recorded."""
+    return "camera_pos" in io or drawn_angles(render, io, torch.float32) is not None
+
+
+def drawn_angles(render: dict, io: dict[str, Tensor], dtype: torch.dtype, prefix: str = "") -> Angles | None:
+    """(yaw, pitch), each [b], of the recorded draws; None where these do not give the pose, see `sphere_angles`."""
+    names = [f"{prefix}draw.cam_{name}_randn" for name in ("yaw", "pitch")]
+    if not all(name in io for name in names):
+        return None
+    yaw, pitch = (io[name].to(dtype).flatten(1) for name in names)
     means = render.get("h_mean", math.pi / 2), render.get("v_mean", math.pi / 2)
-    angles = sphere_angles(render["sample_dist"], yaw, pitch, means, (render["h_stddev"], render["v_stddev"]))
-    return Camera.from_sphere(angles[1], angles[0], render["fov"], resolution=resolution)
+    spreads = render.get("h_stddev", 0.0), render.get("v_stddev", 0.0)
+    mode, recorded = render["sample_dist"], recorded_angles(io, dtype, prefix)
+    found = sphere_angles(mode, yaw, pitch, means, spreads)
+    if mode not in AMBIGUOUS:
+        return found[0]
+    if recorded is None:
+        return found[0] if len(found) == 1 else None
+    for angles in found:
+        if all(torch.allclose(ours, theirs, rtol=0, atol=1e-5) for ours, theirs in zip(angles, recorded)):
+            return angles
+    return None
 
 
-def sphere_angles(mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: tuple) -> tuple[Tensor, Tensor]:
-    """(yaw, pitch) of the published pose distributions, given their draws (specs/cips3d.md 2)."""
-    if mode in ("gaussian", "normal"):
-        return means[0] + spreads[0] * yaw, means[1] + spreads[1] * pitch
+def recorded_angles(io: dict[str, Tensor], dtype: torch.dtype, prefix: str = "") -> Angles | None:
+    """(yaw, pitch), each [b], as they came out of the published code."""
+    if f"{prefix}out.pitch_yaw" in io:
+        pitch, yaw = io[f"{prefix}out.pitch_yaw"].to(dtype).unbind(1)
+        return yaw, pitch
+    if f"{prefix}mid.world.yaw" in io:
+        yaw, pitch = (io[f"{prefix}mid.world.{name}"][:, 0].to(dtype) for name in ("yaw", "pitch"))
+        return yaw, pitch
+    return None
+
+
+def sphere_angles(mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: tuple) -> list[Angles]:
+    """(yaw, pitch), each [b], that a published distribution may have made of its draws [b k] (specs/cips3d.md 2)."""
+    if mode == "truncated_gaussian":  # the first of four that is within two deviations, else the first
+        yaw, pitch = (draw.gather(1, (draw.abs() < 2).int().argmax(1, keepdim=True)) for draw in (yaw, pitch))
+    yaw, pitch = yaw[:, 0], pitch[:, 0]
+    gaussian = means[0] + spreads[0] * yaw, means[1] + spreads[1] * pitch
+    uniform = means[0] + 2 * spreads[0] * (yaw - 0.5), means[1] + 2 * spreads[1] * (pitch - 0.5)
+    if mode in ("gaussian", "normal", "truncated_gaussian"):
+        return [gaussian]
     if mode == "uniform":
-        return means[0] + 2 * spreads[0] * (yaw - 0.5), means[1] + 2 * spreads[1] * (pitch - 0.5)
+        return [uniform]
+    if mode == "hybrid":  # the uniform one has doubled half-widths
+        return [(2 * uniform[0] - means[0], 2 * uniform[1] - means[1]), gaussian]
     if mode == "spherical_uniform":
         v = (2 * spreads[1] / math.pi * (pitch - 0.5) + means[1] / math.pi).clamp(1e-5, 1 - 1e-5)
-        return means[0] + 2 * spreads[0] * (yaw - 0.5), torch.arccos(1 - 2 * v)
+        return [(uniform[0], torch.arccos(1 - 2 * v))]
     if mode == "mean":
-        return torch.full_like(yaw, means[0]), torch.full_like(pitch, means[1])
+        return [(torch.full_like(yaw, means[0]), torch.full_like(pitch, means[1]))]
     raise ValueError(f"sample_dist {mode!r} is not known to tests/parity/cips3d_cases.py")
 
 
@@ -201,5 +299,6 @@ def draws(io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str
     """The recorded draws of a case under our names."""
     start = f"{prefix}draw."
     found = {name.removeprefix(start): t for name, t in io.items() if name.startswith(start)}
-    assert set(found) <= {*DRAWS, "cam_yaw_randn", "cam_pitch_randn"}
+    unknown = sorted(name for name in found if name not in DRAWS and not name.startswith("cam_"))
+    assert not unknown, f"draws {unknown} are not known to tests/parity/cips3d_cases.py"
     return Recorded({DRAWS[name]: t.to(dtype) for name, t in found.items() if name in DRAWS})

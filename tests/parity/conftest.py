@@ -1,11 +1,18 @@
 """Golden numbers for parity tests: where they are, which cases there are, how near is near enough.
 
 The folder is $GAN3D_GOLDEN, else ../shared/golden beside the repository. It is never part of the repository: without it
-the tests skip and say so. Cases are found by walking the folder, so a case added there is tested without an edit here:
+the tests skip and say so. Cases are found by walking the folder, so a case added there is tested without an edit here,
+and a test of something that no case has is not collected:
 
     @pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors")
     def test_something(folder, load, near):              # once per folder of golden/eg3d that holds these files
         near(actual, load(folder / "outputs*.safetensors")["image"])
+
+    @pytest.mark.golden_cases("cips3d", "config.json", holds=("io*.safetensors", "*.ray_dirs"))
+    def test_something(folder, load, near):              # once per folder whose io files hold a tensor of this name
+
+    @pytest.mark.golden_file("cips3d/init_stats.json", "pigan_G_256")
+    def test_something(golden):                          # if this file is there and has this key
 
     @pytest.mark.golden_components("eg3d", "layers", op="Conv2dLayer")      # or op=(one, or, another)
     def test_something(component, near):                 # once per such case of the group in components.json
@@ -17,10 +24,11 @@ the tests skip and say so. Cases are found by walking the folder, so a case adde
 """
 
 import json
-import os
+import runpy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,8 +38,8 @@ from torch import Tensor
 from gan3d.discriminators import DualDiscriminator
 from gan3d.generators import EG3D
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
-ABSENT = f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"
+shared = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
+GOLDEN = shared.GOLDEN
 
 
 @dataclass(frozen=True)
@@ -86,30 +94,56 @@ class LossCase:
 
 
 def pytest_configure(config) -> None:
-    config.addinivalue_line("markers", "golden_cases(model, *files): run for every case folder that holds these files")
+    config.addinivalue_line(
+        "markers", "golden_cases(model, *files, holds=(files, *names)): run for every case folder that holds these"
+    )
+    config.addinivalue_line("markers", "golden_file(path, key): run if there is this file, with this key")
     config.addinivalue_line("markers", "golden_components(model, group, **keys): run for every such component case")
     config.addinivalue_line("markers", "golden_losses(model): run for every loss case of every folder")
 
 
 def pytest_generate_tests(metafunc) -> None:
     if "folder" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_cases")):
-        _parametrize(metafunc, "folder", [(folder, folder.name) for folder in _folders(*mark.args)])
+        found = _folders(*mark.args, **mark.kwargs)
+        _parametrize(metafunc, "folder", [(folder, folder.name) for folder in found])
     if "component" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_components")):
         _parametrize(metafunc, "component", list(_components(*mark.args, **mark.kwargs)))
     if "loss_case" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_losses")):
         _parametrize(metafunc, "loss_case", list(_loss_cases(*mark.args)))
 
 
-def _parametrize(metafunc, name: str, found: list[tuple]) -> None:
+def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
+    """Without golden numbers every test here is skipped; with them, those go for which there is no case."""
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
     if not GOLDEN.is_dir():
-        found = [(pytest.param(None, marks=pytest.mark.skip(reason=ABSENT)), "absent")]
-    metafunc.parametrize(
-        name, [value for value, _ in found] or [None], ids=[i for _, i in found] or None, indirect=True
-    )
+        for item in here:
+            item.add_marker(pytest.mark.skip(reason=shared.ABSENT), append=False)
+        return
+    without = {item for item in here if not _has_a_case(item)}
+    if without:
+        config.hook.pytest_deselected(items=[item for item in items if item in without])
+        items[:] = [item for item in items if item not in without]
 
 
-def _folders(model: str, *files: str) -> list[Path]:
-    return sorted(f for f in (GOLDEN / model).glob("*") if f.is_dir() and all(any(f.glob(name)) for name in files))
+def _has_a_case(item: pytest.Item) -> bool:
+    reasons = [mark.kwargs.get("reason", "") for mark in item.iter_markers("skip")]
+    if any(reason.startswith("got empty parameter set") for reason in reasons):
+        return False  # pytest's item for a test that is parametrised over nothing
+    return all(_is_stated(*mark.args) for mark in item.iter_markers("golden_file"))
+
+
+def _is_stated(path: str, key: str | None = None) -> bool:
+    file = GOLDEN / path
+    return file.is_file() and (key is None or key in json.loads(file.read_text()))
+
+
+def _parametrize(metafunc, name: str, found: list[tuple]) -> None:
+    metafunc.parametrize(name, [value for value, _ in found], ids=[i for _, i in found], indirect=True)
+
+
+def _folders(model: str, *files: str, holds: tuple[str, ...] = ()) -> list[Path]:
+    folders = sorted(f for f in (GOLDEN / model).glob("*") if f.is_dir() and shared.has(f, *files))
+    return [f for f in folders if not holds or shared.holds(f, *holds)]
 
 
 def _components(model: str, group: str, **keys: object):
@@ -135,28 +169,22 @@ def _load(pattern: Path) -> dict[str, Tensor]:
 def golden() -> Path:
     """The folder of golden numbers."""
     if not GOLDEN.is_dir():
-        pytest.skip(ABSENT)
+        pytest.skip(shared.ABSENT)
     return GOLDEN
 
 
 @pytest.fixture
 def folder(request) -> Path:
-    if request.param is None:
-        pytest.fail("no golden case has the files that this test needs")
     return request.param
 
 
 @pytest.fixture
 def component(request) -> Component:
-    if request.param is None:
-        pytest.fail("no golden component of this kind")
     return request.param
 
 
 @pytest.fixture
 def loss_case(request) -> LossCase:
-    if request.param is None:
-        pytest.fail("no golden folder has loss cases")
     return request.param
 
 

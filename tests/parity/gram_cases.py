@@ -1,27 +1,35 @@
 """Reads the golden cases of GRAM and GRAM-HD: official names and arguments into ours, weights made from a formula.
 
     gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
-    @pytest.mark.parametrize("folder", gram.folders(lambda meta: meta.get("generator") == "GramGenerator"))
+    @pytest.mark.parametrize("folder", gram.generators(1, "outputs*.safetensors"))
 
-Every option of a meta.json is either translated or refused: none is ignored without a word.
+Every option of a meta.json is either translated or refused: none is ignored without a word. Folders are told apart by
+what is in them, and a file matters only to the tests that read it.
 """
 
 import json
-import os
+import re
+import runpy
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from gan3d.checkpoints.gram import DISCRIMINATOR_NAMES, GENERATOR_NAMES
+from gan3d.checkpoints.gram import DISCRIMINATOR_NAMES, GENERATOR_NAMES, generator_arguments
+from gan3d.checkpoints.gram import super_resolution_arguments as super_resolution_of
+from gan3d.checkpoints.official import Network
+from gan3d.discriminators import GRAMDiscriminator
+from gan3d.generators import GRAM, GRAMHD
+from gan3d.layers.manifold_superresolution import upsampling_channels
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
-ABSENT = f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"
+golden = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
 
 # Official option -> ours. Those of `POSES` describe the data set and not the generator.
 REPRESENTATION = {
@@ -45,19 +53,65 @@ RENDERER = {
     "lock_view_dependence": "lock_view",
 }
 POSES = {"h_stddev", "v_stddev", "h_mean", "v_mean", "sample_dist"}
+# GRAM-HD's sizes and super-resolution networks.
+SIZES = {"z_dim": "z_dim", "img_size": "img_resolution", "lr_img_size": "lr_resolution", "feature_dim": "feature_dim"}
+TRUNK = {"nf": "channels", "nb": "blocks", "gc": "growth", "up_channels": "up_channels"}
+FOREGROUND = TRUNK | {"w_dim": "z_dim", "to_rgb_ks": "last_kernel", "use_mapping_network": "style"}
+INTERPOLATION = ("interp_mode", "interpolation_mode", "interpolate_mode", "upsample_mode")
+BACKGROUND = TRUNK | {"use_pixel_shuffle": "upsampling", "global_residual": "residual"}
+BACKGROUND |= dict.fromkeys(INTERPOLATION, "mode")
+PATCH = {"GramEncoderDiscriminator": False, "GramEncoderPatchDiscriminator": True}  # whether there is a patch part
+JUDGE = {"discriminator", "discriminator_channels", "discriminator_img_size", "discriminator_note"}
+JUDGE |= {"patch_width", "patch_layers", "patch_norm"}
 
 
-def folders(wanted: Callable[[dict[str, Any]], bool]) -> list:
-    """Parameters: the case folders of golden/gramhd whose meta.json is wanted, or one that skips."""
-    if not GOLDEN.is_dir():
-        return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=ABSENT))]
-    metas = {file.parent: json.loads(file.read_text()) for file in sorted((GOLDEN / "gramhd").glob("*/meta.json"))}
-    return [pytest.param(folder, id=folder.name) for folder, meta in metas.items() if wanted(meta)]
+def read_meta(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "meta.json").read_text())
 
 
-def translated(options: Mapping[str, Any], names: Mapping[str, str], others: Iterable[str] = ()) -> dict[str, Any]:
+def tensors(folder: Path, files: str) -> dict[str, Tensor]:
+    """All tensors of the files of a pattern; none where there is no such file."""
+    return {name: tensor for file in sorted(folder.glob(files)) for name, tensor in load_file(file).items()}
+
+
+def folders(wanted: Callable[[dict[str, Any]], bool], *files: str, holds: tuple[str, ...] = ()) -> list:
+    """Parameters: the case folders of golden/gramhd whose meta.json is wanted, that have these files, and where files
+    of a pattern hold tensors of some names (`holds`, see golden_cases.py)."""
+    found = [file.parent for file in sorted((golden.GOLDEN / "gramhd").glob("*/meta.json"))]
+    found = [f for f in found if wanted(read_meta(f)) and golden.has(f, *files)]
+    return [pytest.param(f, id=f.name) for f in found if not holds or golden.holds(f, *holds)]
+
+
+def is_high_resolution(meta: Mapping[str, Any]) -> bool:
+    """Whether a generator is GRAM-HD's, by its options or by its tensors."""
+    return "super_resolution_kwargs" in meta or any(
+        name.startswith("super_resolution") for name in meta.get("table", ())
+    )
+
+
+def generators(stage: int, *stored: str, files: str = "outputs*.safetensors") -> list:
+    """Parameters: the folders of a stage's generators with their weights, where these tensors are stored."""
+    return folders(
+        lambda meta: "renderer_kwargs" in meta and is_high_resolution(meta) == (stage == 2),
+        *("weights_G*.safetensors", "inputs*.safetensors"),
+        holds=(files, *stored),
+    )
+
+
+def full_size_generators(stage: int) -> list:
+    """Parameters: the folders of a stage's generators whose weights are a formula's."""
+    return folders(
+        lambda meta: is_generator_of_formula(meta) and is_high_resolution(meta) == (stage == 2), "outputs*.safetensors"
+    )
+
+
+def is_generator_of_formula(meta: Mapping[str, Any]) -> bool:
+    return any(name.startswith("representation.") for name in meta.get("table", ()))
+
+
+def translated(options: Mapping[str, Any], names: Mapping[str, str], others: Collection[str] = ()) -> dict[str, Any]:
     """Our arguments from official ones; an option that neither `names` nor `others` knows is refused."""
-    unknown = sorted(set(options) - set(names) - set(others))
+    unknown = golden.unheeded(options, names, others)
     assert not unknown, f"options of a golden case that its reader does not know: {unknown}"
     ours = {names[key]: value for key, value in options.items() if key in names}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in ours.items()}
@@ -65,18 +119,92 @@ def translated(options: Mapping[str, Any], names: Mapping[str, str], others: Ite
 
 def shared_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What GRAM and GRAM-HD have in common: sizes, surfaces, ray limits, activations, locked views."""
-    camera = translated(meta["camera"], {"ray_start": "ray_start", "ray_end": "ray_end"}, {"fov"})
-    arguments = camera | translated(meta["renderer_kwargs"], RENDERER)
-    arguments |= translated(meta["representation_kwargs"], REPRESENTATION)
+    arguments = translated(meta.get("camera", {}), {"ray_start": "ray_start", "ray_end": "ray_end"}, {"fov"})
+    arguments |= translated(meta.get("renderer_kwargs", {}), RENDERER)
+    arguments |= translated(meta.get("representation_kwargs", {}), REPRESENTATION)
     if "lock_view_dependence" in meta:
         arguments["lock_view"] = meta["lock_view_dependence"]
     return arguments
 
 
+def fov_of(meta: Mapping[str, Any]) -> float:
+    """The field of view in degrees; that of all shipped configurations where it is not said."""
+    return meta.get("camera", {}).get("fov", 12.0)
+
+
 def gram_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of GRAM from the meta.json of a stage-1 case."""
     names = {"z_dim": "z_dim", "img_size": "img_resolution"}
-    return translated(meta["generator_kwargs"], names, POSES) | shared_arguments(meta)
+    return translated(meta.get("generator_kwargs", {}), names, POSES) | shared_arguments(meta)
+
+
+def hd_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of GRAMHD from the meta.json of a stage-2 case."""
+    arguments = translated(meta.get("generator_kwargs", {}), SIZES, POSES) | shared_arguments(meta)
+    assert arguments.pop("background", True), "GRAM-HD without its background plane is not described"
+    if "camera" in meta:
+        camera = meta["camera"]
+        arguments["grid_extent"] = camera["fov"] / 100
+        if "ray_start" in camera and "ray_end" in camera:
+            arguments["grid_heights"] = (1 - camera["ray_start"], 1 - camera["ray_end"])
+    if arguments.get("lr_resolution") is None:
+        arguments.pop("lr_resolution", None)
+        if "img_resolution" in arguments:  # S = 4 when nothing is said
+            arguments["lr_resolution"] = arguments["img_resolution"] // 4
+    return arguments | super_resolution_arguments(meta, arguments) if "super_resolution_kwargs" in meta else arguments
+
+
+def super_resolution_arguments(meta: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of GRAMHD's two super-resolution networks."""
+    networks = meta["super_resolution_kwargs"]
+    assert golden.unheeded(networks, ("fg", "bg")) == []
+    fg, bg = translated(networks.get("fg", {}), FOREGROUND), translated(networks.get("bg", {}), BACKGROUND)
+    assert fg.get("z_dim") in (None, sizes.get("z_dim", 256))
+    fg.pop("z_dim", None)
+    fg["style"] = "mapping" if fg.get("style", True) else "affine"
+    mode = bg.pop("mode", "bilinear")
+    bg["upsampling"] = "shuffle" if bg.get("upsampling") else mode
+    arguments = {}
+    for prefix, options in (("fg", fg), ("bg", bg)):
+        if options.get("up_channels") is None:
+            scale = sizes["img_resolution"] // sizes["lr_resolution"]
+            options["up_channels"] = upsampling_channels(options.get("channels", 64), scale)
+        arguments |= {f"{prefix}_{name}": value for name, value in options.items()}
+    return arguments
+
+
+def generator(folder: Path, **changes: Any) -> GRAM:
+    """The generator of a small case, of either stage, with its weights."""
+    meta = read_meta(folder)
+    made = (
+        GRAMHD(**hd_arguments(meta) | changes) if is_high_resolution(meta) else GRAM(**gram_arguments(meta) | changes)
+    )
+    missing = made.load_state_dict(our_names(tensors(folder, "weights_G*.safetensors")), strict=False)
+    assert (missing.missing_keys, missing.unexpected_keys) == (["w_avg"], [])
+    return made
+
+
+def judge(folder: Path) -> GRAMDiscriminator:
+    """The discriminator that meta.json describes, with its weights."""
+    meta, stored = read_meta(folder), tensors(folder, "weights_D*.safetensors")
+    patch = PATCH[meta["discriminator"]]
+    if stored:
+        keys = [key for key in meta if key.startswith(("discriminator", "patch"))]
+        assert golden.unheeded(keys, JUDGE) == []
+        assert "Identity" in meta.get("patch_norm", "Identity")
+        made = GRAMDiscriminator(
+            img_resolution=meta["discriminator_img_size"],
+            patch=patch,
+            channels=tuple(meta["discriminator_channels"]) if meta.get("discriminator_channels") else None,
+            patch_width=meta.get("patch_width"),
+            patch_layers=meta.get("patch_layers"),
+        )
+    else:
+        assert golden.unheeded(meta.get("kwargs", {}), {"norm_layer"}) == []
+        assert "Identity" in meta.get("kwargs", {}).get("norm_layer", "Identity")
+        made, stored = GRAMDiscriminator(img_resolution=meta["img_size"], patch=patch), formula_weights(meta)
+    made.load_state_dict({our_judge_name(name): tensor for name, tensor in stored.items()})
+    return made
 
 
 def our_name(official: str) -> str:
@@ -107,3 +235,18 @@ def formula(key: str, shape: Iterable[int], mean: float, std: float, salt: int) 
 def formula_weights(meta: Mapping[str, Any]) -> dict[str, Tensor]:
     """All tensors of a full-size case, under their official names."""
     return {key: formula(key, shape, mean, std, meta["salt"]) for key, (shape, mean, std) in meta["table"].items()}
+
+
+def full_size(folder: Path) -> GRAM:
+    """The generator of a full-size case with its weights: that of our defaults for FFHQ, else as its tensors say."""
+    meta = read_meta(folder)
+    high = is_high_resolution(meta)
+    told = hd_arguments(meta) if high else gram_arguments(meta)
+    told.setdefault("img_resolution", int(re.findall(r"\d+", meta["config"])[0]))
+    if "FFHQ" not in meta.get("config", ""):
+        network = Network({name: torch.empty(shape, device="meta") for name, (shape, *_) in meta["table"].items()})
+        told = generator_arguments(network) | (super_resolution_of(network) if high else {}) | told
+    made = (GRAMHD if high else GRAM)(**told)
+    missing = made.load_state_dict(our_names(formula_weights(meta)), strict=False)
+    assert (missing.missing_keys, missing.unexpected_keys) == (["w_avg"], [])
+    return made

@@ -4,8 +4,9 @@ Use: `cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("sty
 """
 
 import json
-import os
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,48 +16,46 @@ from torch import Tensor
 from gan3d.discriminators import StyleGAN2Discriminator
 from gan3d.generators import StyleGAN2, StyleGAN3
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
-# What a file says beside the numbers.
-REMARKS = {"what", "seed", "notes", "versions"}
+golden = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
+FOLDER = golden.GOLDEN / "stylegan3"
+unheeded = golden.unheeded
 # Decay of the running magnitudes when no keyword says otherwise.
 MAGNITUDE_EMA_BETA = 0.999
+# Keys that only files of these kinds have.
+OPERATIONS = {"integer", "fractional", "rotation", "pseudo", "affine", "filter"}
+DECIBELS = {"eqt_int", "eqt_frac", "eqr"}
+SCORES = {"fid", "kid", "precision", "recall"}
 
 
 def kind_of(facts: dict) -> str | None:
     """Which of the tests reads a file, by the keys that only such a file has; None is none of them."""
-    rows = facts.get("cases") or [{}]
-    if "layer_names" in facts:
-        return "generator"
-    if {"G", "D"} <= set(facts):
-        return "loss" if "loss" in facts else "stylegan2"
-    if "numtaps" in rows[0]:
-        return "filters"
-    if "fu" in rows[0]:
-        return "flrelu"
-    if "what" not in facts and all({"kwargs", "layers"} <= set(table) for table in facts.values()):
-        return "schedule"
-    if "percentile" in facts.get("what", ""):
-        return "augmentation"
-    scores = {"fractional", "rotation", "num_subsets", "fid", "kid"}  # of metrics and their helpers
-    if scores & set(facts) or any("eqr" in table for table in facts.values() if isinstance(table, dict)):
-        return "metric"
-    return None
+    of_cases = set().union(*facts.get("cases", []))
+    tables = [set(table) for table in facts.values() if isinstance(table, dict)]
+    signs = {
+        "loss": {"G", "D", "loss"} <= set(facts),
+        "stylegan2": {"G", "D"} <= set(facts),
+        "generator": "img_resolution" in facts.get("kwargs", {}),
+        "filters": "numtaps" in of_cases,
+        "flrelu": bool({"fu", "fd", "has_bias"} & of_cases),
+        "augmentation": {"key", "p"} <= of_cases,
+        "schedule": any("kwargs" in table for table in tables),
+        "eqmetric": any(DECIBELS & table for table in tables),
+        "eqops": bool(OPERATIONS & set(facts)),
+        "scores": bool(SCORES & set(facts)),
+    }
+    return next((kind for kind, seen in signs.items() if seen), None)
 
 
 def files(kind: str) -> list:
-    """Parameters of a test: every file of the kind, or one skip where there is no folder."""
-    if not GOLDEN.is_dir():
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"))]
-    found = sorted((GOLDEN / "stylegan3").rglob("*.json"))
-    return [pytest.param(path, id=path.stem) for path in found if kind_of(json.loads(path.read_text())) == kind]
+    """Parameters of a test: every file of the kind, whatever its name."""
+    found = sorted(FOLDER.rglob("*.json"))
+    return [pytest.param(path, id=path.stem) for path in found if kind_of(facts_of(path)) == kind]
 
 
 def rows(kind: str) -> list:
     """(file, number of the case in it) of every case of the files of a kind."""
-    if not GOLDEN.is_dir():
-        return files(kind)
     paths = [parameter.values[0] for parameter in files(kind)]
-    numbered = [(path, i) for path in paths for i in range(len(json.loads(path.read_text())["cases"]))]
+    numbered = [(path, i) for path in paths for i in range(len(facts_of(path)["cases"]))]
     return [pytest.param(pair, id=f"{pair[0].stem}-{pair[1]}") for pair in numbered]
 
 
@@ -90,14 +89,14 @@ def stylegan3(kwargs: dict) -> StyleGAN3:
 
 
 def stylegan2(kwargs: dict) -> StyleGAN2:
-    options = dict(kwargs)
+    options = {"channel_base": 32768, **kwargs}
     for name in ("num_fp16_res", "fused_modconv_default"):  # no influence on a CPU, both forms are tested
         options.pop(name, None)
     return StyleGAN2(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
 
 
 def discriminator(kwargs: dict) -> StyleGAN2Discriminator:
-    options = dict(kwargs)
+    options = {"channel_base": 32768, **kwargs}
     options.pop("num_fp16_res", None)
     epilogue, block = options.pop("epilogue_kwargs", {}), options.pop("block_kwargs", {})
     names = {"mbstd_group_size": "group_size", "mbstd_num_channels": "mbstd_channels"}

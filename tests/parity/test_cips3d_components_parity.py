@@ -28,13 +28,15 @@ from gan3d.ops.composite import Samples
 from gan3d.ops.modfc import modfc
 from gan3d.rendering import inverse_cdf
 
+OPTIONS = ("clamp_mode", "fill_mode", "last_back", "white_back")
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
-ABSENT = pytest.param(None, marks=pytest.mark.skip(reason=f"no golden numbers at {cases.GOLDEN}; set GAN3D_GOLDEN"))
 
 
 def recorded(group: str, file: str, prefix: str) -> Iterator:
     """(what components.json says, the tensors) of every case of a group, in every folder that has any."""
     for folder in sorted(path.parent for path in (cases.GOLDEN / "cips3d").glob("*/components.json")):
+        if not (folder / f"{file}.safetensors").is_file():
+            continue
         tensors = load_file(folder / f"{file}.safetensors")
         for k, facts in enumerate(json.loads((folder / "components.json").read_text()).get(group, ())):
             start = f"{prefix}{k}."
@@ -43,15 +45,7 @@ def recorded(group: str, file: str, prefix: str) -> Iterator:
 
 
 def every(group: str, file: str, prefix: str):
-    found = list(recorded(group, file, prefix))
-    assert found or not cases.GOLDEN.is_dir(), f"no components of group {group}"
-    return pytest.mark.parametrize("component", found or [ABSENT])
-
-
-@pytest.fixture(scope="module")
-def tensors(golden):
-    """tensors(file) -> the tensors of golden/cips3d/components/<file>.safetensors."""
-    return lambda file: load_file(golden / f"cips3d/components/{file}.safetensors")
+    return pytest.mark.parametrize("component", list(recorded(group, file, prefix)))
 
 
 def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -61,7 +55,8 @@ def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
 
 
 def known(facts: dict, *keys: str) -> None:
-    assert set(facts) <= {*keys, "note"}, f"facts {sorted(set(facts) - set(keys))} are not heeded by this test"
+    unknown = cases.golden.unheeded(facts, keys)
+    assert not unknown, f"facts {unknown} are not heeded by this test"
 
 
 def state(component: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,9 +91,11 @@ def test_modulated_layer_and_all_its_gradients(component):
         near(ours, published)
 
 
-def test_older_modulated_layer_after_conversion(tensors):
+@pytest.mark.golden_cases("cips3d", holds=("modfc.safetensors", "modfc_old.y"))
+def test_older_modulated_layer_after_conversion(folder, load):
     # Its weight is scaled at run time by 1 / sqrt(in), that of its modulation by 1 / sqrt(style_dim) (section 7).
-    t = {name.removeprefix("modfc_old."): v for name, v in tensors("modfc").items() if name.startswith("modfc_old.")}
+    stored = load(folder / "modfc.safetensors")
+    t = {name.removeprefix("modfc_old."): v for name, v in stored.items() if name.startswith("modfc_old.")}
     modulation = t["sd.modulation.weight"] / math.sqrt(t["style"].shape[1])
     style = nn.functional.linear(t["style"], modulation, t["sd.modulation.bias"]) + 1
     near(modfc(t["x"], t["sd.weight"][0] / math.sqrt(t["x"].shape[2]), style), t["y"])
@@ -156,11 +153,11 @@ def test_mapping_network(component):
 @every("integration", "integration", "integ")
 def test_left_point_rule_and_its_gradient(component):
     facts, t = component
-    known(facts, "clamp_mode", "fill_mode", "last_back", "noise_std", "white_back")
-    options = HierarchicalOptions(**{key: value for key, value in facts.items() if key not in ("noise_std", "note")})
+    known(facts, *OPTIONS, "noise_std")
+    options = HierarchicalOptions(**{key: value for key, value in facts.items() if key in OPTIONS})
     rgb_sigma = t["rgb_sigma"].requires_grad_()
     samples = Samples(t["z_vals"][..., 0], rgb_sigma[..., -1], rgb_sigma[..., :-1])
-    seen = composite_left_point(samples, options=options, noise=facts["noise_std"] * t["noise"][..., 0])
+    seen = composite_left_point(samples, options=options, noise=facts.get("noise_std", 0.0) * t["noise"][..., 0])
     near(seen.features, t["feature"])
     near(seen.depth, t["depth"])
     near(seen.weights[..., None], t["weights"])
@@ -193,16 +190,18 @@ def test_coarse_samples(component):
     near(points.expand_as(t["points_jittered"]), t["points_jittered"])
 
 
-def test_positional_encoding(tensors):
-    t = tensors("posenc")
+@pytest.mark.golden_cases("cips3d", "posenc.safetensors")
+def test_positional_encoding(folder, load):
+    t = load(folder / "posenc.safetensors")
     near(positional_encoding(t["x"], 10), t["xyz10"], 1e-4)
     near(positional_encoding(t["x"], 4), t["dir4"])
 
 
-def test_average_of_weights_once_it_follows(tensors, golden):
-    facts = json.loads((golden / "cips3d/components/components.json").read_text())["ema"]
+@pytest.mark.golden_cases("cips3d", "ema.safetensors", "components.json")
+def test_average_of_weights_once_it_follows(folder, load):
+    facts = json.loads((folder / "components.json").read_text())["ema"]
     known(facts, "decay", "start_itr")
-    t, average, network = tensors("ema"), nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+    t, average, network = load(folder / "ema.safetensors"), nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
     ema = EMA(half_life_kimg=1e-3 * math.log(0.5) / math.log(facts["decay"]), ramp_up=0)
     last = max(int(name.removeprefix("ema")) for name in t if name.startswith("ema"))
     assert last > facts["start_itr"]

@@ -1,12 +1,13 @@
 """CIPS-3D's discriminators against the published ones: every run of every case folder, and the parts (components)."""
 
 import json
-import os
 import re
+import runpy
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,15 +25,14 @@ from gan3d.layers.linear import EqualizedLinear
 from gan3d.ops.resample import upfirdn2d
 from gan3d.randomness import Recorded
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
-FOLDERS = sorted(f for f in (GOLDEN / "cips3d").glob("*") if (f / "config.json").is_file())
-ABSENT = pytest.param(None, marks=pytest.mark.skip(reason=f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"))
+golden_cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
+FOLDERS = sorted(file.parent for file in (golden_cases.GOLDEN / "cips3d").glob("*/config.json"))
 
 renamed = DISCRIMINATOR_NAMES.ours
 KNOWN = {
     *("aux_channels", "aux_first_downsample", "batch", "d_reg_every", "main_channels", "main_first_downsample"),
-    *("max_size", "n_params", "n_params_aux", "n_params_main", "r1_lambda", "runs", "seed", "shapes", "stddev_group"),
-    *("tolerance", "torch", "weights", "weights_rule"),
+    *("max_size", "n_params", "n_params_aux", "n_params_main", "r1_lambda", "runs", "shapes", "stddev_group"),
+    *("weights", "weights_rule"),
 }
 KNOWN_OF_RUN = {"alpha", "batch", "parameters_without_gradient", "res", "use_aux_disc"}
 
@@ -94,7 +94,7 @@ class Run:
     def judge(self) -> CIPS3DDiscriminator:
         stored = self.folder / "weights.safetensors"
         judge = loaded(load_file(stored) if stored.is_file() else formula(self.config), self.config)
-        judge.fade = self.facts["alpha"]
+        judge.fade = self.facts.get("alpha", 1.0)
         return judge
 
 
@@ -112,11 +112,12 @@ def runs(*, first_only: bool = False) -> list:
         for folder, config in configs.items()
         if "max_size" in config
         for i in range(1 if first_only else len(config["runs"]))
-    ] or [ABSENT]
+    ]
 
 
 def train_steps() -> list:
-    return [pytest.param(f, id=f.name) for f in FOLDERS if (f / "weights_D.safetensors").is_file()] or [ABSENT]
+    found = [f for f in FOLDERS if golden_cases.has(f, "weights_D.safetensors", "grads_D.safetensors")]
+    return [pytest.param(f, id=f.name) for f in found if golden_cases.holds(f, "io.safetensors", "D.fake")]
 
 
 def near_its_largest(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
@@ -131,8 +132,8 @@ every_run = pytest.mark.parametrize("run", runs())
 def test_cips3d_configuration_holds_nothing_that_is_not_heeded(run):
     config, judge = run.config, run.judge()
     arguments = judge.arguments
-    assert set(config) <= KNOWN
-    assert all(set(facts) <= KNOWN_OF_RUN for facts in config["runs"])
+    assert golden_cases.unheeded(config, KNOWN) == []
+    assert [golden_cases.unheeded(facts, KNOWN_OF_RUN) for facts in config["runs"]] == [[]] * len(config["runs"])
     assert arguments["img_resolution"] == config["max_size"]
     for ours, theirs in (("channels", "main_channels"), ("aux_channels", "aux_channels")):
         if theirs in config:
@@ -182,7 +183,7 @@ def test_cips3d_discriminator_step_is_the_published_one(folder, near):
     """Loss, R1 and every gradient of one discriminator step, on stored fakes."""
     config, io = json.loads((folder / "config.json").read_text()), load_file(folder / "io.safetensors")
     judge = loaded(load_file(folder / "weights_D.safetensors"), config)
-    both, judge.fade = config["train_aux_img"], config["alpha"]
+    both, judge.fade = config["train_aux_img"], config.get("alpha", 1.0)
     real = io["real"].repeat(1 + both, 1, 1, 1).requires_grad_(True)
     of_real, of_fake = logits_of(judge, real, both), logits_of(judge, io["D.fake"], both)
     near(of_real[:, None].detach(), io["D.real_logits"])
@@ -194,14 +195,16 @@ def test_cips3d_discriminator_step_is_the_published_one(folder, near):
     near(loss.detach()[None], io["D.loss"])
     loss.backward()
     expected = {renamed(name): t for name, t in load_file(folder / "grads_D.safetensors").items()}
-    for name, parameter in judge.named_parameters():
-        if name in expected:
-            near_its_largest(parameter.grad, expected[name])
-        else:
-            assert parameter.grad is None
-    assert {renamed(name) for name in config["D_without_gradient"]} == dict(judge.named_parameters()).keys() - expected
+    for name, gradient in expected.items():
+        near_its_largest(judge.get_parameter(name).grad, gradient)
+    idle = {name for name, parameter in judge.named_parameters() if parameter.grad is None}
+    if "D_without_gradient" in config:
+        assert {renamed(name) for name in config["D_without_gradient"]} == idle
+    else:
+        assert dict(judge.named_parameters()).keys() - expected == idle
 
 
+@pytest.mark.golden_file("cips3d/init_stats.json", "cips3d_D_main_max64")
 def test_cips3d_initial_weights_are_spread_like_the_published_ones(golden):
     published = json.loads((golden / "cips3d/init_stats.json").read_text())["cips3d_D_main_max64"]
     ours = dict(CIPS3DDiscriminator(img_resolution=64, aux=False).named_parameters())
@@ -218,7 +221,7 @@ def test_cips3d_initial_weights_are_spread_like_the_published_ones(golden):
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
-PARTS = pytest.mark.golden_cases("cips3d", "disc_parts.safetensors")
+PARTS = pytest.mark.golden_cases("cips3d", "disc_parts.safetensors", "components.json")
 
 
 @pytest.fixture

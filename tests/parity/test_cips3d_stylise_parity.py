@@ -1,6 +1,5 @@
 """Mixed INR layers against the published stylisation: every folder of golden/cips3d that has it."""
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,22 +11,21 @@ from safetensors.torch import load_file
 from gan3d.apps.stylise import stylise
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
-KNOWN = {"cases", "note", "tolerance", "torch", "weights_of_base"}
+KNOWN = {"cases", "weights_of_base"}
 KNOWN_CASE = {"gamma", "layers"}
 
 
 @pytest.fixture
 def folder_of_base(folder) -> Path:
     """The folder whose weights, inputs, cameras and draws a case is about."""
-    config = json.loads((folder / "config.json").read_text())
-    assert set(config) <= KNOWN
-    return (folder / config["weights_of_base"]).resolve().parent
+    assert cases.golden.unheeded(cases.read(folder), KNOWN) == []
+    return cases.base_of(folder)
 
 
-@pytest.mark.golden_cases("cips3d", "config.json", "io.safetensors", "target_inr_net.safetensors")
+@pytest.mark.parametrize("folder", cases.stylised(), ids=lambda folder: folder.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_stylised_images(folder, folder_of_base, near, dtype):
-    described, expected = json.loads((folder / "config.json").read_text()), load_file(folder / "io.safetensors")
+    described, expected = cases.read(folder), load_file(folder / "io.safetensors")
     config, io = cases.read(folder_of_base), load_file(folder_of_base / "io.safetensors")
     base, target = (cases.generator(folder_of_base, dtype) for _ in range(2))
     tuned = {f"inr_net.{name}": t for name, t in load_file(folder / "target_inr_net.safetensors").items()}
@@ -38,11 +36,11 @@ def test_stylised_images(folder, folder_of_base, near, dtype):
     z, camera, draws = torch.cat(cases.latents(io, dtype), 1), cases.camera(config, io, dtype), cases.draws(io, dtype)
     assert described["cases"]
     for number, case in enumerate(described["cases"]):
-        assert set(case) <= KNOWN_CASE
+        assert cases.golden.unheeded(case, KNOWN_CASE) == []
         model = stylise(base, target, [str(name) for name in case["layers"]], gamma=case["gamma"])
         with torch.no_grad():
             shown = model(z, camera, randomness=draws)
             original = base(z, camera, randomness=draws)
-        near(shown.image, expected[f"case{number}.img"], described["tolerance"]["float32_abs"])
+        near(shown.image, expected[f"case{number}.img"], cases.tolerance(described, "float32_abs", 1e-4))
         assert torch.equal(shown.raw, original.raw), "the NeRF is base's, and with it the auxiliary image"
         assert (shown.image - original.image).abs().max() > 1e-3

@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -33,15 +34,14 @@ PATHS = {
 FIXED_PERIODS = {"circle_near_far": 2, "translate_circle": 2, "translate_circle_near_far": 2, "translate_rotate": 1}
 
 
-def described(golden: Path):
-    """(id, kind, arguments, recorded tensors) of every recorded path."""
-    for file in sorted((golden / "cips3d").glob("*/components.json")):
-        tensors = load_file(file.parent / "camera.safetensors")
-        for name, arguments in json.loads(file.read_text()).get("trajectories", {}).items():
-            kind = max((known for known in PATHS if name.startswith(known)), key=len)
-            start = f"traj.{name}."
-            recorded = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
-            yield f"{file.parent.name}/{name}", kind, arguments, recorded
+def described(folder: Path):
+    """(name, kind, arguments, recorded tensors) of every recorded path."""
+    tensors = load_file(folder / "camera.safetensors")
+    for name, arguments in json.loads((folder / "components.json").read_text())["trajectories"].items():
+        kind = max((known for known in PATHS if name.startswith(known)), key=len)
+        start = f"traj.{name}."
+        recorded = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+        yield name, kind, arguments, recorded
 
 
 def value(given: float | str) -> float:
@@ -61,10 +61,9 @@ def camera_of(kind: str, arguments: dict) -> Camera:
     return PATHS[kind](**given)
 
 
-def test_recorded_paths_are_ours_frame_for_frame(golden):
-    paths = list(described(golden))
-    assert paths, f"no trajectories in {golden}/cips3d"
-    for name, kind, arguments, recorded in paths:
+@pytest.mark.golden_cases("cips3d", "components.json", holds=("camera.safetensors", "traj.*"))
+def test_recorded_paths_are_ours_frame_for_frame(folder):
+    for name, kind, arguments, recorded in described(folder):
         assert set(recorded) <= {"xyz", "lookup", "up", "pitchs", "yaws", "fovs"}, name
         camera = camera_of(kind, arguments)
         assert len(camera) == len(recorded["xyz"]), name

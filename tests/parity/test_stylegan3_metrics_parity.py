@@ -1,19 +1,13 @@
-"""Equivariance, FID, KID, precision, recall and arcs against the reference numbers of golden/stylegan3.
+"""Equivariance, FID, KID, precision, recall and arcs against the reference numbers of golden/stylegan3."""
 
-A case is a pair name.json, name.safetensors; its kind is the beginning of its name: eqops*, eqmetric*, scores*.
-"""
-
-import json
-import os
-from dataclasses import dataclass
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from gan3d.generators import StyleGAN3
 from gan3d.metrics.bandlimit import (
     band_limit_filter,
     pseudo_rotate,
@@ -28,103 +22,105 @@ from gan3d.metrics.kernel import kernel_distance
 from gan3d.metrics.path_length import slerp
 from gan3d.metrics.precision_recall import precision_and_recall
 
-GOLDEN = Path(os.environ.get("GAN3D_GOLDEN") or Path(__file__).resolve().parents[3] / "shared/golden").resolve()
-FOLDER = GOLDEN / "stylegan3"
-ABSENT = f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"
-NO_VALUE = {"what", "notes", "versions"}
+cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 FILTER_OPTIONS = {"a", "amax", "aflt", "up", "cutoff_in", "cutoff_out"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One pair of files."""
-
-    path: Path
-
-    @property
-    def facts(self) -> dict:
-        return {k: v for k, v in json.loads(self.path.read_text()).items() if k not in NO_VALUE}
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        return load_file(self.path.with_suffix(".safetensors"))
-
-
-def cases(kind: str):
-    """All cases of a kind, found by walking the folder."""
-    if not GOLDEN.is_dir():
-        return [pytest.param(None, marks=pytest.mark.skip(reason=ABSENT))]
-    found = [pytest.param(Case(path), id=path.stem) for path in sorted(FOLDER.rglob(f"{kind}*.json"))]
-    assert found, f"no case {kind}*.json in {FOLDER}"
-    return found
+# Lists of operations, and the beginnings of the names of their numbers.
+OPERATIONS = {"integer": "int", "fractional": "frac", "rotation": "rot", "pseudo": "pse", "affine": "aff"}
+OPERATIONS |= {"filter": "filt"}
 
 
 def only(options: dict, known: set[str]) -> dict:
     """The options, none of which is unknown to the test."""
-    assert set(options) <= known, f"the case has options that this test does not know: {set(options) - known}"
+    unknown = cases.unheeded(options, known)
+    assert not unknown, f"the case has options that this test does not know: {unknown}"
     return options
 
 
 def compare(near, moved: tuple[Tensor, Tensor], tensors: dict[str, Tensor], name: str) -> None:
     z, mask = moved
     near(z, tensors[f"{name}.z"])
-    assert torch.equal(mask.to(tensors[f"{name}.m"].dtype), tensors[f"{name}.m"]), f"mask of {name}"
+    if f"{name}.m" in tensors:
+        assert torch.equal(mask.to(tensors[f"{name}.m"].dtype), tensors[f"{name}.m"]), f"mask of {name}"
 
 
-@pytest.mark.parametrize("case", cases("eqops"))
-def test_shifts(case, near):
-    tensors, facts = case.tensors, case.facts
+@pytest.fixture(params=cases.files("eqops"))
+def helpers(request) -> SimpleNamespace:
+    """A file of operations on pictures."""
+    facts, tensors = cases.facts_of(request.param), cases.tensors_of(request.param)
+    only(facts, set(OPERATIONS))
+    return SimpleNamespace(facts=facts, tensors=tensors)
+
+
+def test_all_numbers_of_operations_are_compared(helpers):
+    counts = {start: len(helpers.facts.get(name, [])) for name, start in OPERATIONS.items()}
+    counts["pse"] = counts["pse"] or counts["rot"]
+    results = {f"{start}{i}.{part}" for start, n in counts.items() for i in range(n) for part in ("z", "m")}
+    results |= {
+        f"{start}{i}.{part}" for start in ("aff", "filt") for i in range(counts[start]) for part in ("mat", "f")
+    }
+    sources = {row["src"] for name in OPERATIONS for row in helpers.facts.get(name, []) if "src" in row}
+    assert set(helpers.tensors) - results - sources - {"x"} == set()
+
+
+def test_shifts(helpers, near):
+    tensors, facts = helpers.tensors, helpers.facts
     for i, options in enumerate(facts.get("integer", [])):
         only(options, {"src", "tx", "ty"})
-        compare(near, shift_integer(tensors[options["src"]], options["tx"], options["ty"]), tensors, f"int{i}")
+        x = tensors[options.get("src", "x")]
+        compare(near, shift_integer(x, options["tx"], options["ty"]), tensors, f"int{i}")
     for i, options in enumerate(facts.get("fractional", [])):
         only(options, {"src", "tx", "ty", "a"})
-        shifted = shift_fractional(tensors[options["src"]], options["tx"], options["ty"], options.get("a", 3))
-        compare(near, shifted, tensors, f"frac{i}")
+        x = tensors[options.get("src", "x")]
+        compare(near, shift_fractional(x, options["tx"], options["ty"], options.get("a", 3)), tensors, f"frac{i}")
 
 
-@pytest.mark.parametrize("case", cases("eqops"))
-def test_rotations_and_pseudo_rotations(case, near):
-    tensors, facts = case.tensors, case.facts
+def test_rotations_and_pseudo_rotations(helpers, near):
+    tensors, facts = helpers.tensors, helpers.facts
     rotations = facts.get("rotation", [])
     for i, options in enumerate(rotations):
         only(options, {"src", "angle", "a"})
-        compare(near, rotate(tensors[options["src"]], options["angle"], options.get("a", 3)), tensors, f"rot{i}")
+        x = tensors[options.get("src", "x")]
+        compare(near, rotate(x, options["angle"], options.get("a", 3)), tensors, f"rot{i}")
     for i, options in enumerate(facts.get("pseudo") or rotations):  # where none are listed: those of the rotations
         only(options, {"src", "angle", "a"})
         if f"pse{i}.z" in tensors:
-            x = tensors[options["src"] if facts.get("pseudo") else "x"]
+            x = tensors[options.get("src", "x") if facts.get("pseudo") else "x"]
             compare(near, pseudo_rotate(x, options["angle"], options.get("a", 3)), tensors, f"pse{i}")
 
 
-@pytest.mark.parametrize("case", cases("eqops"))
-def test_band_limit_filters_and_what_they_transform(case, near):
-    tensors, facts = case.tensors, case.facts
-    assert not facts.get("affine"), "the case lists affine maps by themselves, which this test does not know"
-    only(facts, {"integer", "fractional", "rotation", "pseudo", "affine", "filter"})
-    for i, options in enumerate(facts.get("filter", [])):
-        only(options, FILTER_OPTIONS)
-        mat = tensors[f"filt{i}.mat"]
-        near(band_limit_filter(mat, **options), tensors[f"filt{i}.f"], 1e-6)
-        if f"filt{i}.z" in tensors:
-            compare(near, transform(tensors["x"], mat, **options), tensors, f"filt{i}")
+def test_band_limit_filters_and_what_they_transform(helpers, near):
+    """Where affine maps are listed by themselves, they are read as those of the filters are."""
+    tensors, facts = helpers.tensors, helpers.facts
+    for kind in ("filter", "affine"):
+        for i, given in enumerate(facts.get(kind, [])):
+            name, options = f"{OPERATIONS[kind]}{i}", dict(only(given, FILTER_OPTIONS | {"src", "mat"}))
+            x, stated = tensors.get(options.pop("src", "x")), options.pop("mat", None)
+            mat = tensors[f"{name}.mat"] if stated is None else torch.tensor(stated, dtype=torch.float64)
+            assert {f"{name}.f", f"{name}.z"} & set(tensors), f"{kind} {i} has neither a filter nor a picture"
+            if f"{name}.f" in tensors:
+                near(band_limit_filter(mat, **options), tensors[f"{name}.f"], 1e-6)
+            if f"{name}.z" in tensors:
+                compare(near, transform(x, mat, **options), tensors, name)
 
 
-@pytest.mark.parametrize("case", cases("eqmetric"))
-def test_equivariance_of_the_reference_networks(case):
+@pytest.mark.parametrize("path", cases.files("eqmetric"))
+def test_equivariance_of_the_reference_networks(path):
     """Official decibels, from recorded latents, offsets and angles; above 95 dB they are float32 noise."""
     recorded: dict[str, tuple[Kind, str]] = {
         "eqt_int": ("eqt", "t_int"),
         "eqt_frac": ("eqt_frac", "t_frac"),
         "eqr": ("eqr", "angle"),
     }
-    tensors = case.tensors
-    for name, facts in case.facts.items():
-        only(facts, {"num_samples", "batch_size", *recorded})
-        generator, ws = reference(case.path.with_name(f"{name}.json")), tensors[f"{name}.ws"]
-        assert ws.shape[0] * ws.shape[1] == facts["num_samples"]
-        assert ws.shape[1] == facts["batch_size"]
-        for key, (kind, motions) in recorded.items():
+    networks, tensors = cases.facts_of(path), cases.tensors_of(path)
+    parts = ("ws", *(motions for _, motions in recorded.values()))
+    assert set(tensors) <= {f"{name}.{part}" for name in networks for part in parts}
+    for name in cases.unheeded(networks):
+        facts = only(networks[name], {"num_samples", "batch_size", *recorded})
+        generator, ws = reference(path.with_name(f"{name}.json")), tensors[f"{name}.ws"]
+        assert facts.get("num_samples") in (None, ws.shape[0] * ws.shape[1])
+        assert facts.get("batch_size") in (None, ws.shape[1])
+        for key in recorded.keys() & set(facts):
+            kind, motions = recorded[key]
             metric = Equivariance(generator.synthesise, kind)
             for latents, motion in zip(ws, tensors[f"{name}.{motions}"].tolist(), strict=True):
                 original = generator.synthesise(latents, torch.eye(3)).detach()
@@ -133,43 +129,37 @@ def test_equivariance_of_the_reference_networks(case):
             assert metric.compute().item() == pytest.approx(facts[key], abs=tolerance), f"{name} {key}"
 
 
-def reference(path: Path) -> StyleGAN3:
+def reference(path: Path) -> torch.nn.Module:
     """The generator of another case of the folder, with its weights."""
-    options = dict(json.loads(path.read_text())["kwargs"])
-    mapping = options.pop("mapping_kwargs", {})
-    names = {"num_layers": "mapping_layers", "lr_multiplier": "mapping_lr_multiplier", "w_avg_beta": "w_avg_beta"}
-    options |= {names[key]: value for key, value in mapping.items()}
-    options = {"conv_kernel": 3, "use_radial_filters": False, "magnitude_ema_beta": 0.999, **options}
-    generator = StyleGAN3(config="T", **options)
-    tensors = load_file(path.with_suffix(".safetensors"))
-    generator.load_state_dict({k.removeprefix("sd."): v for k, v in tensors.items() if k.startswith("sd.")})
+    generator = cases.stylegan3(cases.facts_of(path)["kwargs"])
+    generator.load_state_dict(cases.state(cases.tensors_of(path), "sd."))
     return generator.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("case", cases("scores"))
-def test_scores_of_given_features(case):
-    facts, tensors = case.facts, case.tensors
-    only(
-        facts,
-        {"nhood", "max_subset_size", "num_subsets", "kid_numpy_seed", "fid", "kid", "precision", "recall"},
-    )
+@pytest.mark.parametrize("path", cases.files("scores"))
+def test_scores_of_given_features(path):
+    facts, tensors = cases.facts_of(path), cases.tensors_of(path)
+    protocol = {"nhood": "neighbours", "num_subsets": "num_subsets"}
+    protocol |= {"max_subset_size": "max_subset_size", "kid_numpy_seed": "seed"}
+    only(facts, cases.SCORES | set(protocol))
     real, fake = tensors["real"], tensors["fake"]
-    fid = frechet_distance(*feature_moments(real), *feature_moments(fake))
-    assert fid.item() == pytest.approx(facts["fid"], abs=1e-4 * max(1, facts["fid"]))
-    kid = kernel_distance(
-        real,
-        fake,
-        num_subsets=facts["num_subsets"],
-        max_subset_size=facts["max_subset_size"],
-        seed=facts["kid_numpy_seed"],
-    )
-    assert kid.item() == pytest.approx(facts["kid"], abs=1e-4 * max(1, facts["kid"]))
-    precision, recall = precision_and_recall(real, fake, neighbours=facts["nhood"])
-    assert precision.item() == pytest.approx(facts["precision"], abs=1e-6)
-    assert recall.item() == pytest.approx(facts["recall"], abs=1e-6)
+    given = {ours: facts[theirs] for theirs, ours in protocol.items() if theirs in facts}
+    neighbours = {name: given.pop(name) for name in ("neighbours",) if name in given}
+    precision, recall = precision_and_recall(real, fake, **neighbours)
+    found = {
+        "fid": frechet_distance(*feature_moments(real), *feature_moments(fake)),
+        "kid": kernel_distance(real, fake, **given),
+        "precision": precision,
+        "recall": recall,
+    }
+    for name in found.keys() & set(facts):
+        tolerance = 1e-4 * max(1, facts[name]) if name in ("fid", "kid") else 1e-6
+        assert found[name].item() == pytest.approx(facts[name], abs=tolerance), name
 
 
-@pytest.mark.parametrize("case", cases("scores"))
-def test_arcs(case, near):
-    tensors = case.tensors
-    near(slerp(tensors["slerp_a"], tensors["slerp_b"], tensors["slerp_t"]), tensors["slerp"])
+@pytest.mark.parametrize("path", cases.files("scores"))
+def test_arcs(path, near):
+    tensors = cases.tensors_of(path)
+    assert set(tensors) <= {"real", "fake", "slerp", "slerp_a", "slerp_b", "slerp_t"}
+    if "slerp" in tensors:
+        near(slerp(tensors["slerp_a"], tensors["slerp_b"], tensors["slerp_t"]), tensors["slerp"])
