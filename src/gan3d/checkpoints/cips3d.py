@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gan3d.checkpoints.names import Names
-from gan3d.checkpoints.official import Network, beside, build_official, read_state, write_tensors
+from gan3d.checkpoints.official import Network, beside, build_official, read_state, write_official
 from gan3d.checkpoints.plain import load_plain
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, save_pretrained
+from gan3d.checkpoints.portable import save_pretrained
 from gan3d.discriminators.cips3d import CIPS3DDiscriminator
 from gan3d.generators.cips3d import CIPS3D
 
@@ -97,14 +97,8 @@ def export_cips3d(
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: of the two networks.
     """
-    module = from_pretrained(file) if which == "generator" else load_discriminator(file)
-    if isinstance(module, CIPS3D):
-        state = generator_to_official(module)
-    elif isinstance(module, CIPS3DDiscriminator):
-        state = discriminator_to_official(module)
-    else:
-        raise ValueError(f"{file} holds {type(module).__name__}, none of CIPS-3D's networks")
-    return f"{write_tensors(beside(file, out, '.pth'), state)}: a state dict of official names"
+    states = {CIPS3D: generator_to_official, CIPS3DDiscriminator: discriminator_to_official}
+    return write_official(file, out, which, states, "CIPS-3D's")
 
 
 # ------------------------------------------------------------------------------------------------------- generator

@@ -26,9 +26,9 @@ from gan3d.checkpoints.official import (
     generator_beside,
     read_saved,
     read_state,
-    write_tensors,
+    write_official,
 )
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, save_pretrained
+from gan3d.checkpoints.portable import save_pretrained
 from gan3d.discriminators.gram import GRAMDiscriminator
 from gan3d.generators.gram import GRAM
 from gan3d.generators.gramhd import GRAMHD
@@ -131,14 +131,13 @@ def export_gram(file: Path, out: Path | None = None, which: Literal["generator",
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: of the two networks.
     """
-    module = from_pretrained(file) if which == "generator" else load_discriminator(file)
-    if isinstance(module, GRAM):
-        state = generator_to_official(module)
-    elif isinstance(module, GRAMDiscriminator):
-        state = DISCRIMINATOR_NAMES.to_official(module.state_dict())
-    else:
-        raise ValueError(f"{file} holds {type(module).__name__}, none of GRAM's or GRAM-HD's networks")
-    return f"{write_tensors(beside(file, out, '.pth'), state)}: a state dict of official names"
+    states = {GRAM: generator_to_official, GRAMDiscriminator: discriminator_to_official}
+    return write_official(file, out, which, states, "GRAM's or GRAM-HD's")
+
+
+def discriminator_to_official(module: GRAMDiscriminator) -> dict[str, Tensor]:
+    """The state dict of a discriminator in official names."""
+    return DISCRIMINATOR_NAMES.to_official(module.state_dict())
 
 
 # ----------------------------------------------------------------------------------------------------------- files

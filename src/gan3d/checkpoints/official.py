@@ -14,14 +14,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gan3d.checkpoints.archive import load_objects
 from gan3d.checkpoints.plain import load_plain, load_safetensors
-from gan3d.checkpoints.portable import build
+from gan3d.checkpoints.portable import build, from_pretrained, load_discriminator
 from gan3d.checkpoints.records import Record, StridedTensor, UnsafePickleError, copies
 from gan3d.checkpoints.unpickle import load, state_dict
 
@@ -227,6 +227,33 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def write_official(
+    file: Path,
+    out: Path | None,
+    which: Literal["generator", "discriminator"],
+    states: Mapping[type, Callable[[Any], Mapping[str, Tensor]]],
+    owner: str,
+) -> str:
+    """Writes a network of a portable file as a state dict for official code, and says so.
+
+    Args:
+        file: a portable file.
+        out: the new file; by default beside `file`, ending in .pth.
+        which: of the two networks.
+        states: for each class that the official code knows, its state dict in official names.
+        owner: whose networks these are, for the error.
+
+    Raises:
+        ValueError: the network is of another class.
+    """
+    module: Any = from_pretrained(file) if which == "generator" else load_discriminator(file)
+    for cls, state in states.items():
+        if isinstance(module, cls):
+            path = write_tensors(beside(file, out, ".pth"), state(module))
+            return f"{path}: a state dict of official names"
+    raise ValueError(f"{file} holds {type(module).__name__}, none of {owner} networks")
 
 
 def beside(file: Path, out: Path | None, suffix: str) -> Path:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gan3d.checkpoints.names import Names
-from gan3d.checkpoints.official import Network, beside, build_official, read_averaged, read_state, write_tensors
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, save_pretrained
+from gan3d.checkpoints.official import Network, beside, build_official, read_averaged, read_state, write_official
+from gan3d.checkpoints.portable import save_pretrained
 from gan3d.discriminators.pigan import Kind, PiGANDiscriminator
 from gan3d.generators.pigan import PiGAN
 
@@ -82,14 +82,8 @@ def export_pigan(
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: of the two networks.
     """
-    module = from_pretrained(file) if which == "generator" else load_discriminator(file)
-    if isinstance(module, PiGAN):
-        state = generator_to_official(module)
-    elif isinstance(module, PiGANDiscriminator):
-        state = discriminator_to_official(module)
-    else:
-        raise ValueError(f"{file} holds {type(module).__name__}, none of pi-GAN's networks")
-    return f"{write_tensors(beside(file, out, '.pth'), state)}: a state dict of official names"
+    states = {PiGAN: generator_to_official, PiGANDiscriminator: discriminator_to_official}
+    return write_official(file, out, which, states, "pi-GAN's")
 
 
 # ------------------------------------------------------------------------------------------------------- generator

@@ -51,9 +51,7 @@ def export_stylegan3(file: Path, out: Path | None = None) -> str:
     """
     generator = from_pretrained(file)
     if type(generator).__name__ != "StyleGAN3":
-        raise ValueError(
-            f"{file} holds {type(generator).__name__}, not a StyleGAN3; official code has no such weights"
-        )
+        raise ValueError(f"{file} holds {type(generator).__name__}, not a StyleGAN3; official code has no such weights")
     return f"{write_state(beside(file, out, '.pt'), generator)}: a state dict of official names"
 
 
