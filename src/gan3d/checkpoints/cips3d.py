@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gan3d.checkpoints.names import Names
-from gan3d.checkpoints.official import Network, beside, build_official, read_state, write_official
+from gan3d.checkpoints.official import Network, OfficialStates, beside, build_official, read_state, write_official
 from gan3d.checkpoints.plain import load_plain
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.discriminators.cips3d import CIPS3DDiscriminator
@@ -97,7 +97,7 @@ def export_cips3d(
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: of the two networks.
     """
-    states = {CIPS3D: generator_to_official, CIPS3DDiscriminator: discriminator_to_official}
+    states: OfficialStates = {CIPS3D: generator_to_official, CIPS3DDiscriminator: discriminator_to_official}
     return write_official(file, out, which, states, "CIPS-3D's")
 
 

@@ -21,6 +21,7 @@ from gan3d.checkpoints.names import Names
 from gan3d.checkpoints.official import (
     Average,
     Network,
+    OfficialStates,
     beside,
     build_official,
     generator_beside,
@@ -131,7 +132,7 @@ def export_gram(file: Path, out: Path | None = None, which: Literal["generator",
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: of the two networks.
     """
-    states = {GRAM: generator_to_official, GRAMDiscriminator: discriminator_to_official}
+    states: OfficialStates = {GRAM: generator_to_official, GRAMDiscriminator: discriminator_to_official}
     return write_official(file, out, which, states, "GRAM's or GRAM-HD's")
 
 

@@ -31,6 +31,9 @@ LARGEST = 2**31
 Built = TypeVar("Built", bound=nn.Module)
 
 
+OfficialStates = Mapping[type, Callable[[Any], Mapping[str, Tensor]]]
+
+
 @dataclass(frozen=True)
 class Network:
     """A network of official code, as data.
@@ -233,7 +236,7 @@ def write_official(
     file: Path,
     out: Path | None,
     which: Literal["generator", "discriminator"],
-    states: Mapping[type, Callable[[Any], Mapping[str, Tensor]]],
+    states: OfficialStates,
     owner: str,
 ) -> str:
     """Writes a network of a portable file as a state dict for official code, and says so.

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from gan3d.checkpoints.names import Names
-from gan3d.checkpoints.official import Network, beside, build_official, read_averaged, read_state, write_official
+from gan3d.checkpoints.official import (
+    Network,
+    OfficialStates,
+    beside,
+    build_official,
+    read_averaged,
+    read_state,
+    write_official,
+)
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.discriminators.pigan import Kind, PiGANDiscriminator
 from gan3d.generators.pigan import PiGAN
@@ -82,7 +90,7 @@ def export_pigan(
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: of the two networks.
     """
-    states = {PiGAN: generator_to_official, PiGANDiscriminator: discriminator_to_official}
+    states: OfficialStates = {PiGAN: generator_to_official, PiGANDiscriminator: discriminator_to_official}
     return write_official(file, out, which, states, "pi-GAN's")
 
 
