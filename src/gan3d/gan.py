@@ -225,7 +225,7 @@ class GAN(LightningModule):
             self._phase("r1", self.discriminator, d, phases.r1_loss, parts, values, watch)
 
         over_processes = partial(self.trainer.strategy.reduce, reduce_op="mean")
-        means = [over_processes(torch.cat(parts).mean(dim=0, keepdim=True)) for parts in phases.take_tracked()]
+        means = [over_processes(torch.cat(some).mean(dim=0, keepdim=True)) for some in phases.take_tracked()]
         self.generator.track(*means, batch_size=batch_size)
         self.adaptive_p.update(over_processes, iteration, batch_size)
         if phases.augment.enabled:
