@@ -28,7 +28,7 @@ from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, free_chunk, render_hierarchical
 from gan3d.layers.film_siren import siren_head
 from gan3d.layers.inr import BLOCKS, INRNetwork
-from gan3d.layers.mean_latent import mean_of_codes, truncated
+from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
 from gan3d.layers.mod_fc import leaky_kaiming_
 from gan3d.layers.multi_head_mapping import MultiHeadMapping
 from gan3d.layers.precision import full_precision
@@ -379,10 +379,8 @@ class CIPS3D(Generator):
             sigma, features = self._query(representation, points[:, :, None], told[:, :, None])
         return sigma[:, :, 0], features[:, :, 0]
 
-    @torch.no_grad()
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
-        """w_avg <- m + beta (w_avg - m), m the batch mean of freshly mapped ws."""
-        self.w_avg.copy_(ws.mean(0).to(self.w_avg.dtype).lerp(self.w_avg, self.w_avg_beta))
+        follow(self.w_avg, ws, self.w_avg_beta)
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:

@@ -25,7 +25,7 @@ from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.manifold_predictor import ManifoldPredictor
 from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
-from gan3d.layers.mean_latent import mean_of_codes, truncated
+from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
 from gan3d.manifolds import ManifoldOptions, render_manifolds
 from gan3d.randomness import Randomness
 
@@ -186,9 +186,8 @@ class GRAM(Generator):
             extras={"ray_depth": sight.maps(seen.depth)},
         )
 
-    @torch.no_grad()
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
-        self.w_avg.copy_(ws.mean(0).to(self.w_avg.dtype).lerp(self.w_avg, self.w_avg_beta))
+        follow(self.w_avg, ws, self.w_avg_beta)
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:

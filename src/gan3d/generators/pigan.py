@@ -27,7 +27,7 @@ from gan3d.generators.contract import Generator, Rendering, see
 from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, render_hierarchical
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.film_siren import FiLMSiren, siren_head
-from gan3d.layers.mean_latent import mean_of_codes, truncated
+from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
 from gan3d.layers.precision import full_precision
 from gan3d.randomness import Randomness
 
@@ -247,10 +247,8 @@ class PiGAN(Generator):
         with full_precision(points):
             return self._query(representation, points, told.expand_as(points))
 
-    @torch.no_grad()
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
-        """w_avg <- m + beta (w_avg - m), m the batch mean of freshly mapped ws."""
-        self.w_avg.copy_(ws.mean(0).to(self.w_avg.dtype).lerp(self.w_avg, self.w_avg_beta))
+        follow(self.w_avg, ws, self.w_avg_beta)
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:

@@ -14,6 +14,7 @@ Convention: maps are [b k c h w], images, then manifolds; both networks give bac
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -65,7 +66,7 @@ class ModulatedConv2d(nn.Module):
         return same_conv(x, self.kernel(style), self.bias)
 
 
-class _MapSuperResolution(RRDBTrunk):
+class _MapSuperResolution(RRDBTrunk, ABC):
     """Trunk, upsampling convolutions of `up_channels`, `HRconv` and `conv_last`, over few maps at a time."""
 
     upconvs: nn.ModuleList
@@ -99,12 +100,13 @@ class _MapSuperResolution(RRDBTrunk):
         self.conv_last = self._conv(inside[-1], out_channels, last_kernel)
 
     @classmethod
+    @abstractmethod
     def _conv(cls, inside: int, out: int, kernel: int = 3) -> nn.Module:
-        raise NotImplementedError
+        """A layer of the network, without activation."""
 
+    @abstractmethod
     def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
         """[n in h w] -> [n out S h S w]."""
-        raise NotImplementedError
 
     def _enlarge_all(self, maps: Tensor, *kernels: Tensor) -> Iterator[Tensor]:
         """The maps [n c h w] of one style, in pieces."""
