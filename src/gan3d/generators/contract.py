@@ -269,6 +269,13 @@ def see(
     return Sight(camera.rays(side, rays), randomness, side, rays is None)
 
 
+def label_of(z: Tensor, camera: Camera | None, c_dim: int) -> Tensor | None:
+    """The label that a 2D model is conditioned on, [b c_dim]: zeros without a camera, None where c_dim is 0."""
+    if c_dim == 0:
+        return None
+    return z.new_zeros(len(z), c_dim) if camera is None else camera.label()
+
+
 def check_whole(generator: Generator, resolution: int | None, rays: Tensor | None) -> None:
     """Refuses anything but whole images of the generator's own size, for those that make nothing else."""
     if resolution not in (None, generator.img_resolution) or rays is not None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering, check_whole
+from gan3d.generators.contract import Generator, Rendering, check_whole, label_of
 from gan3d.layers.mapping import MappingNetwork
 from gan3d.layers.synthesis import Architecture, SynthesisNetwork
 from gan3d.randomness import Randomness
@@ -112,9 +112,7 @@ class StyleGAN2(Generator):
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        c = None
-        if self.c_dim > 0:
-            c = z.new_zeros(len(z), self.c_dim) if camera is None else camera.label()
+        c = label_of(z, camera, self.c_dim)
         return self.mapping(z, c, truncation=truncation, truncation_cutoff=truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
