@@ -1,15 +1,19 @@
-"""Strict 3D consistency of GRAM-HD, against an upsampler in image space on the same model (GRAM-HD, section 4.3).
+"""Strict 3D consistency of GRAM-HD, against an upsampler in image space on the same model (GRAM-HD,
+section 4.3).
 
     ours      manifolds are super-resolved in 3D, then rendered at full resolution
     control   the low-resolution image of the same model, then an image-space network of about the same kind (an RRDB
-              with a residual), trained here as image-space super-resolution is: its images shrink to the low-resolution
-              ones, and a discriminator can not tell them from the model's own full-resolution images
+              with a residual), trained here as image-space super-resolution is: its images shrink
+              to the low-resolution ones, and a discriminator can not tell them from the model's own
+              full-resolution images
 
-Both show the same scenes from the same cameras; each view is warped into each other by the same depth
-(gan3d.metrics.reprojection). Blur makes any pair of views agree, so the sharpness of both is printed beside it (mean
-|difference| of neighbouring pixels), and the control is compared a second time at ours' sharpness, its detail (what it
-adds to a bicubic enlargement) amplified. Resampling and translucent layers set a ceiling to all, so only differences
-say something. The picture shows one row of the image while the camera turns (EPI): straight lines are consistent.
+Both show the same scenes from the same cameras; each view is warped into each other by the same
+depth (gan3d.metrics.reprojection). Blur makes any pair of views agree, so the sharpness of both is
+printed beside it (mean
+|difference| of neighboring pixels), and the control is compared a second time at ours' sharpness, its detail (what it
+adds to a bicubic enlargement) amplified. Resampling and translucent layers set a ceiling to all, so
+only differences say something. The picture shows one row of the image while the camera turns (EPI):
+straight lines are consistent.
 """
 
 from __future__ import annotations
@@ -32,22 +36,30 @@ from gan3d.cli.export import load_3d_generator
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.generators import Generator, Rendering
 from gan3d.layers.manifold_superresolution import BackgroundSuperResolution
-from gan3d.losses import CrossResolution, NonSaturating
 from gan3d.metrics.reprojection import pairwise_reprojection
 from gan3d.randomness import Randomness
+from gan3d.training.losses import CrossResolution, NonSaturating
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path, help="a trained GRAMHD: portable file or .ckpt")
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--yaw", type=float, default=0.3, help="largest angle of the views, radians")
+    parser.add_argument(
+        "--yaw", type=float, default=0.3, help="largest angle of the views, radians"
+    )
     parser.add_argument("--radius", type=float, default=2.7)
     parser.add_argument("--fov", type=float, default=18.83)
-    parser.add_argument("--steps", type=int, default=400, help="training steps of the control's upsampler")
+    parser.add_argument(
+        "--steps", type=int, default=400, help="training steps of the control's upsampler"
+    )
     parser.add_argument("--frames", type=int, default=64, help="of the EPI picture")
-    parser.add_argument("--out", type=Path, help="folder of the JSON and the picture; results/<machine> by default")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the JSON and the picture; results/<machine> by default"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     generator = strict(load_3d_generator(args.checkpoint, "cpu"))
@@ -75,13 +87,18 @@ def main() -> int:
         "matched": "the same, as sharp as ours",
     }
     for name, what in rows.items():
-        print(f"  {name:8} {what:28} {seen[f'psnr_{name}']:6.2f} dB   sharpness {seen[f'sharpness_{name}']:.4f}")
+        print(
+            f"  {name:8} {what:28} {seen[f'psnr_{name}']:6.2f} dB   sharpness "
+            f"{seen[f'sharpness_{name}']:.4f}"
+        )
     print(path)
     return 0 if seen["psnr_ours"] > seen["psnr_matched"] else 1
 
 
 def strict(generator: Generator) -> Generator:
-    """The generator with locked view directions and each sample's own camera: then its scenes are strictly 3D."""
+    """The generator with locked view directions and each sample's own camera: then its scenes are
+    strictly 3D.
+    """
     generator.lock_view = True
     generator.options = replace(generator.options, shared_origin=False)
     return generator.eval().requires_grad_(False)
@@ -97,7 +114,9 @@ def cameras(args: argparse.Namespace, num: int) -> Camera:
 
 
 def train_upsampler(generator: Generator, args: argparse.Namespace) -> BackgroundSuperResolution:
-    """An image-space network that makes images like the model's of its raw images, adversarially."""
+    """An image-space network that makes images like the model's of its raw images,
+    adversarially.
+    """
     torch.manual_seed(0)
     scale = generator.img_resolution // generator.raw_resolution
     network = BackgroundSuperResolution(3, 3, scale, channels=32, num_blocks=2, growth=16)
@@ -105,7 +124,9 @@ def train_upsampler(generator: Generator, args: argparse.Namespace) -> Backgroun
     judge = GRAMDiscriminator(
         img_resolution=generator.img_resolution, patch=True, channels=tuple(widths), patch_width=16
     )
-    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.99)) for net in (network, judge)]
+    optimizers = [
+        torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.99)) for net in (network, judge)
+    ]
     game, same = NonSaturating(), CrossResolution(10.0)
 
     def loss_of(images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -144,7 +165,9 @@ def upsampled(network: BackgroundSuperResolution, raw: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compared(generator: Generator, upsampler: BackgroundSuperResolution, args: argparse.Namespace) -> dict[str, float]:
+def compared(
+    generator: Generator, upsampler: BackgroundSuperResolution, args: argparse.Namespace
+) -> dict[str, float]:
     """Mean PSNR and sharpness of ours and of the control over all scenes and pairs of views."""
     camera, found = cameras(args, args.views), []
     for index in range(args.scenes):
@@ -156,12 +179,18 @@ def compared(generator: Generator, upsampler: BackgroundSuperResolution, args: a
         pairs = [pairwise_reprojection(views, camera) for views in kinds]
         values = [pair.mean_psnr for pair in pairs] + [sharpness(views.image) for views in kinds]
         found.append([*values, float(pairs[0].share.nanmean())])
-    names = [f"{what}_{kind}" for what in ("psnr", "sharpness") for kind in ("ours", "control", "matched")]
+    names = [
+        f"{what}_{kind}"
+        for what in ("psnr", "sharpness")
+        for kind in ("ours", "control", "matched")
+    ]
     return dict(zip([*names, "share_of_pixels"], torch.tensor(found).mean(0).tolist(), strict=True))
 
 
 def as_sharp_as(wanted: Tensor, images: Tensor, raw: Tensor) -> Tensor:
-    """Images whose detail, the difference to enlarged raw images, is amplified until they are as sharp as others."""
+    """Images whose detail, the difference to enlarged raw images, is amplified until they are as
+    sharp as others.
+    """
     smooth = F.interpolate(raw, size=images.shape[-2:], mode="bicubic", align_corners=False)
     low, high = 0.0, 64.0
     for _ in range(30):
@@ -174,7 +203,7 @@ def as_sharp_as(wanted: Tensor, images: Tensor, raw: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor) -> float:
-    """Mean absolute difference of neighbouring pixels."""
+    """Mean absolute difference of neighboring pixels."""
     return float((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2)
 
 

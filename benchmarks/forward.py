@@ -1,10 +1,11 @@
-"""One forward pass of the full-size EG3D on one CPU thread, against the published formulation in the same run.
+"""One forward pass of the full-size EG3D on one CPU thread, against the published formulation in
+the same run.
 
 python benchmarks/forward.py [--repeats 3] [--tiny] [--out FOLDER]
 
-Both make the same image (checked to 1e-4). Reported per part and in all: CPU seconds (best of some), GFLOP as
-`torch.utils.flop_counter` counts convolutions and matrix products, the share of this thread's sgemm rate that this
-is, and the peak of memory above the loaded model.
+Both make the same image (checked to 1e-4). Reported per part and in all: CPU seconds (best of
+some), GFLOP as `torch.utils.flop_counter` counts convolutions and matrix products, the share of
+this thread's sgemm rate that this is, and the peak of memory above the loaded model.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def our_parts(generator: EG3D, z: Tensor, camera: Camera) -> Parts:
     return {
         "map": lambda: generator.map(z, camera),
         "represent": lambda: generator.represent(ws),
-        "render": lambda: render_rays(lambda p, d: generator.field(scene, p, d), rays, generator.options),
+        "render": lambda: render_rays(
+            lambda p, d: generator.field(scene, p, d), rays, generator.options
+        ),
         "super-resolution": lambda: enlarge(shown.raw, features, ws[:, -1]),
         "all": lambda: generator(z, camera).image,
     }
@@ -86,7 +89,11 @@ def measure(parts: Parts, repeats: int, sgemm: float) -> dict[str, dict[str, flo
         with FlopCounterMode(display=False) as counter:
             parts[name]()
         gflop, seconds = counter.get_total_flops() / 1e9, best_seconds(parts[name], repeats)
-        result[name] = {"cpu_seconds": seconds, "gflop": gflop, "share_of_sgemm": gflop / seconds / sgemm}
+        result[name] = {
+            "cpu_seconds": seconds,
+            "gflop": gflop,
+            "share_of_sgemm": gflop / seconds / sgemm,
+        }
     return result
 
 
@@ -113,20 +120,36 @@ def run(repeats: int, tiny: bool) -> dict[str, Any]:
     if not error <= 1e-4:
         raise SystemExit(f"the two formulations differ by {error:.2g}: nothing was measured")
     sgemm = sgemm_rate()
-    result: dict[str, Any] = {**facts(), "model": "EG3D tiny" if tiny else "EG3D ffhq512-128", "batch": 1}
+    result: dict[str, Any] = {
+        **facts(),
+        "model": "EG3D tiny" if tiny else "EG3D ffhq512-128",
+        "batch": 1,
+    }
     result |= {"sgemm_gflops": sgemm, "repeats": repeats, "difference": error}
-    result["ours"], result["published"] = measure(ours, repeats, sgemm), measure(theirs, repeats, sgemm)
-    result["extra_memory_gb"] = {which: in_own_process(which, tiny) for which in ("ours", "published")}
+    result["ours"], result["published"] = (
+        measure(ours, repeats, sgemm),
+        measure(theirs, repeats, sgemm),
+    )
+    result["extra_memory_gb"] = {
+        which: in_own_process(which, tiny) for which in ("ours", "published")
+    }
     result["ratio"] = {
-        "cpu_seconds": result["ours"]["all"]["cpu_seconds"] / result["published"]["all"]["cpu_seconds"],
-        "memory": result["extra_memory_gb"]["ours"] / max(result["extra_memory_gb"]["published"], 1e-9),
+        "cpu_seconds": result["ours"]["all"]["cpu_seconds"]
+        / result["published"]["all"]["cpu_seconds"],
+        "memory": result["extra_memory_gb"]["ours"]
+        / max(result["extra_memory_gb"]["published"], 1e-9),
     }
     return result
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"{result['model']}, batch 1, one thread, sgemm {result['sgemm_gflops']:.0f} GFLOP/s, {result['machine']}")
-    print(f"{'part':18}{'GFLOP':>8}{'ours s':>9}{'of sgemm':>10}{'published s':>13}{'of sgemm':>10}{'ratio':>8}")
+    print(
+        f"{result['model']}, batch 1, one thread, sgemm {result['sgemm_gflops']:.0f} GFLOP/s, "
+        f"{result['machine']}"
+    )
+    print(
+        f"{'part':18}{'GFLOP':>8}{'ours s':>9}{'of sgemm':>10}{'published s':>13}{'of sgemm':>10}{'ratio':>8}"
+    )
     for name in PARTS:
         ours, theirs = result["ours"][name], result["published"][name]
         print(
@@ -135,15 +158,21 @@ def show(result: dict[str, Any]) -> None:
             f"{ours['cpu_seconds'] / theirs['cpu_seconds']:8.2f}"
         )
     memory = result["extra_memory_gb"]
-    print(f"memory above the model: {memory['ours']:.2f} GB, published {memory['published']:.2f} GB")
+    print(
+        f"memory above the model: {memory['ours']:.2f} GB, published {memory['published']:.2f} GB"
+    )
     print(f"largest difference of the images: {result['difference']:.1e}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="a model of seconds, to try the script")
-    parser.add_argument("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>"
+    )
     parser.add_argument("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -34,7 +34,10 @@ def machine_name() -> str:
 def facts() -> dict[str, Any]:
     """Machine, versions, commit and date of a run."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     return {
         "machine": machine_name(),
@@ -58,7 +61,9 @@ def best_seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def sgemm_rate(size: int = 2048, repeats: int = 5) -> float:
-    """GFLOP per CPU second of a float32 matrix product of size^3: what this machine can do at best."""
+    """GFLOP per CPU second of a float32 matrix product of size^3: what this machine can do at
+    best.
+    """
     a, b = torch.randn(size, size), torch.randn(size, size)
     a @ b
     return 2 * size**3 / best_seconds(lambda: a @ b, repeats) / 1e9
@@ -74,7 +79,9 @@ class PeakMemory:
     extra: float
 
     def __enter__(self) -> PeakMemory:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
+        Path("/proc/self/clear_refs").write_text(
+            "5"
+        )  # the peak starts anew from what is resident now
         self._before = _resident("VmRSS")
         return self
 

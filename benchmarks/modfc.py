@@ -1,16 +1,18 @@
-"""The modulated fully connected layer of CIPS-3D: three formulations and the two published ones, on one CPU thread.
+"""The modulated fully connected layer of CIPS-3D: three formulations and the two published ones, on
+one CPU thread.
 
 python benchmarks/modfc.py [--repeats 12] [--seconds 20] [--tiny] [--out FOLDER] [--check]
 
-Per size (b n i o), forward (no gradient) and forward + backward (gradients of x, weight and style): CPU milliseconds,
-the best of some repetitions. Every repetition times all formulations one after the other, in random order, so that a
-machine that is busy for a while, and what the one before left in caches, disturbs all of them. First all results and
-gradients are compared (1e-4 of the largest).
+Per size (b n i o), forward (no gradient) and forward + backward (gradients of x, weight and style):
+CPU milliseconds, the best of some repetitions. Every repetition times all formulations one after
+the other, in random order, so that a machine that is busy for a while, and what the one before left
+in caches, disturbs all of them. First all results and gradients are compared (1e-4 of the largest).
 
-Targets: the formulation that gan3d.ops.modfc chooses takes at most 1.1 times the best one's time in every row; and it
-is at least 1.6 times faster than the published grouped convolution wherever the published batched product is so in
-the same run. (Where a convolution comes closer than that to the sgemm rate, no formulation can be: see "of sgemm".)
-With --check the exit code is 1 if they do not hold.
+Targets: the formulation that gan3d.ops.modfc chooses takes at most 1.1 times the best one's time in
+every row; and it is at least 1.6 times faster than the published grouped convolution wherever the
+published batched product is so in the same run. (Where a convolution comes closer than that to the
+sgemm rate, no formulation can be: see "of sgemm".) With --check the exit code is 1 if they do not
+hold.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ SIZES = (
 )
 TINY_SIZES = ((2, 64, 16, 16), (8, 1, 16, 16))
 SLACK, SPEEDUP = 1.1, 1.6
-LARGEST_WEIGHTS = 512e6  # bytes of all images' weights; formulations that make them keep about five copies
+LARGEST_WEIGHTS = (
+    512e6  # bytes of all images' weights; formulations that make them keep about five copies
+)
 Layer = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -77,8 +81,12 @@ def gradients(layer: Layer, inputs: list[Tensor], g: Tensor) -> tuple[Tensor, ..
 
 
 def largest_difference(compared: dict[str, Layer], inputs: list[Tensor], g: Tensor) -> float:
-    """Of results and gradients between the formulations, relative to the largest number of each tensor."""
-    results = [(layer(*inputs).detach(), *gradients(layer, inputs, g)) for layer in compared.values()]
+    """Of results and gradients between the formulations, relative to the largest number of each
+    tensor.
+    """
+    results = [
+        (layer(*inputs).detach(), *gradients(layer, inputs, g)) for layer in compared.values()
+    ]
     differences = [
         ((actual - expected).abs().max() / expected.abs().max()).item()
         for result in results[1:]
@@ -102,7 +110,9 @@ def measure(size: tuple[int, int, int, int], repeats: int, seconds: float) -> di
     compared = layers(b, i, o)
     difference = largest_difference(compared, inputs, g)
     if not difference <= 1e-4:
-        raise SystemExit(f"at {size} the formulations differ by {difference:.2g}: nothing was measured")
+        raise SystemExit(
+            f"at {size} the formulations differ by {difference:.2g}: nothing was measured"
+        )
 
     times: dict[str, dict[str, list[float]]] = {
         phase: {name: [] for name in compared} for phase in ("forward", "forward_backward")
@@ -125,7 +135,9 @@ def summary(times: dict[str, list[float]], chosen: str) -> dict[str, Any]:
     """Best milliseconds by formulation, and how the chosen one compares."""
     best = {name: min(samples) for name, samples in times.items()}
     result: dict[str, Any] = {"ms": best, "repeats": len(times[chosen])}
-    result["spread"] = {name: sorted(samples)[len(samples) // 2] / best[name] for name, samples in times.items()}
+    result["spread"] = {
+        name: sorted(samples)[len(samples) // 2] / best[name] for name, samples in times.items()
+    }
     result["chosen_over_best"] = best[chosen] / min(best[form] for form in FORMS if form in best)
     if "published grouped" in best:
         result["grouped_over_bmm"] = best["published grouped"] / best["published bmm"]
@@ -140,14 +152,24 @@ def missed(rows: list[dict[str, Any]]) -> list[str]:
         for phase in ("forward", "forward_backward"):
             one, where = row[phase], f"{row['size']} {phase}"
             if one["chosen_over_best"] > SLACK:
-                found.append(f"{where}: {row['chosen']} takes {one['chosen_over_best']:.2f} times the best form's time")
+                found.append(
+                    f"{where}: {row['chosen']} takes {one['chosen_over_best']:.2f} times the best "
+                    "form's time"
+                )
             if one.get("grouped_over_bmm", 0) >= SPEEDUP > one.get("grouped_over_chosen", 0):
-                found.append(f"{where}: only {one['grouped_over_chosen']:.2f} times faster than grouped convolution")
+                found.append(
+                    f"{where}: only {one['grouped_over_chosen']:.2f} times faster than grouped "
+                    "convolution"
+                )
     return found
 
 
 def run(tiny: bool, repeats: int, seconds: float) -> dict[str, Any]:
-    result: dict[str, Any] = {**facts(), "sgemm_gflops": sgemm_rate(256 if tiny else 2048), "rows": []}
+    result: dict[str, Any] = {
+        **facts(),
+        "sgemm_gflops": sgemm_rate(256 if tiny else 2048),
+        "rows": [],
+    }
     for size in TINY_SIZES if tiny else SIZES:
         result["rows"].append(measure(size, repeats, seconds))
     result["missed"] = missed(result["rows"])
@@ -165,23 +187,39 @@ def show(result: dict[str, Any]) -> None:
         for phase, label, products in (("forward", "f", 1), ("forward_backward", "f+b", 3)):
             one = row[phase]
             names = (*FORMS, "published bmm", "published grouped")
-            columns = "".join(f"{one['ms'][name]:9.2f}" if name in one["ms"] else f"{'-':>9}" for name in names)
+            columns = "".join(
+                f"{one['ms'][name]:9.2f}" if name in one["ms"] else f"{'-':>9}" for name in names
+            )
             ratios = [one.get(name) for name in ("grouped_over_chosen", "grouped_over_bmm")]
-            share = products * 2e-6 * b * n * i * o / one["ms"][row["chosen"]] / result["sgemm_gflops"]
+            share = (
+                products * 2e-6 * b * n * i * o / one["ms"][row["chosen"]] / result["sgemm_gflops"]
+            )
             print(
                 f"{tuple(row['size'])!s:22}{label:5}{columns}  {row['chosen']:8}{one['chosen_over_best']:6.2f}"
                 + "".join(f"{'-':>7}" if ratio is None else f"{ratio:7.2f}" for ratio in ratios)
                 + f"{share:10.0%}"
             )
-    print("targets hold" if result["targets_hold"] else "\n".join(["targets missed:", *result["missed"]]))
+    print(
+        "targets hold"
+        if result["targets_hold"]
+        else "\n".join(["targets missed:", *result["missed"]])
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=20, help="CPU seconds of a row, after which repeats end")
-    parser.add_argument("--tiny", action="store_true", help="sizes of milliseconds, to try the script")
-    parser.add_argument("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="CPU seconds of a row, after which repeats end"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="sizes of milliseconds, to try the script"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>"
+    )
     parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
     options = parser.parse_args()
     torch.set_num_threads(1)

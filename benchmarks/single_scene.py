@@ -1,10 +1,12 @@
-"""One scene, three representations: tri-planes, a dense voxel grid and a NeRF MLP (the experiment of EG3D, table 1).
+"""One scene, three representations: tri-planes, a dense voxel grid and a NeRF MLP (the experiment
+of EG3D, table 1).
 
 python benchmarks/single_scene.py [--minutes 1] [--resolution 64] [--views 40] [--out FOLDER]
 
-Each is fitted to views of one procedural head, with about as many parameters, through the same renderer and for the
-same CPU time on one thread; each in a process of its own. Reported side by side: PSNR and SSIM of held-out views,
-rays per CPU second, parameters, peak of memory. The picture shows held-out views: the truth on top, then the three.
+Each is fitted to views of one procedural head, with about as many parameters, through the same
+renderer and for the same CPU time on one thread; each in a process of its own. Reported side by
+side: PSNR and SSIM of held-out views, rays per CPU second, parameters, peak of memory. The picture
+shows held-out views: the truth on top, then the three.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ from einops import rearrange
 from machine import PeakMemory, facts, write
 from PIL import Image
 from torch import Tensor, nn
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from gan3d.apps.pictures import grid, to_uint8
 from gan3d.camera import Camera, Rays
-from gan3d.data.heads_attributes import sample_angles, sample_heads
-from gan3d.data.heads_render import head_camera, render_heads
+from gan3d.data.heads.attributes import sample_angles, sample_heads
+from gan3d.data.heads.render import head_camera, render_heads
 from gan3d.ops.triplane import PlaneTable
 from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, render_rays
@@ -72,11 +77,15 @@ class TriPlane(nn.Module):
         self.decoder = decoder(channels)
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        return density_and_colour(self.decoder(PlaneTable.of(self.planes, "fixed").features(points, box_warp=BOX)))
+        return density_and_color(
+            self.decoder(PlaneTable.of(self.planes, "fixed").features(points, box_warp=BOX))
+        )
 
 
 class Voxels(nn.Module):
-    """Features of a dense grid, decoded: c D^3 parameters, D such that they are as many as those of the planes."""
+    """Features of a dense grid, decoded: c D^3 parameters, D such that they are as many as those of
+    the planes.
+    """
 
     lr = 1e-2
 
@@ -90,11 +99,13 @@ class Voxels(nn.Module):
         where = (points * (2 / BOX)).flatten(0, -2)[None, None, None]  # 1 1 1 p 3
         features = F.grid_sample(self.grid, where, align_corners=False)
         features = rearrange(features, "1 c 1 1 p -> p c").unflatten(0, points.shape[:-1])
-        return density_and_colour(self.decoder(features))
+        return density_and_color(self.decoder(features))
 
 
 class NeRF(nn.Module):
-    """MLP of encoded positions (sin, cos)(2^k pi x), its width such that parameters are as many as of the planes."""
+    """MLP of encoded positions (sin, cos)(2^k pi x), its width such that parameters are as many as
+    of the planes.
+    """
 
     lr = 1e-3
     layers = 4
@@ -109,8 +120,10 @@ class NeRF(nn.Module):
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         scaled = points * (2 / BOX)
-        angles = (scaled[..., None] * (2.0 ** torch.arange(self.frequencies) * torch.pi)).flatten(-2)
-        return density_and_colour(self.net(torch.cat([scaled, angles.sin(), angles.cos()], -1)))
+        angles = (scaled[..., None] * (2.0 ** torch.arange(self.frequencies) * torch.pi)).flatten(
+            -2
+        )
+        return density_and_color(self.net(torch.cat([scaled, angles.sin(), angles.cos()], -1)))
 
 
 REPRESENTATIONS = {"tri-plane": TriPlane, "voxels": Voxels, "nerf mlp": NeRF}
@@ -121,47 +134,58 @@ def decoder(channels: int) -> nn.Module:
     return nn.Sequential(nn.Linear(channels, 64), nn.Softplus(), nn.Linear(64, 4))
 
 
-def density_and_colour(out: Tensor) -> tuple[Tensor, Tensor]:
-    """[.. 4] -> raw density [.. 1], rgb [.. 3] in [0, 1]; densities are 10 times the output, to be learnt faster."""
+def density_and_color(out: Tensor) -> tuple[Tensor, Tensor]:
+    """[.. 4] -> raw density [.. 1], rgb [.. 3] in [0, 1]; densities are 10 times the output, to be
+    learnt faster.
+    """
     return 10 * out[..., :1], torch.sigmoid(out[..., 1:])
 
 
 def head_views(setting: Setting) -> tuple[Tensor, Camera]:
-    """Views [b 3 H W] in [0, 1] of one head before white, the held-out ones last, and their cameras."""
+    """Views [b 3 H W] in [0, 1] of one head before white, the held-out ones last, and their
+    cameras.
+    """
     total = setting.views + HELD_OUT
     yaw, pitch = sample_angles(setting.seed, [0], views=total, yaw_std=0.5, pitch_std=0.25)
     camera = head_camera(yaw[0], pitch[0])
     head = sample_heads(setting.seed, [0]).select([0] * total)
-    # One ray per pixel at twice the size: then every pixel is head or background, and the latter can be taken away.
+    # One ray per pixel at twice the size: then every pixel is head or background, and the latter
+    # can be taken away.
     seen = render_heads(head, camera, 2 * setting.resolution, supersample=1)
     return F.avg_pool2d(seen.image * seen.mask / 2 + (1 - seen.mask / 2), 2).clamp(0, 1), camera
 
 
-def fit(name: str, setting: Setting, images: Tensor, camera: Camera) -> tuple[dict[str, float], Tensor]:
+def fit(
+    name: str, setting: Setting, images: Tensor, camera: Camera
+) -> tuple[dict[str, float], Tensor]:
     """Fits one representation: what was measured, and its held-out views [b 3 H W]."""
     torch.set_num_threads(1)
     torch.manual_seed(setting.seed)
     options = RenderOptions(
-        depth_samples=setting.samples, importance_samples=setting.samples, box_warp=BOX, white_background=True
+        depth_samples=setting.samples,
+        importance_samples=setting.samples,
+        box_warp=BOX,
+        white_background=True,
     )
     field = REPRESENTATIONS[name](setting.plane_resolution)
     optimizer = torch.optim.Adam(field.parameters(), lr=field.lr, betas=(0.9, 0.99))
     rays, kept = camera.rays(setting.resolution), setting.views
     origins, directions, cosines = (
-        t[:kept].flatten(0, 1) for t in (rays.origins, rays.directions, rays.cosines.expand(len(images), -1, -1))
+        t[:kept].flatten(0, 1)
+        for t in (rays.origins, rays.directions, rays.cosines.expand(len(images), -1, -1))
     )
-    colours = rearrange(images[:kept], "b c h w -> (b h w) c")
+    colors = rearrange(images[:kept], "b c h w -> (b h w) c")
     start, budget, steps = time.process_time(), 60 * setting.minutes, 0
     with PeakMemory() as peak:
         while (spent := time.process_time() - start) < budget:
             for group in optimizer.param_groups:
                 group["lr"] = field.lr * 0.05 ** (spent / budget)
             draw = Randomness(setting.seed, [steps], name)
-            index = draw.integers("rays", len(colours), setting.rays)[0]
+            index = draw.integers("rays", len(colors), setting.rays)[0]
             batch = Rays(origins[index][None], directions[index][None], cosines[index][None])
             shown = render_rays(field, batch, options, draw)
             optimizer.zero_grad()
-            F.mse_loss(shown.features[0], colours[index]).backward()
+            F.mse_loss(shown.features[0], colors[index]).backward()
             optimizer.step()
             steps += 1
     train_seconds = time.process_time() - start
@@ -170,7 +194,10 @@ def fit(name: str, setting: Setting, images: Tensor, camera: Camera) -> tuple[di
     with torch.no_grad():
         shown = render_rays(field, camera[kept:].rays(setting.resolution), options)
     render_seconds = time.process_time() - start
-    views, truth = rearrange(shown.features, "b (h w) c -> b c h w", h=setting.resolution), images[kept:]
+    views, truth = (
+        rearrange(shown.features, "b (h w) c -> b c h w", h=setting.resolution),
+        images[kept:],
+    )
     return {
         "psnr": peak_signal_noise_ratio(views, truth, data_range=1.0).item(),
         "ssim": float(structural_similarity_index_measure(views, truth, data_range=1.0)),
@@ -183,9 +210,16 @@ def fit(name: str, setting: Setting, images: Tensor, camera: Camera) -> tuple[di
 
 
 def run(setting: Setting) -> tuple[dict[str, Any], Tensor]:
-    """The result, and a row of held-out views for the truth and each representation, [rows b 3 H W]."""
+    """The result, and a row of held-out views for the truth and each representation, [rows b 3 H
+    W].
+    """
     images, camera = head_views(setting)
-    result: dict[str, Any] = {**facts(), "setting": asdict(setting), "held_out": HELD_OUT, "representations": {}}
+    result: dict[str, Any] = {
+        **facts(),
+        "setting": asdict(setting),
+        "held_out": HELD_OUT,
+        "representations": {},
+    }
     rows = [images[setting.views :]]
     for name in REPRESENTATIONS:
         with multiprocessing.get_context("spawn").Pool(1) as process:
@@ -196,7 +230,14 @@ def run(setting: Setting) -> tuple[dict[str, Any], Tensor]:
 
 
 def show(result: dict[str, Any]) -> None:
-    columns = ("psnr", "ssim", "train_rays_per_second", "render_rays_per_second", "parameters", "extra_memory_gb")
+    columns = (
+        "psnr",
+        "ssim",
+        "train_rays_per_second",
+        "render_rays_per_second",
+        "parameters",
+        "extra_memory_gb",
+    )
     titles = ("PSNR", "SSIM", "train ray/s", "render ray/s", "parameters", "peak GB")
     print(f"{'':12}" + "".join(f"{title:>14}" for title in titles))
     for name, measured in result["representations"].items():
@@ -204,10 +245,14 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value in asdict(Setting()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    parser.add_argument("--out", type=Path, help="folder of JSON and picture; default benchmarks/results/<machine>")
+    parser.add_argument(
+        "--out", type=Path, help="folder of JSON and picture; default benchmarks/results/<machine>"
+    )
     options = vars(parser.parse_args())
     out = options.pop("out")
     torch.set_num_threads(1)

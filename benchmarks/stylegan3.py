@@ -1,10 +1,12 @@
-"""One forward pass of StyleGAN3 at 256 px on one CPU thread, against the plain composition in the same run.
+"""One forward pass of StyleGAN3 at 256 px on one CPU thread, against the plain composition in the
+same run.
 
 python benchmarks/stylegan3.py [--config T|R] [--repeats 3] [--tiny] [--out FOLDER]
 
-The plain composition inserts zeros, filters per axis, activates and drops samples on whole maps, and convolves with a
-kernel per image. Both make the same image (checked to 1e-4). Reported: CPU seconds (best of some) of the generator and
-of its filtered leaky ReLUs, the latter also backward, and the peak of memory above the loaded model.
+The plain composition inserts zeros, filters per axis, activates and drops samples on whole maps,
+and convolves with a kernel per image. Both make the same image (checked to 1e-4). Reported: CPU
+seconds (best of some) of the generator and of its filtered leaky ReLUs, the latter also backward,
+and the peak of memory above the loaded model.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def build(config: str, tiny: bool) -> tuple[StyleGAN3, Tensor]:
     """Generator whose magnitudes fit its activations, and one z."""
     torch.manual_seed(0)
     sizes = StyleGAN3.tiny if tiny else {"img_resolution": 256, "channel_base": 16384}
-    generator = StyleGAN3(config="R" if config == "R" else "T", **sizes).eval().requires_grad_(False)
+    generator = (
+        StyleGAN3(config="R" if config == "R" else "T", **sizes).eval().requires_grad_(False)
+    )
     z = torch.randn(1, generator.z_dim)
     generator.magnitude_ema_beta = 0.0
     generator.settle(generator.map(z))
@@ -104,7 +108,15 @@ def extra_memory(which: str, config: str, tiny: bool) -> float:
 
 
 def in_own_process(which: str, config: str, tiny: bool) -> float:
-    command = [sys.executable, __file__, "--memory", which, "--config", config, *(["--tiny"] if tiny else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "--memory",
+        which,
+        "--config",
+        config,
+        *(["--tiny"] if tiny else []),
+    ]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -116,7 +128,12 @@ def run(config: str, repeats: int, tiny: bool) -> dict[str, Any]:
     if not (error <= 1e-4 and image.std() > 1e-3):
         raise SystemExit(f"the two forms differ by {error:.2g}: nothing was measured")
     size = "tiny" if tiny else "256, channel_base 16384"
-    result: dict[str, Any] = {**facts(), "model": f"StyleGAN3-{config} {size}", "batch": 1, "repeats": repeats}
+    result: dict[str, Any] = {
+        **facts(),
+        "model": f"StyleGAN3-{config} {size}",
+        "batch": 1,
+        "repeats": repeats,
+    }
     result |= {"sgemm_gflops": sgemm_rate(), "difference": error}
     layer = generator.synthesis.layers[-4]
     result["layer"] = layer.spec.name
@@ -124,7 +141,10 @@ def run(config: str, repeats: int, tiny: bool) -> dict[str, Any]:
         ("ours", lambda: generator(z).image, filtered_lrelu),
         ("plain", lambda: plain_image(generator, z), filtered_lrelu_reference),
     ):
-        result[which] = {"cpu_seconds": best_seconds(image_of, repeats), "op": measure_op(layer, op, repeats)}
+        result[which] = {
+            "cpu_seconds": best_seconds(image_of, repeats),
+            "op": measure_op(layer, op, repeats),
+        }
         result[which]["extra_memory_gb"] = in_own_process(which, config, tiny)
     ours, plain = result["ours"], result["plain"]
     result["ratio"] = {
@@ -142,20 +162,39 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'':34}{'ours':>8}{'plain':>8}{'ratio':>8}")
     for name, a, b, r in (
         ("generator, CPU s", ours["cpu_seconds"], plain["cpu_seconds"], ratio["cpu_seconds"]),
-        (f"activation of {result['layer']}, CPU s", ours["op"]["forward"], plain["op"]["forward"], ratio["op_forward"]),
-        ("  its backward pass", ours["op"]["backward"], plain["op"]["backward"], ratio["op_backward"]),
-        ("memory above the model, GB", ours["extra_memory_gb"], plain["extra_memory_gb"], ratio["memory"]),
+        (
+            f"activation of {result['layer']}, CPU s",
+            ours["op"]["forward"],
+            plain["op"]["forward"],
+            ratio["op_forward"],
+        ),
+        (
+            "  its backward pass",
+            ours["op"]["backward"],
+            plain["op"]["backward"],
+            ratio["op_backward"],
+        ),
+        (
+            "memory above the model, GB",
+            ours["extra_memory_gb"],
+            plain["extra_memory_gb"],
+            ratio["memory"],
+        ),
     ):
         print(f"{name:34}{a:8.3f}{b:8.3f}{r:8.2f}")
     print(f"largest difference of the images: {result['difference']:.1e}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", choices=["T", "R"], default="T")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="a model of seconds, to try the script")
-    parser.add_argument("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>"
+    )
     parser.add_argument("--memory", choices=["ours", "plain"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -26,7 +26,13 @@ def followed(tmp_path) -> Path:
 def gan3d(folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "gan3d", *words],  # -P: the folder is found without Python's own help
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "gan3d",
+            *words,
+        ],  # -P: the folder is found without Python's own help
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -36,7 +42,15 @@ def gan3d(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 def test_the_page_s_generator_trains_for_a_step(followed, posed_zip):
-    words = ["fit", "--config", "latent_nerf_heads32.yaml", "--config", "debug.yaml", "--data.path", str(posed_zip)]
+    words = [
+        "fit",
+        "--config",
+        "latent_nerf_heads32.yaml",
+        "--config",
+        "debug.yaml",
+        "--data.path",
+        str(posed_zip),
+    ]
     done = gan3d(followed, *words, "--run_dir", "run")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = (followed / "run" / "metrics.csv").read_text().splitlines()

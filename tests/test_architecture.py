@@ -1,4 +1,8 @@
-"""The architecture as a test: who may import whom, how long a file may be, which names are not used."""
+"""The architecture as a test: which rooms there are, who may import whom, which names are not used.
+
+A *room* is a folder or a file directly in `src/gan3d`. `docs/architecture.md` shows them in a
+table, which `pytest tests/test_architecture.py --update` rewrites.
+"""
 
 import ast
 import subprocess
@@ -7,59 +11,43 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[1] / "src" / "gan3d"
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src" / "gan3d"
 FILES = sorted(SRC.rglob("*.py"))
 
-# The main line: a part imports what stands in its own row or above it.
-LINE = (
-    {"randomness", "schedules", "stages", "pinhole"},
-    {"camera", "trajectories", "ops"},
-    {"layers"},
-    {"rendering", "hierarchical", "manifolds"},
-    {"generators", "discriminators"},
-    {"losses", "augment", "ema", "optimizers", "guards", "tally", "micro_batches", "style_mixing", "ray_gradients"},
-    {"phases", "fitness"},
-    {"gan"},
-    {"callbacks"},
-    {"cli"},
+# The floors, from the ground up: a room imports from itself and from the floors below its own.
+FLOORS = (
+    ("ops", "randomness", "schedules"),
+    ("camera", "layers"),
+    ("rendering", "augment", "data"),
+    ("generators",),
+    ("discriminators", "metrics"),
+    ("checkpoints", "apps"),
+    ("training",),
+    ("cli",),
 )
-# Beside the line: what each of these may import; they know no part that is not named.
-BESIDE = {
-    "data": {"camera", "pinhole", "randomness"},
-    "metrics": {"camera", "pinhole", "randomness", "ops", "layers", "generators"},
-    "apps": {"camera", "trajectories", "pinhole", "randomness", "ops", "generators", "metrics"},
-    "checkpoints": {"generators", "discriminators", "schedules"},
-    "loggers": set(),
-    "strategies": set(),
-}
-# Which of those the end of the line uses.
-USERS = {"gan": {"checkpoints"}, "callbacks": {"apps", "metrics", "loggers", "data"}, "cli": set(BESIDE)}
+# These serve Lightning's Trainer; everything else works in a notebook without it.
+LIGHTNING = ("training/", "data/datamodule.py", "cli/")
+# Their names, and no model's, are what the rest of the house knows of generators and discriminators.
 CONTRACT = {
+    "DISCRIMINATORS",
+    "Discriminator",
+    "DiscriminatorOutput",
     "GENERATORS",
     "Generator",
     "Rendering",
+    "SURFACE_OPACITY",
     "SurfaceLayer",
-    "DISCRIMINATORS",
-    "Discriminator",
-    "Judgement",
     "check_pair",
 }
-LIGHTNING = (
-    "gan.py",
-    "callbacks.py",
-    "loggers.py",
-    "strategies.py",
-    "cli/",
-    "data/datamodule.py",
-    "checkpoints/training.py",
-)
+MOST_ROOMS = 26
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(SRC).as_posix()
 
 
-def part_of(path: Path) -> str:
+def room_of(path: Path) -> str:
     return path.relative_to(SRC).parts[0].removesuffix(".py")
 
 
@@ -70,57 +58,57 @@ def imports(path: Path) -> list[tuple[str, tuple[str, ...], int]]:
         if isinstance(node, ast.Import):
             found += [(alias.name, (), node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import; write from gan3d.x import y"
-            found.append((node.module or "", tuple(alias.name for alias in node.names), node.lineno))
+            assert node.level == 0, f"{path}:{node.lineno}: relative; write from gan3d.x import y"
+            names = tuple(alias.name for alias in node.names)
+            found.append((node.module or "", names, node.lineno))
     return found
 
 
-def parts_imported(path: Path) -> list[tuple[str, int]]:
+def rooms_imported(path: Path) -> list[tuple[str, int]]:
     found = []
     for module, names, line in imports(path):
         words = module.split(".")
         if words[0] == "gan3d":
-            found += [(part, line) for part in ([words[1]] if len(words) > 1 else names)]
-    return [(part, line) for part, line in found if not part.startswith("__")]
+            found += [(room, line) for room in ([words[1]] if len(words) > 1 else names)]
+    return [(room, line) for room, line in found if not room.startswith("__")]
 
 
-def allowed(part: str) -> set[str]:
-    if part in BESIDE:
-        return BESIDE[part] | {part}
-    rank = next((k for k, row in enumerate(LINE) if part in row), None)
-    assert rank is not None, f"{part} has no place in the architecture: add it to tests/test_architecture.py"
-    return set().union(*LINE[: rank + 1]) | USERS.get(part, set())
+def floor_of(room: str) -> int:
+    for floor, rooms in enumerate(FLOORS):
+        if room in rooms:
+            return floor
+    raise AssertionError(f"{room} has no place in the house: add it to tests/test_architecture.py")
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_part_imports_only_what_the_architecture_lets_it(path):
-    part = part_of(path)
-    if part.startswith("__"):  # the package itself and python -m: the command line, and lazy names
-        assert {other for other, _ in parts_imported(path)} <= {"cli"}
+def test_nothing_imports_upward_or_sideways(path):
+    room = room_of(path)
+    if room.startswith(
+        "__"
+    ):  # the package itself names things lazily; python -m is the command line
+        assert {other for other, _ in rooms_imported(path)} <= {"cli"}
         return
-    wrong = [
-        f"{name_of(path)}:{line} imports {other}" for other, line in parts_imported(path) if other not in allowed(part)
-    ]
-    assert not wrong
+    below = {other for floor in FLOORS[: floor_of(room)] for other in floor} | {room}
+    wrong = [(other, line) for other, line in rooms_imported(path) if other not in below]
+    assert not wrong, f"{name_of(path)} imports {wrong}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_the_harness_and_what_serves_the_trainer_import_lightning(path):
+def test_only_what_serves_the_trainer_imports_lightning(path):
     if not name_of(path).startswith(LIGHTNING):
-        assert not [
-            line for module, _, line in imports(path) if module.split(".")[0] in ("lightning", "pytorch_lightning")
-        ]
+        packages = {module.split(".")[0] for module, _, _ in imports(path)}
+        assert not packages & {"lightning", "pytorch_lightning"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_the_kernels_import_triton_and_only_the_command_line_knows_yaml(path):
-    modules = {module.split(".")[0] for module, _, _ in imports(path)}
-    assert "triton" not in modules or name_of(path).startswith("ops/triton/")
-    assert not modules & {"yaml", "jsonargparse"} or part_of(path) == "cli"
+def test_only_kernels_import_triton_and_only_the_command_line_parses_arguments(path):
+    packages = {module.split(".")[0] for module, _, _ in imports(path)}
+    assert "triton" not in packages or name_of(path).startswith("ops/triton/")
+    assert not packages & {"yaml", "jsonargparse"} or room_of(path) == "cli"
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if part_of(p) in ("phases", "gan", "metrics", "apps", "callbacks")], ids=name_of
+    "path", [p for p in FILES if room_of(p) in ("training", "metrics", "apps")], ids=name_of
 )
 def test_harness_metrics_and_apps_know_the_contract_and_no_model(path):
     for module, names, line in imports(path):
@@ -133,25 +121,75 @@ def test_harness_metrics_and_apps_know_the_contract_and_no_model(path):
 def test_no_model_is_asked_for_its_class():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-                asked = ast.unparse(node.args[0]).rpartition(".")[2]
-                assert asked not in ("generator", "discriminator"), f"{name_of(path)}:{node.lineno}"
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) != "isinstance":
+                continue
+            asked = ast.unparse(node.args[0]).rpartition(".")[2]
+            assert asked not in ("generator", "discriminator"), f"{name_of(path)}:{node.lineno}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_are_short_and_are_called_by_a_noun(path):
-    assert len(path.read_text().splitlines()) < (400 if name_of(path) == "gan.py" else 601)
+    assert len(path.read_text().splitlines()) < 601
     assert path.stem not in ("utils", "util", "helpers", "helper", "common", "misc", "tools")
     assert not [line for _, names, line in imports(path) if "*" in names], "star import"
 
 
-def test_what_stands_left_of_the_harness_works_without_lightning():
-    modules = sorted({f"gan3d.{part_of(path)}" for path in FILES if part_of(path) in set().union(*LINE[:7])})
+def test_no_two_classes_have_one_name():
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name_of(path))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+def test_what_stands_below_training_works_without_lightning():
+    rooms = [room for floor in FLOORS[: floor_of("training")] for room in floor]
     program = (
-        f"import sys, importlib\nfor name in {[*modules, 'gan3d.metrics', 'gan3d.apps', 'gan3d.data']}:\n"
-        "    importlib.import_module(name)\n"
-        "print(sorted({'lightning', 'pytorch_lightning', 'triton', 'wandb', 'jsonargparse'} & set(sys.modules)))"
+        f"import sys, importlib\nfor room in {rooms}:\n"
+        "    importlib.import_module(f'gan3d.{room}')\n"
+        "heavy = {'lightning', 'pytorch_lightning', 'triton', 'wandb', 'jsonargparse'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------ the table in the docs
+
+PAGE = ROOT / "docs" / "architecture.md"
+HEAD, FOOT = "<!-- house: begin -->\n", "<!-- house: end -->\n"
+
+
+def house() -> str:
+    """The rooms, the highest floor first, as a table; lines are rounded to hundreds."""
+    rows = ["| floor | room | files | lines | imports |", "|---|---|---|---|---|"]
+    for floor in reversed(range(len(FLOORS))):
+        for room in FLOORS[floor]:
+            files = [path for path in FILES if room_of(path) == room]
+            lines = sum(len(path.read_text().splitlines()) for path in files)
+            used = {other for path in files for other, _ in rooms_imported(path)} - {room}
+            is_folder = (SRC / room).is_dir()
+            rows.append(
+                f"| {floor} | `{room}{'/' if is_folder else '.py'}` | {len(files)} | "
+                f"{max(round(lines, -2), 100)} | {', '.join(sorted(used)) or '-'} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def test_the_docs_show_the_house_as_it_stands(request):
+    page = PAGE.read_text()
+    before, _, rest = page.partition(HEAD)
+    shown, _, after = rest.partition(FOOT)
+    if request.config.getoption("--update"):
+        PAGE.write_text(before + HEAD + house() + FOOT + after)
+        return
+    again = "python -m pytest tests/test_architecture.py --update"
+    assert shown == house(), f"the house changed; rewrite the table: {again}"
+
+
+def test_the_house_has_few_rooms_and_every_one_is_in_the_table():
+    rooms = {room_of(path) for path in FILES if not room_of(path).startswith("__")}
+    assert rooms == {room for floor in FLOORS for room in floor}
+    assert len(rooms) <= MOST_ROOMS

@@ -1,4 +1,6 @@
-"""What is installed is what is tested: versions, licence, and a wheel that works without the checkout."""
+"""What is installed is what is tested: versions, license, and a wheel that works without the
+checkout.
+"""
 
 import importlib.metadata
 import os
@@ -19,7 +21,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def pins() -> dict[str, str]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert all(line.count("==") == 1 for line in lines), "every constraint is an exact version"
     return {_plain(name): version for name, version in (line.split("==") for line in lines)}
 
@@ -31,7 +37,16 @@ def _plain(name: str) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(out.glob("*.whl"))
@@ -40,7 +55,17 @@ def wheel(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
     target = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+    ]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     return target
 
@@ -48,7 +73,11 @@ def installed(wheel, tmp_path_factory) -> Path:
 def run_installed(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     return subprocess.run(
-        [sys.executable, "-m", "gan3d", *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "gan3d", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -74,7 +103,9 @@ def test_readmes_two_commands_exist_and_ci_runs_the_one_for_tests():
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     for target in ("demo", "test"):
         assert re.search(rf"^make {target} ", readme, re.MULTILINE)
-        assert re.search(rf"^{target}: venv", makefile, re.MULTILINE), f"make {target} makes .venv itself"
+        assert re.search(rf"^{target}: venv", makefile, re.MULTILINE), (
+            f"make {target} makes .venv itself"
+        )
     assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     for line in [*makefile.splitlines(), *(ROOT / ".ci" / "run").read_text().splitlines()]:

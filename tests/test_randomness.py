@@ -20,7 +20,12 @@ def test_an_image_draws_the_same_whatever_was_drawn_before():
 
 @pytest.mark.parametrize(
     "other",
-    [Randomness(1, [3]), Randomness(0, [4]), Randomness(0, [3], "density"), Randomness(0, [3]).in_phase("real")],
+    [
+        Randomness(1, [3]),
+        Randomness(0, [4]),
+        Randomness(0, [3], "density"),
+        Randomness(0, [3]).in_phase("real"),
+    ],
     ids=["seed", "index", "phase", "in_phase"],
 )
 def test_seed_index_and_phase_each_change_the_draw(other):
@@ -34,7 +39,11 @@ def test_names_are_separate_streams():
 
 def test_draws_have_the_stated_distributions():
     draw = Randomness(7, range(2000))
-    normal, uniform, integers = draw.normal("n", 10), draw.uniform("u", 10), draw.integers("i", 3, 10)
+    normal, uniform, integers = (
+        draw.normal("n", 10),
+        draw.uniform("u", 10),
+        draw.integers("i", 3, 10),
+    )
     assert abs(normal.mean()) < 0.03
     assert abs(normal.std() - 1) < 0.03
     assert uniform.min() >= 0
@@ -71,7 +80,9 @@ def test_chosen_elements_have_the_draws_they_have_among_all():
     for kind in ("normal", "uniform"):
         whole = getattr(draw, kind)("jitter", 10, 4)
         assert torch.equal(getattr(draw.chosen(some, 10), kind)("jitter", 3, 4), whole[:, some])
-    assert torch.equal(draw.chosen(some, 10).integers("k", 50, 3), draw.integers("k", 50, 10)[:, some])
+    assert torch.equal(
+        draw.chosen(some, 10).integers("k", 50, 3), draw.integers("k", 50, 10)[:, some]
+    )
     other = draw.chosen(some, 10).in_phase("x").normal("jitter", 3)
     assert torch.equal(other, draw.in_phase("x").normal("jitter", 10)[:, some])
 

@@ -1,4 +1,6 @@
-"""Every registered generator and discriminator keeps its contract; a new one gets these tests for free."""
+"""Every registered generator and discriminator keeps its contract; a new one gets these tests for
+free.
+"""
 
 import copy
 from dataclasses import fields
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from gan3d.camera import Camera
-from gan3d.discriminators import DISCRIMINATORS, Discriminator, Judgement, check_pair
+from gan3d.discriminators import DISCRIMINATORS, Discriminator, DiscriminatorOutput, check_pair
 from gan3d.generators import GENERATORS, Generator, Rendering
 from gan3d.randomness import Randomness
 
@@ -42,7 +44,7 @@ def show(generator: Generator, randomness: Randomness | None = None) -> Renderin
     return generator(latent(generator), camera, randomness=randomness)
 
 
-def judge(discriminator: Discriminator, image: torch.Tensor) -> Judgement:
+def judge(discriminator: Discriminator, image: torch.Tensor) -> DiscriminatorOutput:
     raw = image if discriminator.needs_raw else None
     camera = cameras(len(image)) if discriminator.camera_conditioned else None
     return discriminator(image, raw=raw, camera=camera)
@@ -53,7 +55,8 @@ def images(discriminator: Discriminator, b: int = BATCH, side: int | None = None
     return torch.randn(b, 3, side, side, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
 
 
-# ---------------------------------------------------------------------------------------------- generators
+# ----------------------------------------------------------------------------------------------
+# generators
 
 
 def test_shapes_are_those_of_the_contract(generator):
@@ -93,7 +96,9 @@ def test_an_image_does_not_depend_on_the_batch_it_is_rendered_in(generator):
     z = latent(generator)
     camera = cameras() if generator.has_camera else None
     together = generator(z, camera, randomness=Randomness(5, range(BATCH)))
-    alone = generator(z[1:2], camera[1:2] if camera is not None else None, randomness=Randomness(5, [1]))
+    alone = generator(
+        z[1:2], camera[1:2] if camera is not None else None, randomness=Randomness(5, [1])
+    )
     assert torch.allclose(together.image[1:2], alone.image, atol=1e-4)
     if alone.depth is not None:
         assert torch.allclose(together.depth[1:2], alone.depth, atol=1e-4)
@@ -105,7 +110,10 @@ def test_the_camera_changes_the_image_at_fixed_latents(generator):
         return
     ws = generator.map(latent(generator, 1), cameras(1))
     scene = generator.represent(ws)
-    front, side = (generator.render(scene, Camera.from_angles(torch.tensor([yaw]), torch.zeros(1))) for yaw in (0, 0.5))
+    front, side = (
+        generator.render(scene, Camera.from_angles(torch.tensor([yaw]), torch.zeros(1)))
+        for yaw in (0, 0.5)
+    )
     assert (front.image - side.image).abs().mean() > 1e-4
 
 
@@ -115,7 +123,9 @@ def test_z_changes_the_image(generator):
 
 
 def test_gradients_reach_every_trainable_parameter(generator):
-    with torch.no_grad():  # strengths that start at zero stop gradients of nothing else, but be sure
+    with (
+        torch.no_grad()
+    ):  # strengths that start at zero stop gradients of nothing else, but be sure
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
@@ -124,8 +134,11 @@ def test_gradients_reach_every_trainable_parameter(generator):
     for other in (shown.raw, shown.depth):
         value = value if other is None else value + other.square().mean()
     value.backward()
-    missing = [name for name, p in generator.named_parameters() if p.requires_grad and p.grad is None]
-    # A noise strength whose layer is run without noise by design (EG3D's super-resolution) has no gradient.
+    missing = [
+        name for name, p in generator.named_parameters() if p.requires_grad and p.grad is None
+    ]
+    # A noise strength whose layer is run without noise by design (EG3D's super-resolution) has no
+    # gradient.
     assert [name for name in missing if not name.endswith("noise_strength")] == []
 
 
@@ -148,7 +161,11 @@ def test_bf16_autocast_runs_and_stays_near(generator):
 
 def test_forward_changes_no_state(generator):
     before = copy.deepcopy(generator.state_dict())
-    attributes = {k: v for k, v in vars(generator).items() if isinstance(v, (int, float, str, bool, type(None)))}
+    attributes = {
+        k: v
+        for k, v in vars(generator).items()
+        if isinstance(v, (int, float, str, bool, type(None)))
+    }
     generator.train()
     show(generator, Randomness(0, range(BATCH)))
     assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
@@ -170,7 +187,9 @@ def test_truncation_to_zero_makes_all_latents_alike(generator):
 
 def test_the_field_has_a_density_where_promised(generator):
     points = torch.rand(BATCH, 10, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    scene = generator.represent(generator.map(latent(generator), cameras() if generator.has_camera else None))
+    scene = generator.represent(
+        generator.map(latent(generator), cameras() if generator.has_camera else None)
+    )
     if generator.has_field:
         sigma, rgb = generator.field(scene, points)
         assert sigma.shape == (BATCH, 10, 1)
@@ -190,7 +209,8 @@ def test_gradients_reach_the_camera(generator):
     assert label.grad[:, :16].abs().max() > 0
 
 
-# ------------------------------------------------------------------------------------------ discriminators
+# ------------------------------------------------------------------------------------------
+# discriminators
 
 
 def test_a_judgement_is_one_logit_per_image(discriminator):
@@ -207,14 +227,22 @@ def test_every_parameter_of_a_discriminator_has_a_gradient_at_some_resolution(di
         judgement = judge(discriminator, images(discriminator, side=side))
         told = [getattr(judgement, field.name) for field in fields(judgement)]
         sum(value.square().sum() for value in told if value is not None).backward()
-    assert [name for name, p in discriminator.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert [
+        name for name, p in discriminator.named_parameters() if p.requires_grad and p.grad is None
+    ] == []
 
 
 def test_a_discriminator_can_be_differentiated_twice(discriminator):
     image = images(discriminator).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(judge(discriminator, image).logits.sum(), image, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        judge(discriminator, image).logits.sum(), image, create_graph=True
+    )
     gradient.square().sum().backward()
-    weights = [p.grad for name, p in discriminator.named_parameters() if name.endswith("weight") and p.grad is not None]
+    weights = [
+        p.grad
+        for name, p in discriminator.named_parameters()
+        if name.endswith("weight") and p.grad is not None
+    ]
     assert len(weights) > 0
     assert all(torch.isfinite(g).all() for g in weights)
 
@@ -225,25 +253,33 @@ def test_judging_changes_neither_state_nor_input(discriminator):
     first, second = judge(discriminator, image), judge(discriminator, image)
     assert torch.equal(first.logits, second.logits)
     assert torch.equal(kept, image)
-    assert all(torch.equal(before[name], value) for name, value in discriminator.state_dict().items())
+    assert all(
+        torch.equal(before[name], value) for name, value in discriminator.state_dict().items()
+    )
 
 
 def test_images_of_different_groups_do_not_influence_each_other(discriminator):
     group = discriminator.group_size
     image = images(discriminator, 2 * group)
     changed = image.clone()
-    changed[::2] = changed[::2].flip(-1)  # with two groups, strided grouping puts even images into group 0
+    changed[::2] = changed[::2].flip(
+        -1
+    )  # with two groups, strided grouping puts even images into group 0
     a, b = judge(discriminator, image).logits, judge(discriminator, changed).logits
     if group > 1:
         assert torch.allclose(a[1::2], b[1::2], atol=1e-5)
 
 
-# --------------------------------------------------------------------------------------------------- pairs
+# --------------------------------------------------------------------------------------------------
+# pairs
 
 
 @pytest.mark.parametrize(("g", "d"), [*product(sorted(GENERATORS), sorted(DISCRIMINATORS))])
 def test_every_pair_works_or_is_refused_with_reasons(g, d):
-    generator, discriminator = GENERATORS[g](**GENERATORS[g].tiny), DISCRIMINATORS[d](**DISCRIMINATORS[d].tiny)
+    generator, discriminator = (
+        GENERATORS[g](**GENERATORS[g].tiny),
+        DISCRIMINATORS[d](**DISCRIMINATORS[d].tiny),
+    )
     if discriminator.needs_raw and not generator.has_raw:
         with pytest.raises(ValueError, match=rf"{d} judges .* {g} renders none"):
             check_pair(generator, discriminator)

@@ -1,9 +1,9 @@
 """Explicit randomness: every draw is a pure function of (seed, image index, name).
 
-Convention: an *image index* counts the images a run has seen since its start, over all processes. Because a draw never
-depends on the rank, on the batch it sits in or on what was drawn before, a run is the same on one process and on eight,
-with or without accumulation, resumed or not. `None` in place of a `Randomness` means "no randomness": constant noise,
-bin mid-points.
+Convention: an *image index* counts the images a run has seen since its start, over all processes.
+Because a draw never depends on the rank, on the batch it sits in or on what was drawn before, a run
+is the same on one process and on eight, with or without accumulation, resumed or not. `None` in
+place of a `Randomness` means "no randomness": constant noise, bin mid-points.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Randomness:
         seed: the run's seed.
         indices: image index of each batch element, [b].
         phase: label mixed into every stream, so that the phases of one iteration draw differently.
-        device: where the draws are made and returned. Streams differ between device types, as torch's generators do.
+        device: where the draws are made and returned. Streams differ between device types, as
+            torch's generators do.
         dtype: of the draws.
     """
 
@@ -49,10 +50,13 @@ class Randomness:
 
     def in_phase(self, phase: str) -> Randomness:
         """The same images, other draws."""
-        return Randomness(self.seed, self.indices, f"{self.phase}/{phase}", device=self.device, dtype=self.dtype)
+        return Randomness(
+            self.seed, self.indices, f"{self.phase}/{phase}", device=self.device, dtype=self.dtype
+        )
 
     def chosen(self, elements: Tensor, total: int) -> Randomness:
-        """The draws of some elements (rays): shapes start with their number, draws are those among all of them.
+        """The draws of some elements (rays): shapes start with their number, draws are those among
+        all of them.
 
         Args:
             elements: their indices, [r].
@@ -70,11 +74,19 @@ class Randomness:
 
     def integers(self, name: str, high: int, *shape: int) -> Tensor:
         """Integers of [0, high), int64, [b *shape]."""
-        return torch.stack([torch.randint(high, shape, generator=g, device=self.device) for g in self._streams(name)])
+        return torch.stack(
+            [
+                torch.randint(high, shape, generator=g, device=self.device)
+                for g in self._streams(name)
+            ]
+        )
 
     def _draw(self, name: str, sample, shape: tuple[int, ...]) -> Tensor:
-        # Drawn in float32 whatever the dtype, so that a float64 run is the float32 run with less rounding.
-        draws = [sample(shape, generator=stream, device=self.device) for stream in self._streams(name)]
+        # Drawn in float32 whatever the dtype, so that a float64 run is the float32 run with less
+        # rounding.
+        draws = [
+            sample(shape, generator=stream, device=self.device) for stream in self._streams(name)
+        ]
         return torch.stack(draws).to(self.dtype)
 
     def _streams(self, name: str):
@@ -88,7 +100,9 @@ class Chosen(Randomness):
     """The draws of some of many elements, see `Randomness.chosen`."""
 
     def __init__(self, whole: Randomness, elements: Tensor, total: int):
-        super().__init__(whole.seed, whole.indices, whole.phase, device=whole.device, dtype=whole.dtype)
+        super().__init__(
+            whole.seed, whole.indices, whole.phase, device=whole.device, dtype=whole.dtype
+        )
         self.whole, self.elements, self.total = whole, elements, total
 
     def in_phase(self, phase: str) -> Chosen:
@@ -101,16 +115,22 @@ class Chosen(Randomness):
         return self._of_all(self.whole.uniform, name, shape)
 
     def integers(self, name: str, high: int, *shape: int) -> Tensor:
-        return self._of_all(lambda name, *shape: self.whole.integers(name, high, *shape), name, shape)
+        return self._of_all(
+            lambda name, *shape: self.whole.integers(name, high, *shape), name, shape
+        )
 
     def _of_all(self, draw, name: str, shape: tuple[int, ...]) -> Tensor:
         if not shape or shape[0] != len(self.elements):
-            raise ValueError(f"draw {name!r} of shape {shape} for {len(self.elements)} elements; they come first")
+            raise ValueError(
+                f"draw {name!r} of shape {shape} for {len(self.elements)} elements; they come first"
+            )
         return draw(name, self.total, *shape[1:])[:, self.elements]
 
 
 class Recorded(Randomness):
-    """Given draws in place of random ones (parity tests, fixed noise): `draws[name]` has shape [b *shape]."""
+    """Given draws in place of random ones (parity tests, fixed noise): `draws[name]` has shape [b
+    *shape].
+    """
 
     def __init__(self, draws: Mapping[str, Tensor]):
         first = next(iter(draws.values()))
@@ -122,7 +142,9 @@ class Recorded(Randomness):
 
     def _draw(self, name: str, sample, shape: tuple[int, ...]) -> Tensor:
         if name not in self.draws:
-            raise ValueError(f"no recorded draw named {name!r}; recorded: {', '.join(sorted(self.draws))}")
+            raise ValueError(
+                f"no recorded draw named {name!r}; recorded: {', '.join(sorted(self.draws))}"
+            )
         return self.draws[name].reshape(len(self), *shape)
 
     def integers(self, name: str, high: int, *shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Schedules: functions of the images seen so far (kimg), never of optimiser steps."""
+"""Schedules: functions of the images seen so far (kimg), never of optimizer steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def fraction(images_seen: int, fade_kimg: float) -> float:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A value that goes linearly from `initial` to `final` while the first `fade_kimg` thousand images are seen.
+    """A value that goes linearly from `initial` to `final` while the first `fade_kimg` thousand
+    images are seen.
 
     Args:
         initial: value at the start; None where the model's own value is meant (no schedule).
@@ -32,7 +33,9 @@ class Ramp:
 
 
 def crossed(images_before: int, images_after: int, every_kimg: float) -> bool:
-    """Whether a multiple of `every_kimg` lies in (before, after]: an event's due time, without any state."""
+    """Whether a multiple of `every_kimg` lies in (before, after]: an event's due time, without any
+    state.
+    """
     if every_kimg <= 0:
         return False
     every = every_kimg * 1000.0

@@ -1,4 +1,4 @@
-"""An analytic generator: coloured balls, with known depth, that counts what it is asked for."""
+"""An analytic generator: colored balls, with known depth, that counts what it is asked for."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from gan3d.generators import GENERATORS, Generator, Rendering
 
 
 class Balls(Generator):
-    """A ball of radius 0.25 at the origin, coloured by z; raw and depth at half the image's size."""
+    """A ball of radius 0.25 at the origin, colored by z; raw and depth at half the image's size."""
 
     z_dim, w_dim, num_ws, img_resolution = 3, 3, 1, 32
     has_raw = True
@@ -29,7 +29,9 @@ class Balls(Generator):
         self.calls.append("represent")
         return self.dropout(torch.tanh(ws[:, 0]))
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
         self.calls.append("render")
         assert not torch.is_grad_enabled()
         side = resolution or 16

@@ -13,7 +13,9 @@ TYPE = {5126: "<f4", 5125: "<u4"}
 
 
 def read_glb(path) -> tuple[dict, bytes]:
-    """(JSON, binary) of a file whose header, chunks, views and accessors are as glTF 2.0 wants them."""
+    """(JSON, binary) of a file whose header, chunks, views and accessors are as glTF 2.0 wants
+    them.
+    """
     data = path.read_bytes()
     magic, version, length = struct.unpack_from("<4sII", data)
     assert (magic, version, length) == (b"glTF", 2, len(data))
@@ -30,14 +32,19 @@ def read_glb(path) -> tuple[dict, bytes]:
     assert all(a["byteOffset"] + a["byteLength"] <= b["byteOffset"] for a, b in pairwise(views))
     assert views[-1]["byteOffset"] + views[-1]["byteLength"] <= binary_size
     for accessor in content["accessors"]:
-        assert views[accessor["bufferView"]]["byteLength"] == 4 * WIDTH[accessor["type"]] * accessor["count"]
+        assert (
+            views[accessor["bufferView"]]["byteLength"]
+            == 4 * WIDTH[accessor["type"]] * accessor["count"]
+        )
     return content, binary
 
 
 def array(content: dict, binary: bytes, index: int) -> np.ndarray:
     accessor = content["accessors"][index]
     view = content["bufferViews"][accessor["bufferView"]]
-    numbers = np.frombuffer(binary, TYPE[accessor["componentType"]], view["byteLength"] // 4, view["byteOffset"])
+    numbers = np.frombuffer(
+        binary, TYPE[accessor["componentType"]], view["byteLength"] // 4, view["byteOffset"]
+    )
     return numbers.reshape(accessor["count"], -1)
 
 

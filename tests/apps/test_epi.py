@@ -12,7 +12,9 @@ from gan3d.generators import GENERATORS, Generator, Rendering
 
 
 class Poles(Generator):
-    """A thin bright vertical line at (x, z) = representation [b 2], the brighter the further down; all pixels known."""
+    """A thin bright vertical line at (x, z) = representation [b 2], the brighter the further down;
+    all pixels known.
+    """
 
     z_dim = w_dim = 2
     num_ws, img_resolution = 1, 64
@@ -29,7 +31,9 @@ class Poles(Generator):
     def represent(self, ws, *, randomness=None):
         return ws[:, 0]
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
         assert not torch.is_grad_enabled()
         side = resolution or self.img_resolution
         indices = torch.arange(side * side) if rays is None else rays
@@ -66,7 +70,10 @@ def test_a_sweep_goes_from_one_side_to_the_other_at_equal_steps():
 
 def test_a_point_draws_the_line_of_its_depth():
     """From yaw a, the point (0, 0, z) stands at u = 1/2 - f z sin a / (r - z cos a)."""
-    scenes, path = torch.tensor([[0.0, 0.2], [0.0, -0.2], [0.0, 0.0]]), sweep(9, yaw=0.3, radius=2.0, fov=20.0)
+    scenes, path = (
+        torch.tensor([[0.0, 0.2], [0.0, -0.2], [0.0, 0.0]]),
+        sweep(9, yaw=0.3, radius=2.0, fov=20.0),
+    )
     lines = epi(Poles(), scenes, path, num_scenes=3)
     assert lines.shape == (3, 3, 9, 64)
     yaw, focal = torch.linspace(-0.3, 0.3, 9), 0.5 / math.tan(math.radians(10))
@@ -80,7 +87,9 @@ def test_independent_pixels_render_the_row_only_and_the_same_one():
     alone, whole = Poles(True), Poles(False)
     assert torch.equal(epi(alone, scenes, path, row=11), epi(whole, scenes, path, row=11))
     assert (alone.rendered, whole.rendered) == ([64] * 3, [64 * 64] * 3)
-    assert torch.equal(epi(alone, scenes, path, 3, resolution=16), epi(whole, scenes, path, 3, resolution=16))
+    assert torch.equal(
+        epi(alone, scenes, path, 3, resolution=16), epi(whole, scenes, path, 3, resolution=16)
+    )
 
 
 def test_the_row_is_counted_from_the_top_and_defaults_to_the_middle():

@@ -1,4 +1,6 @@
-"""Depth fusion of analytic balls: the mesh is closed, where the ball is, turned outwards and coloured as its views."""
+"""Depth fusion of analytic balls: the mesh is closed, where the ball is, turned outwards and
+colored as its views.
+"""
 
 import math
 import struct
@@ -17,7 +19,9 @@ CENTRE, RADIUS = (0.02, -0.03, 0.05), 0.3
 
 
 class PaintedBall(Generator):
-    """A ball off the origin with the colour p / 0.4 at p; the depth of what it misses is nonsense."""
+    """A ball off the origin with the color p / 0.4 at p; the depth of what it misses is
+    nonsense.
+    """
 
     z_dim = w_dim = 3
     num_ws, img_resolution = 1, 64
@@ -32,7 +36,9 @@ class PaintedBall(Generator):
     def represent(self, ws, *, randomness=None):
         return ws[:, 0]
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
         assert not torch.is_grad_enabled()
         assert not self.dropout.training
         side = resolution or 64
@@ -54,7 +60,9 @@ GENERATORS.pop("PaintedBall")  # of these tests only: no registry-walking test s
 def edge_uses(faces: np.ndarray) -> np.ndarray:
     """How often every directed edge is used the other way round."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    forwards, backwards = ({tuple(e) for e in d} for d in (directed.tolist(), directed[:, ::-1].tolist()))
+    forwards, backwards = (
+        {tuple(e) for e in d} for d in (directed.tolist(), directed[:, ::-1].tolist())
+    )
     assert len(forwards) == len(directed)
     return np.array([edge in backwards for edge in forwards])
 
@@ -81,21 +89,26 @@ def test_triangles_look_outwards_and_hold_the_volume_of_the_ball(ball):
     assert (a * np.cross(b, c)).sum() / 6 == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.06)
 
 
-def test_vertices_have_the_colours_of_the_views(ball):
+def test_vertices_have_the_colors_of_the_views(ball):
     expected = np.clip(ball.vertices / 0.4, -1, 1)
-    assert np.abs(ball.colours / 127.5 - 1 - expected).max() < 0.08
+    assert np.abs(ball.colors / 127.5 - 1 - expected).max() < 0.08
 
 
 def test_a_finer_volume_is_nearer_to_the_ball(ball):
     cameras = view_grid(8, 5, yaw=math.pi * 7 / 8, pitch=1.2, fov=18.0)
     fine = fuse(PaintedBall(), torch.tensor([CENTRE]), cameras, voxels=48)
-    errors = [np.abs(np.linalg.norm(mesh.vertices - np.array(CENTRE), axis=1) - RADIUS) for mesh in (ball, fine)]
+    errors = [
+        np.abs(np.linalg.norm(mesh.vertices - np.array(CENTRE), axis=1) - RADIUS)
+        for mesh in (ball, fine)
+    ]
     assert errors[1].mean() < 0.8 * errors[0].mean()
 
 
 def test_what_no_view_sees_stays_open():
     """From the front alone, only the front: no vertex lies behind the ball's rim."""
-    mesh = fuse(PaintedBall(), torch.tensor([CENTRE]), Camera.from_angles(0.0, 0.0, fov=18.0), voxels=32)
+    mesh = fuse(
+        PaintedBall(), torch.tensor([CENTRE]), Camera.from_angles(0.0, 0.0, fov=18.0), voxels=32
+    )
     assert mesh.vertices[:, 2].min() > CENTRE[2] - 2 / 32
     assert mesh.vertices[:, 2].max() == pytest.approx(CENTRE[2] + RADIUS, abs=0.5 / 32)
     assert not edge_uses(mesh.faces).all()
@@ -106,17 +119,28 @@ def test_the_cube_defaults_to_the_scene_of_the_generator():
     generator.scene_extent = 0.4  # smaller than the ball
     mesh = fuse(generator, torch.tensor([CENTRE]), cameras, voxels=16)
     assert np.abs(mesh.vertices).max() <= 0.2
-    assert np.abs(fuse(generator, torch.tensor([CENTRE]), cameras, voxels=16, extent=1.0).vertices).max() > 0.3
+    assert (
+        np.abs(
+            fuse(generator, torch.tensor([CENTRE]), cameras, voxels=16, extent=1.0).vertices
+        ).max()
+        > 0.3
+    )
 
 
 def test_opacity_weighs_the_views():
-    """Two walls at z = 0 and z = 0.1 seen by the same camera, three times as opaque the first: the mean of their D."""
+    """Two walls at z = 0 and z = 0.1 seen by the same camera, three times as opaque the first: the
+    mean of their D.
+    """
     camera, volume = Camera.from_angles(0.0, 0.0, fov=30.0), Volume(1.0, 10, truncation=4.0)
     for place, opacity, shade in ((0.0, 0.9, 1.0), (0.1, 0.6, -1.0)):
         depth, image = torch.full((1, 1, 8, 8), 2.7 - place), torch.full((1, 3, 8, 8), shade)
-        volume.integrate(Rendering(image, depth=depth, opacity=torch.full_like(depth, opacity)), camera)
-    torch.testing.assert_close(volume.colour[5, 5, 5], torch.full((3,), 0.2))
-    torch.testing.assert_close(volume.colour[5, 5, 9], torch.full((3,), -1.0))  # more than tau before the first wall
+        volume.integrate(
+            Rendering(image, depth=depth, opacity=torch.full_like(depth, opacity)), camera
+        )
+    torch.testing.assert_close(volume.color[5, 5, 5], torch.full((3,), 0.2))
+    torch.testing.assert_close(
+        volume.color[5, 5, 9], torch.full((3,), -1.0)
+    )  # more than tau before the first wall
     torch.testing.assert_close(volume.weight[5, 5, 5], torch.tensor(1.5))
     voxel_z = 0.05
     mean = (0.9 * (voxel_z - 0.0) + 0.6 * (voxel_z - 0.1)) / 1.5 / 0.4
@@ -125,13 +149,17 @@ def test_opacity_weighs_the_views():
     assert volume.weight[5, 5, 0].item() == 0  # more than tau behind both
     mesh = volume.mesh()
     np.testing.assert_allclose(mesh.vertices[:, 2], 0.04, atol=1e-6)  # their weighted mean
-    normals = np.cross(*(mesh.vertices[mesh.faces[:, k]] - mesh.vertices[mesh.faces[:, 0]] for k in (1, 2)))
+    normals = np.cross(
+        *(mesh.vertices[mesh.faces[:, k]] - mesh.vertices[mesh.faces[:, 0]] for k in (1, 2))
+    )
     assert (normals[:, 2] >= 0).all()
     assert (normals[:, 2] > 0).any()
 
 
-def test_the_rim_of_what_stands_before_a_wall_has_its_colour():
-    """One view of a red square far in front of a red wall: between the two depths no voxel has a colour."""
+def test_the_rim_of_what_stands_before_a_wall_has_its_color():
+    """One view of a red square far in front of a red wall: between the two depths no voxel has a
+    color.
+    """
     volume, depth = Volume(1.0, 24), torch.full((1, 1, 16, 16), 2.7 + 0.3)
     depth[..., 5:11, 5:11] = 2.7 - 0.2
     image = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 16, 16)
@@ -139,7 +167,9 @@ def test_the_rim_of_what_stands_before_a_wall_has_its_colour():
     mesh = volume.mesh()
     assert (mesh.vertices[:, 2] > 0.1).any()
     assert (mesh.vertices[:, 2] < -0.2).any()
-    np.testing.assert_array_equal(mesh.colours, np.uint8([[255, 0, 0]]).repeat(len(mesh.vertices), axis=0))
+    np.testing.assert_array_equal(
+        mesh.colors, np.uint8([[255, 0, 0]]).repeat(len(mesh.vertices), axis=0)
+    )
 
 
 @pytest.mark.parametrize("faint", [0.5, 0.0])
@@ -150,7 +180,9 @@ def test_faint_pixels_have_no_depth(faint):
         Camera.from_angles(0.0, 0.0, fov=30.0),
     )
     assert not volume.weight.any()
-    with pytest.raises(ValueError, match=r"no surface in the cube of side 1.0 \(0% of it was seen\)"):
+    with pytest.raises(
+        ValueError, match=r"no surface in the cube of side 1.0 \(0% of it was seen\)"
+    ):
         volume.mesh()
 
 
@@ -177,12 +209,18 @@ def test_a_plane_through_the_grid_is_cut_exactly():
     ends = np.stack(np.unravel_index(edges, values.shape), axis=-1)
     points = ends[:, 0] + share[:, None] * (ends[:, 1] - ends[:, 0])
     np.testing.assert_allclose(points @ [0.3, 0.2, 1.0], 2.6, atol=1e-12)
-    normals = np.cross(points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]])
-    np.testing.assert_allclose(normals.sum(axis=0) / 2, 12 * np.array([0.3, 0.2, 1.0]), atol=1e-9)  # projects to 4 x 3
+    normals = np.cross(
+        points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]
+    )
+    np.testing.assert_allclose(
+        normals.sum(axis=0) / 2, 12 * np.array([0.3, 0.2, 1.0]), atol=1e-9
+    )  # projects to 4 x 3
 
 
 def test_random_signs_make_a_closed_surface_inside_the_grid():
-    """Every case of the table, in every position; the border is outside, so nothing may be open there."""
+    """Every case of the table, in every position; the border is outside, so nothing may be open
+    there.
+    """
     values = np.random.default_rng(0).normal(size=(9, 8, 7))
     for axis in range(3):
         np.moveaxis(values, axis, 0)[[0, -1]] = 1.0
@@ -233,10 +271,12 @@ def test_a_ply_holds_the_mesh_bit_by_bit(tmp_path, ball):
     assert len(body) == 15 * len(ball.vertices) + 13 * len(ball.faces)
     *place, red, green, blue = struct.unpack_from("<3f3B", body, 15 * 7)
     np.testing.assert_array_equal(np.float32(place), ball.vertices[7])
-    assert [red, green, blue] == ball.colours[7].tolist()
+    assert [red, green, blue] == ball.colors[7].tolist()
     assert struct.unpack_from("<B3i", body, 15 * len(ball.vertices) + 13 * 5) == (3, *ball.faces[5])
     plain = Mesh(ball.vertices, ball.faces)
     assert b"uchar red" not in write_ply(tmp_path / "plain.ply", plain).read_bytes()
-    textured = Mesh(ball.vertices, ball.faces, uv=ball.vertices[:, :2], texture=np.zeros((2, 2, 4), np.uint8))
+    textured = Mesh(
+        ball.vertices, ball.faces, uv=ball.vertices[:, :2], texture=np.zeros((2, 2, 4), np.uint8)
+    )
     with pytest.raises(ValueError, match="a PLY can not hold"):
         write_ply(tmp_path / "no.ply", textured)

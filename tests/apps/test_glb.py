@@ -27,7 +27,9 @@ UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype=np.float32)
 
 
 def test_a_textured_mesh_comes_back_with_its_arrays_and_pixels(tmp_path):
-    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(uv=UV, texture=texture(100))]))
+    content, binary = gltf.read_glb(
+        write_glb(tmp_path / "a.glb", [square(uv=UV, texture=texture(100))])
+    )
     (primitive,) = content["meshes"][0]["primitives"]
     position = gltf.array(content, binary, primitive["attributes"]["POSITION"])
     assert np.array_equal(position, square().vertices)
@@ -50,7 +52,9 @@ def test_buffer_views_say_what_they_are_for(tmp_path):
     attributes = content["meshes"][0]["primitives"][0]
     targets = {accessor["bufferView"]: 34962 for accessor in content["accessors"]}
     targets[content["accessors"][attributes["indices"]]["bufferView"]] = 34963
-    assert {k: view.get("target") for k, view in enumerate(content["bufferViews"]) if "target" in view} == targets
+    assert {
+        k: view.get("target") for k, view in enumerate(content["bufferViews"]) if "target" in view
+    } == targets
 
 
 def test_several_meshes_keep_their_order_and_their_own_textures(tmp_path):
@@ -62,14 +66,18 @@ def test_several_meshes_keep_their_order_and_their_own_textures(tmp_path):
         primitive = content["meshes"][k]["primitives"][0]
         assert gltf.array(content, binary, primitive["attributes"]["POSITION"])[0, 2] == -k
         material = content["materials"][primitive["material"]]
-        source = content["textures"][material["pbrMetallicRoughness"]["baseColorTexture"]["index"]]["source"]
+        source = content["textures"][material["pbrMetallicRoughness"]["baseColorTexture"]["index"]][
+            "source"
+        ]
         assert np.array_equal(gltf.picture(content, binary, source), texture(9, seed=k))
 
 
-def test_colours_of_vertices_are_stored_as_linear_light(tmp_path):
-    colours = np.array([[0, 0, 0], [255, 255, 255], [188, 10, 255], [1, 2, 3]], dtype=np.uint8)
-    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(colours=colours)]))
-    stored = gltf.array(content, binary, content["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"])
+def test_colors_of_vertices_are_stored_as_linear_light(tmp_path):
+    colors = np.array([[0, 0, 0], [255, 255, 255], [188, 10, 255], [1, 2, 3]], dtype=np.uint8)
+    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(colors=colors)]))
+    stored = gltf.array(
+        content, binary, content["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"]
+    )
     assert stored[0].tolist() == [0, 0, 0]
     assert stored[1].tolist() == [1, 1, 1]
     assert stored[2, 0] == pytest.approx(0.5029, abs=1e-4)  # sRGB 188 is half the light
@@ -79,7 +87,9 @@ def test_colours_of_vertices_are_stored_as_linear_light(tmp_path):
 
 
 def test_a_plain_mesh_is_lit_and_an_opaque_texture_is_not_blended(tmp_path):
-    content, _ = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(), square(uv=UV, texture=texture(255))]))
+    content, _ = gltf.read_glb(
+        write_glb(tmp_path / "a.glb", [square(), square(uv=UV, texture=texture(255))])
+    )
     assert "extensions" not in content["materials"][0]
     assert "alphaMode" not in content["materials"][1]
 
@@ -87,8 +97,8 @@ def test_a_plain_mesh_is_lit_and_an_opaque_texture_is_not_blended(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"colours": np.zeros((3, 3), np.uint8)}, r"colours uint8 \[3, 3\]"),
-        ({"colours": np.zeros((4, 3))}, r"colours float64 \[4, 3\]"),
+        ({"colors": np.zeros((3, 3), np.uint8)}, r"colors uint8 \[3, 3\]"),
+        ({"colors": np.zeros((4, 3))}, r"colors float64 \[4, 3\]"),
         ({"uv": UV}, "one of uv and texture"),
         ({"uv": UV, "texture": np.zeros((4, 4, 3), np.uint8)}, r"texture uint8 \[4, 4, 3\]"),
     ],

@@ -18,7 +18,9 @@ EXTENT = 0.12
 
 
 def bowl(name: str, z: float, *, size: int = 9, seed: int = 0, invalid=()) -> SurfaceLayer:
-    """z + bulge over the square -+EXTENT, with a smooth picture; rows run with y, as GRAM-HD's do."""
+    """z + bulge over the square -+EXTENT, with a smooth picture; rows run with y, as GRAM-HD's
+    do.
+    """
     line = torch.linspace(-1, 1, size)
     y, x = torch.meshgrid(line, line, indexing="ij")
     points = torch.stack([x * EXTENT, y * EXTENT, z - 0.02 * (x**2 + y**2)], dim=-1)
@@ -37,40 +39,57 @@ def det(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def drawn(path: Path, xy: np.ndarray) -> np.ndarray:
-    """What a viewer shows at places (x, y) [p 2] seen along -z: nodes in order, each blended over what is there."""
+    """What a viewer shows at places (x, y) [p 2] seen along -z: nodes in order, each blended over
+    what is there.
+    """
     content, binary = gltf.read_glb(path)
     shown = np.zeros((len(xy), 3))
     for node in content["nodes"]:
         (primitive,) = content["meshes"][node["mesh"]]["primitives"]
         attributes = {k: gltf.array(content, binary, v) for k, v in primitive["attributes"].items()}
         faces = gltf.array(content, binary, primitive["indices"]).reshape(-1, 3)
-        a, b, c = (attributes["POSITION"][faces[:, k], :2].astype(np.float64)[:, None] for k in range(3))
+        a, b, c = (
+            attributes["POSITION"][faces[:, k], :2].astype(np.float64)[:, None] for k in range(3)
+        )
         area = det(b - a, c - a)
         assert (area > 0).all()  # counterclockwise seen from +z
-        share = np.stack([det(b - xy, c - xy), det(c - xy, a - xy), det(a - xy, b - xy)], axis=-1) / area[..., None]
+        share = (
+            np.stack([det(b - xy, c - xy), det(c - xy, a - xy), det(a - xy, b - xy)], axis=-1)
+            / area[..., None]
+        )
         hit = (share >= -1e-9).all(axis=-1)  # t p
         first = hit.argmax(axis=0)
         share = share[first, np.arange(len(xy))]
         uv = (attributes["TEXCOORD_0"][faces[first]] * share[..., None]).sum(axis=1)
         surface = content["materials"][primitive["material"]]["pbrMetallicRoughness"]
         source = content["textures"][surface["baseColorTexture"]["index"]]["source"]
-        pixels = torch.from_numpy(gltf.picture(content, binary, source) / 255.0).permute(2, 0, 1)[None]
-        grid = torch.from_numpy(2 * uv - 1)[None, None]  # a viewer's linear filter, clamped to the edge
-        texel = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)[0, :, 0].T.numpy()
+        pixels = torch.from_numpy(gltf.picture(content, binary, source) / 255.0).permute(2, 0, 1)[
+            None
+        ]
+        grid = torch.from_numpy(2 * uv - 1)[
+            None, None
+        ]  # a viewer's linear filter, clamped to the edge
+        texel = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)[
+            0, :, 0
+        ].T.numpy()
         alpha = texel[:, 3:] * hit.any(axis=0)[:, None]
         shown = alpha * texel[:, :3] + (1 - alpha) * shown
     return shown
 
 
 def composed(layers: list[SurfaceLayer], xy: np.ndarray) -> np.ndarray:
-    """C = sum_i alpha_i c_i prod (1 - alpha_j) from the pictures themselves, nearest layer first."""
-    light, colour = torch.ones(len(xy), 1), torch.zeros(len(xy), 3)
+    """C = sum_i alpha_i c_i prod (1 - alpha_j) from the pictures themselves, nearest layer
+    first.
+    """
+    light, color = torch.ones(len(xy), 1), torch.zeros(len(xy), 3)
     grid = torch.from_numpy(xy / EXTENT).float()[None, None]
     for layer in layers:
-        sample = F.grid_sample(layer.texture[None], grid, padding_mode="border", align_corners=False)[0, :, 0].T
+        sample = F.grid_sample(
+            layer.texture[None], grid, padding_mode="border", align_corners=False
+        )[0, :, 0].T
         rgb, alpha = (sample[:, :3] + 1) / 2, sample[:, 3:]
-        colour, light = colour + light * alpha * rgb, light * (1 - alpha)
-    return colour.numpy()
+        color, light = color + light * alpha * rgb, light * (1 - alpha)
+    return color.numpy()
 
 
 @pytest.fixture
@@ -82,10 +101,14 @@ def test_a_viewer_shows_what_the_surfaces_compose_to(tmp_path, places):
     layers = [bowl(f"s{k}", 0.1 - 0.03 * k, seed=k) for k in range(4)]
     shuffled = [layers[k] for k in (2, 0, 3, 1)]
     assert export_manifolds(tmp_path / "m.glb", shuffled) == ["s3", "s2", "s1", "s0"]
-    np.testing.assert_allclose(drawn(tmp_path / "m.glb", places), composed(layers, places), atol=1 / 255)
+    np.testing.assert_allclose(
+        drawn(tmp_path / "m.glb", places), composed(layers, places), atol=1 / 255
+    )
     content, _ = gltf.read_glb(tmp_path / "m.glb")
     assert all(material["alphaMode"] == "BLEND" for material in content["materials"])
-    assert all(material["extensions"] == {"KHR_materials_unlit": {}} for material in content["materials"])
+    assert all(
+        material["extensions"] == {"KHR_materials_unlit": {}} for material in content["materials"]
+    )
 
 
 def test_rows_of_a_lattice_and_of_its_picture_go_the_same_way(tmp_path):
@@ -103,9 +126,13 @@ def test_triangles_stand_between_four_valid_corners_only():
     mesh = surface_mesh(layer)
     assert len(mesh.faces) == 2 * (16 - 1 - 4)
     assert np.isfinite(mesh.vertices).all()
-    assert len(mesh.vertices) == 25 - 2 - 1  # (2, 4) is a corner of two cells, which both have the corner (2, 3)
+    assert (
+        len(mesh.vertices) == 25 - 2 - 1
+    )  # (2, 4) is a corner of two cells, which both have the corner (2, 3)
     assert len(np.unique(mesh.faces)) == len(mesh.vertices)
-    corner = mesh.vertices[np.linalg.norm(mesh.vertices[:, :2] - np.array([EXTENT, EXTENT]), axis=1).argmin()]
+    corner = mesh.vertices[
+        np.linalg.norm(mesh.vertices[:, :2] - np.array([EXTENT, EXTENT]), axis=1).argmin()
+    ]
     np.testing.assert_allclose(corner, [EXTENT, EXTENT, -0.04], atol=1e-7)
 
 
@@ -118,7 +145,9 @@ def test_a_surface_without_a_whole_cell_is_left_out(tmp_path):
 
 
 def test_a_warped_background_shows_its_picture_to_a_fraction_of_a_texel(tmp_path):
-    """GRAM-HD's g (specs/gramhd.md 7.2): a lattice even in u, placed at x = g(u), is exact at its points."""
+    """GRAM-HD's g (specs/gramhd.md 7.2): a lattice even in u, placed at x = g(u), is exact at its
+    points.
+    """
 
     def g(u):
         far = torch.sign(u) * (0.24 * torch.tan(u.abs() - 0.5) + 0.12)
@@ -131,8 +160,12 @@ def test_a_warped_background_shows_its_picture_to_a_fraction_of_a_texel(tmp_path
     v, u = torch.meshgrid(torch.linspace(-1, 1, 65), torch.linspace(-1, 1, 65), indexing="ij")
     points = torch.stack([g(u), g(v), torch.full_like(u, -0.12)], dim=-1)
     ramp = torch.linspace(-1, 1, 512)
-    texture = torch.stack([ramp.expand(512, 512), ramp[:, None].expand(512, 512), *torch.ones(2, 512, 512)])
-    layer = SurfaceLayer("background", points, torch.ones(65, 65, dtype=torch.bool), torch.stack([u, v], -1), texture)
+    texture = torch.stack(
+        [ramp.expand(512, 512), ramp[:, None].expand(512, 512), *torch.ones(2, 512, 512)]
+    )
+    layer = SurfaceLayer(
+        "background", points, torch.ones(65, 65, dtype=torch.bool), torch.stack([u, v], -1), texture
+    )
     export_manifolds(tmp_path / "m.glb", [layer])
     xy = np.random.default_rng(0).uniform(-0.25, 0.25, (300, 2))
     shown = drawn(tmp_path / "m.glb", xy)
@@ -141,7 +174,7 @@ def test_a_warped_background_shows_its_picture_to_a_fraction_of_a_texel(tmp_path
     assert gltf.read_glb(tmp_path / "m.glb")[0]["materials"][0].get("alphaMode") is None  # opaque
 
 
-def test_colours_beyond_the_range_are_clamped():
+def test_colors_beyond_the_range_are_clamped():
     layer = bowl("a", 0.0)
     layer.texture[:] = torch.tensor([1.7, -3.0, 0.0, 0.5])[:, None, None]
     assert surface_mesh(layer).texture[0, 0].tolist() == [255, 0, 128, 128]

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from gan3d.apps.pictures import DepthRange, depth_colours, depth_range, enlarge, grid, layers, side_by_side, to_uint8
+from gan3d.apps.pictures import (
+    DepthRange,
+    depth_colors,
+    depth_range,
+    enlarge,
+    grid,
+    layers,
+    side_by_side,
+    to_uint8,
+)
 from gan3d.generators import Rendering
 
 
@@ -53,32 +62,39 @@ def test_enlarging_repeats_pixels_to_the_asked_side():
 def test_near_is_brighter_than_far_and_background_is_white():
     depth = torch.tensor([[2.0, 2.5, 3.0, 9.0]]).reshape(1, 1, 1, 4)
     opacity = torch.tensor([[1.0, 1.0, 1.0, 0.2]]).reshape(1, 1, 1, 4)
-    colours = depth_colours(depth, opacity)[0, 0].astype(int)
-    brightness = colours.sum(-1)
+    colors = depth_colors(depth, opacity)[0, 0].astype(int)
+    brightness = colors.sum(-1)
     assert brightness[0] > brightness[1] > brightness[2]
-    assert colours[3].tolist() == [255, 255, 255]
+    assert colors[3].tolist() == [255, 255, 255]
 
 
-def test_equal_depths_have_equal_colours_on_a_shared_range():
+def test_equal_depths_have_equal_colors_on_a_shared_range():
     span = DepthRange(2.0, 3.0)
     one, other = torch.full((1, 1, 2, 2), 2.5), torch.linspace(2.5, 2.9, 4).reshape(1, 1, 2, 2)
-    assert np.array_equal(depth_colours(one, span=span)[0, 0, 0], depth_colours(other, span=span)[0, 0, 0])
+    assert np.array_equal(
+        depth_colors(one, span=span)[0, 0, 0], depth_colors(other, span=span)[0, 0, 0]
+    )
 
 
 def test_depth_range_leaves_out_what_is_not_seen():
-    depth = torch.cat([torch.linspace(2.0, 3.0, 101), torch.tensor([50.0, math.inf, math.nan])]).reshape(1, 1, 1, -1)
+    depth = torch.cat(
+        [torch.linspace(2.0, 3.0, 101), torch.tensor([50.0, math.inf, math.nan])]
+    ).reshape(1, 1, 1, -1)
     opacity = torch.cat([torch.ones(101), torch.zeros(1), torch.ones(2)]).reshape(1, 1, 1, -1)
     span = depth_range(depth, opacity)
     assert (span.near, span.far) == pytest.approx((2.02, 2.98))
 
 
 def test_nothing_to_see_is_white():
-    assert (depth_colours(torch.full((1, 1, 3, 3), math.inf)) == 255).all()
+    assert (depth_colors(torch.full((1, 1, 3, 3), math.inf)) == 255).all()
 
 
 def test_raw_image_and_depth_stand_side_by_side_at_the_size_of_the_image():
     rendering = Rendering(
-        torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+        torch.zeros(2, 3, 8, 8),
+        torch.ones(2, 3, 4, 4),
+        torch.ones(2, 1, 4, 4),
+        torch.ones(2, 1, 4, 4),
     )
     picture = side_by_side(rendering, gap=1)
     assert picture.shape == (2, 8, 26, 3)

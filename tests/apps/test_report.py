@@ -12,7 +12,7 @@ from PIL import Image
 from gan3d.apps.curves import Curve, curve_svg, log_ticks, thinned, ticks
 from gan3d.apps.report import key_figures, read_run, spread, write_report
 from gan3d.apps.video import write_video
-from gan3d.loggers import DiskLogger
+from gan3d.training.loggers import DiskLogger
 
 VOID = {"meta", "img", "line", "polyline", "br"}
 
@@ -52,12 +52,20 @@ def run_dir(tmp_path):
     run = tmp_path / "my <run>"
     logger = DiskLogger(run)
     for step in range(0, 5001, 500):
-        logger.log_metrics({"loss/generator": 1.0 + step / 1e4, "loss/discriminator": 0.5}, step=step)
+        logger.log_metrics(
+            {"loss/generator": 1.0 + step / 1e4, "loss/discriminator": 0.5}, step=step
+        )
         if step % 1000 == 0:
-            logger.log_metrics({"distance/frechet": 3.0 / (1 + step), "alarm/flatness": 0.05}, step=step)
+            logger.log_metrics(
+                {"distance/frechet": 3.0 / (1 + step), "alarm/flatness": 0.05}, step=step
+            )
             logger.log_image("fakes", [np.full((8, 8, 3), step % 251, np.uint8)], step=step)
-    logger.log_metrics({"distance/floor": 1e-4, "distance/mean_image": 4.0, "bad": float("nan")}, step=5000)
-    logger.log_video("orbit", [write_video(tmp_path / "o.mp4", np.zeros((3, 16, 16, 3), np.uint8))], step=5000)
+    logger.log_metrics(
+        {"distance/floor": 1e-4, "distance/mean_image": 4.0, "bad": float("nan")}, step=5000
+    )
+    logger.log_video(
+        "orbit", [write_video(tmp_path / "o.mp4", np.zeros((3, 16, 16, 3), np.uint8))], step=5000
+    )
     (run / "config.yaml").write_text("model:\n  note: <script>alert(1)</script> & more\n")
     return run
 
@@ -127,7 +135,9 @@ def test_moments_are_few_and_keep_the_ends(tmp_path):
 
 def test_a_curve_runs_from_corner_to_corner_of_its_range():
     svg = curve_svg("title", [Curve("a", [(0, 0.0), (1000, 10.0)])])
-    (x1, y1), (x2, y2) = [tuple(map(float, pair.split(","))) for pair in re.search(r'points="([^"]+)', svg)[1].split()]
+    (x1, y1), (x2, y2) = [
+        tuple(map(float, pair.split(","))) for pair in re.search(r'points="([^"]+)', svg)[1].split()
+    ]
     assert x1 < x2
     assert y1 > y2
     parsed(svg)
@@ -141,7 +151,12 @@ def test_a_logarithmic_curve_of_equal_ratios_is_straight():
 
 def test_curves_survive_constants_and_values_that_are_not_finite():
     nan, inf = float("nan"), float("inf")
-    for points in ([(0, 1.0), (1, 1.0)], [(5, 0.0), (5, 0.0)], [(0, nan), (1, 2.0), (2, inf)], [(0, nan), (1, nan)]):
+    for points in (
+        [(0, 1.0), (1, 1.0)],
+        [(5, 0.0), (5, 0.0)],
+        [(0, nan), (1, 2.0), (2, inf)],
+        [(0, nan), (1, nan)],
+    ):
         for log in (False, True):
             assert "nan" not in curve_svg("title", [Curve("a", points)], log=log)
 

@@ -23,11 +23,13 @@ def test_frames_show_the_heads_beside_each_other_above_their_depth(balls):
     assert frames[0, 16, 16].tolist() == [255, 0, 0]
     assert frames[0, 16, 48].tolist() == [0, 0, 255]
     assert frames[0, 33, 1].tolist() == [255, 255, 255]
-    assert frames[0, 48, 16].sum() > frames[0, 41, 16].sum()  # depth: the middle of a ball is nearest
+    assert (
+        frames[0, 48, 16].sum() > frames[0, 41, 16].sum()
+    )  # depth: the middle of a ball is nearest
     assert orbit_frames(balls, z, orbit(3), depth=False, progress=False).shape == (3, 32, 64, 3)
 
 
-def test_the_depth_colours_do_not_flicker_along_the_orbit(balls):
+def test_the_depth_colors_do_not_flicker_along_the_orbit(balls):
     frames = orbit_frames(balls, torch.randn(1, 3), orbit(4), progress=False)
     middle = frames[:, 48, 16].astype(int)
     assert np.abs(middle - middle[0]).max() <= 3
@@ -91,7 +93,7 @@ def test_a_video_shows_its_frames(tmp_path, balls):
     width, height = next(reader)["size"]
     first = np.frombuffer(next(reader), np.uint8).reshape(height, width, 3)
     seen, expected = first[4::8, 4::8].astype(int), frames[0].astype(int)
-    assert np.abs(seen - expected).mean() < 6  # colour is stored at half resolution
+    assert np.abs(seen - expected).mean() < 6  # color is stored at half resolution
 
 
 def test_an_empty_or_float_video_is_refused(tmp_path):
@@ -110,7 +112,9 @@ def test_views_in_batches_are_the_views_at_once(balls):
 
 
 def test_paths_keep_the_mean_radius_and_lens_of_the_data():
-    cameras = Camera.from_angles(torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0]), radius=1.5, focal=2.0)
+    cameras = Camera.from_angles(
+        torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0]), radius=1.5, focal=2.0
+    )
     for path in (frontal(cameras), orbit_like(cameras, 5)):
         torch.testing.assert_close(path.origins.norm(dim=-1), torch.full((len(path),), 1.5))
         torch.testing.assert_close(path.focal, torch.full((len(path),), 2.0))

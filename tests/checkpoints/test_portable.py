@@ -1,4 +1,6 @@
-"""The portable file: every registered class goes into it and comes back equal; nothing of it is executed."""
+"""The portable file: every registered class goes into it and comes back equal; nothing of it is
+executed.
+"""
 
 import copy
 import json
@@ -8,7 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts, save_pretrained
+from gan3d.checkpoints.portable import (
+    from_pretrained,
+    load_discriminator,
+    read_facts,
+    save_pretrained,
+)
 from gan3d.cli.export import export_training, load_training
 from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import EG3D, GENERATORS
@@ -30,13 +37,18 @@ def equal(a, b) -> bool:
 
 @pytest.fixture
 def file(tmp_path):
-    return save_pretrained(tmp_path / "model.safetensors", tiny(GENERATORS, "EG3D"), facts={"kimg": 1.5, "list": [1]})
+    return save_pretrained(
+        tmp_path / "model.safetensors", tiny(GENERATORS, "EG3D"), facts={"kimg": 1.5, "list": [1]}
+    )
 
 
 def rewrite(file, **metadata):
     """The same file with other metadata."""
     with safe_open(file, framework="pt") as opened:
-        tensors, old = {name: opened.get_tensor(name) for name in list(opened.keys())}, opened.metadata()
+        tensors, old = (
+            {name: opened.get_tensor(name) for name in list(opened.keys())},
+            opened.metadata(),
+        )
     save_file(tensors, file, metadata={k: v for k, v in (old | metadata).items() if v is not None})
     return file
 
@@ -100,7 +112,9 @@ def test_the_file_holds_names_and_no_code(file):
     assert metadata["gan3d_format"] == "1"
 
 
-@pytest.mark.parametrize("name", ["os.system", "gan3d.generators.EG3D", "torch.nn.Linear", "EG3", ""])
+@pytest.mark.parametrize(
+    "name", ["os.system", "gan3d.generators.EG3D", "torch.nn.Linear", "EG3", ""]
+)
 def test_a_class_that_is_not_registered_is_refused(file, name):
     rewrite(file, generator=json.dumps({"class": name, "arguments": {}}))
     with pytest.raises(ValueError, match=r"there is no class .*EG3D"):
@@ -121,10 +135,13 @@ def described(**changes) -> str:
         ({"generator": "[" * 100_000}, "is not JSON"),
         ({"generator": "[]"}, "is not a dictionary"),
         ({"generator": "{}"}, "no class"),
-        ({"generator": described(colour=3)}, "does not take colour"),
+        ({"generator": described(color=3)}, "does not take color"),
         ({"generator": described(plane_axes="yz")}, "plane_axes 'yz' is unknown"),
         ({"generator": described(z_dim="x")}, "can not be made"),
-        ({"generator": described(z_dim=17)}, r"fc0.weight has shape \(16, 32\), expected \(16, 33\)"),
+        (
+            {"generator": described(z_dim=17)},
+            r"fc0.weight has shape \(16, 32\), expected \(16, 33\)",
+        ),
         ({"generator": described(mapping_layers=3)}, "fc2.weight is missing"),
         ({"generator": described(mapping_layers=1)}, "is not known|expected"),
         (
@@ -170,13 +187,24 @@ model:
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    pair = {"generator": tiny(GENERATORS, "EG3D"), "discriminator": tiny(DISCRIMINATORS, "DualDiscriminator")}
+    pair = {
+        "generator": tiny(GENERATORS, "EG3D"),
+        "discriminator": tiny(DISCRIMINATORS, "DualDiscriminator"),
+    }
     pair["generator_ema"] = copy.deepcopy(pair["generator"])
     with torch.no_grad():
         pair["generator_ema"].decoder.net[0].weight += 1
-    state = {f"{part}.{name}": t for part, module in pair.items() for name, t in module.state_dict().items()}
+    state = {
+        f"{part}.{name}": t
+        for part, module in pair.items()
+        for name, t in module.state_dict().items()
+    }
     config = CONFIG % (json.dumps(EG3D.tiny), json.dumps(DISCRIMINATORS["DualDiscriminator"].tiny))
-    content = {"state_dict": {**state, "images_seen": torch.tensor(2500)}, "gan3d_config": config, "tally": {}}
+    content = {
+        "state_dict": {**state, "images_seen": torch.tensor(2500)},
+        "gan3d_config": config,
+        "running_means": {},
+    }
     torch.save(content, tmp_path / "last.ckpt")
     return tmp_path / "last.ckpt", pair
 

@@ -8,16 +8,20 @@ import torch
 
 from gan3d.cli.checks import at_least, device_of, file_for, folder_for
 from gan3d.cli.export import export_training
+from gan3d.cli.messages import CommandError
 from gan3d.cli.options import call
-from gan3d.cli.wording import CommandError
 
 
 def test_a_device_is_one_that_is_there():
     assert device_of("cpu") == torch.device("cpu")
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(CommandError, match=r"--device cud can not be used: (.|\n)*there is: auto, cpu"):
+    with pytest.raises(
+        CommandError, match=r"--device cud can not be used: (.|\n)*there is: auto, cpu"
+    ):
         device_of("cud")
-    with pytest.raises(CommandError, match=r"--device cuda:99 can not be used: (.|\n)*there is: auto, cpu"):
+    with pytest.raises(
+        CommandError, match=r"--device cuda:99 can not be used: (.|\n)*there is: auto, cpu"
+    ):
         device_of("cuda:99")
 
 
@@ -31,7 +35,9 @@ def test_a_file_has_one_of_the_endings_and_a_place(tmp_path):
     assert file_for(tmp_path / "new/deep/mesh.GLB", ".glb") == tmp_path / "new/deep/mesh.GLB"
     assert file_for(tmp_path / "any.thing") == tmp_path / "any.thing"
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(CommandError, match=r"mesh.obj does not end in .glb or .ply; use for example mesh.glb"):
+    with pytest.raises(
+        CommandError, match=r"mesh.obj does not end in .glb or .ply; use for example mesh.glb"
+    ):
         file_for(Path("mesh.obj"), ".glb", ".ply")
     (tmp_path / "a.glb").mkdir()
     with pytest.raises(CommandError, match=r"a.glb is a folder; give the name of a file"):

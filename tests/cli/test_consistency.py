@@ -31,7 +31,9 @@ class Ball(Generator):
     def represent(self, ws, *, randomness=None):
         return ws[:, 0]
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
         side = resolution or self.img_resolution
         rays = camera.rays(side)
         along = -(rays.origins * rays.directions).sum(-1)
@@ -57,26 +59,56 @@ def checkpoint(tmp_path, monkeypatch):
 def command(tmp_path, monkeypatch):
     """command(function, words) -> what it says, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return lambda function, *words: call(function, [str(word) for word in words], prog="gan3d", positional=True)
+    return lambda function, *words: call(
+        function, [str(word) for word in words], prog="gan3d", positional=True
+    )
 
 
 def test_epi_draws_rows_over_time(command, checkpoint, tmp_path):
-    said = command(consistency.write_epi_of, checkpoint, "--num", 2, "--frames", 5, "--yaw", 0.2, "--device", "cpu")
+    said = command(
+        consistency.write_epi_of,
+        checkpoint,
+        "--num",
+        2,
+        "--frames",
+        5,
+        "--yaw",
+        0.2,
+        "--device",
+        "cpu",
+    )
     assert said == "epi.png: 2 x 5 rows"
     assert np.array(Image.open(tmp_path / "epi.png")).shape == (12, 64, 3)
 
 
 @pytest.mark.parametrize(("name", "magic"), [("new/mesh.glb", b"glTF"), ("mesh.ply", b"ply\n")])
 def test_fuse_writes_a_mesh(command, checkpoint, tmp_path, name, magic):
-    words = ["--out", name, "--num_yaw", 3, "--num_pitch", 1, "--voxels", 24, "--extent", 0.7, "--device", "cpu"]
+    words = [
+        "--out",
+        name,
+        "--num_yaw",
+        3,
+        "--num_pitch",
+        1,
+        "--voxels",
+        24,
+        "--extent",
+        0.7,
+        "--device",
+        "cpu",
+    ]
     said = command(consistency.fuse_to_mesh, checkpoint, *words)
     assert re.fullmatch(rf"{name}: \d{{3,4}} vertices, \d{{3,4}} triangles of 3 views", said)
     assert (tmp_path / name).read_bytes()[:4] == magic
 
 
 def test_an_extent_that_holds_nothing_is_named(command, checkpoint):
-    with pytest.raises(ValueError, match=r"no surface in the cube of side 0.1 \(0% of it was seen\)"):
-        command(consistency.fuse_to_mesh, checkpoint, "--extent", 0.1, "--voxels", 8, "--device", "cpu")
+    with pytest.raises(
+        ValueError, match=r"no surface in the cube of side 0.1 \(0% of it was seen\)"
+    ):
+        command(
+            consistency.fuse_to_mesh, checkpoint, "--extent", 0.1, "--voxels", 8, "--device", "cpu"
+        )
 
 
 def test_reproject_prints_a_table_of_scenes_that_agree_with_themselves(command, checkpoint):
@@ -89,20 +121,26 @@ def test_reproject_prints_a_table_of_scenes_that_agree_with_themselves(command, 
     assert first != second
 
 
-def test_export_manifolds_writes_the_layers_of_a_model_that_has_some(command, checkpoint, tmp_path, monkeypatch):
+def test_export_manifolds_writes_the_layers_of_a_model_that_has_some(
+    command, checkpoint, tmp_path, monkeypatch
+):
     with pytest.raises(ValueError, match="Ball has no surfaces"):
         command(consistency.export_surfaces, checkpoint)
     line = torch.linspace(-1, 1, 4)
     y, x = torch.meshgrid(line, line, indexing="ij")
     points, grid = torch.stack([x, y, 0 * x], dim=-1), torch.stack([x, y], dim=-1)
-    layer = SurfaceLayer("a", points, torch.ones(4, 4, dtype=torch.bool), grid, torch.zeros(4, 8, 8))
+    layer = SurfaceLayer(
+        "a", points, torch.ones(4, 4, dtype=torch.bool), grid, torch.zeros(4, 8, 8)
+    )
     monkeypatch.setattr(Ball, "surfaces", lambda self, scene: [layer])
     said = command(consistency.export_surfaces, checkpoint, "--device", "cpu")
     assert said == "manifolds.glb: 1 of 1 surfaces, farthest first"
     assert (tmp_path / "manifolds.glb").read_bytes()[:4] == b"glTF"
 
 
-@pytest.mark.parametrize("function", ["write_epi_of", "fuse_to_mesh", "reproject_views", "export_surfaces"])
+@pytest.mark.parametrize(
+    "function", ["write_epi_of", "fuse_to_mesh", "reproject_views", "export_surfaces"]
+)
 def test_a_model_without_a_camera_is_refused(command, tmp_path, function):
     flat = save_pretrained(tmp_path / "flat.safetensors", StyleGAN2(**StyleGAN2.tiny))
     with pytest.raises(ValueError, match="StyleGAN2, which has no camera"):
@@ -114,7 +152,9 @@ def test_names_that_say_no_known_format_are_refused(command, checkpoint):
         command(consistency.fuse_to_mesh, checkpoint, "--out", "mesh.obj")
     with pytest.raises(ValueError, match=r"does not end in .glb"):
         command(consistency.export_surfaces, checkpoint, "--out", "m.zip")
-    with pytest.raises(ValueError, match=r"--out lines.pgn does not end in .png; use for example lines.png"):
+    with pytest.raises(
+        ValueError, match=r"--out lines.pgn does not end in .png; use for example lines.png"
+    ):
         command(consistency.write_epi_of, checkpoint, "--out", "lines.pgn")
 
 
@@ -129,7 +169,11 @@ def test_names_that_say_no_known_format_are_refused(command, checkpoint):
         ("reproject_views", "views", 2),
     ],
 )
-def test_too_few_to_show_anything_is_refused_before_the_work(command, tmp_path, function, option, least):
-    with pytest.raises(ValueError, match=f"--{option} {least - 1} is too few; give {least} or more"):
+def test_too_few_to_show_anything_is_refused_before_the_work(
+    command, tmp_path, function, option, least
+):
+    with pytest.raises(
+        ValueError, match=f"--{option} {least - 1} is too few; give {least} or more"
+    ):
         command(getattr(consistency, function), "none.safetensors", f"--{option}", least - 1)
     assert list(tmp_path.iterdir()) == []

@@ -24,11 +24,15 @@ class PosedFolder:
     labels: list[list]
 
     def write_json(self, content: object) -> None:
-        (self.path / "dataset.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        (self.path / "dataset.json").write_text(
+            content if isinstance(content, str) else json.dumps(content)
+        )
 
     def write_labels(self) -> None:
         # In falling order, so that a reader which trusts the order of the file is caught.
-        self.write_json({"labels": [[n, label] for n, label in zip(self.names[::-1], self.labels[::-1])]})
+        self.write_json(
+            {"labels": [[n, label] for n, label in zip(self.names[::-1], self.labels[::-1])]}
+        )
 
     def zip(self, compression: int = zipfile.ZIP_STORED) -> Path:
         target = self.path.with_suffix(".zip")

@@ -17,7 +17,9 @@ from gan3d.data.datamodule import PosedImagesModule
 
 
 class Witness(LightningModule):
-    """Learns nothing, and remembers which images it was shown. `counts`: keeps images_seen as the harness does."""
+    """Learns nothing, and remembers which images it was shown. `counts`: keeps images_seen as the
+    harness does.
+    """
 
     def __init__(self, counts: bool = True):
         super().__init__()
@@ -53,7 +55,12 @@ def make_trainer(tmp_path, **options) -> Trainer:
         "enable_checkpointing": False,
     }
     return Trainer(
-        accelerator="cpu", devices=1, use_distributed_sampler=False, default_root_dir=tmp_path, **quiet, **options
+        accelerator="cpu",
+        devices=1,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+        **quiet,
+        **options,
     )
 
 
@@ -66,7 +73,9 @@ class FakeTrainer:
     def __init__(self, rank: int, world_size: int, use_distributed_sampler: bool = False):
         self.global_rank, self.world_size = rank, world_size
         self.strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
-        self._accelerator_connector = type("Connector", (), {"use_distributed_sampler": use_distributed_sampler})
+        self._accelerator_connector = type(
+            "Connector", (), {"use_distributed_sampler": use_distributed_sampler}
+        )
 
 
 def as_rank(data: PosedImagesModule, rank: int, world_size: int) -> PosedImagesModule:
@@ -87,7 +96,8 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(cat(one), cat(other)))
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_epoch_shows_every_image_with_its_own_camera(make_folder):
@@ -115,8 +125,15 @@ def test_the_loader_is_endless(make_folder):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_batches(make_folder, num_workers):
     path = str(make_folder(num=7).zip())
-    alone = take(PosedImagesModule(path, batch_size=4, num_workers=0, mirror=True).train_dataloader(), 8)
-    helped = take(PosedImagesModule(path, batch_size=4, num_workers=num_workers, mirror=True).train_dataloader(), 8)
+    alone = take(
+        PosedImagesModule(path, batch_size=4, num_workers=0, mirror=True).train_dataloader(), 8
+    )
+    helped = take(
+        PosedImagesModule(
+            path, batch_size=4, num_workers=num_workers, mirror=True
+        ).train_dataloader(),
+        8,
+    )
     assert same(alone, helped)
 
 
@@ -133,7 +150,12 @@ def test_processes_together_see_what_one_process_sees(make_folder, world_size):
     path = str(make_folder(num=7).path)
     alone = take(PosedImagesModule(path, batch_size=8, num_workers=0).train_dataloader(), 3)
     shares = [
-        take(as_rank(PosedImagesModule(path, batch_size=8, num_workers=0), rank, world_size).train_dataloader(), 3)
+        take(
+            as_rank(
+                PosedImagesModule(path, batch_size=8, num_workers=0), rank, world_size
+            ).train_dataloader(),
+            3,
+        )
         for rank in range(world_size)
     ]
     together = [shares[rank][number] for number in range(3) for rank in range(world_size)]
@@ -141,7 +163,9 @@ def test_processes_together_see_what_one_process_sees(make_folder, world_size):
 
 
 def test_loading_leaves_the_global_random_numbers_alone(make_folder):
-    loader = PosedImagesModule(str(make_folder().path), batch_size=2, num_workers=0).train_dataloader()
+    loader = PosedImagesModule(
+        str(make_folder().path), batch_size=2, num_workers=0
+    ).train_dataloader()
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -159,7 +183,9 @@ def test_a_broken_image_is_one_readable_error_also_from_a_worker(make_folder, nu
     with pytest.raises(DataError) as caught:
         take(data.train_dataloader(), 1)
     message = str(caught.value)
-    assert re.fullmatch(rf"{posed.path}: {posed.names[3]}: not a readable image \(.*\); replace the file", message)
+    assert re.fullmatch(
+        rf"{posed.path}: {posed.names[3]}: not a readable image \(.*\); replace the file", message
+    )
 
 
 @pytest.mark.gpu
@@ -168,7 +194,10 @@ def test_a_broken_image_is_one_readable_error_also_from_a_worker(make_folder, nu
 def test_batches_are_pinned_and_move_to_the_gpu(make_folder, num_workers):
     data = PosedImagesModule(str(make_folder().path), batch_size=2, num_workers=num_workers)
     batch = take(data.train_dataloader(), 1)[0]
-    assert all(t.is_pinned() for t in (batch.image, batch.camera.cam2world, batch.camera.intrinsics, batch.index))
+    assert all(
+        t.is_pinned()
+        for t in (batch.image, batch.camera.cam2world, batch.camera.intrinsics, batch.index)
+    )
     moved = move_data_to_device(batch, torch.device("cuda"))
     assert torch.equal(moved.image.cpu(), batch.image)
     assert torch.equal(moved.camera.label().cpu(), batch.camera.label())
@@ -180,22 +209,36 @@ def test_workers_may_be_spawned(make_folder, tmp_path):
     script.write_text(
         "import sys\n"
         "from torch.utils.data import DataLoader\n"
-        "from gan3d.data.dataset import PosedImages, View, collate\n"
+        "from gan3d.data.dataset import PosedImages, ImageSequence, collate\n"
         "if __name__ == '__main__':\n"
-        "    view = View(PosedImages(sys.argv[1]), [2, 0])\n"
+        "    view = ImageSequence(PosedImages(sys.argv[1]), [2, 0])\n"
         "    how = {'num_workers': 1, 'multiprocessing_context': 'spawn'}\n"
-        "    print(next(iter(DataLoader(view, batch_size=2, collate_fn=collate, **how))).image.sum().item())\n"
+        "    print(next(iter(DataLoader(view, batch_size=2, collate_fn=collate, "
+        "**how))).image.sum().item())\n"
     )
-    out = subprocess.run([sys.executable, script, posed.zip()], capture_output=True, text=True, check=True, timeout=120)
-    expected = (torch.from_numpy(posed.pixels[[2, 0]]).permute(0, 3, 1, 2).float() / 127.5 - 1).sum().item()
+    out = subprocess.run(
+        [sys.executable, script, posed.zip()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    expected = (
+        (torch.from_numpy(posed.pixels[[2, 0]]).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        .sum()
+        .item()
+    )
     assert float(out.stdout) == pytest.approx(expected, abs=1e-3)
 
 
-# -- held out ----------------------------------------------------------------------------------------------------------
+# -- held out
+# --------------------------------------------------------------------------------------------------
 
 
 def test_heldout_images_and_their_twins_are_never_trained_on(make_folder):
-    data = PosedImagesModule(str(make_folder(num=10).path), batch_size=7, num_workers=0, heldout=3, mirror=True)
+    data = PosedImagesModule(
+        str(make_folder(num=10).path), batch_size=7, num_workers=0, heldout=3, mirror=True
+    )
     data.setup()
     kept, held = data.training_items.tolist(), data.heldout_items.tolist()
     assert (len(kept), len(held)) == (14, 3)
@@ -235,20 +278,28 @@ def test_mirrored_copies_on_disk_stay_on_the_side_of_their_image(make_folder):
     for item in range(4):  # EG3D's mirror tool: name.png -> name_mirror.png
         (posed.path / posed.names[item + 4]).unlink()
         posed.names[item + 4] = posed.names[item].replace(".png", "_mirror.png")
-        (posed.path / posed.names[item + 4]).write_bytes((posed.path / posed.names[item]).read_bytes())
+        (posed.path / posed.names[item + 4]).write_bytes(
+            (posed.path / posed.names[item]).read_bytes()
+        )
     posed.write_labels()
     for seed in range(5):
         data = PosedImagesModule(str(posed.path), heldout=2, seed=seed)
-        held, kept = ([data.images.names[i] for i in items] for items in (data.heldout_items, data.training_items))
+        held, kept = (
+            [data.images.names[i] for i in items]
+            for items in (data.heldout_items, data.training_items)
+        )
         assert len(held) == 2
-        assert not {name.replace("_mirror", "") for name in held} & {name.replace("_mirror", "") for name in kept}
+        assert not {name.replace("_mirror", "") for name in held} & {
+            name.replace("_mirror", "") for name in kept
+        }
         assert len(kept) == 8 - 2 * len({name.replace("_mirror", "") for name in held})
 
 
 def test_the_choice_of_heldout_images_follows_the_seed_only(make_folder):
     path = str(make_folder(num=30).path)
     chosen = [
-        PosedImagesModule(path, heldout=8, seed=s, mirror=m).heldout_items.tolist() for s, m in ((0, 0), (0, 1), (1, 0))
+        PosedImagesModule(path, heldout=8, seed=s, mirror=m).heldout_items.tolist()
+        for s, m in ((0, 0), (0, 1), (1, 0))
     ]
     assert chosen[0] == chosen[1] == sorted(chosen[0])
     assert chosen[0] != chosen[2]
@@ -256,11 +307,14 @@ def test_the_choice_of_heldout_images_follows_the_seed_only(make_folder):
 
 def test_a_larger_heldout_set_contains_the_smaller(make_folder):
     path = str(make_folder(num=30).path)
-    small, large = (set(PosedImagesModule(path, heldout=count).heldout_items.tolist()) for count in (4, 9))
+    small, large = (
+        set(PosedImagesModule(path, heldout=count).heldout_items.tolist()) for count in (4, 9)
+    )
     assert small < large
 
 
-# -- arguments ---------------------------------------------------------------------------------------------------------
+# -- arguments
+# --------------------------------------------------------------------------------------------------
 
 
 def test_setup_twice_reads_once(make_folder):
@@ -301,10 +355,13 @@ def test_a_trainer_that_would_disturb_the_order_is_refused(make_folder, tmp_path
     with pytest.raises(ValueError, match=r"set trainer\.use_distributed_sampler to false"):
         data.setup("fit")
     with pytest.raises(ValueError, match=r"overfit_batches .* set data\.max_items"):
-        make_trainer(tmp_path, overfit_batches=2).fit(Witness(), datamodule=PosedImagesModule(data.path))
+        make_trainer(tmp_path, overfit_batches=2).fit(
+            Witness(), datamodule=PosedImagesModule(data.path)
+        )
 
 
-# -- with Lightning ----------------------------------------------------------------------------------------------------
+# -- with Lightning
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -322,7 +379,9 @@ def test_a_resumed_run_goes_on_with_the_next_image(make_folder, tmp_path):
     trainer.save_checkpoint(file)
     witness = Witness()
     data = PosedImagesModule(path, batch_size=4, num_workers=0)
-    make_trainer(tmp_path, max_epochs=2, limit_train_batches=2).fit(witness, datamodule=data, ckpt_path=file)
+    make_trainer(tmp_path, max_epochs=2, limit_train_batches=2).fit(
+        witness, datamodule=data, ckpt_path=file
+    )
     assert witness.trained == list(range(12, 20))
 
 
@@ -346,11 +405,17 @@ def test_validation_test_and_prediction_see_the_heldout_images(make_folder, tmp_
 @pytest.mark.parametrize("heldout", [0, 2])
 def test_training_runs_without_a_word_from_lightning_about_the_data(make_folder, tmp_path, heldout):
     witness = Witness()
-    data = PosedImagesModule(str(make_folder(num=7).path), batch_size=4, num_workers=0, heldout=heldout)
+    data = PosedImagesModule(
+        str(make_folder(num=7).path), batch_size=4, num_workers=0, heldout=heldout
+    )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         trainer = make_trainer(tmp_path, max_epochs=2, limit_train_batches=2)
         trainer.fit(witness, datamodule=data)
-    about_data = [str(w.message) for w in said if re.search("loader|worker|__len__|length|batch", str(w.message))]
+    about_data = [
+        str(w.message)
+        for w in said
+        if re.search("loader|worker|__len__|length|batch", str(w.message))
+    ]
     assert about_data == []
     assert set(witness.validated) == set(range(heldout))

@@ -34,13 +34,18 @@ def refuses(text: str):
     return pytest.raises(DataError, match=re.escape(text))
 
 
-# -- what comes out ----------------------------------------------------------------------------------------------------
+# -- what comes out
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["folder", "stored zip", "deflated zip"])
 def test_images_and_labels_come_in_the_order_of_their_names(make_folder, kind):
     posed = make_folder(num=5)
-    path = posed.path if kind == "folder" else posed.zip(zipfile.ZIP_DEFLATED if "deflated" in kind else 0)
+    path = (
+        posed.path
+        if kind == "folder"
+        else posed.zip(zipfile.ZIP_DEFLATED if "deflated" in kind else 0)
+    )
     images = PosedImages(path)
     assert (len(images), images.resolution, images.names) == (5, 8, posed.names)
     assert torch.equal(images.labels, torch.tensor(posed.labels))
@@ -68,7 +73,13 @@ def test_the_set_is_found_again_after_a_change_of_folder(make_folder, monkeypatc
 
 def test_depth_masks_and_leftovers_of_the_system_are_not_images(make_folder):
     posed = make_folder()
-    for name in ("depth/img0.png", "mask/img0.png", "__MACOSX/00000/._img.png", ".hidden.png", "00000/readme.txt"):
+    for name in (
+        "depth/img0.png",
+        "mask/img0.png",
+        "__MACOSX/00000/._img.png",
+        ".hidden.png",
+        "00000/readme.txt",
+    ):
         (posed.path / name).parent.mkdir(parents=True, exist_ok=True)
         (posed.path / name).write_bytes(b"not an image")
     assert PosedImages(posed.path).names == posed.names
@@ -77,7 +88,11 @@ def test_depth_masks_and_leftovers_of_the_system_are_not_images(make_folder):
 
 @pytest.mark.parametrize("resolution", [1, 2, 32, 64])
 def test_any_power_of_two_is_a_resolution(make_folder, resolution):
-    assert PosedImages(make_folder(num=1, resolution=resolution).path)[0][0].shape == (3, resolution, resolution)
+    assert PosedImages(make_folder(num=1, resolution=resolution).path)[0][0].shape == (
+        3,
+        resolution,
+        resolution,
+    )
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -89,14 +104,16 @@ def test_pixels_of_any_mode_become_rgb(mode):
 
 
 def test_grey_is_repeated():
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert np.array_equal(decode(encode(Image.fromarray(grey)), "x").numpy(), np.stack([grey] * 3))
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert np.array_equal(decode(encode(Image.fromarray(gray)), "x").numpy(), np.stack([gray] * 3))
 
 
-def test_alpha_is_dropped_and_the_colour_below_it_shows():
+def test_alpha_is_dropped_and_the_color_below_it_shows():
     rgba = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
     rgba[0, 0, 3] = 0
-    assert np.array_equal(decode(encode(Image.fromarray(rgba)), "x").permute(1, 2, 0).numpy(), rgba[..., :3])
+    assert np.array_equal(
+        decode(encode(Image.fromarray(rgba)), "x").permute(1, 2, 0).numpy(), rgba[..., :3]
+    )
 
 
 def test_sixteen_bits_keep_their_upper_half():
@@ -107,11 +124,13 @@ def test_sixteen_bits_keep_their_upper_half():
 def test_a_jpeg_is_read():
     flat = Image.new("RGB", (8, 8), (200, 100, 50))
     assert (
-        decode(encode(flat, "JPEG", quality=95), "x").float().mean((1, 2)) - torch.tensor([200, 100, 50])
+        decode(encode(flat, "JPEG", quality=95), "x").float().mean((1, 2))
+        - torch.tensor([200, 100, 50])
     ).abs().max() < 3
 
 
-# -- shrinking ---------------------------------------------------------------------------------------------------------
+# -- shrinking
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_box_filter_takes_means_of_blocks():
@@ -124,7 +143,9 @@ def test_the_box_filter_takes_means_of_blocks():
 @pytest.mark.parametrize("resize_filter", ["lanczos", "bicubic", "bilinear", "box"])
 def test_every_filter_is_antialiased_and_keeps_the_mean(resize_filter):
     chequers = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
-    small = decode(encode(Image.fromarray(chequers)), "x", resolution=8, resize_filter=resize_filter)
+    small = decode(
+        encode(Image.fromarray(chequers)), "x", resolution=8, resize_filter=resize_filter
+    )
     assert (small.float() - 100).abs().max() < 8
 
 
@@ -149,11 +170,14 @@ def test_wrong_resolutions_and_filters_are_refused(make_folder):
         PosedImages(path, resolution=16)
     with pytest.raises(ValueError, match="resolution 6 is not a power of two"):
         PosedImages(path, resolution=6)
-    with pytest.raises(ValueError, match="resize_filter 'nearest' is not known; use one of lanczos, bicubic"):
+    with pytest.raises(
+        ValueError, match="resize_filter 'nearest' is not known; use one of lanczos, bicubic"
+    ):
         PosedImages(path, resolution=4, resize_filter="nearest")
 
 
-# -- mirroring and subsets ---------------------------------------------------------------------------------------------
+# -- mirroring and subsets
+# ---------------------------------------------------------------------------------------------
 
 
 def test_mirroring_appends_flipped_images_with_mirrored_cameras(make_folder):
@@ -163,7 +187,9 @@ def test_mirroring_appends_flipped_images_with_mirrored_cameras(make_folder):
     for item in range(5):
         (plain, label), (flipped, mirrored) = images[item], images[item + 5]
         assert torch.equal(flipped, plain.flip(-1))
-        (yaw, pitch), (yaw_m, pitch_m) = (Camera.from_label(one[None]).yaw_pitch() for one in (label, mirrored))
+        (yaw, pitch), (yaw_m, pitch_m) = (
+            Camera.from_label(one[None]).yaw_pitch() for one in (label, mirrored)
+        )
         torch.testing.assert_close((yaw_m, pitch_m), (-yaw, pitch))
     assert images.labels.shape == (10, 25)
 
@@ -174,7 +200,9 @@ def test_a_mirrored_pixel_is_seen_along_the_mirrored_ray(make_folder):
         label[17], label[18] = 0.02, 0.47  # skew, and a principal point off the middle
     posed.write_labels()
     images = PosedImages(posed.path, mirror=True)
-    rays, mirrored = (Camera.from_label(images.labels[part]).rays(8) for part in (slice(0, 5), slice(5, 10)))
+    rays, mirrored = (
+        Camera.from_label(images.labels[part]).rays(8) for part in (slice(0, 5), slice(5, 10))
+    )
     reflect = torch.tensor([-1.0, 1.0, 1.0])
     flipped = mirrored.directions.unflatten(1, (8, 8)).flip(2).flatten(1, 2)
     torch.testing.assert_close(flipped, rays.directions * reflect, atol=1e-6, rtol=0)
@@ -185,7 +213,9 @@ def test_label_std_is_that_of_the_whole_file(make_folder):
     posed = make_folder()
     expected = torch.from_numpy(np.array(posed.labels).std(axis=0)).float()
     for options in ({}, {"mirror": True}, {"max_items": 2}):
-        torch.testing.assert_close(PosedImages(posed.path, **options).label_std, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            PosedImages(posed.path, **options).label_std, expected, atol=1e-6, rtol=1e-5
+        )
 
 
 def test_max_items_keeps_a_seeded_sorted_subset(make_folder):
@@ -209,7 +239,8 @@ def test_an_item_beyond_the_set_is_an_index_error(make_folder):
             images[item]
 
 
-# -- processes ---------------------------------------------------------------------------------------------------------
+# -- processes
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -237,7 +268,9 @@ def test_a_batch_has_pixels_from_minus_one_to_one():
     batch = collate([(7, ramp, None), (8, ramp, None)])
     assert batch.image.dtype == torch.float32
     assert (batch.image[0, 0, 0, 0], batch.image[0, 0, 0, 1], batch.camera) == (1, -1, None)
-    assert torch.equal(((batch.image + 1) * 127.5).round().to(torch.uint8), torch.stack([ramp, ramp]))
+    assert torch.equal(
+        ((batch.image + 1) * 127.5).round().to(torch.uint8), torch.stack([ramp, ramp])
+    )
     assert batch.index.dtype == torch.int64
     assert batch.index.tolist() == [7, 8]
     assert len(batch) == 2
@@ -252,11 +285,14 @@ def test_a_batch_moves_as_one():
     assert all(tensor.device.type == "meta" for tensor in tensors)
 
 
-# -- damage to the archive ---------------------------------------------------------------------------------------------
+# -- damage to the archive
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_missing_set_says_what_was_looked_for_and_how_to_make_one(tmp_path):
-    with refuses(f"no data set at {tmp_path / 'ffhq.zip'}: expected a folder or a .zip of square images") as caught:
+    with refuses(
+        f"no data set at {tmp_path / 'ffhq.zip'}: expected a folder or a .zip of square images"
+    ) as caught:
         PosedImages(tmp_path / "ffhq.zip")
     assert f"gan3d data heads --out {tmp_path / 'ffhq.zip'}" in str(caught.value)
 
@@ -280,7 +316,9 @@ def test_an_empty_set_is_refused(tmp_path):
         PosedImages(tmp_path / "empty.zip")
 
 
-@pytest.mark.parametrize("name", ["/etc/img.png", "../img.png", "a/../../img.png", "a\\img.png", "C:/img.png"])
+@pytest.mark.parametrize(
+    "name", ["/etc/img.png", "../img.png", "a/../../img.png", "a\\img.png", "C:/img.png"]
+)
 def test_a_zip_that_points_outside_itself_is_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr(name, b"")
@@ -291,7 +329,9 @@ def test_a_zip_that_points_outside_itself_is_refused(tmp_path, name):
 def test_a_label_that_points_outside_the_set_reads_nothing(make_folder):
     posed = make_folder()
     (posed.path.parent / "secret.png").write_bytes((posed.path / posed.names[0]).read_bytes())
-    posed.write_json({"labels": [["../secret.png", posed.labels[0]], *zip(posed.names, posed.labels)]})
+    posed.write_json(
+        {"labels": [["../secret.png", posed.labels[0]], *zip(posed.names, posed.labels)]}
+    )
     with refuses("a label for ../secret.png, which is not among the images"):
         PosedImages(posed.path)
 
@@ -325,7 +365,8 @@ def test_a_file_that_vanished_is_named(make_folder):
         images[1]
 
 
-# -- damage to the images ----------------------------------------------------------------------------------------------
+# -- damage to the images
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -373,7 +414,8 @@ def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unnoticed(bit):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @given(
-    data=st.binary(max_size=200), prefix=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0"])
+    data=st.binary(max_size=200),
+    prefix=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0"]),
 )
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_an_image_or_a_data_error(data, prefix):
@@ -382,14 +424,21 @@ def test_any_bytes_are_an_image_or_a_data_error(data, prefix):
         assert image.shape == (3, image.shape[1], image.shape[1])
 
 
-@pytest.mark.parametrize(("side", "says"), [(60000, "exceeds limit"), (8320, "8320 x 8320 pixels; the limit is 8192")])
+@pytest.mark.parametrize(
+    ("side", "says"), [(60000, "exceeds limit"), (8320, "8320 x 8320 pixels; the limit is 8192")]
+)
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(side, says):
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     data = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
     )
     with refuses("bomb.png: ") as caught:
         decode(data, "bomb.png")
@@ -407,20 +456,24 @@ def test_odd_images_are_refused(make_folder):
     with refuses(f"{posed.names[4]}: 4 px, the first image of the set has 8 px"):
         images[4]
     file.write_bytes(encode(Image.new("CMYK", (8, 8)), "TIFF"))
-    with refuses(f"{posed.names[4]}: pixels of mode CMYK, expected grey, RGB or RGBA"):
+    with refuses(f"{posed.names[4]}: pixels of mode CMYK, expected gray, RGB or RGBA"):
         images[4]
     file.write_bytes(encode(Image.new("F", (8, 8)), "TIFF"))
     with refuses(f"{posed.names[4]}: pixels of mode F"):
         images[4]
 
 
-# -- damage to the labels ----------------------------------------------------------------------------------------------
+# -- damage to the labels
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_set_without_labels_is_for_models_without_cameras(make_folder):
     posed = make_folder()
     (posed.path / "dataset.json").unlink()
-    with refuses(f"{posed.path}: there is no dataset.json at its root, so no camera labels; set use_labels to false"):
+    with refuses(
+        f"{posed.path}: there is no dataset.json at its root, so no camera labels; set use_labels "
+        "to false"
+    ):
         PosedImages(posed.path)
     images = PosedImages(posed.path, use_labels=False, mirror=True)
     assert images.labels is None
@@ -431,7 +484,10 @@ def test_a_set_without_labels_is_for_models_without_cameras(make_folder):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ('{"labels": [\n["a.png", 1}', "is not valid JSON (Expecting ',' delimiter: line 2 column 12"),
+        (
+            '{"labels": [\n["a.png", 1}',
+            "is not valid JSON (Expecting ',' delimiter: line 2 column 12",
+        ),
         ("", "is not valid JSON (Expecting value: line 1 column 1"),
         ("[" * 100_000, "is not valid JSON"),
         ({"labels": None}, '"labels" is null, expected {"labels": '),
@@ -453,11 +509,16 @@ def test_a_malformed_label_file_is_refused(make_folder, content, says):
 def test_missing_and_superfluous_labels_are_counted_and_named(make_folder):
     posed = make_folder()
     posed.write_json({"labels": list(zip(posed.names, posed.labels))[:3]})
-    with refuses(f"dataset.json has 3 labels for 5 images: no label for {posed.names[3]} (2 images without label"):
+    with refuses(
+        f"dataset.json has 3 labels for 5 images: no label for {posed.names[3]} (2 images without "
+        "label"
+    ):
         PosedImages(posed.path)
     posed.write_labels()
     (posed.path / posed.names[2]).unlink()
-    with refuses(f"has 5 labels for 4 images: a label for {posed.names[2]}, which is not among the images"):
+    with refuses(
+        f"has 5 labels for 4 images: a label for {posed.names[2]}, which is not among the images"
+    ):
         PosedImages(posed.path)
 
 
@@ -486,7 +547,9 @@ def test_a_label_that_is_not_25_numbers_is_named(make_folder, label, says):
 
 def test_two_labels_of_one_image_are_refused(make_folder):
     posed = make_folder()
-    posed.write_json({"labels": [*zip(posed.names, posed.labels), (posed.names[1], posed.labels[1])]})
+    posed.write_json(
+        {"labels": [*zip(posed.names, posed.labels), (posed.names[1], posed.labels[1])]}
+    )
     with refuses(f"{posed.names[1]} has two labels; remove one"):
         PosedImages(posed.path)
 

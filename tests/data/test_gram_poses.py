@@ -31,9 +31,14 @@ def make_set(tmp_path):
         (folder / "poses").mkdir(parents=True)
         for k, pose in enumerate(poses):
             name = f"face {k:03d}"
-            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
+                folder / f"{name}.png"
+            )
             if kind == "ffhq":
-                savemat(folder / f"poses/{name}.mat", {"angle": np.array([pose], np.float32), "id": np.zeros((1, 80))})
+                savemat(
+                    folder / f"poses/{name}.mat",
+                    {"angle": np.array([pose], np.float32), "id": np.zeros((1, 80))},
+                )
             else:
                 np.save(folder / f"poses/{name}_pose.npy", np.array(pose, np.float32))
         return folder
@@ -42,22 +47,32 @@ def make_set(tmp_path):
 
 
 def test_a_face_that_looks_a_little_up_is_frontal_in_ffhq_and_likewise_a_cat():
-    torch.testing.assert_close(ffhq_sphere_pose(torch.tensor([[0.1, 0.0, 0.3]])), torch.full((1, 2), math.pi / 2))
+    torch.testing.assert_close(
+        ffhq_sphere_pose(torch.tensor([[0.1, 0.0, 0.3]])), torch.full((1, 2), math.pi / 2)
+    )
     cat = torch.tensor([[math.pi / 2 - 0.14, math.pi / 2]])
     torch.testing.assert_close(cats_sphere_pose(cat), torch.full((1, 2), math.pi / 2))
 
 
 def test_angles_move_the_camera_to_the_side_that_they_should():
-    """By hand: yaw 0.2 is theta = pi/2 + 0.2, hence x = cos theta < 0; pitch 0.3 is phi = pi/2 - 0.2, hence y > 0."""
-    camera = Camera.from_label(gram_labels(ffhq_sphere_pose(torch.tensor([[0.3, 0.2, 0.0]])), resolution=64))
-    expected = torch.tensor([[-math.cos(0.2) * math.sin(0.2), math.sin(0.2), math.cos(0.2) * math.cos(0.2)]])
+    """By hand: yaw 0.2 is theta = pi/2 + 0.2, hence x = cos theta < 0; pitch 0.3 is phi = pi/2 -
+    0.2, hence y > 0.
+    """
+    camera = Camera.from_label(
+        gram_labels(ffhq_sphere_pose(torch.tensor([[0.3, 0.2, 0.0]])), resolution=64)
+    )
+    expected = torch.tensor(
+        [[-math.cos(0.2) * math.sin(0.2), math.sin(0.2), math.cos(0.2) * math.cos(0.2)]]
+    )
     torch.testing.assert_close(camera.origins, expected)
 
 
 def test_a_flipped_image_has_the_mirrored_camera():
     pose = torch.tensor([[1.4, 1.9], [1.7, 1.2]], dtype=torch.float64)
     flipped = gram_labels(mirrored_pose(pose), resolution=64)
-    torch.testing.assert_close(flipped, Camera.from_label(gram_labels(pose, resolution=64)).mirror().label())
+    torch.testing.assert_close(
+        flipped, Camera.from_label(gram_labels(pose, resolution=64)).mirror().label()
+    )
 
 
 def test_fov_spans_the_centres_of_the_outer_pixels_and_radius_scales_the_world():
@@ -65,7 +80,9 @@ def test_fov_spans_the_centres_of_the_outer_pixels_and_radius_scales_the_world()
     camera = Camera.from_label(gram_labels(pose, resolution=8, fov=30.0))
     corner = camera.rays(8, torch.tensor([4 * 8]))  # leftmost pixel, half a pixel below the axis
     tangent = (corner.directions * camera.right[:, None]).sum(-1) / corner.cosines[..., 0]
-    torch.testing.assert_close(tangent, torch.full((1, 1), -math.tan(math.radians(15)), dtype=torch.float64))
+    torch.testing.assert_close(
+        tangent, torch.full((1, 1), -math.tan(math.radians(15)), dtype=torch.float64)
+    )
     far = Camera.from_label(gram_labels(pose, resolution=8, fov=30.0, radius=2.7))
     torch.testing.assert_close(far.label(), camera.scale(2.7).label())
 
@@ -79,19 +96,25 @@ def test_an_ffhq_set_becomes_one_that_the_reader_reads(make_set, tmp_path, given
     assert images.names == [f"face {k:03d}.png" for k in range(3)]
     assert images.resolution == 8
     pitch, yaw, fov = Camera.from_label(images.labels).to_sphere(resolution=8)
-    torch.testing.assert_close(pitch, math.pi / 2 - torch.tensor([0.11, 0.0, -0.4]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(yaw, math.pi / 2 + torch.tensor([-0.34, 0.0, 0.5]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        pitch, math.pi / 2 - torch.tensor([0.11, 0.0, -0.4]), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        yaw, math.pi / 2 + torch.tensor([-0.34, 0.0, 0.5]), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(fov, torch.full((3,), 12.0), atol=1e-4, rtol=0)
     with Image.open(folder / "face 001.png") as original:
         expected = np.array(original.resize((8, 8), Image.Resampling.LANCZOS))
     assert np.array_equal(images[1][0].permute(1, 2, 0).numpy(), expected)
 
 
-def test_a_cats_set_is_recognised_and_written_beside_it_by_default(make_set):
+def test_a_cats_set_is_recognized_and_written_beside_it_by_default(make_set):
     folder = make_set("cats", [[1.45, 1.9], [1.5, 1.2]])
     write_gram(folder, resolution=16, fov=14.0, radius=2.7)
     images = PosedImages(folder.with_name("cats16.zip"))
-    expected = gram_labels(torch.tensor([[1.59, 1.9], [1.64, 1.2]]), resolution=16, fov=14.0, radius=2.7)
+    expected = gram_labels(
+        torch.tensor([[1.59, 1.9], [1.64, 1.2]]), resolution=16, fov=14.0, radius=2.7
+    )
     torch.testing.assert_close(images.labels, expected)
 
 
@@ -137,13 +160,22 @@ def npz() -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (mat(id=np.zeros(3)), r"face 001.mat: no field `angle`, it has id; expected \(pitch, yaw, roll\)"),
+        (
+            mat(id=np.zeros(3)),
+            r"face 001.mat: no field `angle`, it has id; expected \(pitch, yaw, roll\)",
+        ),
         (mat(), "no field `angle`, it has none"),
         (mat(angle=np.zeros((2, 3))), r"holds float64 \[2, 3\], expected 3 numbers"),
         (mat(angle=np.zeros((1, 2))), r"holds float64 \[1, 2\], expected 3 numbers"),
         (mat(angle="abc"), "expected 3 numbers"),
-        (mat(angle=np.array([[0.1, np.nan, 0.0]])), r"holds \[0.1, nan, 0.0\], expected finite numbers"),
-        (mat(angle=np.array([[10.0, -20.0, 0.0]])), r"face 001.mat holds \[10.0, -20.0, 0.0\].* convert degrees"),
+        (
+            mat(angle=np.array([[0.1, np.nan, 0.0]])),
+            r"holds \[0.1, nan, 0.0\], expected finite numbers",
+        ),
+        (
+            mat(angle=np.array([[10.0, -20.0, 0.0]])),
+            r"face 001.mat holds \[10.0, -20.0, 0.0\].* convert degrees",
+        ),
         (b"\x89HDF\r\n\x1a\n" + bytes(200), "not a readable .mat file"),
         (b"", "not a readable .mat file"),
         (mat(angle=np.zeros((1, 3)))[:150], "not a readable .mat file|no field `angle`"),
@@ -168,7 +200,10 @@ def test_a_broken_mat_file_is_named_with_what_is_wrong(make_set, tmp_path, data,
         (npy(np.array(["a", "b"])), r"holds <U1 \[2\], expected 2 numbers"),
         (npy(np.array([1j, 2])), "holds complex128"),
         (npy(np.zeros(2))[:-4], "not a readable .npy file"),
-        (npy(np.zeros(2)).replace(b"(2,)", b"(2222222222222,)"), "not a readable .npy file|expected 2 numbers"),
+        (
+            npy(np.zeros(2)).replace(b"(2,)", b"(2222222222222,)"),
+            "not a readable .npy file|expected 2 numbers",
+        ),
         (npy(np.array([3.1, 1.0])), r"holds \[3.1, 1.0\], which is beyond the pole"),
         (npy(np.array([1.5, 6.0])), "more than half a turn"),
     ],
@@ -183,7 +218,9 @@ def test_a_broken_npy_file_is_named_and_no_pickle_is_opened(make_set, tmp_path, 
 def test_a_missing_pose_is_named(make_set, tmp_path):
     folder = make_set("cats", [[1.4, 1.5]] * 3)
     (folder / "poses/face 001_pose.npy").unlink()
-    with pytest.raises(DataError, match=r"face 001.png has no pose, expected poses/face 001_pose.npy \(1 such of 3"):
+    with pytest.raises(
+        DataError, match=r"face 001.png has no pose, expected poses/face 001_pose.npy \(1 such of 3"
+    ):
         write_gram(folder, "cats", tmp_path / "out.zip", resolution=8)
     with pytest.raises(DataError, match=r"expected poses/face 000.mat \(3 such of 3"):
         write_gram(folder, "ffhq", tmp_path / "out.zip", resolution=8)
@@ -218,7 +255,9 @@ def test_images_that_would_get_one_name_are_refused(make_set, tmp_path):
         ({"out": "gram"}, "expected .zip"),
     ],
 )
-def test_arguments_out_of_range_are_refused_and_nothing_is_left_behind(make_set, tmp_path, arguments, message):
+def test_arguments_out_of_range_are_refused_and_nothing_is_left_behind(
+    make_set, tmp_path, arguments, message
+):
     folder = make_set("cats", [[1.4, 1.5]])
     with pytest.raises(ValueError, match=message):
         write_gram(folder, **{"out": tmp_path / "out.zip", "resolution": 8, **arguments})

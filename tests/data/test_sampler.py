@@ -23,14 +23,39 @@ def test_every_epoch_shows_every_item_once(num, seed, epoch):
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = {tuple(EndlessOrder(range(20), seed)[e * 20 + i] for i in range(20)) for seed in (0, 1) for e in range(4)}
+    orders = {
+        tuple(EndlessOrder(range(20), seed)[e * 20 + i] for i in range(20))
+        for seed in (0, 1)
+        for e in range(4)
+    }
     assert len(orders) == 8
 
 
 def test_the_order_is_the_same_on_every_machine_for_good():
     # Written down once: a change here changes what every resumed run sees next.
     order = EndlessOrder(range(10), seed=0)
-    assert [order[i] for i in range(20)] == [9, 4, 7, 2, 6, 8, 3, 5, 1, 0, 4, 5, 8, 7, 0, 3, 6, 2, 1, 9]
+    assert [order[i] for i in range(20)] == [
+        9,
+        4,
+        7,
+        2,
+        6,
+        8,
+        3,
+        5,
+        1,
+        0,
+        4,
+        5,
+        8,
+        7,
+        0,
+        3,
+        6,
+        2,
+        1,
+        9,
+    ]
 
 
 def test_the_order_has_no_memory():
@@ -44,7 +69,8 @@ def test_an_item_is_shown_equally_often_at_every_place_of_the_epoch():
     counts = np.zeros((4, 4))
     for epoch in range(2000):
         counts[np.arange(4), permutation(4, 0, "epoch", epoch)] += 1
-    # Pearson's statistic over 9 degrees of freedom: 27.9 is exceeded once in a thousand fair orders.
+    # Pearson's statistic over 9 degrees of freedom: 27.9 is exceeded once in a thousand fair
+    # orders.
     assert ((counts - 500) ** 2 / 500).sum() < 27.9
 
 
@@ -59,13 +85,17 @@ def test_an_empty_training_set_is_refused():
 
 
 @given(
-    local=st.integers(1, 5), world_size=st.sampled_from([1, 2, 4]), start=st.integers(0, 1000), count=st.integers(1, 6)
+    local=st.integers(1, 5),
+    world_size=st.sampled_from([1, 2, 4]),
+    start=st.integers(0, 1000),
+    count=st.integers(1, 6),
 )
 @settings(max_examples=60, deadline=None)
 def test_processes_share_each_global_batch_in_contiguous_blocks(local, world_size, start, count):
     size = local * world_size
     shares = [
-        first_indices(count, size, start=lambda: start, rank=rank, world_size=world_size) for rank in range(world_size)
+        first_indices(count, size, start=lambda: start, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     for number in range(count):
         together = list(chain(*(share[number] for share in shares)))
@@ -96,7 +126,9 @@ def test_endless_batches_have_no_length():
 
 
 def test_a_batch_that_processes_can_not_share_is_refused():
-    with pytest.raises(ValueError, match=r"batch_size 32 .* among 6 processes; use a multiple of 6, such as 30"):
+    with pytest.raises(
+        ValueError, match=r"batch_size 32 .* among 6 processes; use a multiple of 6, such as 30"
+    ):
         EndlessBatches(32, world_size=6)
     with pytest.raises(ValueError, match=r"batch_size 0 "):
         EndlessBatches(0)

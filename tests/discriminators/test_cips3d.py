@@ -1,4 +1,6 @@
-"""CIPS-3D's discriminators: who judges what, at which resolutions, and how a new resolution is faded in."""
+"""CIPS-3D's discriminators: who judges what, at which resolutions, and how a new resolution is
+faded in.
+"""
 
 import pytest
 import torch
@@ -20,7 +22,9 @@ def discriminator(**options) -> CIPS3DDiscriminator:
 
 
 def normal(b: int, side: int, seed: int = 0) -> Tensor:
-    return torch.randn(b, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        b, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def idle(judge: CIPS3DDiscriminator, side: int, fade: float = 1.0, *, raw: bool = True) -> set[str]:
@@ -29,7 +33,9 @@ def idle(judge: CIPS3DDiscriminator, side: int, fade: float = 1.0, *, raw: bool 
     judge.fade = fade
     image = normal(1, side)
     judged = judge(image, raw=image if raw else None)
-    (judged.logits.sum() + (judged.raw_logits.sum() if judged.raw_logits is not None else 0)).backward()
+    (
+        judged.logits.sum() + (judged.raw_logits.sum() if judged.raw_logits is not None else 0)
+    ).backward()
     return {name for name, parameter in judge.named_parameters() if parameter.grad is None}
 
 
@@ -41,12 +47,17 @@ def in_use(name: str, side: int, fade: float = 1.0) -> bool:
     return kind != "convs" or int(size) <= side
 
 
-# -- Who judges what ---------------------------------------------------------------------------------------------------
+# -- Who judges what
+# --------------------------------------------------------------------------------------------------
 
 
 def test_image_and_raw_image_are_judged_each_on_its_own():
     judge, image, raw = discriminator(), normal(2, 32), normal(2, 32, seed=1)
-    judged, other_raw, other_image = judge(image, raw=raw), judge(image, raw=-raw), judge(-image, raw=raw)
+    judged, other_raw, other_image = (
+        judge(image, raw=raw),
+        judge(image, raw=-raw),
+        judge(-image, raw=raw),
+    )
     assert judged.logits.shape == judged.raw_logits.shape == (2,)
     assert torch.equal(judged.logits, other_raw.logits)
     assert torch.equal(judged.raw_logits, other_image.raw_logits)
@@ -56,7 +67,9 @@ def test_image_and_raw_image_are_judged_each_on_its_own():
 
 def test_the_raw_image_may_have_a_size_of_its_own():
     judge, raw = discriminator(), normal(2, 8)
-    assert torch.equal(judge(normal(2, 32), raw=raw).raw_logits, judge(normal(2, 16), raw=raw).raw_logits)
+    assert torch.equal(
+        judge(normal(2, 32), raw=raw).raw_logits, judge(normal(2, 16), raw=raw).raw_logits
+    )
 
 
 def test_without_a_raw_image_the_auxiliary_discriminator_is_silent():
@@ -77,7 +90,8 @@ def test_without_an_auxiliary_discriminator_no_raw_image_is_needed():
     assert [name for name, _ in judge.named_parameters() if "aux" in name] == []
 
 
-# -- Resolutions -------------------------------------------------------------------------------------------------------
+# -- Resolutions
+# --------------------------------------------------------------------------------------------------
 
 
 def test_powers_of_two_from_8_on_are_judged_and_nothing_else():
@@ -101,7 +115,10 @@ def test_those_parameters_have_no_gradient_that_the_resolution_does_not_use(side
 def test_every_parameter_is_used_at_some_resolution():
     judge = discriminator()
     assert (
-        set.intersection(*(idle(judge, side, fade) for side in judge.img_resolutions for fade in (1.0, 0.5))) == set()
+        set.intersection(
+            *(idle(judge, side, fade) for side in judge.img_resolutions for fade in (1.0, 0.5))
+        )
+        == set()
     )
 
 
@@ -117,7 +134,8 @@ def test_published_numbers_of_parameters_in_use():
             assert sum(n for name, n in used.items() if name.startswith(part)) == number
 
 
-# -- Fading in ---------------------------------------------------------------------------------------------------------
+# -- Fading in
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", [16, 32])
@@ -139,7 +157,8 @@ def test_fading_is_continuous_and_ends_at_the_new_block():
     assert ((judge(image).logits - grown).abs() > 1e-3).all()
 
 
-# -- Networks ----------------------------------------------------------------------------------------------------------
+# -- Networks
+# --------------------------------------------------------------------------------------------------
 
 
 def test_channels_follow_the_resolution_or_a_table():
@@ -187,7 +206,10 @@ def test_groups_are_strided():
     [
         ({"img_resolution": 48}, "power of two"),
         ({"img_resolution": 4}, "smaller than one block"),
-        ({"channels": (8, 8)}, "channels has 2 numbers, img_resolution 32 needs 4: those at 32, 16, 8, 4"),
+        (
+            {"channels": (8, 8)},
+            "channels has 2 numbers, img_resolution 32 needs 4: those at 32, 16, 8, 4",
+        ),
         ({"aux_channels": (8, 8)}, "aux_channels has 2 numbers"),
     ],
 )
@@ -196,7 +218,8 @@ def test_impossible_sizes_are_refused(options, message):
         discriminator(**options)
 
 
-# -- Derivatives -------------------------------------------------------------------------------------------------------
+# -- Derivatives
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("group_size", [0, 2])
@@ -210,9 +233,16 @@ def test_the_gradient_of_r1_is_that_of_finite_differences(group_size):
         return torch.autograd.grad(value, image, create_graph=True)[0].square().sum()
 
     penalty().backward()
-    for name in ("main_disc.convs.8.conv1", "aux_disc.convs.8.conv2", "main_disc.conv_in.4", "aux_disc.epilogue.fc"):
+    for name in (
+        "main_disc.convs.8.conv1",
+        "aux_disc.convs.8.conv2",
+        "main_disc.conv_in.4",
+        "aux_disc.epilogue.fc",
+    ):
         weight, step = judge.get_parameter(f"{name}.weight"), 1e-5
-        direction = torch.randn(weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(2))
+        direction = torch.randn(
+            weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(2)
+        )
         with torch.no_grad():
             weight += step * direction
         above = penalty().item()
@@ -221,7 +251,9 @@ def test_the_gradient_of_r1_is_that_of_finite_differences(group_size):
         below = penalty().item()
         with torch.no_grad():
             weight += step * direction
-        assert (weight.grad * direction).sum().item() == pytest.approx((above - below) / (2 * step), rel=1e-4)
+        assert (weight.grad * direction).sum().item() == pytest.approx(
+            (above - below) / (2 * step), rel=1e-4
+        )
 
 
 def test_bf16_autocast_runs_and_stays_near():

@@ -17,7 +17,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# -- What is said ------------------------------------------------------------------------------------------------------
+# -- What is said
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_judgement_is_a_logit_a_pose_and_a_map_of_patches():
@@ -42,17 +43,24 @@ def test_without_its_patch_part_only_the_patches_are_missing():
     whole, main = discriminator(), discriminator(patch=False)
     assert main(normal(1, 3, 32, 32)).patch_logits is None
     missing = set(dict(whole.named_parameters())) - set(dict(main.named_parameters()))
-    assert missing == {name for name, _ in whole.named_parameters() if name.startswith("patchgan.")} != set()
+    assert (
+        missing
+        == {name for name, _ in whole.named_parameters() if name.startswith("patchgan.")}
+        != set()
+    )
 
 
 def test_every_parameter_has_a_gradient():
     judge = discriminator()
     judged = judge(normal(1, 3, 32, 32))
     (judged.logits.sum() + judged.pose.sum() + judged.patch_logits.sum()).backward()
-    assert [name for name, p in judge.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in judge.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
-# -- Sizes -------------------------------------------------------------------------------------------------------------
+# -- Sizes
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,8 @@ def test_a_smaller_image_takes_fewer_halvings():
     ).patch_logits.shape == (1, 1, 2, 2)
 
 
-# -- Patches -----------------------------------------------------------------------------------------------------------
+# -- Patches
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_layers", "field"), [(1, 16), (3, 70)])
@@ -127,7 +136,8 @@ def test_only_the_first_and_the_last_convolution_have_a_bias_and_channels_double
     assert [conv.stride[0] for conv in patchgan.convs] == [2, 2, 2, 2, 2, 1, 1]
 
 
-# -- Derivatives -------------------------------------------------------------------------------------------------------
+# -- Derivatives
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_gradient_of_r1_is_that_of_finite_differences():
@@ -149,4 +159,6 @@ def test_the_gradient_of_r1_is_that_of_finite_differences():
             values.append(penalty().item())
             with torch.no_grad():
                 weight -= sign * step * direction
-        assert (weight.grad * direction).sum().item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4)
+        assert (weight.grad * direction).sum().item() == pytest.approx(
+            (values[0] - values[1]) / (2 * step), rel=1e-4
+        )

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.discriminators import PiGANDiscriminator
-from gan3d.discriminators.pigan import ResidualBlock
+from gan3d.discriminators.pigan import CoordResidualBlock
 from gan3d.layers.coord_conv import CoordConv2d
 
-KINDS = pytest.mark.parametrize("kind", ["CCSEncoder", "CCS", "Strided", "ProgressiveEncoder", "Progressive"])
+KINDS = pytest.mark.parametrize(
+    "kind", ["CCSEncoder", "CCS", "Strided", "ProgressiveEncoder", "Progressive"]
+)
 
 
 def discriminator(**options) -> PiGANDiscriminator:
@@ -34,7 +36,8 @@ def idle(judge: PiGANDiscriminator, side: int, fade: float) -> set[str]:
     return {name for name, parameter in judge.named_parameters() if parameter.grad is None}
 
 
-# -- Kinds -------------------------------------------------------------------------------------------------------------
+# -- Kinds
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -53,10 +56,14 @@ def test_the_kind_says_what_a_discriminator_is_made_of(kind):
     convs = [conv for block in judge.layers for conv in block.network[::2]]
     assert {type(conv) for conv in convs} == {torch.nn.Conv2d if kind == "Strided" else CoordConv2d}
     strides = [conv.stride for conv in convs]
-    assert strides == [(1, 1), (1, 1) if kind.startswith("Progressive") else (2, 2)] * len(judge.layers)
+    assert strides == [(1, 1), (1, 1) if kind.startswith("Progressive") else (2, 2)] * len(
+        judge.layers
+    )
     projects = [hasattr(block.proj, "weight") for block in judge.layers]
     # Channels are 4, 8, 12, 12, 12: with pooling only changing widths need a projection.
-    assert projects == ([True, True, False, False] if kind.startswith("Progressive") else [True] * 4)
+    assert projects == (
+        [True, True, False, False] if kind.startswith("Progressive") else [True] * 4
+    )
 
 
 @KINDS
@@ -98,14 +105,17 @@ def test_convolutions_start_leaky_kaiming_and_the_rest_as_usual():
     assert judge.layers[0].proj.weight.abs().max() <= 1 / math.sqrt(64)
 
 
-# -- Blocks ------------------------------------------------------------------------------------------------------------
+# -- Blocks
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_block_without_its_convolutions_is_its_shortcut():
-    """Pooling: the mean of 2x2 pixels. Strides: every second pixel, projected. Both over sqrt(2)."""
+    """Pooling: the mean of 2x2 pixels. Strides: every second pixel, projected. Both over
+    sqrt(2).
+    """
     x = normal(1, 2, 4, 4)
     for pool, expected in ((True, F.avg_pool2d(x, 2)), (False, x[..., ::2, ::2])):
-        block = ResidualBlock(2, 2, pool=pool).double()
+        block = CoordResidualBlock(2, 2, pool=pool).double()
         for parameter in block.network.parameters():
             torch.nn.init.zeros_(parameter)
         if not pool:
@@ -115,10 +125,12 @@ def test_a_block_without_its_convolutions_is_its_shortcut():
 
 
 def test_a_block_without_its_shortcut_is_its_convolutions():
-    """Both convolutions pass their input on, negated: a leaky ReLU of slope 0.2 after each leaves 0.2 of everything."""
+    """Both convolutions pass their input on, negated: a leaky ReLU of slope 0.2 after each leaves
+    0.2 of everything.
+    """
     x = normal(1, 1, 4, 4)
     for pool, halved in ((True, lambda y: F.avg_pool2d(y, 2)), (False, lambda y: y[..., ::2, ::2])):
-        block = ResidualBlock(1, 1, coordinates=False, pool=pool).double()
+        block = CoordResidualBlock(1, 1, coordinates=False, pool=pool).double()
         for parameter in block.parameters():
             torch.nn.init.zeros_(parameter)
         for conv in block.network[::2]:
@@ -128,7 +140,8 @@ def test_a_block_without_its_shortcut_is_its_convolutions():
         torch.testing.assert_close(block(x) * math.sqrt(2), expected + shortcut)
 
 
-# -- Resolutions and fading in -----------------------------------------------------------------------------------------
+# -- Resolutions and fading in
+# -----------------------------------------------------------------------------------------
 
 
 @KINDS
@@ -176,24 +189,37 @@ def test_those_parameters_have_no_gradient_that_the_resolution_does_not_use(side
 
     def in_use(name: str) -> bool:
         kind, index, *_ = name.split(".")
-        return int(index) in entrances if kind == "from_rgb" else kind != "layers" or int(index) >= first
+        return (
+            int(index) in entrances
+            if kind == "from_rgb"
+            else kind != "layers" or int(index) >= first
+        )
 
-    assert idle(judge, side, fade) == {name for name, _ in judge.named_parameters() if not in_use(name)}
+    assert idle(judge, side, fade) == {
+        name for name, _ in judge.named_parameters() if not in_use(name)
+    }
 
 
 def test_every_parameter_is_used_at_some_resolution():
     judge = discriminator()
     assert (
-        set.intersection(*(idle(judge, side, fade) for side in judge.img_resolutions for fade in (1.0, 0.5))) == set()
+        set.intersection(
+            *(idle(judge, side, fade) for side in judge.img_resolutions for fade in (1.0, 0.5))
+        )
+        == set()
     )
 
 
 def test_channels_of_a_wrong_number_are_refused():
-    with pytest.raises(ValueError, match="channels has 2 numbers, img_resolution 32 needs 5: those at 32, 16, 8, 4, 2"):
+    with pytest.raises(
+        ValueError,
+        match="channels has 2 numbers, img_resolution 32 needs 5: those at 32, 16, 8, 4, 2",
+    ):
         discriminator(channels=(4, 4))
 
 
-# -- Derivatives -------------------------------------------------------------------------------------------------------
+# -- Derivatives
+# --------------------------------------------------------------------------------------------------
 
 
 @KINDS
@@ -215,4 +241,6 @@ def test_the_gradient_of_r1_is_that_of_finite_differences(kind):
             values.append(penalty().item())
             with torch.no_grad():
                 weight -= sign * step * direction
-        assert (weight.grad * direction).sum().item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4)
+        assert (weight.grad * direction).sum().item() == pytest.approx(
+            (values[0] - values[1]) / (2 * step), rel=1e-4
+        )

@@ -10,7 +10,13 @@ from gan3d.randomness import Randomness
 
 ARCHITECTURES = pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
 CLASSES = pytest.mark.parametrize("cls", [StyleGAN2Discriminator, DualDiscriminator])
-SIZE = {"img_resolution": 16, "channel_base": 128, "channel_max": 8, "mapping_layers": 2, "c_dim": 25}
+SIZE = {
+    "img_resolution": 16,
+    "channel_base": 128,
+    "channel_max": 8,
+    "mapping_layers": 2,
+    "c_dim": 25,
+}
 
 
 def discriminator(cls: type[StyleGAN2Discriminator], **options) -> StyleGAN2Discriminator:
@@ -30,7 +36,8 @@ def pair(b: int = 4) -> dict[str, Tensor | Camera]:
     return {"image": normal(b, 3, 16, 16), "raw": normal(b, 3, 8, 8, seed=1), "camera": cameras(b)}
 
 
-# -- What is judged ----------------------------------------------------------------------------------------------------
+# -- What is judged
+# --------------------------------------------------------------------------------------------------
 
 
 @ARCHITECTURES
@@ -45,9 +52,15 @@ def test_one_logit_per_image(cls, architecture, c_dim):
 
 @ARCHITECTURES
 def test_the_dual_discriminator_judges_image_raw_and_camera(architecture):
-    judge, seen = discriminator(DualDiscriminator, architecture=architecture).requires_grad_(False), pair()
+    judge, seen = (
+        discriminator(DualDiscriminator, architecture=architecture).requires_grad_(False),
+        pair(),
+    )
     logits = judge(**seen).logits
-    for name, other in {"image": normal(4, 3, 16, 16, seed=2), "raw": normal(4, 3, 8, 8, seed=2)}.items():
+    for name, other in {
+        "image": normal(4, 3, 16, 16, seed=2),
+        "raw": normal(4, 3, 8, 8, seed=2),
+    }.items():
         assert ((judge(**{**seen, name: other}).logits - logits).abs() > 1e-6).all(), name
     assert ((judge(**{**seen, "camera": cameras().mirror()}).logits - logits).abs() > 1e-6).all()
 
@@ -100,10 +113,19 @@ def test_the_gradient_penalty_reaches_every_weight(architecture):
             assert parameter.grad.abs().max() > 0, name
 
 
-# -- Frozen layers -----------------------------------------------------------------------------------------------------
+# -- Frozen layers
+# --------------------------------------------------------------------------------------------------
 
 ORDER = {
-    "resnet": ["b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip", "b8.conv0", "b8.conv1", "b8.skip"],
+    "resnet": [
+        "b16.fromrgb",
+        "b16.conv0",
+        "b16.conv1",
+        "b16.skip",
+        "b8.conv0",
+        "b8.conv1",
+        "b8.skip",
+    ],
     "skip": ["b16.fromrgb", "b16.conv0", "b16.conv1", "b8.fromrgb", "b8.conv0", "b8.conv1"],
     "orig": ["b16.fromrgb", "b16.conv0", "b16.conv1", "b8.conv0", "b8.conv1"],
 }
@@ -114,7 +136,9 @@ ORDER = {
 def test_exactly_the_first_layers_are_frozen(architecture, freeze_layers):
     judge = discriminator(DualDiscriminator, architecture=architecture, freeze_layers=freeze_layers)
     free = discriminator(DualDiscriminator, architecture=architecture)
-    frozen = {name for name, _ in free.named_parameters()} - {name for name, _ in judge.named_parameters()}
+    frozen = {name for name, _ in free.named_parameters()} - {
+        name for name, _ in judge.named_parameters()
+    }
     assert {name.rsplit(".", 1)[0] for name in frozen} == set(ORDER[architecture][:freeze_layers])
     assert {name for name, _ in judge.named_buffers()} >= frozen
     assert judge.state_dict().keys() == free.state_dict().keys()
@@ -122,7 +146,8 @@ def test_exactly_the_first_layers_are_frozen(architecture, freeze_layers):
     assert torch.equal(judge(**pair()).logits, free(**pair()).logits)
 
 
-# -- Label noise -------------------------------------------------------------------------------------------------------
+# -- Label noise
+# --------------------------------------------------------------------------------------------------
 
 
 def test_label_noise_changes_the_logits_and_leaves_the_caller_its_camera():
@@ -143,19 +168,26 @@ def test_label_noise_has_the_spread_of_the_labels():
 
 
 def test_label_noise_is_off_in_evaluation_and_without_randomness():
-    noisy, clean = discriminator(DualDiscriminator, disc_c_noise=1.0), discriminator(DualDiscriminator)
+    noisy, clean = (
+        discriminator(DualDiscriminator, disc_c_noise=1.0),
+        discriminator(DualDiscriminator),
+    )
     seen, randomness = pair(), Randomness(0, range(4))
     assert torch.equal(noisy(**seen).logits, clean(**seen).logits)
     assert torch.equal(noisy.eval()(**seen, randomness=randomness).logits, clean(**seen).logits)
 
 
 def test_label_noise_of_a_single_image_is_none_rather_than_nan():
-    noisy, clean = discriminator(DualDiscriminator, disc_c_noise=1.0), discriminator(DualDiscriminator)
+    noisy, clean = (
+        discriminator(DualDiscriminator, disc_c_noise=1.0),
+        discriminator(DualDiscriminator),
+    )
     seen = pair(1)
     assert torch.equal(noisy(**seen, randomness=Randomness(0, [0])).logits, clean(**seen).logits)
 
 
-# -- Errors ------------------------------------------------------------------------------------------------------------
+# -- Errors
+# --------------------------------------------------------------------------------------------------
 
 
 @CLASSES

@@ -23,7 +23,9 @@ def watch(data: Path, run_dir: Path, devices: int) -> dict[str, dict[int, float]
     assert done.stderr.count("100% |") == 1, "one process shows progress"
     with (run_dir / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: {int(row["step"]): float(row[name]) for row in rows if row[name]} for name in rows[0]}
+    return {
+        name: {int(row["step"]): float(row[name]) for row in rows if row[name]} for name in rows[0]
+    }
 
 
 @pytest.mark.slow
@@ -34,9 +36,13 @@ def test_two_processes_log_the_distances_alarms_and_pictures_of_one(posed_zip, t
     for name in one:
         if name.startswith(("distance/", "alarm/")):
             assert list(one[name]) == list(two[name])
-            assert list(two[name].values()) == pytest.approx(list(one[name].values()), rel=1e-5, abs=1e-7), name
+            assert list(two[name].values()) == pytest.approx(
+                list(one[name].values()), rel=1e-5, abs=1e-7
+            ), name
     pictures = sorted(path.name for path in (tmp_path / "1" / "pictures").iterdir())
-    assert pictures == [f"{key}_0000000{step}.png" for key in ("fakes", "layers") for step in ("00", "16", "32")]
+    assert pictures == [
+        f"{key}_0000000{step}.png" for key in ("fakes", "layers") for step in ("00", "16", "32")
+    ]
     for name in pictures:
         a, b = (np.asarray(Image.open(tmp_path / d / "pictures" / name)).astype(int) for d in "12")
         assert np.abs(a - b).max() <= 1

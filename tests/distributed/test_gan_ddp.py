@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[1] / "train_tiny.py"
+SCRIPT = Path(__file__).parents[1] / "training" / "train_tiny.py"
 TOLERANCE = 1e-10  # float64, 12 iterations; another data order gives 1e-2
 
 
@@ -23,7 +23,8 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a if a[name].numel())
 
 
-# What is on: see train_tiny.py. cips3d changes its resolution and its batch size and freezes its NeRF on the way.
+# What is on: see train_tiny.py. cips3d changes its resolution and its batch size and freezes its
+# NeRF on the way.
 @pytest.fixture(scope="module", params=["eg3d", "cips3d", "gramhd", "stylegan3"])
 def model(request) -> str:
     return request.param
@@ -41,7 +42,9 @@ def test_two_processes_train_the_same_model_as_one(model, one_process, posed_zip
     assert difference < TOLERANCE
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(model, one_process, posed_zip, tmp_path):
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    model, one_process, posed_zip, tmp_path
+):
     parts = train(posed_zip, tmp_path / "state.pt", "--micro", "4", "--model", model)
     difference = distance(one_process, parts)
     print(f"whole batch against two micro-batches: {difference:.1e}")

@@ -1,4 +1,5 @@
-"""Trains a tiny EG3D for four iterations with snapshots and evaluation: a script, for a process of its own.
+"""Trains a tiny EG3D for four iterations with snapshots and evaluation: a script, for a process of
+its own.
 
 python watch_tiny.py DATA RUN_DIR --devices 2
 """
@@ -8,13 +9,13 @@ import argparse
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-import gan3d.strategies  # noqa: F401 - registers gan_ddp
-from gan3d.callbacks import Evaluation, KimgProgressBar, Snapshots
+import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import DualDiscriminator
-from gan3d.gan import GAN
 from gan3d.generators import EG3D
-from gan3d.loggers import DiskLogger
+from gan3d.training.callbacks import Evaluation, KimgProgressBar, Snapshots
+from gan3d.training.gan import GAN
+from gan3d.training.loggers import DiskLogger
 
 parser = argparse.ArgumentParser()
 parser.add_argument("data")
@@ -23,7 +24,12 @@ parser.add_argument("--devices", type=int, default=1)
 args = parser.parse_args()
 torch.set_num_threads(1)
 seed_everything(0)
-gan = GAN(EG3D(**EG3D.tiny), DualDiscriminator(**DualDiscriminator.tiny), total_kimg=0.032, log_every_kimg=0.016)
+gan = GAN(
+    EG3D(**EG3D.tiny),
+    DualDiscriminator(**DualDiscriminator.tiny),
+    total_kimg=0.032,
+    log_every_kimg=0.016,
+)
 trainer = Trainer(
     accelerator="cpu",
     devices=args.devices,

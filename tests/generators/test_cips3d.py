@@ -1,4 +1,6 @@
-"""CIPS3D: its latents, rays by themselves, gradients in portions, frozen parts, variants, cameras and scenes."""
+"""CIPS3D: its latents, rays by themselves, gradients in portions, frozen parts, variants, cameras
+and scenes.
+"""
 
 import math
 
@@ -20,7 +22,9 @@ SIDE = 8
 def model(**changes) -> CIPS3D:
     torch.manual_seed(0)
     made = CIPS3D(**CIPS3D.tiny | {"img_resolution": SIDE} | changes).double()
-    with torch.no_grad():  # enough contrast to see: published densities are steep, and colours are not small
+    with (
+        torch.no_grad()
+    ):  # enough contrast to see: published densities are steep, and colors are not small
         made.siren.final_layer.weight *= 15
         for layer in made.inr_net.to_rgbs.values():
             layer.weight *= 30
@@ -41,14 +45,17 @@ def scene(generator: CIPS3D, b: int = 2):
 
 
 def maps(shown: Rendering) -> Tensor:
-    return torch.cat([shown.image, shown.raw, shown.depth, shown.opacity, *shown.extras.values()], 1)
+    return torch.cat(
+        [shown.image, shown.raw, shown.depth, shown.opacity, *shown.extras.values()], 1
+    )
 
 
 def draws(b: int = 2) -> Randomness:
     return Randomness(5, range(b), dtype=DOUBLE)
 
 
-# ---------------------------------------------------------------------------------------------------------- latents
+# --------------------------------------------------------------------------------------------------
+# latents
 
 
 def test_each_layer_has_a_row_of_ws_filled_up_with_zeros():
@@ -118,10 +125,13 @@ def test_one_scene_is_seen_by_many_cameras():
     one = scene(generator, 1)
     together = maps(generator.render(one, camera(3)))
     for k in range(3):
-        assert torch.allclose(together[k : k + 1], maps(generator.render(one, camera(3)[k])), atol=1e-12)
+        assert torch.allclose(
+            together[k : k + 1], maps(generator.render(one, camera(3)[k])), atol=1e-12
+        )
 
 
-# ------------------------------------------------------------------------------------------------ rays by themselves
+# ------------------------------------------------------------------------------------------------
+# rays by themselves
 
 
 @pytest.mark.parametrize("randomness", [None, draws()], ids=["still", "random"])
@@ -139,12 +149,18 @@ def test_images_are_equal_for_any_portions(chunk):
     generator, portioned = model(), model(ray_chunk=chunk)
     whole = maps(generator.render(scene(generator), camera(), randomness=draws()))
     with torch.no_grad():
-        assert torch.allclose(maps(portioned.render(scene(portioned), camera(), randomness=draws())), whole, atol=1e-12)
+        assert torch.allclose(
+            maps(portioned.render(scene(portioned), camera(), randomness=draws())),
+            whole,
+            atol=1e-12,
+        )
 
 
 def test_gradients_of_portions_of_rays_sum_to_the_whole_gradient():
     generator = model()
-    weights = torch.randn(2, 6, SIDE * SIDE, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(
+        2, 6, SIDE * SIDE, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)
+    )
 
     def gradients(portions: list[Tensor]) -> dict[str, Tensor]:
         generator.zero_grad()
@@ -154,7 +170,9 @@ def test_gradients_of_portions_of_rays_sum_to_the_whole_gradient():
         return {name: p.grad.clone() for name, p in generator.named_parameters()}
 
     whole = gradients([torch.arange(SIDE * SIDE)])
-    parts = gradients(list(torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1)).split(13)))
+    parts = gradients(
+        list(torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1)).split(13))
+    )
     for name, gradient in whole.items():
         assert torch.allclose(parts[name], gradient, rtol=1e-9, atol=1e-12), name
         assert gradient.count_nonzero() > 0, name
@@ -172,7 +190,8 @@ def test_another_resolution_shows_the_same_scene():
     assert torch.allclose(fine.image[:, :, 1::3, 1::3], coarse.image, atol=1e-9)
 
 
-# ------------------------------------------------------------------------------------------------------ frozen parts
+# --------------------------------------------------------------------------------------------------
+# frozen parts
 
 
 def test_a_frozen_nerf_gets_no_gradient_and_keeps_nothing_for_it():
@@ -185,17 +204,24 @@ def test_a_frozen_nerf_gets_no_gradient_and_keeps_nothing_for_it():
     samples = 2 * generator.options.num_steps
     assert not shown.extras["features"].requires_grad
     assert not shown.raw.requires_grad
-    assert not [shape for shape in kept if {SIDE * SIDE * samples // 2, samples // 2, samples} & set(shape)]
+    assert not [
+        shape for shape in kept if {SIDE * SIDE * samples // 2, samples // 2, samples} & set(shape)
+    ]
     shown.image.sum().backward()
     for name, parameter in generator.named_parameters():
-        assert (parameter.grad is not None) == name.startswith(("inr_net.", "mapping_network_inr.")), name
+        assert (parameter.grad is not None) == name.startswith(
+            ("inr_net.", "mapping_network_inr.")
+        ), name
 
 
 def test_a_frozen_nerf_still_has_a_gradient_for_the_camera_and_for_latents_that_are_looked_for():
     generator = model()
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_(not generator.is_part_of(name, ["nerf"]))
-    label, ws = camera(1).label().requires_grad_(), generator.map(latent(generator, 1)).detach().requires_grad_()
+    label, ws = (
+        camera(1).label().requires_grad_(),
+        generator.map(latent(generator, 1)).detach().requires_grad_(),
+    )
     generator.render(generator.represent(ws), Camera.from_label(label)).raw.sum().backward()
     assert label.grad[:, :16].abs().max() > 1e-6
     shape = generator.latent_names.index("nerf_rgb") + 1
@@ -209,9 +235,9 @@ def test_a_frozen_model_gives_gradients_to_z():
     assert (z.grad != 0).all()
 
 
-@pytest.mark.parametrize("colour_style", ["shape", "appearance"])
-def test_parts_are_all_of_the_model_and_apart(colour_style):
-    generator = model(colour_style=colour_style)
+@pytest.mark.parametrize("color_style", ["shape", "appearance"])
+def test_parts_are_all_of_the_model_and_apart(color_style):
+    generator = model(color_style=color_style)
     for name, _ in generator.named_parameters():
         assert generator.is_part_of(name, ["nerf"]) != generator.is_part_of(name, ["inr"]), name
     # What the NeRF shows is a function of its part alone.
@@ -225,8 +251,8 @@ def test_parts_are_all_of_the_model_and_apart(colour_style):
     assert (before.image - after.image).abs().max() > 0.01
 
 
-def test_in_v1_the_appearance_colours_the_features_but_not_the_shape():
-    generator = model(colour_style="appearance")
+def test_in_v1_the_appearance_colors_the_features_but_not_the_shape():
+    generator = model(color_style="appearance")
     z = latent(generator, 1).repeat(2, 1)
     z[1, generator.z_dims[0] :] *= -1
     shown = generator(z, camera(1).select([0, 0]))
@@ -234,7 +260,8 @@ def test_in_v1_the_appearance_colours_the_features_but_not_the_shape():
     assert (shown.raw[0] - shown.raw[1]).abs().max() > 1e-4
 
 
-# ------------------------------------------------------------------------------------------------ what is to be seen
+# ------------------------------------------------------------------------------------------------
+# what is to be seen
 
 
 def uniform(generator: CIPS3D, sigma: float) -> CIPS3D:
@@ -274,10 +301,14 @@ def test_a_larger_box_holds_the_same_scene_larger():
 
 def test_density_noise_needs_a_randomness():
     generator = model()
-    still, drawn = (maps(generator.render(scene(generator), camera(), randomness=r)) for r in (None, draws()))
+    still, drawn = (
+        maps(generator.render(scene(generator), camera(), randomness=r)) for r in (None, draws())
+    )
     generator.density_noise = 1.0
     assert torch.equal(still, maps(generator.render(scene(generator), camera())))
-    assert (drawn - maps(generator.render(scene(generator), camera(), randomness=draws()))).abs().max() > 0.01
+    assert (
+        drawn - maps(generator.render(scene(generator), camera(), randomness=draws()))
+    ).abs().max() > 0.01
 
 
 def test_the_field_is_what_is_rendered():
@@ -292,13 +323,16 @@ def test_the_field_is_what_is_rendered():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "directed"), [("xyz", False), ("xyz_posenc", False), ("xyz_d_posenc", True), ("xyz_d_sine", True)]
+    ("inputs", "directed"),
+    [("xyz", False), ("xyz_posenc", False), ("xyz_d_posenc", True), ("xyz_d_sine", True)],
 )
 def test_only_inputs_with_d_see_the_direction_and_in_their_features_alone(inputs, directed):
     generator = model(inputs=inputs)
     one, points = scene(generator), torch.rand(2, 9, 3, dtype=DOUBLE) - 0.5
     here, there = (F.normalize(torch.randn(2, 9, 3, dtype=DOUBLE), dim=-1) for _ in range(2))
-    (sigma, features), (other_sigma, other_features) = (generator.field(one, points, d) for d in (here, there))
+    (sigma, features), (other_sigma, other_features) = (
+        generator.field(one, points, d) for d in (here, there)
+    )
     assert torch.equal(sigma, other_sigma)
     assert torch.equal(features, other_features) != directed
     ahead = torch.tensor([0.0, 0.0, -1.0], dtype=DOUBLE).expand(2, 9, 3)
@@ -311,18 +345,24 @@ def test_positional_encoding_by_hand():
     x = torch.tensor([[0.5, 1.0]], dtype=DOUBLE)
     expected = [0.5, 1.0]
     for scale in (1, 2, 4):
-        expected += [math.sin(scale * 0.5), math.sin(scale * 1.0), math.cos(scale * 0.5), math.cos(scale * 1.0)]
+        expected += [
+            math.sin(scale * 0.5),
+            math.sin(scale * 1.0),
+            math.cos(scale * 0.5),
+            math.cos(scale * 1.0),
+        ]
     assert positional_encoding(x, 3)[0].tolist() == pytest.approx(expected)
 
 
-# ----------------------------------------------------------------------------------------------------------- errors
+# --------------------------------------------------------------------------------------------------
+# errors
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"inputs": "rgb"}, "inputs 'rgb' is unknown"),
-        ({"colour_style": "both"}, "colour_style 'both' is unknown"),
+        ({"color_style": "both"}, "color_style 'both' is unknown"),
         ({"nerf_layers": 0}, "nerf_layers 0"),
         ({"nerf_mapping_hidden_dim": 7}, "hidden_dim 7"),
         ({"box_side": 0.0}, "box_side 0.0 is not positive"),

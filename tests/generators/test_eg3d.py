@@ -1,4 +1,6 @@
-"""EG3D on tiny models: shapes, what depends on what, gradients, other sizes, and refusals that say how to go on."""
+"""EG3D on tiny models: shapes, what depends on what, gradients, other sizes, and refusals that say
+how to go on.
+"""
 
 from dataclasses import replace
 
@@ -9,7 +11,6 @@ from torch import Tensor
 from gan3d.camera import Camera
 from gan3d.generators import EG3D, GENERATORS
 from gan3d.randomness import Randomness
-from gan3d.rendering import density_normals
 
 
 def tiny(seed: int = 0, **changes) -> EG3D:
@@ -43,7 +44,9 @@ def test_shapes_and_ranges(generator):
     seen = generator(latents(generator), cameras())
     assert seen.image.shape == (2, 3, 32, 32)
     assert seen.raw.shape == (2, 3, 16, 16)
-    assert seen.depth.shape == seen.opacity.shape == seen.extras["ray_depth"].shape == (2, 1, 16, 16)
+    assert (
+        seen.depth.shape == seen.opacity.shape == seen.extras["ray_depth"].shape == (2, 1, 16, 16)
+    )
     assert seen.extras["features"].shape == (2, 8, 16, 16)
     assert torch.equal(seen.raw, seen.extras["features"][:, :3])
     assert ((seen.opacity >= 0) & (seen.opacity <= 1)).all()
@@ -54,7 +57,9 @@ def test_shapes_and_ranges(generator):
 def test_depth_is_measured_along_the_viewing_axis(generator, scene):
     seen = generator.render(scene, cameras())
     cosines = (cameras().rays(16).directions * cameras().forward[:, None]).sum(-1)
-    assert torch.allclose(seen.depth.flatten(1), seen.extras["ray_depth"].flatten(1) * cosines, atol=1e-5)
+    assert torch.allclose(
+        seen.depth.flatten(1), seen.extras["ray_depth"].flatten(1) * cosines, atol=1e-5
+    )
 
 
 def test_image_keeps_its_size_at_any_raw_resolution(generator, scene):
@@ -66,10 +71,13 @@ def test_image_keeps_its_size_at_any_raw_resolution(generator, scene):
 
 
 @pytest.mark.parametrize(
-    ("layout", "img_resolution"), [("2X", 32), ("2X", 44), ("4X", 48), ("8X", 64), ("8XDC", 64), ("8XDC", 72)]
+    ("layout", "img_resolution"),
+    [("2X", 32), ("2X", 44), ("4X", 48), ("8X", 64), ("8XDC", 64), ("8XDC", 72)],
 )
 def test_layouts_make_square_images_of_any_multiple(layout, img_resolution):
-    generator = tiny(superresolution=layout, img_resolution=img_resolution, raw_resolution=6).requires_grad_(False)
+    generator = tiny(
+        superresolution=layout, img_resolution=img_resolution, raw_resolution=6
+    ).requires_grad_(False)
     seen = generator(latents(generator), cameras())
     assert seen.image.shape == (2, 3, img_resolution, img_resolution)
 
@@ -77,10 +85,13 @@ def test_layouts_make_square_images_of_any_multiple(layout, img_resolution):
 def test_default_widths_of_superresolution_are_those_of_the_layout():
     with torch.device("meta"):
         counts = {
-            layout: sum(p.numel() for p in EG3D(superresolution=layout).parameters()) for layout in ("8XDC", "8X")
+            layout: sum(p.numel() for p in EG3D(superresolution=layout).parameters())
+            for layout in ("8XDC", "8X")
         }
         counts |= {
-            layout: sum(p.numel() for p in EG3D(superresolution=layout, img_resolution=size).parameters())
+            layout: sum(
+                p.numel() for p in EG3D(superresolution=layout, img_resolution=size).parameters()
+            )
             for layout, size in (("4X", 256), ("2X", 128))
         }
     assert counts == {"8XDC": 30_662_136, "8X": 29_587_512, "4X": 29_587_512, "2X": 29_587_512}
@@ -93,7 +104,11 @@ def test_without_superresolution_the_image_is_the_raw_image_and_some_rays_can_be
     assert torch.equal(whole.image, whole.raw)
     rays = torch.tensor([3, 100, 255])
     some = generator.render(scene, cameras(), rays=rays)
-    for got, want in ((some.image, whole.image), (some.depth, whole.depth), (some.opacity, whole.opacity)):
+    for got, want in (
+        (some.image, whole.image),
+        (some.depth, whole.depth),
+        (some.opacity, whole.opacity),
+    ):
         assert got.shape == (2, want.shape[1], 3, 1)
         assert torch.allclose(got[..., 0], want.flatten(2)[..., rays], atol=1e-5)
 
@@ -137,7 +152,10 @@ def test_one_scene_from_many_cameras_is_as_each_scene_alone(generator, scene):
 @pytest.mark.parametrize("limits", [{}, {"ray_start": "auto", "ray_end": "auto"}])
 def test_an_image_does_not_depend_on_the_others_of_its_batch(limits):
     generator = tiny(**limits).requires_grad_(False)
-    z, camera = latents(generator, 3), Camera.from_angles(torch.tensor([0.0, 0.5, 1.0]), 0.1, fov=40.0)
+    z, camera = (
+        latents(generator, 3),
+        Camera.from_angles(torch.tensor([0.0, 0.5, 1.0]), 0.1, fov=40.0),
+    )
     together = generator(z, camera, randomness=Randomness(0, [4, 5, 6]))
     alone = generator(z[1:2], camera[1], randomness=Randomness(0, [5]))
     for name in ("image", "raw", "depth", "opacity"):
@@ -147,7 +165,10 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(limits):
 def test_deterministic_without_randomness_and_jittered_with(generator, scene):
     first, second = (generator.render(scene, cameras()) for _ in range(2))
     assert torch.equal(first.image, second.image)
-    jittered = [generator.render(scene, cameras(), randomness=Randomness(seed, [0, 1])).depth for seed in (0, 0, 1)]
+    jittered = [
+        generator.render(scene, cameras(), randomness=Randomness(seed, [0, 1])).depth
+        for seed in (0, 0, 1)
+    ]
     assert torch.equal(jittered[0], jittered[1])
     assert not torch.allclose(jittered[0], jittered[2])
 
@@ -157,7 +178,10 @@ def test_conditioning_camera_moves_the_latents_unless_scaled_to_zero():
         generator = tiny(c_scale=c_scale)
         assert generator.camera_conditioned is moves
         z = latents(generator)
-        left, right = generator.map(z, cameras(2)), generator.map(z, Camera.from_angles(torch.ones(2), 0.0))
+        left, right = (
+            generator.map(z, cameras(2)),
+            generator.map(z, Camera.from_angles(torch.ones(2), 0.0)),
+        )
         assert torch.allclose(left, right) is not moves
         if not moves:
             assert torch.equal(left, generator.map(z))  # without a camera: the neutral label
@@ -190,13 +214,19 @@ def test_every_parameter_receives_a_finite_gradient():
     (seen.image.square().mean() + seen.raw.square().mean()).backward()
     silent = {name for name, p in generator.named_parameters() if p.grad is None}
     # Without noise in super-resolution its strengths are not used.
-    assert all(name.startswith("superresolution") and name.endswith("noise_strength") for name in silent)
+    assert all(
+        name.startswith("superresolution") and name.endswith("noise_strength") for name in silent
+    )
     assert all(p.grad.isfinite().all() for p in generator.parameters() if p.grad is not None)
-    assert all(p.grad.abs().max() > 0 for n, p in generator.named_parameters() if n.endswith("weight"))
+    assert all(
+        p.grad.abs().max() > 0 for n, p in generator.named_parameters() if n.endswith("weight")
+    )
 
 
 def test_path_lengths_can_be_differentiated():
-    """Second order through planes, decoder, compositing and super-resolution: grad |d image / d ws|."""
+    """Second order through planes, decoder, compositing and super-resolution: grad |d image / d
+    ws|.
+    """
     generator = tiny(depth_samples=4, importance_samples=2, raw_resolution=4)
     ws = generator.map(latents(generator), cameras()).detach().requires_grad_()
     image = generator.render(generator.represent(ws), cameras()).image
@@ -214,20 +244,21 @@ def test_field_is_what_rendering_composites(generator, scene):
     assert sigma.shape == (2, 50, 1)
     assert rgb.shape == (2, 50, 8)
     assert ((rgb >= -0.001) & (rgb <= 1.001)).all()
-    normals = density_normals(lambda p: generator.field(scene, p)[0], points)
-    inside = points.abs().amax(-1) < 0.5
-    assert torch.allclose(normals.norm(dim=-1)[inside], torch.ones(int(inside.sum())), atol=1e-5)
 
 
 def test_density_gradient_is_that_of_finite_differences():
     generator = tiny().double().requires_grad_(False)
     scene = generator.represent(generator.map(latents(generator).double()))
-    points = 0.3 * torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = 0.3 * torch.randn(
+        2, 20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     points.requires_grad_()
     (gradient,) = torch.autograd.grad(generator.field(scene, points)[0].sum(), points)
     step = 1e-6 * torch.eye(3, dtype=torch.float64)
     density = lambda p: generator.field(scene, p)[0][..., 0]  # noqa: E731
-    differences = torch.stack([(density(points + h) - density(points - h)) / 2e-6 for h in step], -1)
+    differences = torch.stack(
+        [(density(points + h) - density(points - h)) / 2e-6 for h in step], -1
+    )
     assert torch.allclose(gradient, differences, atol=1e-5)
 
 
@@ -243,7 +274,9 @@ def test_chunks_of_rays_change_nothing(gradient):
             seen = generator(latents(generator), cameras(), randomness=Randomness(0, [0, 1]))
         if gradient:
             seen.image.square().mean().backward()
-        results.append([seen.image, *(p.grad for p in generator.parameters() if p.grad is not None)])
+        results.append(
+            [seen.image, *(p.grad for p in generator.parameters() if p.grad is not None)]
+        )
     for whole, chunked in zip(*results):
         assert torch.allclose(whole, chunked, rtol=1e-3, atol=1e-5)
 
@@ -274,7 +307,9 @@ def test_random_noise_of_superresolution_follows_the_randomness():
         if name.endswith("noise_strength") and name.startswith("superresolution"):
             parameter.fill_(0.3)
     z = latents(generator)
-    images = [generator(z, cameras(), randomness=Randomness(seed, [0, 1])).image for seed in (0, 0, 1)]
+    images = [
+        generator(z, cameras(), randomness=Randomness(seed, [0, 1])).image for seed in (0, 0, 1)
+    ]
     assert torch.equal(images[0], images[1])
     assert not torch.allclose(images[0], images[2])
 
@@ -282,7 +317,9 @@ def test_random_noise_of_superresolution_follows_the_randomness():
 @pytest.fixture(params=["StyleGAN3", "StyleGAN3-R"])
 def alias_free(request) -> EG3D:
     torch.manual_seed(0)
-    return EG3D(**EG3D.tiny | {"backbone": request.param, "backbone_layers": 5, "backbone_critical": 1})
+    return EG3D(
+        **EG3D.tiny | {"backbone": request.param, "backbone_layers": 5, "backbone_critical": 1}
+    )
 
 
 def test_a_stylegan3_backbone_makes_planes_as_lively_as_stylegan2_does(alias_free):
@@ -298,32 +335,47 @@ def test_a_stylegan3_backbone_makes_planes_as_lively_as_stylegan2_does(alias_fre
 
 
 def test_magnitudes_of_a_stylegan3_backbone_move_by_tracking_alone(alias_free):
-    scene = alias_free.represent(alias_free.map(Randomness(0, [0, 1]).normal("z", alias_free.z_dim)))
-    magnitudes = {name: b for name, b in alias_free.named_buffers() if name.endswith("magnitude_ema")}
+    scene = alias_free.represent(
+        alias_free.map(Randomness(0, [0, 1]).normal("z", alias_free.z_dim))
+    )
+    magnitudes = {
+        name: b for name, b in alias_free.named_buffers() if name.endswith("magnitude_ema")
+    }
     assert all(b == 1 for b in magnitudes.values())
     statistics = alias_free.statistics(scene)
     assert statistics.shape == (2, 6)
-    alias_free.track(torch.zeros(1, alias_free.num_ws, alias_free.w_dim), statistics, batch_size=20_000)
+    alias_free.track(
+        torch.zeros(1, alias_free.num_ws, alias_free.w_dim), statistics, batch_size=20_000
+    )
     expected = (1 + statistics.mean(0)) / 2  # one half-life
     assert torch.allclose(torch.stack(list(magnitudes.values())), expected, rtol=1e-5)
 
 
-def test_planes_of_a_stylegan3_backbone_can_be_moved_those_of_stylegan2_can_not(alias_free, generator):
+def test_planes_of_a_stylegan3_backbone_can_be_moved_those_of_stylegan2_can_not(
+    alias_free, generator
+):
     ws = alias_free.map(Randomness(0, [0]).normal("z", alias_free.z_dim))
-    planes = alias_free.synthesise(ws)
+    planes = alias_free.synthesize(ws)
     assert torch.equal(planes, alias_free.represent(ws).planes.flatten(1, 2))
-    moved = alias_free.synthesise(ws, torch.tensor([[1.0, 0, -0.25], [0, 1, 0], [0, 0, 1]]))
+    moved = alias_free.synthesize(ws, torch.tensor([[1.0, 0, -0.25], [0, 1, 0], [0, 0, 1]]))
     side = planes.shape[-1] // 4
     middle = slice(side, 3 * side)
-    assert (moved[..., 2 * side :] - planes[..., side:-side])[..., middle, :].std() < 0.5 * planes.std()
+    assert (moved[..., 2 * side :] - planes[..., side:-side])[
+        ..., middle, :
+    ].std() < 0.5 * planes.std()
     with pytest.raises(ValueError, match="EG3D with a StyleGAN3 backbone"):
-        generator.synthesise(ws)
-    assert generator.statistics(generator.represent(generator.map(torch.zeros(1, generator.z_dim)))) is None
+        generator.synthesize(ws)
+    assert (
+        generator.statistics(generator.represent(generator.map(torch.zeros(1, generator.z_dim))))
+        is None
+    )
 
 
-def test_the_harness_density_noise_is_honoured(generator, scene):
+def test_the_harness_density_noise_is_honored(generator, scene):
     quiet = generator.render(scene, cameras(), randomness=Randomness(0, [0, 1])).raw
     generator.density_noise = 5.0
     noisy = generator.render(scene, cameras(), randomness=Randomness(0, [0, 1])).raw
     assert (quiet - noisy).abs().mean() > 1e-4
-    assert torch.equal(generator.render(scene, cameras()).raw, generator.render(scene, cameras()).raw)
+    assert torch.equal(
+        generator.render(scene, cameras()).raw, generator.render(scene, cameras()).raw
+    )

@@ -17,7 +17,9 @@ def tiny(seed: int = 0, **changes) -> GRAM:
 
 
 def cameras(num: int = 2, **options) -> Camera:
-    return Camera.from_angles(torch.linspace(-0.4, 0.4, num), torch.linspace(0.1, -0.1, num), **options)
+    return Camera.from_angles(
+        torch.linspace(-0.4, 0.4, num), torch.linspace(0.1, -0.1, num), **options
+    )
 
 
 def latents(generator: GRAM, num: int = 2, seed: int = 0) -> Tensor:
@@ -33,7 +35,9 @@ class Planes(nn.Module):
 
 def wall(**changes) -> GRAM:
     """Two planes, z = 0.3 and z = 0, as dense as can be."""
-    generator = tiny(num_manifolds=3, levels_start=3.0, levels_end=0.0, num_samples=40, **changes).requires_grad_(False)
+    generator = tiny(
+        num_manifolds=3, levels_start=3.0, levels_end=0.0, num_samples=40, **changes
+    ).requires_grad_(False)
     generator.predictor = Planes()
     generator.radiance.output_sigma[0].bias.fill_(1e4)
     return generator
@@ -75,7 +79,7 @@ def test_an_opaque_wall_has_the_depth_at_which_it_stands():
     assert torch.allclose(seen.extras["ray_depth"], 2.4 / cosines, atol=1e-4)
 
 
-def test_colours_are_those_of_the_radiance_on_the_wall():
+def test_colors_are_those_of_the_radiance_on_the_wall():
     generator, camera = wall(), cameras(1)
     ws = generator.map(latents(generator, 1))
     rays = camera.rays(12)
@@ -100,7 +104,11 @@ def test_a_scene_and_cameras_enlarged_together_look_the_same():
 def test_some_rays_are_those_pixels_of_the_whole_image(generator, scene):
     whole, rays = generator.render(scene, cameras()), torch.tensor([3, 77, 143, 0])
     some = generator.render(scene, cameras(), rays=rays, randomness=Randomness(0, [0, 1]))
-    for got, want in ((some.image, whole.image), (some.depth, whole.depth), (some.opacity, whole.opacity)):
+    for got, want in (
+        (some.image, whole.image),
+        (some.depth, whole.depth),
+        (some.opacity, whole.opacity),
+    ):
         assert got.shape == (2, want.shape[1], 4, 1)
         assert torch.allclose(got[..., 0], want.flatten(2)[..., rays], atol=1e-5)
 
@@ -124,7 +132,13 @@ def test_chunks_of_rays_change_nothing(gradient):
             seen = generator(latents(generator), cameras())
         if gradient:
             seen.image.square().mean().backward()
-        results.append([seen.image, seen.depth, *(p.grad for p in generator.parameters() if p.grad is not None)])
+        results.append(
+            [
+                seen.image,
+                seen.depth,
+                *(p.grad for p in generator.parameters() if p.grad is not None),
+            ]
+        )
     for whole, chunked in zip(*results, strict=True):
         assert torch.allclose(whole, chunked, rtol=1e-3, atol=1e-5)
 
@@ -144,18 +158,22 @@ def test_sharing_an_origin_gives_other_views_the_distances_of_the_first(generato
     assert (own.depth[1:] - first.depth[1:]).abs().max() > 1e-2
 
 
-def test_with_a_locked_view_a_point_has_one_colour():
+def test_with_a_locked_view_a_point_has_one_color():
     free, locked = wall(), wall(lock_view=True)
     ws = free.map(latents(free, 1))
-    spot, colours = torch.tensor([[[0.05, -0.1, 0.3]]]), {}
+    spot, colors = torch.tensor([[[0.05, -0.1, 0.3]]]), {}
     for name, generator in (("free", free), ("locked", locked)):
         seen = []
         for yaw in (-0.3, 0.4):
-            camera = Camera.from_angles(torch.tensor([yaw]), torch.zeros(1), target=spot[0, 0], radius=2.7)
-            seen.append(generator.render(ws, camera, resolution=1).image.flatten())  # its only ray goes to the target
-        colours[name] = (seen[0] - seen[1]).abs().max()
-    assert colours["locked"] < 1e-3
-    assert colours["free"] > 10 * colours["locked"]
+            camera = Camera.from_angles(
+                torch.tensor([yaw]), torch.zeros(1), target=spot[0, 0], radius=2.7
+            )
+            seen.append(
+                generator.render(ws, camera, resolution=1).image.flatten()
+            )  # its only ray goes to the target
+        colors[name] = (seen[0] - seen[1]).abs().max()
+    assert colors["locked"] < 1e-3
+    assert colors["free"] > 10 * colors["locked"]
     free.lock_view = True
     assert torch.equal(free.render(ws, cameras(1)).image, locked.render(ws, cameras(1)).image)
 
@@ -226,7 +244,7 @@ def test_a_camera_is_needed(generator, scene):
     ("wrong", "message"),
     [
         ({"num_manifolds": 1}, "one surface besides the background"),
-        ({"colour_activation": "tanh"}, "choose widen_sigmoid or sigmoid"),
+        ({"color_activation": "tanh"}, "choose widen_sigmoid or sigmoid"),
         ({"predictor_layers": 0}, "expected 1 or more"),
         ({"ray_start": 4.0}, "expected 0 <= start < end"),
     ],

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from gan3d.camera import Camera
 from gan3d.generators import GRAM, GRAMHD
 from gan3d.generators.gramhd import RadianceMaps, spanning_camera
-from gan3d.manifolds import background_coordinate, background_position, trace_surfaces
+from gan3d.rendering.manifolds import background_coordinate, background_position, trace_surfaces
 
 TINY_PLANES = {"lr_resolution": 9, "img_resolution": 18}  # odd sides have a ray in the middle
 
@@ -24,7 +24,9 @@ def model(**changes) -> GRAMHD:
 
 
 def planes(**changes) -> GRAMHD:
-    """Surfaces are the planes z = s - 0.5, s from 0.8 down to 0.2: s = z + 0.5 exactly, as relu(z + 1) - 0.5."""
+    """Surfaces are the planes z = s - 0.5, s from 0.8 down to 0.2: s = z + 0.5 exactly, as relu(z +
+    1) - 0.5.
+    """
     generator = model(**TINY_PLANES | {"levels_start": 0.8, "levels_end": 0.2} | changes)
     predictor = generator.predictor
     with torch.no_grad():
@@ -47,13 +49,15 @@ def latents(generator: GRAMHD, b: int = 4) -> torch.Tensor:
 
 
 def scene(generator: GRAMHD, level: int, rgba) -> RadianceMaps:
-    """One surface is visible, with colour and alpha rgba [4 H W], before a background of grey."""
+    """One surface is visible, with color and alpha rgba [4 H W], before a background of gray."""
     k, h, low = generator.options.num_levels, generator.img_resolution, generator.raw_resolution
     foreground = torch.zeros(1, k, 4, h, h)
     foreground[:, level] = rgba
     background = torch.full((1, 3, h, h), 0.5)
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
-    return RadianceMaps(foreground, background, torch.zeros(1, k, 4, low, low), torch.zeros(1, 3, low, low), ws)
+    return RadianceMaps(
+        foreground, background, torch.zeros(1, k, 4, low, low), torch.zeros(1, 3, low, low), ws
+    )
 
 
 def fetch(texture: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -61,7 +65,8 @@ def fetch(texture: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(texture[None], place.expand(1, 1, 1, 2), align_corners=False)[0, :, 0, 0]
 
 
-# ---------------------------------------------------------------------------------------------------- consistency
+# --------------------------------------------------------------------------------------------------
+# consistency
 
 
 @pytest.mark.parametrize("geometry", ["exact", "upsampled"])
@@ -74,18 +79,24 @@ def test_a_point_of_a_surface_looks_the_same_from_everywhere(geometry, level):
     rgba = torch.rand(4, 18, 18, generator=torch.Generator().manual_seed(level))
     for x, y in ((0.0, 0.0), (0.13, -0.21), (-0.3, 0.1)):
         point = torch.tensor([x, y, z])
-        around = Camera.from_angles(torch.linspace(-0.4, 0.4, 8), torch.linspace(0.3, -0.3, 8), target=point)
-        *colour, alpha = fetch(rgba, torch.tensor([x, y]) / generator.grid_extent)
+        around = Camera.from_angles(
+            torch.linspace(-0.4, 0.4, 8), torch.linspace(0.3, -0.3, 8), target=point
+        )
+        *color, alpha = fetch(rgba, torch.tensor([x, y]) / generator.grid_extent)
         shown = generator.render(scene(generator, level, rgba), around, resolution=17, raw=False)
-        expected = 2 * (alpha * torch.stack(colour) + (1 - alpha) * 0.5) - 1
-        torch.testing.assert_close(shown.image[:, :, 8, 8], expected.expand(8, 3), atol=1e-4, rtol=0)
+        expected = 2 * (alpha * torch.stack(color) + (1 - alpha) * 0.5) - 1
+        torch.testing.assert_close(
+            shown.image[:, :, 8, 8], expected.expand(8, 3), atol=1e-4, rtol=0
+        )
         assert shown.image.std((2, 3)).min() > 0.02, "there is something else around it"
 
 
 @pytest.mark.parametrize("level", [0, 2])
 @torch.no_grad()
-def test_a_point_of_a_curved_surface_has_one_colour_and_occupancy(level):
-    """As above, with the networks' maps and the initial surfaces, in steps that are small, but not flat."""
+def test_a_point_of_a_curved_surface_has_one_color_and_occupancy(level):
+    """As above, with the networks' maps and the initial surfaces, in steps that are small, but not
+    flat.
+    """
     generator = model(**TINY_PLANES, lock_view=True, geometry="exact", num_samples=200)
     kept = generator.represent(generator.map(latents(generator, 1)))
     first = Camera.from_angles(0.2, 0.1)
@@ -93,23 +104,29 @@ def test_a_point_of_a_curved_surface_has_one_colour_and_occupancy(level):
     surfaces = trace_surfaces(generator.predictor, middle, generator.options)
     assert surfaces.valid[0, 0, level]
     point = surfaces.points[0, 0, level]
-    around = Camera.from_angles(torch.linspace(-0.4, 0.4, 8), torch.linspace(0.3, -0.3, 8), target=point)
+    around = Camera.from_angles(
+        torch.linspace(-0.4, 0.4, 8), torch.linspace(0.3, -0.3, 8), target=point
+    )
     seen = {}
-    for name, channels in (("colour", slice(0, 3)), ("occupancy", slice(3, 4))):
+    for name, channels in (("color", slice(0, 3)), ("occupancy", slice(3, 4))):
         rgba = kept.foreground[0, level].clone()
         rgba[:3], rgba[3:] = rgba[channels], 1
-        middles = generator.render(scene(generator, level, rgba), around, resolution=17, raw=False).image[:, :, 8, 8]
+        middles = generator.render(
+            scene(generator, level, rgba), around, resolution=17, raw=False
+        ).image[:, :, 8, 8]
         seen[name] = middles / 2 + 0.5
         expected = fetch(rgba, point[:2] / generator.grid_extent)[:3]
         torch.testing.assert_close(seen[name], expected.expand(8, 3), atol=1e-4, rtol=0)
-    assert seen["colour"].std(1).min() > 1e-3
+    assert seen["color"].std(1).min() > 1e-3
 
 
 @pytest.mark.parametrize("geometry", ["exact", "upsampled"])
 @torch.no_grad()
 def test_depth_is_that_of_an_opaque_plane(geometry):
     generator = planes(geometry=geometry)
-    shown = generator.render(scene(generator, 1, torch.ones(4, 18, 18)), Camera.from_angles(0.0, 0.0), raw=False)
+    shown = generator.render(
+        scene(generator, 1, torch.ones(4, 18, 18)), Camera.from_angles(0.0, 0.0), raw=False
+    )
     z = generator.options.levels(torch.zeros(1))[1].item() - 0.5
     torch.testing.assert_close(shown.depth, torch.full((1, 1, 18, 18), 2.7 - z))
     torch.testing.assert_close(shown.opacity, torch.ones(1, 1, 18, 18))
@@ -120,9 +137,11 @@ def test_depth_is_that_of_an_opaque_plane(geometry):
 
 @torch.no_grad()
 def test_interpolated_geometry_of_planes_is_nearly_exact():
-    rgba = F.interpolate(torch.rand(1, 4, 3, 3, generator=torch.Generator().manual_seed(0)), (18, 18), mode="bilinear")[
-        0
-    ]
+    rgba = F.interpolate(
+        torch.rand(1, 4, 3, 3, generator=torch.Generator().manual_seed(0)),
+        (18, 18),
+        mode="bilinear",
+    )[0]
     shown = []
     for geometry in ("exact", "upsampled"):
         generator = planes(geometry=geometry)
@@ -150,7 +169,12 @@ def test_another_view_of_a_kept_scene_needs_no_network_but_the_predictor(monkeyp
     def forbidden(*_, **__):
         raise AssertionError("a network was asked")
 
-    for network in (generator.radiance, generator.mapping, generator.super_resolution, generator.super_resolution_bg):
+    for network in (
+        generator.radiance,
+        generator.mapping,
+        generator.super_resolution,
+        generator.super_resolution_bg,
+    ):
         monkeypatch.setattr(network, "forward", forbidden)
     assert torch.equal(generator.render(kept, cameras(1), raw=False).image, expected)
 
@@ -167,7 +191,7 @@ def test_one_scene_may_be_seen_by_many_cameras_at_once(lock_view):
         torch.testing.assert_close(together.raw[i : i + 1], alone.raw, atol=1e-5, rtol=0)
 
 
-# --------------------------------------------------------------------------------------------- what depends on what
+# ------------------------------------------------------------ what depends on what
 
 
 @torch.no_grad()
@@ -177,7 +201,9 @@ def test_maps_depend_on_the_camera_unless_views_are_locked():
         ws = generator.map(latents(generator, 1)).expand(4, -1, -1)
         for name in ("maps", "raw_maps"):
             maps = generator.render(ws, cameras()).extras[name]
-            assert bool(torch.allclose(maps[:1].expand_as(maps), maps, atol=1e-6)) is lock_view, name
+            assert bool(torch.allclose(maps[:1].expand_as(maps), maps, atol=1e-6)) is lock_view, (
+                name
+            )
 
 
 @torch.no_grad()
@@ -223,7 +249,9 @@ def test_a_kept_scene_is_shown_at_any_resolution(geometry):
 
 @torch.no_grad()
 def test_aligned_lookups_find_contents_where_they_were_sampled():
-    """A map x / e shown on a plane: exact if aligned; published lookups shrink contents by 1 - 1 / H."""
+    """A map x / e shown on a plane: exact if aligned; published lookups shrink contents by 1 - 1 /
+    H.
+    """
     h, frontal = 18, Camera.from_angles(0.0, 0.0)
     for lookup, scale in (("aligned", 1.0), ("official", 18 / 17)):
         generator = planes(lookup=lookup, geometry="exact")
@@ -251,17 +279,21 @@ def test_surfaces_with_their_maps_composite_to_the_image(lookup):
         for layer in surfaces[:-1]:
             torch.testing.assert_close(layer.points[i, j, :2], torch.tensor([x, y]))
             assert layer.valid.all()
-            *colour, alpha = fetch(layer.texture, layer.grid[i, j])
-            expected, light = expected + light * alpha * torch.stack(colour), light * (1 - alpha)
+            *color, alpha = fetch(layer.texture, layer.grid[i, j])
+            expected, light = expected + light * alpha * torch.stack(color), light * (1 - alpha)
         behind = surfaces[-1]
-        grid = background_coordinate(torch.tensor([x, y]), 1.0) * (17 / 18 if lookup == "aligned" else 1)
-        colour = fetch(behind.texture, grid)
-        expected = expected + light * colour[:3]
-        assert colour[3] == 1
+        grid = background_coordinate(torch.tensor([x, y]), 1.0) * (
+            17 / 18 if lookup == "aligned" else 1
+        )
+        color = fetch(behind.texture, grid)
+        expected = expected + light * color[:3]
+        assert color[3] == 1
         straight = Camera.from_angles(0.0, 0.0, target=(x, y, 0.0))
         image = generator.render(kept, straight, resolution=17, raw=False).image[0, :, 8, 8]
         torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(behind.points[..., :2], background_position(torch.linspace(-1, 1, 9), 1.0)[_pairs(9)])
+    torch.testing.assert_close(
+        behind.points[..., :2], background_position(torch.linspace(-1, 1, 9), 1.0)[_pairs(9)]
+    )
     assert generator.surfaces(kept, resolution=5)[0].points.shape == (5, 5, 3)
     with pytest.raises(ValueError, match="got 2 scenes"):
         generator.surfaces(generator.map(latents(generator, 2)))
@@ -273,7 +305,8 @@ def _pairs(side: int) -> torch.Tensor:
     return torch.stack([column, row], -1)
 
 
-# -------------------------------------------------------------------------------------------------------- stage 1
+# --------------------------------------------------------------------------------------------------
+# stage 1
 
 
 def test_a_gram_fits_in_by_name_and_shows_its_image_as_the_raw_one():
@@ -283,7 +316,9 @@ def test_a_gram_fits_in_by_name_and_shows_its_image_as_the_raw_one():
     own, generator = gram.state_dict(), model()
     parameters = dict(generator.named_parameters())
     assert all(parameters[name].shape == p.shape for name, p in gram.named_parameters())
-    generator.load_state_dict({name: own[name] for name, _ in gram.named_parameters()}, strict=False)
+    generator.load_state_dict(
+        {name: own[name] for name, _ in gram.named_parameters()}, strict=False
+    )
     z, camera = latents(generator), cameras()
     raw = generator(z, camera).raw
     torch.testing.assert_close(raw, gram(z, spanning_camera(camera, 32, 16), resolution=16).image)
@@ -296,7 +331,9 @@ def test_what_is_trained(frozen):
     everything = dict(generator.named_parameters())
     trained = {name for name, p in everything.items() if p.requires_grad}
     if frozen:
-        assert trained == {n for n in everything if n.startswith(("radiance.output_feature.", "super_resolution"))}
+        assert trained == {
+            n for n in everything if n.startswith(("radiance.output_feature.", "super_resolution"))
+        }
     else:
         assert trained == {n for n in everything if not n.startswith("predictor.")}
     shown = generator(latents(generator), cameras())
@@ -333,7 +370,8 @@ def test_no_gradient_goes_to_the_geometry_unless_the_camera_wants_it():
     assert label.grad.abs().max() > 0
 
 
-# ---------------------------------------------------------------------------------------------------------- sizes
+# --------------------------------------------------------------------------------------------------
+# sizes
 
 
 @pytest.mark.parametrize(
@@ -350,7 +388,9 @@ def test_parameter_counts_are_the_published_ones(resolution, total, trained):
 @pytest.mark.parametrize("sides", [(256, 64), (33, 9), (8, 8)])
 def test_a_spanning_camera_has_the_same_corner_rays(sides):
     fine, coarse = sides
-    camera = Camera.from_angles(torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0])).to(torch.float64)
+    camera = Camera.from_angles(torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0])).to(
+        torch.float64
+    )
     skewed = camera.intrinsics + torch.tensor([[0.0, 0.1, 0.05], [0.0, 0.2, -0.1], [0.0, 0.0, 0.0]])
     camera = Camera(camera.cam2world, skewed)
 
@@ -358,7 +398,9 @@ def test_a_spanning_camera_has_the_same_corner_rays(sides):
         return rays.directions.unflatten(1, (side, side))[:, :: side - 1, :: side - 1]
 
     expected = corners(camera.rays(fine), fine)
-    torch.testing.assert_close(corners(spanning_camera(camera, fine, coarse).rays(coarse), coarse), expected)
+    torch.testing.assert_close(
+        corners(spanning_camera(camera, fine, coarse).rays(coarse), coarse), expected
+    )
 
 
 def test_a_spanning_camera_is_the_sphere_camera_of_its_own_size():
@@ -367,9 +409,13 @@ def test_a_spanning_camera_is_the_sphere_camera_of_its_own_size():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="img_resolution 48 is not lr_resolution 16 times a power of two"):
+    with pytest.raises(
+        ValueError, match="img_resolution 48 is not lr_resolution 16 times a power of two"
+    ):
         model(img_resolution=48)
-    with pytest.raises(ValueError, match="geometry 'guessed' is unknown; choose upsampled or exact"):
+    with pytest.raises(
+        ValueError, match="geometry 'guessed' is unknown; choose upsampled or exact"
+    ):
         model(geometry="guessed")
     with pytest.raises(ValueError, match="lookup 'nearest' is unknown"):
         model(lookup="nearest")

@@ -11,7 +11,7 @@ from gan3d.generators import PiGAN
 from gan3d.generators.pigan import PiGANField
 from gan3d.randomness import Randomness
 
-COLOUR = (0.2, -1.0, 3.0)
+COLOR = (0.2, -1.0, 3.0)
 
 
 def tiny(**options) -> PiGAN:
@@ -20,10 +20,13 @@ def tiny(**options) -> PiGAN:
 
 
 def uniform(sigma: float, **options) -> PiGAN:
-    """A model whose field is the same everywhere: this raw density, sigmoid(COLOUR)."""
+    """A model whose field is the same everywhere: this raw density, sigmoid(COLOR)."""
     model = tiny(**options)
     with torch.no_grad():
-        for head, bias in ((model.siren.final_layer, [sigma]), (model.siren.color_layer_linear, COLOUR)):
+        for head, bias in (
+            (model.siren.final_layer, [sigma]),
+            (model.siren.color_layer_linear, COLOR),
+        ):
             head.weight.zero_()
             head.bias.copy_(torch.tensor(bias))
     return model
@@ -41,7 +44,8 @@ def scene_of(model: PiGAN, b: int = 2) -> Tensor:
     return model.represent(model.map(latents(model, b)))
 
 
-# -------------------------------------------------------------------------------------------------- the model's sizes
+# --------------------------------------------------------------------------------------------------
+# the model's sizes
 
 
 def test_the_published_model_has_its_parameters():
@@ -69,7 +73,8 @@ def test_weights_start_in_their_intervals():
         assert 0.93 * largest < layer.weight.abs().max() <= largest
 
 
-# ----------------------------------------------------------------------------------------------------------- the field
+# --------------------------------------------------------------------------------------------------
+# the field
 
 
 def test_one_point_by_hand():
@@ -79,7 +84,9 @@ def test_one_point_by_hand():
         siren.network[0].bias.fill_(0.02)
         siren.final_layer.weight.fill_(2.0)
         siren.final_layer.bias.fill_(-0.5)
-        siren.color_layer_sine.weight.copy_(torch.tensor([[0.01, 0.02, 0.03, 0.04]]))  # direction, then feature
+        siren.color_layer_sine.weight.copy_(
+            torch.tensor([[0.01, 0.02, 0.03, 0.04]])
+        )  # direction, then feature
         siren.color_layer_sine.bias.fill_(0.05)
         siren.color_layer_linear.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0]]))
         siren.color_layer_linear.bias.copy_(torch.tensor([0.0, 0.1, 0.2]))
@@ -97,11 +104,13 @@ def test_one_point_by_hand():
 def test_the_box_scales_points():
     points = 0.2 * torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     boxed, tall = tiny(box_side=0.5), tiny(box_side=2.0)
-    for small, large in zip(boxed.field(scene_of(boxed), points), tall.field(scene_of(tall), 4 * points)):
+    for small, large in zip(
+        boxed.field(scene_of(boxed), points), tall.field(scene_of(tall), 4 * points)
+    ):
         torch.testing.assert_close(small, large)
 
 
-def test_directions_change_colours_but_not_densities():
+def test_directions_change_colors_but_not_densities():
     model, points = tiny(), torch.rand(2, 5, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     sigma, rgb = model.field(scene_of(model), points)
     front = torch.tensor([0.0, 0.0, -1.0]).expand(2, 5, 3)
@@ -117,7 +126,9 @@ def test_a_grid_is_interpolated_between_its_corners_and_zero_outside():
     corners = torch.tensor([[[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]]])
     inside = 2 * torch.rand(3, 6, 3, generator=torch.Generator().manual_seed(0)) - 1
     torch.testing.assert_close(PiGANField._grid_features(grid, inside)[..., :3], inside)
-    torch.testing.assert_close(PiGANField._grid_features(grid, corners)[0, :, 3], torch.tensor([-1.0, -1.0]))
+    torch.testing.assert_close(
+        PiGANField._grid_features(grid, corners)[0, :, 3], torch.tensor([-1.0, -1.0])
+    )
     assert (PiGANField._grid_features(grid, torch.full((1, 1, 3), 2.0)) == 0).all()
 
 
@@ -128,18 +139,21 @@ def test_grid_features_come_before_the_point():
     with torch.no_grad():
         siren.network[0].weight[:, :2] = 0
     alone = PiGANField(5, 1)
-    alone.load_state_dict(siren.state_dict() | {"network.0.weight": siren.network[0].weight[:, 2:]}, strict=False)
+    alone.load_state_dict(
+        siren.state_dict() | {"network.0.weight": siren.network[0].weight[:, 2:]}, strict=False
+    )
     without = siren(points, directions, ws)[0]
     assert (with_grid - without).abs().max() > 1e-4
     torch.testing.assert_close(without, alone(points, directions, ws)[0])
 
 
-# ----------------------------------------------------------------------------------------------------------- the image
+# --------------------------------------------------------------------------------------------------
+# the image
 
 
-def test_an_opaque_field_shows_its_colour():
+def test_an_opaque_field_shows_its_color():
     shown = uniform(1.0)(latents(tiny()), cameras())
-    expected = (2 * torch.sigmoid(torch.tensor(COLOUR)) - 1)[:, None, None].expand(2, 3, 8, 8)
+    expected = (2 * torch.sigmoid(torch.tensor(COLOR)) - 1)[:, None, None].expand(2, 3, 8, 8)
     torch.testing.assert_close(shown.image, expected)
     torch.testing.assert_close(shown.opacity, torch.ones(2, 1, 8, 8))
 
@@ -147,9 +161,13 @@ def test_an_opaque_field_shows_its_colour():
 def test_an_empty_field_is_black_or_white_or_its_last_sample():
     last = tiny().options.ray_end
     distances = last * cameras().rays(8).cosines.unflatten(1, (8, 8)).movedim(-1, 1)
-    colour = (2 * torch.sigmoid(torch.tensor(COLOUR)) - 1)[:, None, None].expand(2, 3, 8, 8)
+    color = (2 * torch.sigmoid(torch.tensor(COLOR)) - 1)[:, None, None].expand(2, 3, 8, 8)
     black, white = -torch.ones(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
-    for options, image in (({}, black), ({"white_back": True}, white), ({"last_back": True}, colour)):
+    for options, image in (
+        ({}, black),
+        ({"white_back": True}, white),
+        ({"last_back": True}, color),
+    ):
         shown = uniform(-1.0, **options)(latents(tiny()), cameras())
         torch.testing.assert_close(shown.image, image)
         assert (shown.opacity == 0).all()
@@ -166,7 +184,7 @@ def test_the_density_is_clamped_as_told():
 def test_a_locked_view_tells_every_ray_the_same_direction():
     for lock in (False, True):
         model = uniform(1.0, lock_view=lock)
-        with torch.no_grad():  # the colour depends on the direction alone
+        with torch.no_grad():  # the color depends on the direction alone
             model.siren.color_layer_linear.weight.fill_(1.0)
             model.siren.color_layer_sine.weight[:, 3:] = 0
         image = model.render(scene_of(model), cameras()).image
@@ -202,7 +220,12 @@ def test_the_image_has_any_size_asked_for():
     for side in (5, 11):
         shown = model.render(scene_of(model), cameras(), resolution=side)
         assert shown.image.shape == (2, 3, side, side)
-        assert shown.depth.shape == shown.opacity.shape == shown.extras["ray_depth"].shape == (2, 1, side, side)
+        assert (
+            shown.depth.shape
+            == shown.opacity.shape
+            == shown.extras["ray_depth"].shape
+            == (2, 1, side, side)
+        )
 
 
 def test_one_scene_from_many_cameras_is_as_from_each_alone():
@@ -216,7 +239,9 @@ def test_one_scene_from_many_cameras_is_as_from_each_alone():
 @torch.no_grad()
 def test_without_gradient_only_portions_of_rays_are_in_memory():
     model, points = tiny(ray_chunk=10), []
-    model.siren.register_forward_hook(lambda module, inputs, output: points.append(inputs[0].shape[:2].numel()))
+    model.siren.register_forward_hook(
+        lambda module, inputs, output: points.append(inputs[0].shape[:2].numel())
+    )
     portions = model(latents(model), cameras()).image
     assert max(points) == 10 * model.options.num_steps
     assert sum(points) == 2 * 64 * 2 * model.options.num_steps
@@ -230,7 +255,8 @@ def test_autocast_changes_nothing():
         assert torch.equal(model(latents(model), cameras()).image, exact)
 
 
-# ---------------------------------------------------------------------------------------------------------- the latents
+# --------------------------------------------------------------------------------------------------
+# the latents
 
 
 def test_a_row_of_ws_is_a_layers_gain_and_phase():
@@ -271,10 +297,13 @@ def test_the_mean_of_many_codes_is_the_same_every_time_and_near_that_of_others()
     assert torch.equal(model.w_avg, twin.w_avg)
     fresh = model.map(torch.randn(2500, model.z_dim, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(model.w_avg, fresh.mean(0), atol=1e-5, rtol=1e-4)
-    assert 0 < (model.w_avg - other.w_avg).abs().max() < 6 * fresh.std(0).max() * math.sqrt(2 / 2500)
+    assert (
+        0 < (model.w_avg - other.w_avg).abs().max() < 6 * fresh.std(0).max() * math.sqrt(2 / 2500)
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
+# --------------------------------------------------------------------------------------------------
+# refusals
 
 
 @pytest.mark.parametrize(

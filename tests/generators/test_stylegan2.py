@@ -1,4 +1,6 @@
-"""StyleGAN2 as a generator: published sizes, its share of the contract, noise, conditioning, path length."""
+"""StyleGAN2 as a generator: published sizes, its share of the contract, noise, conditioning, path
+length.
+"""
 
 import pytest
 import torch
@@ -19,9 +21,16 @@ def latents(generator: StyleGAN2, b: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("img_resolution", "channel_base", "num_parameters"),
-    [(128, 16384, 24_525_213), (256, 16384, 24_767_458), (512, 32768, 30_276_583), (1024, 32768, 30_370_060)],
+    [
+        (128, 16384, 24_525_213),
+        (256, 16384, 24_767_458),
+        (512, 32768, 30_276_583),
+        (1024, 32768, 30_370_060),
+    ],
 )
-def test_stylegan2_has_the_published_number_of_parameters(img_resolution, channel_base, num_parameters):
+def test_stylegan2_has_the_published_number_of_parameters(
+    img_resolution, channel_base, num_parameters
+):
     with torch.device("meta"):
         generator = StyleGAN2(img_resolution=img_resolution, channel_base=channel_base)
     assert sum(p.numel() for p in generator.parameters()) == num_parameters
@@ -36,7 +45,9 @@ def test_stylegan2_defaults_are_the_ffhq_256_model():
 
 def test_as_eg3ds_backbone_it_has_the_published_number_of_parameters():
     with torch.device("meta"):
-        backbone = StyleGAN2(c_dim=25, img_channels=96, channel_base=32768, conv_clamp=None, mapping_layers=2)
+        backbone = StyleGAN2(
+            c_dim=25, img_channels=96, channel_base=32768, conv_clamp=None, mapping_layers=2
+        )
     assert sum(p.numel() for p in backbone.parameters()) == 29_008_301
 
 
@@ -105,7 +116,10 @@ def test_every_noise_mode_is_a_choice():
                 if name.endswith("noise_strength"):
                     parameter.fill_(0.5)
         ws = generator.map(torch.ones(1, generator.z_dim))
-        made[mode] = [generator.represent(ws, randomness=r) for r in (None, Randomness(0, [0]), Randomness(1, [0]))]
+        made[mode] = [
+            generator.represent(ws, randomness=r)
+            for r in (None, Randomness(0, [0]), Randomness(1, [0]))
+        ]
     still, one, other = made["auto"]
     assert not torch.equal(still, one)
     assert not torch.equal(one, other)

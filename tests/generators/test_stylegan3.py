@@ -1,4 +1,6 @@
-"""StyleGAN3 as a generator: published sizes, its share of the contract, magnitudes, motion of the picture."""
+"""StyleGAN3 as a generator: published sizes, its share of the contract, magnitudes, motion of the
+picture.
+"""
 
 import math
 
@@ -39,7 +41,9 @@ def count(**arguments) -> int:
         (1024, 32768, 22_313_167, 15_093_151),
     ],
 )
-def test_stylegan3_has_the_published_number_of_parameters(img_resolution, channel_base, translation, rotation):
+def test_stylegan3_has_the_published_number_of_parameters(
+    img_resolution, channel_base, translation, rotation
+):
     sizes = {"img_resolution": img_resolution, "channel_base": channel_base}
     assert count(**sizes) == translation
     assert count(config="R", **sizes) == rotation
@@ -126,7 +130,7 @@ def seen(config: str, transform: torch.Tensor | None = None) -> torch.Tensor:
     generator = tiny(config=config, num_layers=7, magnitude_ema_beta=0.0)
     ws = generator.map(latents(generator, 4))
     generator.settle(ws)
-    return generator.synthesise(ws, transform)
+    return generator.synthesize(ws, transform)
 
 
 @torch.no_grad()
@@ -176,7 +180,9 @@ def test_path_length_can_be_differentiated():
 def test_the_turn_of_the_input_is_learnt_from_w():
     generator = tiny()
     ws = generator.map(latents(generator, 2))
-    still = generator.synthesise(ws)
+    still = generator.synthesize(ws)
     with torch.no_grad():
-        generator.synthesis.input.affine.bias.copy_(torch.tensor([math.cos(0.5), math.sin(0.5), 0.0, 0.0]))
-    assert (generator.synthesise(ws) - still).abs().mean() > 1e-3
+        generator.synthesis.input.affine.bias.copy_(
+            torch.tensor([math.cos(0.5), math.sin(0.5), 0.0, 0.0])
+        )
+    assert (generator.synthesize(ws) - still).abs().mean() > 1e-3

@@ -5,9 +5,15 @@ import pytest
 import scipy.signal
 import torch
 
-from gan3d.layers.alias_free_filters import Schedule, kaiser_beta, lowpass
+from gan3d.layers.alias_free_filters import AliasFreeLayers, kaiser_beta, lowpass
 
-DESIGNS = [(12, 2.0, 12.0, 32), (24, 4.0, 8.0, 64), (16, 5.0, 0.5, 32), (7, 3.0, 4.0, 16), (12, 128.0, 59.17, 512)]
+DESIGNS = [
+    (12, 2.0, 12.0, 32),
+    (24, 4.0, 8.0, 64),
+    (16, 5.0, 0.5, 32),
+    (7, 3.0, 4.0, 16),
+    (12, 128.0, 59.17, 512),
+]
 
 
 @pytest.mark.parametrize(("taps", "cutoff", "width", "rate"), DESIGNS)
@@ -32,7 +38,7 @@ def test_radial_filters_are_alike_after_quarter_turns_and_sum_to_one(taps, cutof
     assert f.isfinite().all()
 
 
-def test_the_middle_of_an_odd_radial_filter_lies_between_its_neighbours_and_their_limit():
+def test_the_middle_of_an_odd_radial_filter_lies_between_its_neighbors_and_their_limit():
     f, finer = lowpass(7, 1.0, 8.0, 16, radial=True), lowpass(701, 1.0, 0.08, 1600, radial=True)
     assert f[3, 3] == f.max()
     torch.testing.assert_close(finer[350, 350], finer[350, 351], rtol=1e-3, atol=0)
@@ -48,29 +54,31 @@ def test_the_first_filter_stops_62_decibels():
     assert 20 * np.log10(stopband.max()) == pytest.approx(-62.4, abs=0.2)
 
 
-# -- Schedule ----------------------------------------------------------------------------------------------------------
+# -- AliasFreeLayers
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("schedule", "resolution", "names"),
     [
         (
-            Schedule(),
+            AliasFreeLayers(),
             512,
-            "L0_36_512 L1_36_512 L2_52_512 L3_52_512 L4_84_512 L5_84_512 L6_148_512 L7_148_483 L8_276_323 L9_276_215 "
-            "L10_532_144 L11_532_96 L12_532_64 L13_512_64 L14_512_3",
+            "L0_36_512 L1_36_512 L2_52_512 L3_52_512 L4_84_512 L5_84_512 L6_148_512 L7_148_483 "
+            "L8_276_323 L9_276_215 L10_532_144 L11_532_96 L12_532_64 L13_512_64 L14_512_3",
         ),
         (
-            Schedule(),
+            AliasFreeLayers(),
             1024,
-            "L0_36_512 L1_36_512 L2_52_512 L3_52_512 L4_84_512 L5_148_512 L6_148_512 L7_276_323 L8_276_203 L9_532_128 "
-            "L10_1044_81 L11_1044_51 L12_1044_32 L13_1024_32 L14_1024_3",
+            "L0_36_512 L1_36_512 L2_52_512 L3_52_512 L4_84_512 L5_148_512 L6_148_512 L7_276_323 "
+            "L8_276_203 L9_532_128 L10_1044_81 L11_1044_51 L12_1044_32 L13_1024_32 L14_1024_3",
         ),
         (
-            Schedule().turning(),
+            AliasFreeLayers().turning(),
             1024,
-            "L0_36_1024 L1_36_1024 L2_52_1024 L3_52_1024 L4_84_1024 L5_148_1024 L6_148_1024 L7_276_645 L8_276_406 "
-            "L9_532_256 L10_1044_161 L11_1044_102 L12_1044_64 L13_1024_64 L14_1024_3",
+            "L0_36_1024 L1_36_1024 L2_52_1024 L3_52_1024 L4_84_1024 L5_148_1024 L6_148_1024 "
+            "L7_276_645 L8_276_406 L9_532_256 L10_1044_161 L11_1044_102 L12_1044_64 L13_1024_64 "
+            "L14_1024_3",
         ),
     ],
 )
@@ -79,7 +87,7 @@ def test_layers_have_their_published_names(schedule, resolution, names):
 
 
 def test_layers_of_configuration_t_at_256_pad_as_published():
-    layers = Schedule().layers(256, 3)
+    layers = AliasFreeLayers().layers(256, 3)
     ordinary, finer = (2, 12, 2, 12, (9, 8)), (4, 24, 2, 12, (-6, -9))
     expected = [ordinary] * 3 + [finer, ordinary] * 3 + [ordinary, finer, ordinary, ordinary]
     expected += [(2, 12, 2, 12, (-11, -12)), (1, 1, 1, 1, (0, 0))]
@@ -90,9 +98,13 @@ def test_layers_of_configuration_t_at_256_pad_as_published():
 
 
 def test_layers_of_configuration_r_at_256_pad_as_published():
-    layers = Schedule().turning().layers(256, 3)
+    layers = AliasFreeLayers().turning().layers(256, 3)
     ordinary, finer = (11, 10), (-2, -5)
-    expected = [ordinary] * 3 + [finer, ordinary] * 3 + [ordinary, finer, ordinary, ordinary, (-9, -10), (0, 0)]
+    expected = (
+        [ordinary] * 3
+        + [finer, ordinary] * 3
+        + [ordinary, finer, ordinary, ordinary, (-9, -10), (0, 0)]
+    )
     assert [i.padding for i in layers] == expected
     assert [i.down_radial for i in layers] == [True] * 12 + [False] * 3
     assert [i.outside.channels for i in layers] == [1024] * 9 + [724, 512, 362, 256, 256, 3]
@@ -101,7 +113,7 @@ def test_layers_of_configuration_r_at_256_pad_as_published():
 
 
 def test_an_activation_that_is_not_upsampled_filters_only_where_the_rate_changes():
-    for layer in Schedule(lrelu_upsampling=1).layers(64, 3):
+    for layer in AliasFreeLayers(lrelu_upsampling=1).layers(64, 3):
         rate_grows = layer.outside.sampling_rate > layer.inside.sampling_rate
         assert (layer.up_filter() is None) == (not rate_grows)
         assert layer.down_filter() is None
@@ -109,4 +121,4 @@ def test_an_activation_that_is_not_upsampled_filters_only_where_the_rate_changes
 
 def test_a_schedule_of_critical_layers_alone_is_refused():
     with pytest.raises(ValueError, match="num_critical 4 of num_layers 4 layers"):
-        Schedule(num_layers=4, num_critical=4)
+        AliasFreeLayers(num_layers=4, num_critical=4)

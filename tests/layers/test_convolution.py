@@ -1,4 +1,4 @@
-"""The equalised convolution: scale of its output, sizes, clamp, frozen layers."""
+"""The equalized convolution: scale of its output, sizes, clamp, frozen layers."""
 
 import pytest
 import torch
@@ -33,7 +33,9 @@ def test_gain_multiplies_output_and_clamp():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_frozen_layers_keep_their_names_but_have_no_parameter(bias):
-    free, frozen = (EqualizedConv2d(3, 5, 3, bias=bias, trainable=trainable) for trainable in (True, False))
+    free, frozen = (
+        EqualizedConv2d(3, 5, 3, bias=bias, trainable=trainable) for trainable in (True, False)
+    )
     assert list(free.state_dict().keys() ^ frozen.state_dict().keys()) == []
     assert not list(frozen.parameters())
     frozen.load_state_dict(free.state_dict())

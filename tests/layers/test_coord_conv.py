@@ -1,4 +1,6 @@
-"""CoordConv: which coordinates, in which channels, and that they are convolved as any other channel."""
+"""CoordConv: which coordinates, in which channels, and that they are convolved as any other
+channel.
+"""
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ def test_a_single_pixel_is_in_the_middle():
     assert coordinates(1, 1).tolist() == [[[[0]], [[0]]]]
 
 
-@pytest.mark.parametrize(("channel", "expected"), [(2, [[-1, -1], [1, 1]]), (3, [[-1, 1], [-1, 1]])])
+@pytest.mark.parametrize(
+    ("channel", "expected"), [(2, [[-1, -1], [1, 1]]), (3, [[-1, 1], [-1, 1]])]
+)
 def test_coordinates_are_the_channels_behind_those_of_x(channel, expected):
     conv = layer(2, 1, 1)
     torch.nn.init.zeros_(conv.weight)
@@ -38,7 +42,9 @@ def test_coordinates_are_the_channels_behind_those_of_x(channel, expected):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("padding", "h", "w"), [(0, 3, 3), (0, 7, 4), (1, 3, 3), (1, 7, 4), (1, 1, 6)])
+@pytest.mark.parametrize(
+    ("padding", "h", "w"), [(0, 3, 3), (0, 7, 4), (1, 3, 3), (1, 7, 4), (1, 1, 6)]
+)
 def test_it_is_a_convolution_of_x_and_its_coordinates(stride, padding, h, w):
     conv, x = layer(2, 5, 3, stride=stride, padding=padding), normal(3, 2, h, w)
     joined = torch.cat([x, coordinates(h, w, dtype=x.dtype).expand(3, -1, -1, -1)], dim=1)

@@ -21,7 +21,9 @@ def test_one_number_goes_through_by_hand():
 
 def test_linear_layers_sit_where_the_published_ones_do():
     mapping = FiLMMapping(8, 216)
-    shapes = {name: tuple(p.shape) for name, p in mapping.named_parameters() if name.endswith("weight")}
+    shapes = {
+        name: tuple(p.shape) for name, p in mapping.named_parameters() if name.endswith("weight")
+    }
     assert shapes == {
         "network.0.weight": (256, 8),
         "network.2.weight": (256, 256),

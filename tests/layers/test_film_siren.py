@@ -29,21 +29,39 @@ def test_gains_folded_into_the_weights_are_the_equation():
 
 
 def test_every_image_has_its_own_gain_and_phase():
-    x, weight, bias, gain, phase = numbers(3, 5, 4), numbers(6, 4), numbers(6), numbers(3, 6), numbers(3, 6)
+    x, weight, bias, gain, phase = (
+        numbers(3, 5, 4),
+        numbers(6, 4),
+        numbers(6),
+        numbers(3, 6),
+        numbers(3, 6),
+    )
     together = film_siren(x, weight, bias, gain, phase)
     alone = film_siren(x[1:2], weight, bias, gain[1:2], phase[1:2])
     assert torch.allclose(together[1:2], alone, atol=1e-12)
 
 
 def test_one_gain_may_serve_all_images_and_all_gains_one_image():
-    x, weight, bias, gain, phase = numbers(3, 5, 4), numbers(6, 4), numbers(6), numbers(3, 6), numbers(3, 6)
+    x, weight, bias, gain, phase = (
+        numbers(3, 5, 4),
+        numbers(6, 4),
+        numbers(6),
+        numbers(3, 6),
+        numbers(3, 6),
+    )
     for args in ((x, weight, bias, gain[:1], phase[:1]), (x[:1], weight, bias, gain, phase)):
         assert torch.allclose(film_siren(*args), reference(*args), atol=1e-9)
 
 
 def test_first_and_second_derivatives_are_right():
     scale = 0.03  # gamma is about 30: keep the sine's argument where finite differences see it
-    inputs = [scale * numbers(2, 3, 2), numbers(4, 2), numbers(4) * scale, numbers(2, 4) * 0.1, numbers(2, 4)]
+    inputs = [
+        scale * numbers(2, 3, 2),
+        numbers(4, 2),
+        numbers(4) * scale,
+        numbers(2, 4) * 0.1,
+        numbers(2, 4),
+    ]
     inputs = [x.requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(film_siren, inputs)
     assert torch.autograd.gradgradcheck(film_siren, inputs, atol=1e-4)

@@ -1,4 +1,6 @@
-"""Super-resolution of manifolds: modulation by hand, independence of maps and images, beginnings, sizes."""
+"""Super-resolution of manifolds: modulation by hand, independence of maps and images, beginnings,
+sizes.
+"""
 
 import pytest
 import torch
@@ -31,7 +33,8 @@ def background(scale: int = 4, **changes) -> BackgroundSuperResolution:
     return network
 
 
-# ------------------------------------------------------------------------------------------ modulated convolution
+# ------------------------------------------------------------------------------------------
+# modulated convolution
 
 
 def test_modulation_and_demodulation_by_hand():
@@ -46,7 +49,9 @@ def test_modulation_and_demodulation_by_hand():
 
 def test_a_kernel_has_norm_one_whatever_the_scale_of_its_style():
     conv, style = ModulatedConv2d(3, 4), torch.tensor([1.0, -2.0, 0.5])
-    torch.testing.assert_close(conv.kernel(style).square().sum((1, 2, 3)), torch.ones(4), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        conv.kernel(style).square().sum((1, 2, 3)), torch.ones(4), rtol=1e-5, atol=0
+    )
     torch.testing.assert_close(conv.kernel(10 * style), conv.kernel(style), rtol=1e-5, atol=1e-6)
 
 
@@ -67,7 +72,8 @@ def test_conv_shuffle_is_a_convolution_then_a_pixel_shuffle():
         torch.testing.assert_close(actual, F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2))
 
 
-# ----------------------------------------------------------------------------------------------------- foreground
+# --------------------------------------------------------------------------------------------------
+# foreground
 
 
 def test_every_map_gets_finer_by_itself_in_the_style_of_its_image():
@@ -119,9 +125,13 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(network):
             return tensor
 
         net = network(checkpointing=checkpointing)
-        maps = torch.randn(2, 3, net.conv_first.in_channels, 4, 4, generator=torch.Generator().manual_seed(1))
+        maps = torch.randn(
+            2, 3, net.conv_first.in_channels, 4, 4, generator=torch.Generator().manual_seed(1)
+        )
         inputs = (
-            (maps, torch.linspace(0.5, 1.5, 2 * net.style_dim).reshape(2, -1)) if network is foreground else (maps,)
+            (maps, torch.linspace(0.5, 1.5, 2 * net.style_dim).reshape(2, -1))
+            if network is foreground
+            else (maps,)
         )
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = net(*inputs).square().mean()
@@ -142,20 +152,26 @@ def test_foreground_derivatives():
     assert torch.autograd.gradcheck(network, (maps, styles))
 
 
-# ----------------------------------------------------------------------------------------------------- background
+# --------------------------------------------------------------------------------------------------
+# background
 
 
 def test_the_background_begins_as_a_bicubic_interpolation():
     network, maps = BackgroundSuperResolution(3, 3, 4, **SMALL), torch.randn(2, 1, 3, 5, 5)
     fine = network(maps)
     assert fine.shape == (2, 1, 3, 20, 20)
-    torch.testing.assert_close(fine[:, 0], F.interpolate(maps[:, 0], scale_factor=4, mode="bicubic"))
+    torch.testing.assert_close(
+        fine[:, 0], F.interpolate(maps[:, 0], scale_factor=4, mode="bicubic")
+    )
 
 
 @pytest.mark.parametrize("upsampling", ["shuffle", "bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize("residual", [True, False])
 def test_background_layers_come_in_the_published_order(upsampling, residual):
-    network, maps = background(2, upsampling=upsampling, residual=residual), torch.randn(1, 1, 3, 4, 4)
+    network, maps = (
+        background(2, upsampling=upsampling, residual=residual),
+        torch.randn(1, 1, 3, 4, 4),
+    )
     x, conv = network.trunk(maps[0]), network.upconvs[0]
     if upsampling == "shuffle":
         x = F.leaky_relu(F.pixel_shuffle(conv(x), 2), 0.2)
@@ -166,7 +182,8 @@ def test_background_layers_come_in_the_published_order(upsampling, residual):
     torch.testing.assert_close(network(maps)[0], expected)
 
 
-# ---------------------------------------------------------------------------------------------------------- sizes
+# --------------------------------------------------------------------------------------------------
+# sizes
 
 
 @pytest.mark.parametrize(
@@ -177,7 +194,9 @@ def test_parameter_counts_are_the_published_ones(scale, fg, bg):
     with torch.device("meta"):
         widths = (64, 64, 32, 16)[: scale.bit_length() - 1]
         front = ForegroundSuperResolution(scale=scale, up_channels=widths)
-        behind = BackgroundSuperResolution(scale=scale, up_channels=(64, 32, 16, 8)[: scale.bit_length() - 1])
+        behind = BackgroundSuperResolution(
+            scale=scale, up_channels=(64, 32, 16, 8)[: scale.bit_length() - 1]
+        )
     assert front.style_dim == 256
     assert sum(p.numel() for p in front.parameters()) == fg
     assert sum(p.numel() for p in behind.parameters()) == bg

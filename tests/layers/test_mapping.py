@@ -6,7 +6,9 @@ import torch
 from gan3d.layers.mapping import MappingNetwork, normalize_second_moment
 
 
-def mapping_network(z_dim: int = 6, c_dim: int = 0, num_ws: int | None = 5, **options) -> MappingNetwork:
+def mapping_network(
+    z_dim: int = 6, c_dim: int = 0, num_ws: int | None = 5, **options
+) -> MappingNetwork:
     torch.manual_seed(0)
     network = MappingNetwork(z_dim, c_dim, 8, num_ws, num_layers=2, **options)
     if num_ws is not None:
@@ -88,8 +90,15 @@ def test_the_mean_latent_is_kept_only_where_it_can_be_used():
 
 def test_layers_have_the_widths_they_are_given():
     network = MappingNetwork(6, 25, 8, 3, num_layers=3, embed_features=5, layer_features=7)
-    shapes = {name: list(p.shape) for name, p in network.named_parameters() if name.endswith("weight")}
-    assert shapes == {"embed.weight": [5, 25], "fc0.weight": [7, 11], "fc1.weight": [7, 7], "fc2.weight": [8, 7]}
+    shapes = {
+        name: list(p.shape) for name, p in network.named_parameters() if name.endswith("weight")
+    }
+    assert shapes == {
+        "embed.weight": [5, 25],
+        "fc0.weight": [7, 11],
+        "fc1.weight": [7, 7],
+        "fc2.weight": [8, 7],
+    }
 
 
 def test_autocast_does_not_lower_the_precision_of_latents():
@@ -99,7 +108,7 @@ def test_autocast_does_not_lower_the_precision_of_latents():
     assert torch.equal(lowered, network(Z))
 
 
-def test_normalised_vectors_have_mean_square_one_and_zero_stays_zero():
+def test_normalized_vectors_have_mean_square_one_and_zero_stays_zero():
     torch.manual_seed(0)
     y = normalize_second_moment(100 * torch.randn(5, 7))
     torch.testing.assert_close(y.square().mean(dim=1), torch.ones(5))

@@ -4,7 +4,10 @@ from gan3d.layers.mean_latent import mean_of_codes, truncated
 
 
 def test_truncation_goes_from_the_mean_to_the_latents():
-    ws, mean = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12.0).view(4, 3)
+    ws, mean = (
+        torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)),
+        torch.arange(12.0).view(4, 3),
+    )
     assert truncated(ws, mean, 1.0) is ws
     assert torch.equal(truncated(ws, mean, 0.0), mean.expand(2, 4, 3))
     assert torch.allclose(truncated(ws, mean, 0.5), (mean + ws) / 2)
@@ -28,4 +31,6 @@ def test_the_mean_of_codes_is_that_of_their_latents_and_always_the_same():
     assert [len(z) for z in seen] == [1000, 1000, 500]
     assert torch.allclose(mean[0], torch.cat(seen).mean(0))
     assert torch.allclose(mean[1], torch.ones(5, dtype=torch.float64), atol=0.15)  # E z^2
-    assert torch.equal(mean, mean_of_codes(latents, 5, torch.zeros((), dtype=torch.float64), 2500, 3))
+    assert torch.equal(
+        mean, mean_of_codes(latents, 5, torch.zeros((), dtype=torch.float64), 2500, 3)
+    )

@@ -11,7 +11,10 @@ def test_groups_are_strided():
     x = torch.tensor([0.0, 10.0, 3.0, 10.0, 6.0, 40.0]).reshape(6, 1, 1, 1).expand(6, 1, 2, 2)
     y = MinibatchStd(3)(x)
     assert torch.equal(y[:, :1], x)
-    even, odd = torch.tensor([0.0, 3.0, 6.0]).std(unbiased=False), torch.tensor([10.0, 10.0, 40.0]).std(unbiased=False)
+    even, odd = (
+        torch.tensor([0.0, 3.0, 6.0]).std(unbiased=False),
+        torch.tensor([10.0, 10.0, 40.0]).std(unbiased=False),
+    )
     torch.testing.assert_close(y[:, 1, 0, 0], torch.stack([even, odd] * 3))
     assert torch.equal(y[:, 1], y[:, 1, :1, :1].expand(6, 2, 2))
 
@@ -26,7 +29,9 @@ def test_statistics_are_of_their_own_share_of_the_channels():
     x = torch.randn(4, 6, 3, 3)
     y = MinibatchStd(2, num_channels=2)(x)
     for half in range(2):
-        torch.testing.assert_close(y[:, 6 + half], MinibatchStd(2)(x[:, 3 * half : 3 * half + 3])[:, 3])
+        torch.testing.assert_close(
+            y[:, 6 + half], MinibatchStd(2)(x[:, 3 * half : 3 * half + 3])[:, 3]
+        )
 
 
 @pytest.mark.parametrize(("group_size", "same_as"), [(None, 6), (8, 6), (1, 1)])

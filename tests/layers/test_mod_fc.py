@@ -22,7 +22,11 @@ def test_a_layer_of_one_number_after_another():
 def test_without_demodulation_the_modulated_product_is_the_result():
     layer = ModFC(5, 4, 3, demodulate=False)
     x, style = torch.randn(2, 6, 5), torch.randn(2, 5)
-    assert torch.allclose(layer(x, style), torch.stack([(x[k] * style[k]) @ layer.weight for k in range(2)]), atol=1e-6)
+    assert torch.allclose(
+        layer(x, style),
+        torch.stack([(x[k] * style[k]) @ layer.weight for k in range(2)]),
+        atol=1e-6,
+    )
 
 
 def test_a_slope_is_a_leaky_relu_without_gain():

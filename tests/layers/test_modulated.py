@@ -66,7 +66,7 @@ def test_demodulated_output_has_unit_variance_whatever_the_styles(fused):
     x, weight = noise(4, 16, 40, 40), noise(8, 16, 3, 3, seed=1)
     styles = noise(4, 16, seed=2) * torch.tensor([[0.01], [1.0], [10.0], [300.0]])
     y = modulated_conv2d(x, weight, styles, demodulate=True, fused=fused)
-    # 1444 values per channel, correlated among 3x3 neighbours.
+    # 1444 values per channel, correlated among 3x3 neighbors.
     torch.testing.assert_close(y.var(dim=(0, 2, 3)), torch.ones(8).double(), atol=0.1, rtol=0)
     torch.testing.assert_close(y.var(dim=(1, 2, 3)), torch.ones(4).double(), atol=0.1, rtol=0)
 
@@ -85,7 +85,14 @@ def test_noise_is_added_after_demodulation(fused):
 def test_modulated_convolution_is_twice_differentiable(fused, up, demodulate):
     def convolved(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
         return modulated_conv2d(
-            x, weight, styles, up=up, padding=1, resample_filter=BINOMIAL, demodulate=demodulate, fused=fused
+            x,
+            weight,
+            styles,
+            up=up,
+            padding=1,
+            resample_filter=BINOMIAL,
+            demodulate=demodulate,
+            fused=fused,
         )
 
     inputs = noise(2, 2, 3, 3), noise(2, 2, 3, 3, seed=1), noise(2, 2, seed=2)
@@ -96,7 +103,11 @@ def test_modulated_convolution_is_twice_differentiable(fused, up, demodulate):
 
 @FORMS
 def test_half_precision_survives_weights_and_styles_beyond_its_range(fused):
-    x, weight, styles = noise(2, 64, 6, 6), 1e3 * noise(6, 64, 3, 3, seed=1), 1e3 * noise(2, 64, seed=2)
+    x, weight, styles = (
+        noise(2, 64, 6, 6),
+        1e3 * noise(6, 64, 3, 3, seed=1),
+        1e3 * noise(2, 64, seed=2),
+    )
     exact = modulated_conv2d(x, weight, styles, padding=1, fused=fused)
     half = modulated_conv2d(x.half(), weight.float(), styles.float(), padding=1, fused=fused)
     assert half.dtype == torch.float16

@@ -8,7 +8,9 @@ from gan3d.layers.multi_head_mapping import MultiHeadMapping
 
 
 def kinds(network: nn.Sequential) -> str:
-    return " ".join({nn.Linear: "fc", nn.LayerNorm: "norm", nn.LeakyReLU: "lrelu"}[type(m)] for m in network)
+    return " ".join(
+        {nn.Linear: "fc", nn.LayerNorm: "norm", nn.LeakyReLU: "lrelu"}[type(m)] for m in network
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,10 @@ def test_one_layer_by_hand():
 
 
 def test_latents_are_exact_under_autocast():
-    mapping, z = MultiHeadMapping(6, 8, {"a": 8}, base_layers=3, add_norm=True, norm_out=True), torch.randn(3, 6)
+    mapping, z = (
+        MultiHeadMapping(6, 8, {"a": 8}, base_layers=3, add_norm=True, norm_out=True),
+        torch.randn(3, 6),
+    )
     exact = mapping(z)["a"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(mapping(z)["a"], exact)

@@ -26,7 +26,8 @@ def test_an_image_of_the_right_size_is_itself(mode):
 
 def test_only_antialiasing_averages_what_shrinking_would_drop():
     stripes = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(8).expand(1, 1, 32, 32)
-    # Columns 3.5, 7.5, ... of every fourth: without antialias (0 + 1) / 2 or 0, by phase; the mean is 1 / 4.
+    # Columns 3.5, 7.5, ... of every fourth: without antialias (0 + 1) / 2 or 0, by phase; the mean
+    # is 1 / 4.
     smooth = filtered_resizing(stripes, 8, "antialiased")[0, 0, :, 2:-2]
     torch.testing.assert_close(smooth, torch.full_like(smooth, 0.25), atol=0.02, rtol=0)
     assert torch.equal(filtered_resizing(stripes, 8, "none"), torch.zeros(1, 1, 8, 8))

@@ -63,7 +63,9 @@ def test_borders_see_zeros():
 
 
 def test_names_are_the_published_ones():
-    names = [name for name, _ in RRDBTrunk(9, 8, 1, 4).named_parameters() if name.endswith("weight")]
+    names = [
+        name for name, _ in RRDBTrunk(9, 8, 1, 4).named_parameters() if name.endswith("weight")
+    ]
     dense = [f"RRDB_trunk.0.RDB{i}.conv{j}.weight" for i in (1, 2, 3) for j in (1, 2, 3, 4, 5)]
     assert names == ["conv_first.weight", *dense, "trunk_conv.weight"]
 

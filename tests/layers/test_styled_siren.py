@@ -15,7 +15,9 @@ def test_a_latent_sets_gain_and_phase():
     assert torch.allclose(gain, layer.gain_fc(w))
     linear = x @ layer.linear.weight.T + layer.linear.bias
     assert torch.allclose(
-        layer(x, gain, phase), torch.sin((15 * gain + 30)[:, None] * linear + phase[:, None]), atol=1e-5
+        layer(x, gain, phase),
+        torch.sin((15 * gain + 30)[:, None] * linear + phase[:, None]),
+        atol=1e-5,
     )
 
 

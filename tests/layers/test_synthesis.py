@@ -27,14 +27,18 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def layer_with_noise(strength: float = 0.5, **options) -> SynthesisLayer:
     """Linear, so that what noise adds can be read off its output."""
     torch.manual_seed(0)
-    layer = SynthesisLayer(4, 6, w_dim=8, resolution=8, **{"activation": "linear", **options}).requires_grad_(False)
+    layer = SynthesisLayer(
+        4, 6, w_dim=8, resolution=8, **{"activation": "linear", **options}
+    ).requires_grad_(False)
     layer.noise_strength.fill_(strength)
     return layer
 
 
 def block_of(*channels: int, resolution: int = 16, **options) -> SynthesisBlock:
     torch.manual_seed(0)
-    return SynthesisBlock(*channels, w_dim=8, resolution=resolution, img_channels=3, **options).requires_grad_(False)
+    return SynthesisBlock(
+        *channels, w_dim=8, resolution=resolution, img_channels=3, **options
+    ).requires_grad_(False)
 
 
 def network(architecture="skip", img_resolution: int = 16, **options) -> SynthesisNetwork:
@@ -44,13 +48,18 @@ def network(architecture="skip", img_resolution: int = 16, **options) -> Synthes
     ).requires_grad_(False)
 
 
-# -- Noise -------------------------------------------------------------------------------------------------------------
+# -- Noise
+# --------------------------------------------------------------------------------------------------
 
 
 def added(layer: SynthesisLayer, **noise) -> Tensor:
-    """What noise adds to the first channel of a linear layer, [b h w]; it is the same in all channels."""
+    """What noise adds to the first channel of a linear layer, [b h w]; it is the same in all
+    channels.
+    """
     difference = layer(X, W, **noise) - layer(X, W, noise="none")
-    torch.testing.assert_close(difference, difference[:, :1].expand_as(difference), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        difference, difference[:, :1].expand_as(difference), atol=1e-5, rtol=0
+    )
     return difference[:, 0]
 
 
@@ -63,7 +72,9 @@ def test_constant_noise_is_the_buffer_times_its_strength():
 def test_random_noise_is_the_draw_of_each_image_times_its_strength():
     layer, randomness = layer_with_noise(2.0, noise_name="mine"), Randomness(1, [10, 11, 12])
     expected = 2 * randomness.normal("mine", 1, 8, 8)[:, 0]
-    torch.testing.assert_close(added(layer, noise="random", randomness=randomness), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        added(layer, noise="random", randomness=randomness), expected, atol=1e-5, rtol=0
+    )
     other = added(layer_with_noise(2.0, noise_name="yours"), randomness=randomness)
     assert (other - expected).abs().mean() > 1
 
@@ -71,7 +82,9 @@ def test_random_noise_is_the_draw_of_each_image_times_its_strength():
 def test_noise_is_random_with_a_randomness_and_constant_without():
     layer, randomness = layer_with_noise(), Randomness(1, [10, 11, 12])
     assert torch.equal(layer(X, W), layer(X, W, noise="const"))
-    assert torch.equal(layer(X, W, randomness=randomness), layer(X, W, noise="random", randomness=randomness))
+    assert torch.equal(
+        layer(X, W, randomness=randomness), layer(X, W, noise="random", randomness=randomness)
+    )
     assert (layer(X, W) - layer(X, W, randomness=randomness)).abs().mean() > 0.1
 
 
@@ -86,12 +99,15 @@ def test_a_new_layer_has_noise_of_strength_zero():
 
 
 def test_every_layer_of_a_network_draws_its_own_noise():
-    names = [module.noise_name for module in network().modules() if isinstance(module, SynthesisLayer)]
+    names = [
+        module.noise_name for module in network().modules() if isinstance(module, SynthesisLayer)
+    ]
     assert len(names) == 5
     assert len(set(names)) == 5
 
 
-# -- Layers ------------------------------------------------------------------------------------------------------------
+# -- Layers
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_new_layer_styles_all_channels_by_one_where_w_is_zero():
@@ -117,7 +133,8 @@ def test_image_channels_are_linear_in_the_features():
     assert ToRGB(4, 3, w_dim=8, conv_clamp=0.1)(X, W).abs().max() <= 0.1
 
 
-# -- Blocks ------------------------------------------------------------------------------------------------------------
+# -- Blocks
+# --------------------------------------------------------------------------------------------------
 
 
 @ARCHITECTURES
@@ -156,7 +173,8 @@ def test_a_block_takes_as_many_latents_as_it_has_layers():
         block_of(4, 6)(X, None, normal(3, 2, 8))
 
 
-# -- Networks ----------------------------------------------------------------------------------------------------------
+# -- Networks
+# --------------------------------------------------------------------------------------------------
 
 
 @ARCHITECTURES
@@ -188,7 +206,9 @@ def test_gradients_of_gradients_reach_every_weight(architecture):
     net = network(architecture).requires_grad_()
     ws = normal(2, net.num_ws, 8).requires_grad_()
     image = net(ws, noise="const")
-    (gradient,) = torch.autograd.grad((image * normal(*image.shape, seed=1)).sum(), ws, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        (image * normal(*image.shape, seed=1)).sum(), ws, create_graph=True
+    )
     gradient.square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
@@ -240,4 +260,6 @@ def test_the_image_keeps_full_precision_under_autocast(architecture):
 def test_memory_layout_does_not_change_the_image(fused):
     net, ws = network(fused=fused), normal(2, 6, 8)
     expected = net(ws)
-    torch.testing.assert_close(net.to(memory_format=torch.channels_last)(ws), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        net.to(memory_format=torch.channels_last)(ws), expected, atol=1e-5, rtol=1e-5
+    )

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 
 class Stub(nn.Module):
-    """Takes what the published networks take, and tells what it was given: mean value, whether bytes, flags."""
+    """Takes what the published networks take, and tells what it was given: mean value, whether
+    bytes, flags.
+    """
 
     def forward(
         self,
@@ -26,7 +28,7 @@ class Stub(nn.Module):
 
 
 class Plain(nn.Module):
-    """Takes images alone, gives mean colours."""
+    """Takes images alone, gives mean colors."""
 
     def forward(self, img: Tensor) -> Tensor:
         return img.float().mean(dim=(2, 3))

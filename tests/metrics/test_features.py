@@ -1,4 +1,6 @@
-"""Feature networks: what they are given, what they are asked for, and what is said where they are not there."""
+"""Feature networks: what they are given, what they are asked for, and what is said where they are
+not there.
+"""
 
 import importlib.util
 
@@ -11,7 +13,7 @@ from gan3d.metrics.features import (
     PROBABILITIES,
     inception_features,
     inception_probabilities,
-    quantised,
+    quantized,
     vgg_embedding,
     vgg_features,
 )
@@ -19,12 +21,12 @@ from gan3d.metrics.features import (
 
 def test_pictures_are_cut_to_eight_bits_as_published():
     x = torch.tensor([-1.5, -1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.0, 1.0, 2.0])
-    assert quantised(x).tolist() == [0, 0, 0, 1, 128, 255, 255]
+    assert quantized(x).tolist() == [0, 0, 0, 1, 128, 255, 255]
 
 
 def test_stored_values_come_back_whatever_they_were():
     stored = torch.arange(256)
-    assert torch.equal(quantised(stored.float() / 127.5 - 1).long(), stored)
+    assert torch.equal(quantized(stored.float() / 127.5 - 1).long(), stored)
 
 
 def test_networks_for_sets_get_bytes_and_the_one_for_paths_gets_values_as_they_are(stub):
@@ -64,26 +66,39 @@ def test_networks_are_not_trained(stub):
 
 @pytest.mark.parametrize("flags", [PROBABILITIES, LPIPS, {"features": True}])
 def test_a_file_that_does_not_take_what_is_asked_is_refused(plain, flags):
-    with pytest.raises(ValueError, match=r"plain\.pt takes images alone, not .*give the file that this metric needs"):
+    with pytest.raises(
+        ValueError,
+        match=r"plain\.pt takes images alone, not .*give the file that this metric needs",
+    ):
         ScriptedFeatures(plain, flags)
 
 
 def test_a_missing_or_broken_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no file .*none\.pt; expected a TorchScript network"):
+    with pytest.raises(
+        ValueError, match=r"there is no file .*none\.pt; expected a TorchScript network"
+    ):
         ScriptedFeatures(str(tmp_path / "none.pt"))
     (tmp_path / "broken.pt").write_bytes(b"not a network")
-    with pytest.raises(ValueError, match=r"broken\.pt is not a TorchScript file .*download it again"):
+    with pytest.raises(
+        ValueError, match=r"broken\.pt is not a TorchScript file .*download it again"
+    ):
         ScriptedFeatures(str(tmp_path / "broken.pt"))
 
 
 def test_without_a_file_vgg_is_refused_with_what_to_do():
     for make, purpose in ((vgg_features, "precision and recall"), (vgg_embedding, "path length")):
-        with pytest.raises(ValueError, match=rf"no VGG16 for {purpose}; give the file vgg16\.pt \(--vgg FILE\)"):
+        with pytest.raises(
+            ValueError, match=rf"no VGG16 for {purpose}; give the file vgg16\.pt \(--vgg FILE\)"
+        ):
             make()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is not None, reason="torch-fidelity is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch_fidelity") is not None, reason="torch-fidelity is installed"
+)
 @pytest.mark.parametrize("make", [inception_features, inception_probabilities, FidelityFeatures])
 def test_without_a_file_and_without_torch_fidelity_inception_is_refused_with_what_to_do(make):
-    with pytest.raises(ValueError, match=r"InceptionV3 is not available here: .*inception-2015-12-05\.pt.*small"):
+    with pytest.raises(
+        ValueError, match=r"InceptionV3 is not available here: .*inception-2015-12-05\.pt.*small"
+    ):
         make()

@@ -1,4 +1,6 @@
-"""Frechet distance: formula against scipy, metric against splits of its data, features against known faults."""
+"""Frechet distance: formula against scipy, metric against splits of its data, features against
+known faults.
+"""
 
 import math
 
@@ -19,17 +21,20 @@ def gaussian(dim: int, seed: int, rank: int | None = None) -> tuple[Tensor, Tens
 
 
 def pictures(num: int, seed: int, size: int = 32) -> Tensor:
-    """Coloured ellipses with two dark spots, on coloured grounds: [b 3 H W]."""
+    """Colored ellipses with two dark spots, on colored grounds: [b 3 H W]."""
     stream = torch.Generator().manual_seed(seed)
-    colour, ground = torch.rand(2, num, 3, 1, 1, generator=stream) * 1.6 - 0.8
+    color, ground = torch.rand(2, num, 3, 1, 1, generator=stream) * 1.6 - 0.8
     cx, cy, rx, ry = (
-        torch.rand(4, num, 1, 1, generator=stream) * 0.3 + torch.tensor([-0.15, -0.15, 0.4, 0.5])[:, None, None, None]
+        torch.rand(4, num, 1, 1, generator=stream) * 0.3
+        + torch.tensor([-0.15, -0.15, 0.4, 0.5])[:, None, None, None]
     )
     v, u = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
     inside = torch.sigmoid(12 * (1 - ((u - cx) / rx) ** 2 - ((v - cy) / ry) ** 2))[:, None]
-    image = ground + (colour - ground) * inside
+    image = ground + (color - ground) * inside
     for side in (-1, 1):
-        eye = torch.exp(-(((u - cx - side * rx * 0.4) ** 2 + (v - cy + ry * 0.2) ** 2) / 0.01))[:, None]
+        eye = torch.exp(-(((u - cx - side * rx * 0.4) ** 2 + (v - cy + ry * 0.2) ** 2) / 0.01))[
+            :, None
+        ]
         image = image + (-0.9 - image) * eye
     return image
 
@@ -54,7 +59,9 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def test_frechet_distance_equals_the_matrix_root_formula_of_scipy(dim):
     (mean1, cov1), (mean2, cov2) = gaussian(dim, 0), gaussian(dim, 1)
     root = scipy.linalg.sqrtm((cov1 @ cov2).numpy())
-    expected = (mean1 - mean2).square().sum().item() + np.trace(cov1.numpy() + cov2.numpy() - 2 * np.real(root))
+    expected = (mean1 - mean2).square().sum().item() + np.trace(
+        cov1.numpy() + cov2.numpy() - 2 * np.real(root)
+    )
     assert frechet_distance(mean1, cov1, mean2, cov2).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -72,18 +79,24 @@ def test_frechet_distance_of_a_gaussian_to_itself_is_zero_even_if_singular():
 
 def test_frechet_distance_to_a_point_is_the_trace_of_the_covariance():
     mean, cov = gaussian(20, 3)
-    assert frechet_distance(mean, cov, mean, torch.zeros(20, 20)).item() == pytest.approx(cov.trace().item(), rel=1e-12)
+    assert frechet_distance(mean, cov, mean, torch.zeros(20, 20)).item() == pytest.approx(
+        cov.trace().item(), rel=1e-12
+    )
 
 
 def test_frechet_distance_is_symmetric():
     one, other = gaussian(30, 4), gaussian(30, 5, rank=10)
-    assert frechet_distance(*one, *other).item() == pytest.approx(frechet_distance(*other, *one).item(), rel=1e-7)
+    assert frechet_distance(*one, *other).item() == pytest.approx(
+        frechet_distance(*other, *one).item(), rel=1e-7
+    )
 
 
 def test_metric_equals_the_distance_of_the_sample_moments():
     real, fake = pictures(50, 0), pictures(63, 1) * 0.8
     x, y = (SmallFeatures()(images).double() for images in (real, fake))
-    expected = frechet_distance(x.mean(0), torch.cov(x.mT, correction=0), y.mean(0), torch.cov(y.mT, correction=0))
+    expected = frechet_distance(
+        x.mean(0), torch.cov(x.mT, correction=0), y.mean(0), torch.cov(y.mT, correction=0)
+    )
     assert distance(real, fake) == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -96,7 +109,9 @@ def test_metric_does_not_depend_on_how_images_are_split_over_batches_and_process
         process.update(fake[some], real=False)
     merged = FrechetDistance(SmallFeatures())
     for name, reduction in merged._reductions.items():  # what torchmetrics does between processes
-        setattr(merged, name, reduction(torch.stack([getattr(process, name) for process in processes])))
+        setattr(
+            merged, name, reduction(torch.stack([getattr(process, name) for process in processes]))
+        )
     value = frechet_distance(*merged.moments(real=True), *merged.moments(real=False)).item()
     assert value == pytest.approx(distance(real, fake), rel=1e-6)
 
@@ -166,7 +181,9 @@ def test_distance_grows_with_blur(halves):
 
 def test_distance_grows_with_noise(halves):
     noise = torch.randn(halves[1].shape, generator=torch.Generator().manual_seed(0))
-    values = [distance(halves[0], halves[1] + sigma * noise) for sigma in (0.0, 0.05, 0.1, 0.2, 0.4)]
+    values = [
+        distance(halves[0], halves[1] + sigma * noise) for sigma in (0.0, 0.05, 0.1, 0.2, 0.4)
+    ]
     assert values == sorted(values)
     assert values[-1] > 20 * values[0]
 

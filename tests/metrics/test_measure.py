@@ -11,7 +11,7 @@ from gan3d.checkpoints.portable import save_pretrained
 from gan3d.cli import measure as command
 from gan3d.cli.measure import measure
 from gan3d.generators import EG3D, StyleGAN2, StyleGAN3
-from gan3d.metrics.features import quantised
+from gan3d.metrics.features import quantized
 from gan3d.metrics.measure import Protocol, collect, fake_pictures, path_steps
 from gan3d.randomness import Randomness
 
@@ -26,7 +26,9 @@ def _same_weights():
 
 
 def saved(cls, folder: Path) -> Path:
-    return save_pretrained(folder / f"{cls.__name__}.safetensors", cls(**cls.tiny), facts={"images_seen": 7})
+    return save_pretrained(
+        folder / f"{cls.__name__}.safetensors", cls(**cls.tiny), facts={"images_seen": 7}
+    )
 
 
 def test_batches_cover_the_images_once():
@@ -41,10 +43,14 @@ def test_batches_cover_the_images_once():
 def test_pictures_are_those_of_the_image_whatever_the_batch_size(cls):
     generator = cls(**cls.tiny).eval()
     cameras = DatasetPoses().bind(LABELS).sample if cls.has_camera else None
-    one, other = (torch.cat(list(fake_pictures(generator, Protocol(5, size), cameras))) for size in (2, 5))
+    one, other = (
+        torch.cat(list(fake_pictures(generator, Protocol(5, size), cameras))) for size in (2, 5)
+    )
     assert one.shape == (5, 3, generator.img_resolution, generator.img_resolution)
-    assert (one - other).abs().max() < 1.5 * 2 / 255  # a step of 8 bits where rounding falls otherwise
-    assert torch.equal(quantised(one).float() / 127.5 - 1, one)
+    assert (
+        one - other
+    ).abs().max() < 1.5 * 2 / 255  # a step of 8 bits where rounding falls otherwise
+    assert torch.equal(quantized(one).float() / 127.5 - 1, one)
 
 
 def test_truncation_and_seed_reach_the_generator():
@@ -59,7 +65,9 @@ def test_truncation_and_seed_reach_the_generator():
 
 
 def test_a_generator_with_a_camera_and_none_given_is_refused():
-    with pytest.raises(ValueError, match=r"EG3D needs a camera for every picture and got none.*--data"):
+    with pytest.raises(
+        ValueError, match=r"EG3D needs a camera for every picture and got none.*--data"
+    ):
         next(fake_pictures(EG3D(**EG3D.tiny), Protocol(1)))
 
 
@@ -85,20 +93,30 @@ def test_pictures_that_are_not_finite_are_noticed():
 
 def test_features_of_several_networks_are_collected_in_order():
     batches = [torch.full((2, 3, 4, 4), float(i)) for i in range(3)]
-    features = collect(batches, {"mean": lambda x: x.mean((2, 3)), "first": lambda x: x[:, 0, 0, :2]})
+    features = collect(
+        batches, {"mean": lambda x: x.mean((2, 3)), "first": lambda x: x[:, 0, 0, :2]}
+    )
     assert features["mean"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
     assert features["first"].shape == (6, 2)
 
 
-# ------------------------------------------------------------------ the command
+# ------------------------------------------------------------ the command
 
 
 @pytest.mark.parametrize("cls", [StyleGAN2, EG3D])
 def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, tmp_path, posed_zip):
     file = saved(cls, tmp_path)
-    printed = measure(file, "fid,kid,pr,ppl", posed_zip, num=6, features="small", num_workers=0, seed=3)
+    printed = measure(
+        file, "fid,kid,pr,ppl", posed_zip, num=6, features="small", num_workers=0, seed=3
+    )
     record = json.loads((tmp_path / f"{cls.__name__}.metrics.json").read_text())
-    names = ["small/frechet", "small/kernel", "small/precision", "small/recall", "small/path_length"]
+    names = [
+        "small/frechet",
+        "small/kernel",
+        "small/precision",
+        "small/recall",
+        "small/path_length",
+    ]
     assert list(record["results"]) == names
     assert [line.split()[0] for line in printed.splitlines()[:5]] == names
     assert "comparable with no published number" in printed
@@ -128,14 +146,18 @@ def test_the_command_gives_the_same_values_again(tmp_path, posed_zip):
     file = saved(StyleGAN2, tmp_path)
     for out in ("a.json", "b.json"):
         measure(file, "fid,ppl", posed_zip, tmp_path / out, num=6, features="small", num_workers=0)
-    one, other = (json.loads((tmp_path / out).read_text())["results"] for out in ("a.json", "b.json"))
+    one, other = (
+        json.loads((tmp_path / out).read_text())["results"] for out in ("a.json", "b.json")
+    )
     assert one == other
 
 
 def test_the_command_computes_in_full_precision_and_puts_the_setting_back(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(command, "_scores", lambda job: seen.append(torch.backends.cudnn.allow_tf32) or {"eqt": 1.0})
+    monkeypatch.setattr(
+        command, "_scores", lambda job: seen.append(torch.backends.cudnn.allow_tf32) or {"eqt": 1.0}
+    )
     measure(saved(StyleGAN2, tmp_path), "eqt", num=1)
     assert seen == [False]
     assert torch.backends.cudnn.allow_tf32
@@ -150,7 +172,15 @@ def test_the_command_measures_equivariance_without_data(tmp_path):
 
 
 def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, stub):
-    measure(saved(StyleGAN2, tmp_path), "fid,pr,ppl", posed_zip, num=6, num_workers=0, inception=stub, vgg=stub)
+    measure(
+        saved(StyleGAN2, tmp_path),
+        "fid,pr,ppl",
+        posed_zip,
+        num=6,
+        num_workers=0,
+        inception=stub,
+        vgg=stub,
+    )
     record = json.loads((tmp_path / "StyleGAN2.metrics.json").read_text())
     assert list(record["results"]) == ["fid", "precision", "recall", "ppl"]
     assert record["protocol"]["networks"]["lpips"].startswith("stub.pt (sha256 ")

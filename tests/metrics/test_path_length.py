@@ -10,7 +10,13 @@ from torch import Tensor
 from gan3d.generators import StyleGAN2
 from gan3d.metrics.frechet import SmallFeatures
 from gan3d.metrics.measure import Protocol, path_steps
-from gan3d.metrics.path_length import box_downsampled, path_points, slerp, squared_steps, trimmed_mean
+from gan3d.metrics.path_length import (
+    box_downsampled,
+    path_points,
+    slerp,
+    squared_steps,
+    trimmed_mean,
+)
 
 
 @pytest.fixture
@@ -66,7 +72,9 @@ def test_trimmed_mean_is_that_of_numpy_with_lower_and_higher_percentiles(num):
     values = torch.randn(num, generator=torch.Generator().manual_seed(num)).exp()
     array = values.double().numpy()
     low, high = np.percentile(array, 1, method="lower"), np.percentile(array, 99, method="higher")
-    assert trimmed_mean(values).item() == pytest.approx(array[(array >= low) & (array <= high)].mean(), rel=1e-12)
+    assert trimmed_mean(values).item() == pytest.approx(
+        array[(array >= low) & (array <= high)].mean(), rel=1e-12
+    )
 
 
 def test_trimmed_mean_drops_the_outliers_of_two_hundred():
@@ -113,10 +121,14 @@ def test_path_length_of_a_generator_that_ignores_z_is_zero(generator):
 
 @pytest.mark.parametrize("space", ["w", "z"])
 @pytest.mark.parametrize("sampling", ["end", "full"])
-def test_steps_are_those_of_the_pair_whatever_the_batch_size_and_the_step(generator, space, sampling):
+def test_steps_are_those_of_the_pair_whatever_the_batch_size_and_the_step(
+    generator, space, sampling
+):
     def steps(size: int, epsilon: float) -> Tensor:
         protocol = Protocol(num=5, batch_size=size)
-        lengths = path_steps(generator, pixels, protocol, space=space, sampling=sampling, epsilon=epsilon)
+        lengths = path_steps(
+            generator, pixels, protocol, space=space, sampling=sampling, epsilon=epsilon
+        )
         return torch.cat(list(lengths))
 
     one, other = steps(1, 1e-2), steps(3, 1e-2)
@@ -131,7 +143,15 @@ def test_noise_is_the_same_at_both_ends_of_a_step(generator):
             if name.endswith("noise_strength"):
                 parameter.fill_(1.0)
     quiet, noisy = (
-        trimmed_mean(torch.cat(list(path_steps(generator, SmallFeatures(), Protocol(8, 4, noise=noise), epsilon=1e-2))))
+        trimmed_mean(
+            torch.cat(
+                list(
+                    path_steps(
+                        generator, SmallFeatures(), Protocol(8, 4, noise=noise), epsilon=1e-2
+                    )
+                )
+            )
+        )
         for noise in (False, True)
     )
     assert quiet != noisy

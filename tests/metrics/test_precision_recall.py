@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan3d.metrics import precision_recall
-from gan3d.metrics.precision_recall import covered, neighbour_distances, precision_and_recall
+from gan3d.metrics.precision_recall import covered, neighbor_distances, precision_and_recall
 
 
 def cloud(num: int, seed: int, dim: int = 8):
@@ -33,16 +33,16 @@ def test_fakes_of_which_a_quarter_lie_nowhere_are_three_quarters_precise():
     assert recall >= 0.75
 
 
-def test_a_ball_reaches_to_the_kth_neighbour_and_includes_its_border():
+def test_a_ball_reaches_to_the_kth_neighbor_and_includes_its_border():
     manifold = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    assert neighbour_distances(manifold, 1).tolist() == [1, 1, 2, 4]
-    assert neighbour_distances(manifold, 2).tolist() == [3, 2, 3, 6]
+    assert neighbor_distances(manifold, 1).tolist() == [1, 1, 2, 4]
+    assert neighbor_distances(manifold, 2).tolist() == [3, 2, 3, 6]
     probes = torch.tensor([[-1.0], [-1.5], [2.5], [11.0], [11.5]])
-    assert covered(manifold, probes, neighbours=1) == 3 / 5
+    assert covered(manifold, probes, neighbors=1) == 3 / 5
 
 
-def test_a_repeated_feature_is_a_neighbour_of_its_own():
-    assert neighbour_distances(torch.tensor([[0.0], [0.0], [1.0]]), 1).tolist() == [0, 0, 1]
+def test_a_repeated_feature_is_a_neighbor_of_its_own():
+    assert neighbor_distances(torch.tensor([[0.0], [0.0], [1.0]]), 1).tolist() == [0, 0, 1]
 
 
 def test_blocks_do_not_matter(monkeypatch):
@@ -60,7 +60,7 @@ def test_features_are_rounded_to_half_precision_unless_asked_not_to():
 
 
 def test_too_few_features_and_unlike_ones_are_refused():
-    with pytest.raises(ValueError, match="3 features have no 3 neighbours each; use more images"):
+    with pytest.raises(ValueError, match="3 features have no 3 neighbors each; use more images"):
         precision_and_recall(cloud(3, 0), cloud(9, 1))
     with pytest.raises(ValueError, match=r"\[9, 8\] and \[9, 4\], expected \[n c\] and \[m c\]"):
         precision_and_recall(cloud(9, 0), cloud(9, 1, dim=4))

@@ -1,4 +1,6 @@
-"""Reprojection of analytic scenes: a textured plane and sphere agree with themselves, a sticking texture does not."""
+"""Reprojection of analytic scenes: a textured plane and sphere agree with themselves, a sticking
+texture does not.
+"""
 
 import math
 
@@ -18,9 +20,11 @@ def cameras(yaws=(-0.2, 0.0, 0.25), pitches=(0.1, 0.0, -0.1)) -> Camera:
 
 
 def texture(points):
-    """A smooth colour at every place of the world, [b 3 h w]."""
+    """A smooth color at every place of the world, [b 3 h w]."""
     x, y, z = points.unbind(-1)
-    return torch.stack([(9 * x + 2 * z).sin(), (8 * y).cos() * 0.9, (5 * (x - y) + 4 * z).sin()], dim=1)
+    return torch.stack(
+        [(9 * x + 2 * z).sin(), (8 * y).cos() * 0.9, (5 * (x - y) + 4 * z).sin()], dim=1
+    )
 
 
 def sphere(camera: Camera, side: int = SIDE, radius: float = 0.25) -> Rendering:
@@ -46,14 +50,19 @@ def plane(camera: Camera, side: int = SIDE) -> Rendering:
 
 def sticking(views: Rendering) -> Rendering:
     """The same geometry, all with the picture of the first view."""
-    return Rendering(views.image[:1].expand_as(views.image), depth=views.depth, opacity=views.opacity)
+    return Rendering(
+        views.image[:1].expand_as(views.image), depth=views.depth, opacity=views.opacity
+    )
 
 
 @pytest.mark.parametrize(("scene", "least"), [(plane, 50.0), (sphere, 38.0)])
 def test_a_surface_with_a_texture_agrees_with_itself_and_a_sticking_texture_does_not(scene, least):
     camera = cameras()
     views = scene(camera)
-    honest, stuck = pairwise_reprojection(views, camera), pairwise_reprojection(sticking(views), camera)
+    honest, stuck = (
+        pairwise_reprojection(views, camera),
+        pairwise_reprojection(sticking(views), camera),
+    )
     off_diagonal = ~torch.eye(3, dtype=torch.bool)
     assert honest.psnr.diagonal().isnan().all()
     assert honest.psnr[off_diagonal].min() > least
@@ -63,8 +72,12 @@ def test_a_surface_with_a_texture_agrees_with_itself_and_a_sticking_texture_does
 
 
 def test_finer_views_agree_better():
-    """Bilinear resampling errs by the square of the pixel, so 12 dB per octave inside the silhouette."""
-    coarse, fine = (pairwise_reprojection(plane(cameras(), side), cameras()).mean_psnr for side in (32, 64))
+    """Bilinear resampling errs by the square of the pixel, so 12 dB per octave inside the
+    silhouette.
+    """
+    coarse, fine = (
+        pairwise_reprojection(plane(cameras(), side), cameras()).mean_psnr for side in (32, 64)
+    )
     assert fine - coarse == pytest.approx(12, abs=2)
 
 
@@ -73,21 +86,26 @@ def test_the_same_view_is_warped_onto_itself():
     views = sphere(camera)
     warped = reproject(views, camera, views, camera)
     assert torch.equal(warped.visible, views.opacity > 0.5)
-    # inside the disc every sample falls on its own pixel; at its rim rounding may ask a neighbour that is paper
+    # inside the disc every sample falls on its own pixel; at its rim rounding may ask a neighbor
+    # that is paper
     assert warped.valid.sum() > 0.93 * warped.visible.sum()
     torch.testing.assert_close(warped.image[warped.valid.expand(-1, 3, -1, -1)],
                                views.image[warped.valid.expand(-1, 3, -1, -1)], atol=2e-3, rtol=0)  # fmt: skip
 
 
 def test_what_the_source_does_not_see_is_not_compared():
-    """From the side, the part of the sphere beyond the source's horizon (n . s < r / d) is occluded."""
+    """From the side, the part of the sphere beyond the source's horizon (n . s < r / d) is
+    occluded.
+    """
     front, side = Camera.from_angles(0.0, 0.0, fov=FOV), Camera.from_angles(1.0, 0.0, fov=FOV)
     target = sphere(side)
     warped = reproject(sphere(front), front, target, side, tolerance=1e-3)
     rays = side.rays(SIDE)
     distance = target.depth.flatten(1)[..., None] / rays.cosines
     points = (rays.origins + rays.directions * distance).nan_to_num(0.0, 0.0, 0.0)
-    facing = (points / 0.25 * torch.nn.functional.normalize(front.origins, dim=-1)).sum(-1)  # cos to the source
+    facing = (points / 0.25 * torch.nn.functional.normalize(front.origins, dim=-1)).sum(
+        -1
+    )  # cos to the source
     hidden = (facing < 0.25 / 2.7 - 0.05).reshape(1, 1, SIDE, SIDE) & warped.visible
     seen = (facing > 0.25 / 2.7 + 0.3).reshape(1, 1, SIDE, SIDE) & warped.visible
     assert hidden.sum() > 100
@@ -97,7 +115,9 @@ def test_what_the_source_does_not_see_is_not_compared():
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.5])
 def test_what_falls_out_of_the_source_picture_is_not_compared(tolerance):
-    """A camera moved by 0.1 to the right: what lies left of its picture is out of frame, to the pixel."""
+    """A camera moved by 0.1 to the right: what lies left of its picture is out of frame, to the
+    pixel.
+    """
     straight = Camera.from_angles(0.0, 0.0, fov=FOV)
     shifted = Camera.from_angles(0.0, 0.0, fov=FOV, target=(0.1, 0.0, 0.0))
     target = plane(straight)
@@ -125,7 +145,9 @@ def test_coarse_depth_is_enlarged_to_the_image():
     mixed = pairwise_reprojection(Rendering(fine.image, depth=coarse.depth), camera)
     assert mixed.mean_psnr > 45
     ball, small = sphere(camera, 64), sphere(camera, 32)
-    mixed = pairwise_reprojection(Rendering(ball.image, depth=small.depth, opacity=small.opacity), camera)
+    mixed = pairwise_reprojection(
+        Rendering(ball.image, depth=small.depth, opacity=small.opacity), camera
+    )
     assert mixed.mean_psnr > 30
 
 

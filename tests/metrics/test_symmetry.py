@@ -17,14 +17,17 @@ from gan3d.metrics.symmetry import (
     symmetry_of_views,
 )
 
-# -- encodings ---------------------------------------------------------------------------------------------------------
+# -- encodings
+# --------------------------------------------------------------------------------------------------
 
 
 def fixed_encoding(frequencies: int):
     """T(x, y, z; L) of CIPS-3D equations 5 and 7, written down separately."""
 
     def encode(points):
-        waves = [f(2**k * math.pi * points) for k in range(frequencies) for f in (torch.sin, torch.cos)]
+        waves = [
+            f(2**k * math.pi * points) for k in range(frequencies) for f in (torch.sin, torch.cos)
+        ]
         return torch.cat([points, *waves], dim=-1)
 
     return encode
@@ -32,38 +35,53 @@ def fixed_encoding(frequencies: int):
 
 def test_an_even_encoding_takes_a_point_nowhere_from_its_mirror_image():
     curve = encoding_curve(
-        lambda p: torch.cat([p[:, :1].square(), p[:, :1].cos(), p[:, 1:]], -1), 0.5, y=0.1, z=0.2, num=17, step=0.125
+        lambda p: torch.cat([p[:, :1].square(), p[:, :1].cos(), p[:, 1:]], -1),
+        0.5,
+        y=0.1,
+        z=0.2,
+        num=17,
+        step=0.125,
     )
     assert curve.mirror.abs().max() == 0
-    # The neighbour of -step / 2 is its mirror image; all others are elsewhere.
-    assert curve.x[curve.neighbour < 1e-6].tolist() == [-0.0625]
+    # The neighbor of -step / 2 is its mirror image; all others are elsewhere.
+    assert curve.x[curve.neighbor < 1e-6].tolist() == [-0.0625]
     assert curve.confused == 1
 
 
 def test_the_identity_keeps_distances():
     curve = encoding_curve(lambda p: p, 0.12, num=25, step=0.01)
     torch.testing.assert_close(curve.mirror, 2 * curve.x.abs(), atol=1e-7, rtol=1e-6)
-    torch.testing.assert_close(curve.neighbour, torch.full((25,), 0.01, dtype=torch.float64), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(
+        curve.neighbor, torch.full((25,), 0.01, dtype=torch.float64), atol=1e-7, rtol=1e-6
+    )
     assert curve.confused == 0
     assert (curve.x[0], curve.x[-1]) == (-0.12, 0.12)
 
 
 def test_an_odd_encoding_is_torn_apart_as_its_sine_grows():
-    curve = encoding_curve(lambda p: (3 * p[:, :1]).sin(), 0.5, like=torch.zeros((), dtype=torch.float64))
+    curve = encoding_curve(
+        lambda p: (3 * p[:, :1]).sin(), 0.5, like=torch.zeros((), dtype=torch.float64)
+    )
     torch.testing.assert_close(curve.mirror, 2 * (3 * curve.x).sin().abs())
 
 
 def test_the_line_lies_where_it_is_asked_for():
     seen = []
     encoding_curve(lambda p: seen.append(p) or p, 1.0, y=0.25, z=-0.5, num=3)
-    assert len(seen) == 4  # points twice, their mirror images, their neighbours
-    assert all(torch.equal(points[:, 1:], torch.tensor([0.25, -0.5]).expand(3, 2)) for points in seen)
+    assert len(seen) == 4  # points twice, their mirror images, their neighbors
+    assert all(
+        torch.equal(points[:, 1:], torch.tensor([0.25, -0.5]).expand(3, 2)) for points in seen
+    )
 
 
-def test_figure_7_high_frequencies_bring_the_mirror_image_nearer_than_the_neighbour():
-    """CIPS-3D equations 8 and 9: a, its mirror image c and its neighbour b stand at 70, 110 and 80 degrees."""
+def test_figure_7_high_frequencies_bring_the_mirror_image_nearer_than_the_neighbor():
+    """CIPS-3D equations 8 and 9: a, its mirror image c and its neighbor b stand at 70, 110 and 80
+    degrees.
+    """
     a, b, c = (
-        torch.tensor([[math.cos(math.radians(d)), 0.0, math.sin(math.radians(d))]], dtype=torch.float64)
+        torch.tensor(
+            [[math.cos(math.radians(d)), 0.0, math.sin(math.radians(d))]], dtype=torch.float64
+        )
         for d in (70, 80, 110)
     )
 
@@ -93,7 +111,8 @@ def test_lines_without_width_are_refused():
         encoding_curve(lambda p: p, 0)
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures
+# --------------------------------------------------------------------------------------------------
 
 
 def test_similarity_is_one_for_mirror_images_and_zero_for_strangers_on_average():
@@ -101,16 +120,21 @@ def test_similarity_is_one_for_mirror_images_and_zero_for_strangers_on_average()
     right = torch.randn(60, 3, 4, 4, generator=stream)
     assert mirror_similarity(right, right.flip(-1)) == pytest.approx(1)
     strangers = torch.randn(60, 3, 4, 4, generator=stream)
-    # A ratio of means of 60 distances, each with a standard deviation of 20%: 0 within 3%, here within three of those.
+    # A ratio of means of 60 distances, each with a standard deviation of 20%: 0 within 3%, here
+    # within three of those.
     assert abs(mirror_similarity(right, strangers)) < 0.09
 
 
 def test_similarity_is_one_minus_the_ratio_of_distances_to_oneself_and_to_others():
     right, left = torch.zeros(3, 3, 1, 2), torch.zeros(3, 3, 1, 2)
     right[:, 0, 0, 0] = torch.tensor([1.0, 2.0, 4.0])
-    left[:, 0, 0, 1] = torch.tensor([1.0, 3.0, 4.0])  # on the other side: mirrored back, it is compared with right
+    left[:, 0, 0, 1] = torch.tensor(
+        [1.0, 3.0, 4.0]
+    )  # on the other side: mirrored back, it is compared with right
     own = (0 + 1 + 0) / 3
-    others = ((1 - 3) ** 2 + (1 - 4) ** 2 + (2 - 1) ** 2 + (2 - 4) ** 2 + (4 - 1) ** 2 + (4 - 3) ** 2) / 6
+    others = (
+        (1 - 3) ** 2 + (1 - 4) ** 2 + (2 - 1) ** 2 + (2 - 4) ** 2 + (4 - 1) ** 2 + (4 - 3) ** 2
+    ) / 6
     assert mirror_similarity(right, left) == pytest.approx(1 - own / others)
 
 
@@ -144,7 +168,9 @@ def mirrored(views):
 
 
 def test_heads_that_turn_and_heads_that_are_mirrored_are_told_apart(heads):
-    """Seen with 4 x 8 other heads: steady 0.00 to 0.15, jump 1.0 to 1.3; mirrored 1, jump 2.5 to 3.4."""
+    """Seen with 4 x 8 other heads: steady 0.00 to 0.15, jump 1.0 to 1.3; mirrored 1, jump 2.5 to
+    3.4.
+    """
     steady = symmetry_of_views(heads, yaw=0.45, num=3)
     flipped = symmetry_of_views(mirrored(heads), yaw=0.45, num=3)
     assert abs(steady.mean) < 0.25
@@ -152,7 +178,8 @@ def test_heads_that_turn_and_heads_that_are_mirrored_are_told_apart(heads):
     assert steady.jump < 1.6
     torch.testing.assert_close(flipped.score, torch.ones(3, dtype=torch.float64))
     assert flipped.jump > 1.5 * steady.jump
-    # Heads are alike in their two halves: similarity alone does not tell, what it is beyond the front does.
+    # Heads are alike in their two halves: similarity alone does not tell, what it is beyond the
+    # front does.
     assert 0.7 < steady.frontal < 0.95
     assert steady.frontal == flipped.frontal
 
@@ -162,7 +189,9 @@ def test_half_mirrored_heads_lie_at_three_quarters(heads):
     blend = symmetry_of_views(lambda yaw: (heads(yaw) + mirrored(heads)(yaw)) / 2, yaw=0.45, num=3)
     steady = symmetry_of_views(heads, yaw=0.45, num=3)
     expected = 1 - (1 - steady.score) / 4
-    torch.testing.assert_close(blend.score, expected, atol=0.05, rtol=0)  # distances to others change a little, too
+    torch.testing.assert_close(
+        blend.score, expected, atol=0.05, rtol=0
+    )  # distances to others change a little, too
 
 
 def test_heads_that_are_symmetric_in_front_have_no_score(heads):
@@ -189,16 +218,24 @@ class Dots(Generator):
     def represent(self, ws, *, randomness=None):
         return ws[:, 0]
 
-    def render(self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None):
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
         assert not torch.is_grad_enabled()
         picture = self.show(representation, camera)
         if self.faulty and float(camera.yaw_pitch()[0]) < 0:
             picture = self.show(representation, camera.mirror()).flip(-1)
-        return Rendering(picture.expand(-1, 3, -1, -1), raw=self.show(representation, camera).expand(-1, 3, -1, -1))
+        return Rendering(
+            picture.expand(-1, 3, -1, -1),
+            raw=self.show(representation, camera).expand(-1, 3, -1, -1),
+        )
 
     def show(self, scene, camera):
         x, z = scene.unbind(-1)
-        (uv, _), pixel = camera.project(torch.stack([x, torch.zeros_like(x), z], -1)[:, None]), torch.arange(16) + 0.5
+        (uv, _), pixel = (
+            camera.project(torch.stack([x, torch.zeros_like(x), z], -1)[:, None]),
+            torch.arange(16) + 0.5,
+        )
         dot = torch.exp(-((pixel / 16 - uv[:, 0, 0, None]) ** 2) * 200)
         return dot[:, None, None].expand(-1, 1, 16, 16) + self.nothing
 
@@ -209,7 +246,10 @@ GENERATORS.pop("Dots")  # of these tests only: no registry-walking test shall se
 def test_a_generator_is_judged_by_its_image_or_its_raw_image():
     z = torch.tensor([[0.1, 0.05], [-0.08, 0.1], [0.05, 0.0], [-0.12, 0.02]])
     options = {"yaw": 0.2, "num": 4, "radius": 2.0, "fov": 20.0}
-    steady, faulty = mirror_symmetry(Dots(), z, **options), mirror_symmetry(Dots(True), z, **options)
+    steady, faulty = (
+        mirror_symmetry(Dots(), z, **options),
+        mirror_symmetry(Dots(True), z, **options),
+    )
     assert abs(steady.mean) < 0.1
     assert faulty.mean == pytest.approx(1)
     assert faulty.jump > 10 * steady.jump
@@ -221,7 +261,11 @@ def test_the_cameras_are_those_that_were_asked_for():
     z = torch.tensor([[0.1, 0.05], [-0.08, 0.1]])
 
     def views(yaw):
-        return Dots().render(z, Camera.from_angles(torch.full((2,), yaw), 0.0, radius=1.5, fov=25.0)).image
+        return (
+            Dots()
+            .render(z, Camera.from_angles(torch.full((2,), yaw), 0.0, radius=1.5, fov=25.0))
+            .image
+        )
 
     found = mirror_symmetry(Dots(), z, yaw=0.3, num=2, radius=1.5, fov=25.0)
     with torch.no_grad():

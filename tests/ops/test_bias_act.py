@@ -1,4 +1,6 @@
-"""Bias, activation, gain and clamp: closed forms, gradients, and what happens to the caller's tensors."""
+"""Bias, activation, gain and clamp: closed forms, gradients, and what happens to the caller's
+tensors.
+"""
 
 import math
 
@@ -78,7 +80,9 @@ def test_a_bias_belongs_to_a_channel_whatever_follows_it():
     b = noise(3, seed=1)
     for shape in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
         y = bias_act(torch.zeros(shape).double(), b)
-        torch.testing.assert_close(y.transpose(0, 1).reshape(3, -1), b[:, None].expand(3, y.numel() // 3))
+        torch.testing.assert_close(
+            y.transpose(0, 1).reshape(3, -1), b[:, None].expand(3, y.numel() // 3)
+        )
 
 
 @ACTIVATIONS
@@ -102,7 +106,10 @@ def test_slope_of_leaky_relu_is_alpha():
 @RECORDED
 def test_half_precision_stays_half_precision(recorded):
     with torch.set_grad_enabled(recorded):
-        assert bias_act(torch.ones(1, 2, dtype=torch.bfloat16), torch.ones(2), act="lrelu").dtype == torch.bfloat16
+        assert (
+            bias_act(torch.ones(1, 2, dtype=torch.bfloat16), torch.ones(2), act="lrelu").dtype
+            == torch.bfloat16
+        )
 
 
 def test_an_unknown_activation_is_refused_with_those_there_are():

@@ -1,4 +1,6 @@
-"""Gamma: an explicit matrix, what an anti-aliased reduction must keep, another library, derivatives."""
+"""Gamma: an explicit matrix, what an anti-aliased reduction must keep, another library,
+derivatives.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ def cubic(t: float) -> float:
 
 
 def matrix(size: int, factor: int) -> torch.Tensor:
-    """Gamma along one axis, [size/S size]: every tap added to the pixel it falls on, or to the nearest border pixel."""
+    """Gamma along one axis, [size/S size]: every tap added to the pixel it falls on, or to the
+    nearest border pixel.
+    """
     rows = torch.zeros(size // factor, size, dtype=torch.float64)
     for p in range(size // factor):
         for i in range(4 * factor):
@@ -48,14 +52,18 @@ def test_constants_stay():
 def test_a_ramp_keeps_its_place_pixels_being_areas():
     ramp = (torch.arange(64, dtype=torch.float64) + 0.5).expand(1, 64, 64)
     inner = bicubic_downsample(ramp, 4)[0, :, 2:-2]
-    torch.testing.assert_close(inner, (4 * (torch.arange(16, dtype=torch.float64) + 0.5)).expand(16, 16)[:, 2:-2])
+    torch.testing.assert_close(
+        inner, (4 * (torch.arange(16, dtype=torch.float64) + 0.5)).expand(16, 16)[:, 2:-2]
+    )
 
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_away_from_the_border_it_is_torchs_antialiased_reduction(factor):
     x = torch.randn(1, 1, 12 * factor, 12 * factor, dtype=torch.float64)
     theirs = F.interpolate(x, scale_factor=1 / factor, mode="bicubic", antialias=True)
-    torch.testing.assert_close(bicubic_downsample(x, factor)[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2])
+    torch.testing.assert_close(
+        bicubic_downsample(x, factor)[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2]
+    )
 
 
 def test_leading_axes_are_kept():

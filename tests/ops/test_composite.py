@@ -1,4 +1,6 @@
-"""Compositing against closed-form scenes, the fast form against the reference, first and second derivatives."""
+"""Compositing against closed-form scenes, the fast form against the reference, first and second
+derivatives.
+"""
 
 import math
 
@@ -6,10 +8,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan3d.ops.composite import Composite, Samples, composite, interval_weights, optical_depths, reference
+from gan3d.ops.composite import (
+    Composite,
+    Samples,
+    composite,
+    interval_weights,
+    optical_depths,
+    reference,
+)
 
 
-def random_samples(*shape: int, channels: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> Samples:
+def random_samples(
+    *shape: int, channels: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Samples:
     """Random samples in order of depth, [*shape s]."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *size: torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
@@ -41,9 +52,17 @@ FORMS = pytest.mark.parametrize("form", [reference, composite], ids=["reference"
 
 @FORMS
 def test_homogeneous_medium_has_the_opacity_of_beers_law(form):
-    depths = torch.rand(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64).cumsum(-1)
+    depths = torch.rand(
+        3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).cumsum(-1)
     for density in (0.01, 0.3, 2.0):
-        seen = form(Samples(depths, torch.full_like(depths, raw_density(density)), depths.new_full((3, 40, 2), 0.7)))
+        seen = form(
+            Samples(
+                depths,
+                torch.full_like(depths, raw_density(density)),
+                depths.new_full((3, 40, 2), 0.7),
+            )
+        )
         length = depths[:, -1] - depths[:, 0]
         expected = 1 - torch.exp(-density * length)
         assert torch.allclose(seen.opacity, expected, atol=1e-7)
@@ -60,7 +79,7 @@ def test_depth_of_a_homogeneous_medium_is_its_mean_free_path(form):
 
 
 @FORMS
-def test_opaque_plane_renders_its_own_depth_and_colour(form):
+def test_opaque_plane_renders_its_own_depth_and_color(form):
     depths = torch.linspace(1, 3, 2001, dtype=torch.float64)[None]
     wall = torch.tensor([1.7], dtype=torch.float64)
     sigma = torch.where(depths < wall, -60.0, 1e5)
@@ -69,7 +88,9 @@ def test_opaque_plane_renders_its_own_depth_and_colour(form):
     seen = form(Samples(depths, sigma, rgb))
     assert abs(seen.depth - wall) < 2e-3
     assert abs(seen.opacity - 1) < 1e-7
-    assert torch.allclose(seen.rgb, (front + back) / 2, atol=1e-6)  # half of it is the sample in front
+    assert torch.allclose(
+        seen.rgb, (front + back) / 2, atol=1e-6
+    )  # half of it is the sample in front
 
 
 @FORMS
@@ -160,6 +181,8 @@ def test_first_and_second_derivatives_of_merged_blocks():
 
 
 def test_density_is_averaged_before_the_activation():
-    """softplus is convex: averaging after it would absorb more than softplus((-9 + 3) / 2 - 1) does."""
+    """softplus is convex: averaging after it would absorb more than softplus((-9 + 3) / 2 - 1)
+    does.
+    """
     tau = optical_depths(torch.tensor([-9.0, 3.0]), torch.tensor([1.0, 1.5]))
     assert torch.allclose(tau, 0.5 * F.softplus(torch.tensor([-4.0])))

@@ -1,4 +1,6 @@
-"""Leaky ReLU on a finer grid: beside its own definition, with derivatives, and on signals whose answer is known."""
+"""Leaky ReLU on a finer grid: beside its own definition, with derivatives, and on signals whose
+answer is known.
+"""
 
 import math
 from itertools import product
@@ -26,7 +28,11 @@ PADDINGS = [7, (8, 6), (7, 5, 6, 8), (5, -1, -2, 9)]
 @pytest.mark.parametrize("fu", FILTERS)
 def test_fast_form_and_definition_agree_in_values_and_two_derivatives(fu, fd, up, down):
     for number, padding in enumerate(PADDINGS):
-        options = {"padding": padding, "flip_filter": number % 2 == 1, "clamp": (None, 0.7, 2.0, 0.9)[number]}
+        options = {
+            "padding": padding,
+            "flip_filter": number % 2 == 1,
+            "clamp": (None, 0.7, 2.0, 0.9)[number],
+        }
         options |= {"up": up, "down": down, "gain": 1.3, "slope": (0.3, 0.0, 0.2, 1.0)[number]}
         results = []
         for form in (filtered_lrelu, filtered_lrelu_reference):
@@ -42,8 +48,12 @@ def test_fast_form_and_definition_agree_in_values_and_two_derivatives(fu, fd, up
 @settings(max_examples=100, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    fu=st.one_of(st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))),
-    fd=st.one_of(st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))),
+    fu=st.one_of(
+        st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))
+    ),
+    fd=st.one_of(
+        st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))
+    ),
     up=st.integers(1, 4),
     down=st.integers(1, 4),
     padding=st.tuples(*[st.integers(-4, 12)] * 4),
@@ -70,7 +80,9 @@ def test_numeric_derivatives_agree(fu, fd, clamp):
     x, b = noise(1, 2, 4, 3).requires_grad_(), noise(2, seed=5).requires_grad_()
 
     def op(x: Tensor, b: Tensor) -> Tensor:
-        return filtered_lrelu(x, FILTERS[fu], FILTERS[fd], b, up=2, down=2, padding=(6, 5, 7, 4), clamp=clamp)
+        return filtered_lrelu(
+            x, FILTERS[fu], FILTERS[fd], b, up=2, down=2, padding=(6, 5, 7, 4), clamp=clamp
+        )
 
     assert torch.autograd.gradcheck(op, (x, b))
     assert torch.autograd.gradgradcheck(op, (x, b))
@@ -80,19 +92,26 @@ def test_a_third_derivative_is_that_of_a_piecewise_linear_function():
     x = noise(1, 1, 4, 4).requires_grad_()
     orders = []
     for form in (filtered_lrelu, filtered_lrelu_reference):
-        value = form(x, FILTERS["even"], FILTERS["even"], up=2, down=2, padding=6, clamp=1.0).pow(4).sum()
+        value = (
+            form(x, FILTERS["even"], FILTERS["even"], up=2, down=2, padding=6, clamp=1.0)
+            .pow(4)
+            .sum()
+        )
         for _ in range(3):
             (value,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
         orders.append(value)
     torch.testing.assert_close(*orders)
 
 
-# -- Signals whose answer is known -------------------------------------------------------------------------------------
+# -- Signals whose answer is known
+# -------------------------------------------------------------------------------------
 
 
 def test_without_filters_it_is_the_activation():
     x, b = torch.tensor([-2.0, -0.5, 0.0, 1.0, 9.0]).reshape(1, 1, 1, 5), torch.tensor([0.5])
-    expected = math.sqrt(2) * torch.tensor([-0.3, 0.0, 0.5, 1.5, 3.0 / math.sqrt(2)]).reshape(1, 1, 1, 5)
+    expected = math.sqrt(2) * torch.tensor([-0.3, 0.0, 0.5, 1.5, 3.0 / math.sqrt(2)]).reshape(
+        1, 1, 1, 5
+    )
     torch.testing.assert_close(filtered_lrelu(x, b=b, clamp=3.0), expected)
 
 
@@ -100,14 +119,20 @@ def test_a_constant_is_activated_as_a_number():
     f = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     for value in (-1.5, 0.75):
         x = torch.full((1, 1, 12, 12), value)
-        y = filtered_lrelu(x, f, f, torch.tensor([0.25]), up=2, down=2, padding=(3, 2), slope=0.1, gain=2.0)
+        y = filtered_lrelu(
+            x, f, f, torch.tensor([0.25]), up=2, down=2, padding=(3, 2), slope=0.1, gain=2.0
+        )
         expected = 2 * (value + 0.25) * (0.1 if value < 0 else 1)
-        torch.testing.assert_close(y[0, 0, 3:-3, 3:-3], torch.full_like(y[0, 0, 3:-3, 3:-3], expected))
+        torch.testing.assert_close(
+            y[0, 0, 3:-3, 3:-3], torch.full_like(y[0, 0, 3:-3, 3:-3], expected)
+        )
 
 
 def test_the_bias_is_not_added_to_the_zeros_around():
     x, b = torch.zeros(1, 1, 1, 1), torch.tensor([1.0])
-    y = filtered_lrelu(x, b=b, up=2, padding=(1, 0, 1, 0), gain=1.0)  # one sample of 1 (times up^2) among zeros
+    y = filtered_lrelu(
+        x, b=b, up=2, padding=(1, 0, 1, 0), gain=1.0
+    )  # one sample of 1 (times up^2) among zeros
     torch.testing.assert_close(y[0, 0], torch.tensor([[0.0, 0, 0], [0, 4, 0], [0, 0, 0]]))
 
 
@@ -115,14 +140,18 @@ def test_the_filters_are_turned_around_unless_told_otherwise():
     x, f = torch.ones(1, 1, 1, 1), torch.tensor([1.0, 2.0, 4.0])
     line = filtered_lrelu(x, f[None], None, padding=(2, 2, 0, 0), gain=1.0)[0, 0, 0]
     torch.testing.assert_close(line, f)
-    turned = filtered_lrelu(x, None, f[None], padding=(2, 2, 0, 0), gain=1.0, flip_filter=True)[0, 0, 0]
+    turned = filtered_lrelu(x, None, f[None], padding=(2, 2, 0, 0), gain=1.0, flip_filter=True)[
+        0, 0, 0
+    ]
     torch.testing.assert_close(turned, f.flip(0))
 
 
 def test_what_is_clamped_has_the_clamp_as_value_and_no_gradient():
     f = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
     x = torch.full((1, 1, 8, 8), 50.0, dtype=torch.float64).requires_grad_()
-    y = filtered_lrelu(x, f, f, up=2, down=2, padding=(2, 1), clamp=0.5)  # crops to what is clamped throughout
+    y = filtered_lrelu(
+        x, f, f, up=2, down=2, padding=(2, 1), clamp=0.5
+    )  # crops to what is clamped throughout
     torch.testing.assert_close(y[0, 0, 2:-2, 2:-2], torch.full_like(y[0, 0, 2:-2, 2:-2], 0.5))
     (gradient,) = torch.autograd.grad(y[0, 0, 2:-2, 2:-2].sum(), x)
     assert torch.equal(gradient, torch.zeros_like(gradient))
@@ -136,7 +165,8 @@ def test_slope_one_is_linear_resampling_to_the_published_size():
     torch.testing.assert_close(twice, 2 * y)
 
 
-# -- How it is computed ------------------------------------------------------------------------------------------------
+# -- How it is computed
+# ------------------------------------------------------------------------------------------------
 
 
 def test_maps_taken_one_at_a_time_give_the_same_numbers(monkeypatch):
@@ -144,7 +174,9 @@ def test_maps_taken_one_at_a_time_give_the_same_numbers(monkeypatch):
     results = []
     for samples in (1, 2**19):
         monkeypatch.setattr(module, "FINE_SAMPLES", samples)
-        y = filtered_lrelu(x, FILTERS["even"], FILTERS["even"], b, up=2, down=2, padding=6, clamp=1.0)
+        y = filtered_lrelu(
+            x, FILTERS["even"], FILTERS["even"], b, up=2, down=2, padding=6, clamp=1.0
+        )
         results.append((y, *torch.autograd.grad(y.square().sum(), (x, b))))
     for one, all_at_once in zip(*results, strict=True):
         torch.testing.assert_close(one, all_at_once)
@@ -163,7 +195,9 @@ def test_memory_layout_does_not_change_the_numbers_nor_are_inputs_changed():
     for fu, fd in (("even", "odd"), ("none", "none"), ("none", "plane")):
         expected = filtered_lrelu(x, FILTERS[fu], FILTERS[fd], b, down=2, padding=5)
         last = x.contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(filtered_lrelu(last, FILTERS[fu], FILTERS[fd], b, down=2, padding=5), expected)
+        torch.testing.assert_close(
+            filtered_lrelu(last, FILTERS[fu], FILTERS[fd], b, down=2, padding=5), expected
+        )
         assert torch.equal(x, kept)
 
 
@@ -177,7 +211,9 @@ def test_bfloat16_is_rounded_at_the_ends_only():
     assert torch.equal(rough, exact.bfloat16())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the same numbers on one are not tested")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU: the same numbers on one are not tested"
+)
 def test_a_gpu_gives_the_same_numbers():
     results = []
     for device in ("cpu", "cuda"):
@@ -194,7 +230,10 @@ def test_what_can_not_be_filtered_is_refused():
         filtered_lrelu(x, b=noise(3))
     with pytest.raises(ValueError, match="factors are 1 or more"):
         filtered_lrelu(x, up=0)
-    with pytest.raises(ValueError, match=r"4 samples along w, 4 after insertion and padding .*; the filters need 11"):
+    with pytest.raises(
+        ValueError,
+        match=r"4 samples along w, 4 after insertion and padding .*; the filters need 11",
+    ):
         filtered_lrelu(x, FILTERS["even"], FILTERS["even"])
     with pytest.raises(ValueError, match="the filters need 1"):
         filtered_lrelu(x, padding=(-4, 4, 0, 0))

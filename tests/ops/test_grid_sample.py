@@ -16,11 +16,16 @@ def example(b, c, h, w, H, W, dtype=torch.float64):
     return torch.randn(b, c, h, w, dtype=dtype), 1.3 * (2 * torch.rand(b, H, W, 2, dtype=dtype) - 1)
 
 
-def test_a_sample_at_a_pixel_centre_is_that_pixel_and_half_way_is_the_mean():
+def test_a_sample_at_a_pixel_center_is_that_pixel_and_half_way_is_the_mean():
     image = torch.arange(6.0).reshape(1, 1, 2, 3)
-    x, y = (torch.tensor([0.5, 1.5, 2.5, 2.0]) / 3 * 2 - 1), (torch.tensor([0.5, 0.5, 1.5, 1.0]) / 2 * 2 - 1)
+    x, y = (
+        (torch.tensor([0.5, 1.5, 2.5, 2.0]) / 3 * 2 - 1),
+        (torch.tensor([0.5, 0.5, 1.5, 1.0]) / 2 * 2 - 1),
+    )
     sampled = grid_sample(image, torch.stack([x, y], dim=-1)[None, None])
-    torch.testing.assert_close(sampled.flatten(), torch.tensor([0.0, 1.0, 5.0, 3.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        sampled.flatten(), torch.tensor([0.0, 1.0, 5.0, 3.0]), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -63,7 +68,8 @@ def test_a_grid_that_wants_a_gradient_is_refused():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU: second derivative of grid_sample on CUDA not checked"
+    not torch.cuda.is_available(),
+    reason="no GPU: second derivative of grid_sample on CUDA not checked",
 )
 def test_the_second_derivative_exists_on_a_gpu():
     image, grid = (x.cuda() for x in example(2, 3, 5, 4, 7, 6))

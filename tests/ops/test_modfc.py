@@ -1,4 +1,6 @@
-"""The modulated fully connected layer: by hand, all formulations alike, two derivatives, what it keeps and refuses."""
+"""The modulated fully connected layer: by hand, all formulations alike, two derivatives, what it
+keeps and refuses.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ ALL_FORMS = pytest.mark.parametrize("form", FORMS)
 DEMODULATE = pytest.mark.parametrize("demodulate", [True, False], ids=["demodulated", "plain"])
 
 
-def inputs(b: int, n: int, i: int, o: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(
+    b: int, n: int, i: int, o: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
     """x, weight and style, the last one around 1."""
     generator = torch.Generator().manual_seed(b + n + i + o)
     shapes = ((b, n, i), (i, o), (b, i))
@@ -42,11 +46,15 @@ def test_one_point_by_hand(form):
 
 @ALL_FORMS
 @DEMODULATE
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 5, 4), (2, 63, 4, 7), (1, 100, 3, 2), (5, 2, 1, 6)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (3, 1, 5, 4), (2, 63, 4, 7), (1, 100, 3, 2), (5, 2, 1, 6)], ids=str
+)
 def test_every_form_is_the_definition(form, demodulate, shape):
     arguments = inputs(*shape)
     actual = modfc(*arguments, demodulate=demodulate, form=form)
-    torch.testing.assert_close(actual, by_definition(*arguments, demodulate), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        actual, by_definition(*arguments, demodulate), atol=1e-12, rtol=1e-12
+    )
 
 
 def derivatives(demodulate: bool, form) -> list[Tensor]:
@@ -104,7 +112,9 @@ def test_the_activation_leaves_the_callers_tensors_alone(form):
 
 def test_a_style_and_a_weight_of_any_size_leave_the_demodulated_result_alone():
     x, weight, style = inputs(2, 3, 4, 5)
-    torch.testing.assert_close(modfc(x, 100 * weight, 0.3 * style), modfc(x, weight, style), atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(
+        modfc(x, 100 * weight, 0.3 * style), modfc(x, weight, style), atol=1e-7, rtol=1e-7
+    )
 
 
 def test_a_zero_style_gives_zeros_and_finite_gradients():
@@ -123,8 +133,18 @@ def test_demodulation_is_the_inverse_norm_of_the_modulated_weights():
 
 
 def test_few_points_share_the_weight_and_many_get_weights_of_their_own():
-    assert choose_form(1, 512, 512) == choose_form(64, 512, 512) == choose_form(512, 512, 512) == "scale"
-    assert choose_form(513, 512, 512) == choose_form(4096, 512, 512) == choose_form(4096, 32, 32) == "bmm"
+    assert (
+        choose_form(1, 512, 512)
+        == choose_form(64, 512, 512)
+        == choose_form(512, 512, 512)
+        == "scale"
+    )
+    assert (
+        choose_form(513, 512, 512)
+        == choose_form(4096, 512, 512)
+        == choose_form(4096, 32, 32)
+        == "bmm"
+    )
     assert choose_form(60, 32, 512) == "scale"
     assert choose_form(61, 32, 512) == "bmm"
 

@@ -114,7 +114,9 @@ def test_separable_filters_agree_with_scipy(up, down):
     ours = upfirdn2d(x, f, up=up, down=down, padding=(k - 1, k - up, k - 1, k - up))[0, 0]
     theirs = x[0, 0].numpy()
     for axis in (0, 1):
-        theirs = np.apply_along_axis(lambda line: scipy.signal.upfirdn(taps, line, up, down), axis, theirs)
+        theirs = np.apply_along_axis(
+            lambda line: scipy.signal.upfirdn(taps, line, up, down), axis, theirs
+        )
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-12)
 
 
@@ -157,7 +159,12 @@ def test_wrappers_give_the_size_they_are_called_for(name, factor):
     assert filter2d(x, f).shape == x.shape
     assert upsample2d(x, f, up=factor).shape == (1, 1, 12 * factor, 18 * factor)
     assert downsample2d(x, f, down=factor).shape == (1, 1, 12 // factor, 18 // factor)
-    assert downsample2d(x, f, down=factor, padding=factor).shape == (1, 1, 12 // factor + 2, 18 // factor + 2)
+    assert downsample2d(x, f, down=factor, padding=factor).shape == (
+        1,
+        1,
+        12 // factor + 2,
+        18 // factor + 2,
+    )
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
@@ -173,7 +180,8 @@ def test_resampling_is_twice_differentiable(name, up, down):
     assert torch.autograd.gradgradcheck(resampled, x)
 
 
-# -- Filters -----------------------------------------------------------------------------------------------------------
+# -- Filters
+# --------------------------------------------------------------------------------------------------
 
 
 def test_short_lists_become_outer_products_long_ones_stay_separable():
@@ -197,11 +205,20 @@ def test_what_is_no_filter_is_refused(taps):
         setup_filter(taps)
 
 
-# -- Convolution with resampling ---------------------------------------------------------------------------------------
+# -- Convolution with resampling
+# ---------------------------------------------------------------------------------------
 
 
 def resampled_convolution(
-    x: Tensor, w: Tensor, f: Tensor, *, up: int, down: int, padding: int, groups: int, flip_weight: bool
+    x: Tensor,
+    w: Tensor,
+    f: Tensor,
+    *,
+    up: int,
+    down: int,
+    padding: int,
+    groups: int,
+    flip_weight: bool,
 ) -> Tensor:
     """Step by step: upsample, pad, convolve, downsample; nothing merged."""
     taps = f.shape[-1]
@@ -222,7 +239,13 @@ def resampled_convolution(
 def test_merged_convolution_agrees_with_its_steps(up, down, k, padding, flip_weight):
     f = FILTERS["lopsided"].double()
     for groups, side in product([1, 2], [6, 9]):
-        options = {"up": up, "down": down, "padding": padding, "groups": groups, "flip_weight": flip_weight}
+        options = {
+            "up": up,
+            "down": down,
+            "padding": padding,
+            "groups": groups,
+            "flip_weight": flip_weight,
+        }
         results = []
         for form in (conv2d_resample, resampled_convolution):
             x = noise(2, 4, side, side).requires_grad_()
@@ -238,7 +261,10 @@ def test_groups_are_convolved_each_by_itself():
     x, w, f = noise(1, 6, 8, 8), noise(4, 3, 3, 3, seed=1), FILTERS["binomial"].double()
     for job in ({"up": 2}, {"down": 2}, {}):
         together = conv2d_resample(x, w, f, padding=1, groups=2, **job)
-        apart = [conv2d_resample(x[:, 3 * g : 3 * g + 3], w[2 * g : 2 * g + 2], f, padding=1, **job) for g in range(2)]
+        apart = [
+            conv2d_resample(x[:, 3 * g : 3 * g + 3], w[2 * g : 2 * g + 2], f, padding=1, **job)
+            for g in range(2)
+        ]
         torch.testing.assert_close(together, torch.cat(apart, 1))
 
 

@@ -1,4 +1,6 @@
-"""Tri-plane sampling against planes whose values are known everywhere, and the table against grid_sample."""
+"""Tri-plane sampling against planes whose values are known everywhere, and the table against
+grid_sample.
+"""
 
 import pytest
 import torch
@@ -20,11 +22,13 @@ FORMS = pytest.mark.parametrize("form", [reference, table], ids=["grid_sample", 
 
 
 def random(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def ramp(size: int) -> torch.Tensor:
-    """Texel centres of [-1, 1]: bilinear sampling of them gives the coordinate itself."""
+    """Texel centers of [-1, 1]: bilinear sampling of them gives the coordinate itself."""
     return (torch.arange(size, dtype=torch.float64) + 0.5) * 2 / size - 1
 
 
@@ -63,10 +67,14 @@ def test_features_fade_to_zero_over_half_a_texel_outside_the_box(form, axes):
     size, box_warp = 8, 2.0
     planes = torch.ones(1, 3, 1, size, size, dtype=torch.float64)
     texel = box_warp / size
-    outside = torch.tensor([-texel / 2, 0.0, texel / 4, texel / 2, 1.0, 1e9, torch.inf], dtype=torch.float64)
+    outside = torch.tensor(
+        [-texel / 2, 0.0, texel / 4, texel / 2, 1.0, 1e9, torch.inf], dtype=torch.float64
+    )
     points = torch.stack([1 + outside] * 3, -1)[None]
     inside_axis = torch.tensor([1, 0.5, 0.25, 0, 0, 0, 0], dtype=torch.float64)
-    assert torch.allclose(form(planes, points[:, :-1], box_warp, axes)[0, :, 0], inside_axis[:-1] ** 2)
+    assert torch.allclose(
+        form(planes, points[:, :-1], box_warp, axes)[0, :, 0], inside_axis[:-1] ** 2
+    )
     assert torch.allclose(table(planes, -points, box_warp, axes)[0, :, 0], inside_axis**2)
 
 
@@ -75,7 +83,9 @@ def test_features_fade_to_zero_over_half_a_texel_outside_the_box(form, axes):
 @pytest.mark.parametrize("points", [1, 63, 100])
 def test_table_is_the_mean_of_grid_sample(axes, size, points):
     planes, where = random(2, 3, 5, *size), random(2, points, 3, seed=1)
-    assert torch.allclose(table(planes, where, 1.7, axes), reference(planes, where, 1.7, axes), atol=1e-12)
+    assert torch.allclose(
+        table(planes, where, 1.7, axes), reference(planes, where, 1.7, axes), atol=1e-12
+    )
 
 
 def test_square_official_planes_are_folded_to_two_and_others_are_not():
@@ -94,7 +104,10 @@ def test_one_scene_serves_points_of_any_batch_and_any_shape():
 
 @AXES
 def test_table_gradients_are_those_of_grid_sample(axes):
-    planes, points = random(2, 3, 4, 6, 6).requires_grad_(), random(2, 40, 3, seed=1).requires_grad_()
+    planes, points = (
+        random(2, 3, 4, 6, 6).requires_grad_(),
+        random(2, 40, 3, seed=1).requires_grad_(),
+    )
     cotangent = random(2, 40, 4, seed=2)
     for got, want in zip(
         torch.autograd.grad(table(planes, points, 1.9, axes), (planes, points), cotangent),
@@ -105,7 +118,10 @@ def test_table_gradients_are_those_of_grid_sample(axes):
 
 @AXES
 def test_first_and_second_derivatives_of_the_table(axes):
-    planes, points = random(1, 3, 2, 3, 3).requires_grad_(), (0.6 * random(1, 4, 3, seed=1)).requires_grad_()
+    planes, points = (
+        random(1, 3, 2, 3, 3).requires_grad_(),
+        (0.6 * random(1, 4, 3, seed=1)).requires_grad_(),
+    )
     run = lambda planes, points: table(planes, points, 2.0, axes)  # noqa: E731
     assert torch.autograd.gradcheck(run, (planes, points))
     assert torch.autograd.gradgradcheck(run, (planes, points))

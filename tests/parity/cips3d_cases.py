@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.camera import Camera, look_at
-from gan3d.checkpoints.cips3d import DEAD, GENERATOR_NAMES, state_to_ours, tensor_to_ours
+from gan3d.checkpoints.official.cips3d import DEAD, GENERATOR_NAMES, state_to_ours, tensor_to_ours
 from gan3d.generators import CIPS3D
 from gan3d.randomness import Randomness, Recorded
 
@@ -32,30 +32,79 @@ DRAWS = {
     "noise_coarse": "noise_coarse",
     "noise_final": "noise_final",
 }
-# Everything a configuration may say beside describing itself (golden_cases.py); of this, `batch`, `n_params` and the
-# parameters without a gradient follow from the rest.
+# Everything a configuration may say beside describing itself (golden_cases.py); of this, `batch`,
+# `n_params` and the parameters without a gradient follow from the rest.
 KNOWN = {
-    *("batch", "cam_mode", "cls", "ctor", "img_size", "n_params", "nerf_noise", "parameters_without_gradient"),
+    *(
+        "batch",
+        "cam_mode",
+        "cls",
+        "ctor",
+        "img_size",
+        "n_params",
+        "nerf_noise",
+        "parameters_without_gradient",
+    ),
     *("part", "render", "weights"),
 }
 # A training step's configuration, beside; the discriminator's are those of discriminator cases.
 KNOWN_OF_STEP = {
-    *("alpha", "aux_channels", "aux_first_downsample", "d_reg_every", "grad_points", "main_channels"),
+    *(
+        "alpha",
+        "aux_channels",
+        "aux_first_downsample",
+        "d_reg_every",
+        "grad_points",
+        "main_channels",
+    ),
     *("main_first_downsample", "r1_lambda", "stddev_group", "train_aux_img", "weights_of_base"),
     *("D_without_gradient", "G_without_gradient"),
 }
-# Distributions that draw more than is recorded: which of the possible angles it was is seen from the recorded poses.
+# Distributions that draw more than is recorded: which of the possible angles it was is seen from
+# the recorded poses.
 AMBIGUOUS = ("hybrid", "truncated_gaussian")
 KNOWN_RENDER = {
-    *("fov", "ray_start", "ray_end", "num_steps", "hierarchical_sample", "psi", "last_back", "white_back"),
-    *("clamp_mode", "fill_mode", "lock_view_dependence", "h_mean", "h_stddev", "v_mean", "v_stddev", "sample_dist"),
+    *(
+        "fov",
+        "ray_start",
+        "ray_end",
+        "num_steps",
+        "hierarchical_sample",
+        "psi",
+        "last_back",
+        "white_back",
+    ),
+    *(
+        "clamp_mode",
+        "fill_mode",
+        "lock_view_dependence",
+        "h_mean",
+        "h_stddev",
+        "v_mean",
+        "v_stddev",
+        "sample_dist",
+    ),
     *("nerf_noise",),
 }
 KNOWN_PARTS = {
     "nerf_cfg": {"in_dim", "hidden_dim", "hidden_layers", "rgb_dim", "style_dim"},
     "inr_cfg": {"input_dim", "style_dim", "hidden_dim", "pre_rgb_dim"},
-    "mapping_nerf_cfg": {"z_dim", "hidden_dim", "base_layers", "head_layers", "add_norm", "norm_out"},
-    "mapping_inr_cfg": {"z_dim", "hidden_dim", "base_layers", "head_layers", "add_norm", "norm_out"},
+    "mapping_nerf_cfg": {
+        "z_dim",
+        "hidden_dim",
+        "base_layers",
+        "head_layers",
+        "add_norm",
+        "norm_out",
+    },
+    "mapping_inr_cfg": {
+        "z_dim",
+        "hidden_dim",
+        "base_layers",
+        "head_layers",
+        "add_norm",
+        "norm_out",
+    },
     "z_dim": None,
 }
 
@@ -69,7 +118,9 @@ def our_name(name: str) -> str | None:
 
 
 def folders(*files: str) -> list[Path]:
-    """Case folders of generators (their configuration has a constructor), where they hold these files, too."""
+    """Case folders of generators (their configuration has a constructor), where they hold these
+    files, too.
+    """
     found = sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/config.json"))
     return [f for f in found if "ctor" in read(f) and all((f / name).is_file() for name in files)]
 
@@ -79,7 +130,9 @@ def read(folder: Path) -> dict:
 
 
 def official_state(folder: Path) -> dict[str, Tensor]:
-    """The published state dict of a case; where it is not stored, by its rule (golden/cips3d/README.md)."""
+    """The published state dict of a case; where it is not stored, by its rule
+    (golden/cips3d/README.md).
+    """
     if (folder / "weights.safetensors").is_file():
         return load_file(folder / "weights.safetensors")
     state = {}
@@ -99,11 +152,15 @@ def check_known(config: dict) -> None:
     if config["render"].get("psi", 1) != 1:
         unknown.append("render.psi other than 1 (truncated images are in truncation.json)")
     if unknown:
-        raise ValueError(f"configuration keys {unknown} are not known to tests/parity/cips3d_cases.py")
+        raise ValueError(
+            f"configuration keys {unknown} are not known to tests/parity/cips3d_cases.py"
+        )
 
 
 def tolerance(config: dict, kind: str, usual: float) -> float:
-    """How near the case itself says that is near enough; the usual where it says nothing, or is stricter."""
+    """How near the case itself says that is near enough; the usual where it says nothing, or is
+    stricter.
+    """
     return max(usual, config.get("tolerance", {}).get(kind, usual))
 
 
@@ -143,7 +200,7 @@ def arguments(config: dict) -> dict:
         "inr_w_dim": inr["style_dim"],
         "inr_hidden_dim": inr["hidden_dim"],
         "pre_rgb_dim": inr.get("pre_rgb_dim", 3),
-        "colour_style": "appearance" if kind == "v1" else "shape",
+        "color_style": "appearance" if kind == "v1" else "shape",
         "nerf_mapping_hidden_dim": shape["hidden_dim"],
         "nerf_mapping_layers": shape["base_layers"],
         "nerf_mapping_head_layers": shape["head_layers"],
@@ -166,15 +223,17 @@ def arguments(config: dict) -> dict:
     }
 
 
-def stylised() -> list[Path]:
-    """Folders with layers of two generators mixed, where the case of the first one is there, too."""
+def stylized() -> list[Path]:
+    """Folders with layers of two generators mixed, where the case of the first one is there,
+    too.
+    """
     found = sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/target_inr_net.safetensors"))
     return [folder for folder in found if (base_of(folder) / "config.json").is_file()]
 
 
 def step_configs() -> dict[Path, dict]:
-    """By folder, the configuration of every recorded training step's generator: that of the case whose weights it
-    starts from, with what the step itself says."""
+    """By folder, the configuration of every recorded training step's generator: that of the case
+    whose weights it starts from, with what the step itself says."""
     found = {}
     for folder in sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/config.json")):
         step, base = read(folder), base_of(folder)
@@ -184,19 +243,29 @@ def step_configs() -> dict[Path, dict]:
             and (base / "config.json").is_file()
         ):
             own = {key: value for key, value in step.items() if key in KNOWN}
-            found[folder] = {key: v for key, v in read(base).items() if key not in ("part", "weights")} | own
+            found[folder] = {
+                key: v for key, v in read(base).items() if key not in ("part", "weights")
+            } | own
     return found
 
 
 def base_of(folder: Path) -> Path:
-    """The case whose weights a training step or a stylisation starts from; README of the golden numbers: `base`."""
-    return (folder / read(folder).get("weights_of_base", "../base/weights.safetensors")).resolve().parent
+    """The case whose weights a training step or a stylization starts from; README of the golden
+    numbers: `base`.
+    """
+    return (
+        (folder / read(folder).get("weights_of_base", "../base/weights.safetensors"))
+        .resolve()
+        .parent
+    )
 
 
 def generator(
     folder: Path, dtype: torch.dtype = torch.float32, config: dict | None = None, **changes: object
 ) -> CIPS3D:
-    """The generator of a case with its weights, density noise and frozen parts, by its or by another configuration."""
+    """The generator of a case with its weights, density noise and frozen parts, by its or by
+    another configuration.
+    """
     config = read(folder) if config is None else config
     model = CIPS3D(**arguments(config) | changes)
     state = our_state(official_state(folder))
@@ -209,12 +278,18 @@ def generator(
     return model.to(dtype)
 
 
-def latents(io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> tuple[Tensor, Tensor]:
+def latents(
+    io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = ""
+) -> tuple[Tensor, Tensor]:
     return io[f"{prefix}z_nerf"].to(dtype), io[f"{prefix}z_inr"].to(dtype)
 
 
-def camera(config: dict, io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> Camera:
-    """The cameras of a case: explicit ones, else of the recorded draws, else of the recorded poses."""
+def camera(
+    config: dict, io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = ""
+) -> Camera:
+    """The cameras of a case: explicit ones, else of the recorded draws, else of the recorded
+    poses.
+    """
     render, resolution = config["render"], config["img_size"]
     known = {"camera_pos", "camera_lookup", "camera_up"}
     assert {name for name in io if name.startswith("camera_")} <= known
@@ -228,12 +303,18 @@ def camera(config: dict, io: dict[str, Tensor], dtype: torch.dtype = torch.float
 
 
 def sphere_camera(
-    render: dict, io: dict[str, Tensor], resolution: int, dtype: torch.dtype = torch.float32, prefix: str = ""
+    render: dict,
+    io: dict[str, Tensor],
+    resolution: int,
+    dtype: torch.dtype = torch.float32,
+    prefix: str = "",
 ) -> Camera:
     """Cameras on the unit sphere, of CIPS-3D or pi-GAN."""
     angles = drawn_angles(render, io, dtype, prefix) or recorded_angles(io, dtype, prefix)
     if angles is None:
-        raise ValueError(f"neither draws nor poses tell the cameras of sample_dist {render['sample_dist']!r}")
+        raise ValueError(
+            f"neither draws nor poses tell the cameras of sample_dist {render['sample_dist']!r}"
+        )
     yaw, pitch = angles
     return Camera.from_sphere(pitch, yaw, render["fov"], resolution=resolution)
 
@@ -243,8 +324,12 @@ def pose_is_drawn(render: dict, io: dict[str, Tensor]) -> bool:
     return "camera_pos" in io or drawn_angles(render, io, torch.float32) is not None
 
 
-def drawn_angles(render: dict, io: dict[str, Tensor], dtype: torch.dtype, prefix: str = "") -> Angles | None:
-    """(yaw, pitch), each [b], of the recorded draws; None where these do not give the pose, see `sphere_angles`."""
+def drawn_angles(
+    render: dict, io: dict[str, Tensor], dtype: torch.dtype, prefix: str = ""
+) -> Angles | None:
+    """(yaw, pitch), each [b], of the recorded draws; None where these do not give the pose, see
+    `sphere_angles`.
+    """
     names = [f"{prefix}draw.cam_{name}_randn" for name in ("yaw", "pitch")]
     if not all(name in io for name in names):
         return None
@@ -258,7 +343,10 @@ def drawn_angles(render: dict, io: dict[str, Tensor], dtype: torch.dtype, prefix
     if recorded is None:
         return found[0] if len(found) == 1 else None
     for angles in found:
-        if all(torch.allclose(ours, theirs, rtol=0, atol=1e-5) for ours, theirs in zip(angles, recorded)):
+        if all(
+            torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+            for ours, theirs in zip(angles, recorded)
+        ):
             return angles
     return None
 
@@ -274,10 +362,18 @@ def recorded_angles(io: dict[str, Tensor], dtype: torch.dtype, prefix: str = "")
     return None
 
 
-def sphere_angles(mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: tuple) -> list[Angles]:
-    """(yaw, pitch), each [b], that a published distribution may have made of its draws [b k] (specs/cips3d.md 2)."""
-    if mode == "truncated_gaussian":  # the first of four that is within two deviations, else the first
-        yaw, pitch = (draw.gather(1, (draw.abs() < 2).int().argmax(1, keepdim=True)) for draw in (yaw, pitch))
+def sphere_angles(
+    mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: tuple
+) -> list[Angles]:
+    """(yaw, pitch), each [b], that a published distribution may have made of its draws [b k]
+    (specs/cips3d.md 2).
+    """
+    if (
+        mode == "truncated_gaussian"
+    ):  # the first of four that is within two deviations, else the first
+        yaw, pitch = (
+            draw.gather(1, (draw.abs() < 2).int().argmax(1, keepdim=True)) for draw in (yaw, pitch)
+        )
     yaw, pitch = yaw[:, 0], pitch[:, 0]
     gaussian = means[0] + spreads[0] * yaw, means[1] + spreads[1] * pitch
     uniform = means[0] + 2 * spreads[0] * (yaw - 0.5), means[1] + 2 * spreads[1] * (pitch - 0.5)
@@ -295,7 +391,9 @@ def sphere_angles(mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: 
     raise ValueError(f"sample_dist {mode!r} is not known to tests/parity/cips3d_cases.py")
 
 
-def draws(io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = "") -> Randomness:
+def draws(
+    io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = ""
+) -> Randomness:
     """The recorded draws of a case under our names."""
     start = f"{prefix}draw."
     found = {name.removeprefix(start): t for name, t in io.items() if name.startswith(start)}

@@ -1,8 +1,9 @@
 """Golden numbers for parity tests: where they are, which cases there are, how near is near enough.
 
-The folder is $GAN3D_GOLDEN, else ../shared/golden beside the repository. It is never part of the repository: without it
-the tests skip and say so. Cases are found by walking the folder, so a case added there is tested without an edit here,
-and a test of something that no case has is not collected:
+The folder is $GAN3D_GOLDEN, else ../shared/golden beside the repository. It is never part of the
+repository: without it the tests skip and say so. Cases are found by walking the folder, so a case
+added there is tested without an edit here, and a test of something that no case has is not
+collected:
 
     @pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors")
     def test_something(folder, load, near):              # once per folder of golden/eg3d that holds these files
@@ -44,7 +45,9 @@ GOLDEN = shared.GOLDEN
 
 @dataclass(frozen=True)
 class Component:
-    """One case of a group: its arguments as components.json states them, and all tensors of the group."""
+    """One case of a group: its arguments as components.json states them, and all tensors of the
+    group.
+    """
 
     folder: Path
     group: str
@@ -62,12 +65,18 @@ class Component:
     def state(self, prefix: str | None = None) -> dict[str, Tensor]:
         """The state dict stored under a prefix, that of the case's `weights` by default."""
         prefix = self.case["weights"] if prefix is None else prefix
-        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): t
+            for name, t in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
 
 @dataclass(frozen=True)
 class LossCase:
-    """One case of `loss_cases` in a folder's config.json: settings of the loss, and what came out."""
+    """One case of `loss_cases` in a folder's config.json: settings of the loss, and what came
+    out.
+    """
 
     folder: Path
     case: dict
@@ -85,7 +94,9 @@ class LossCase:
         """Reference outputs by their names after `loss.<case>.`."""
         start = f"loss.{self.case['name']}."
         tensors = _load(self.folder / "outputs*.safetensors")
-        return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+        return {
+            name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)
+        }
 
     @property
     def norms(self) -> dict[str, dict[str, float]]:
@@ -95,25 +106,41 @@ class LossCase:
 
 def pytest_configure(config) -> None:
     config.addinivalue_line(
-        "markers", "golden_cases(model, *files, holds=(files, *names)): run for every case folder that holds these"
+        "markers",
+        "golden_cases(model, *files, holds=(files, *names)): run for every case folder that holds "
+        "these",
     )
-    config.addinivalue_line("markers", "golden_file(path, key): run if there is this file, with this key")
-    config.addinivalue_line("markers", "golden_components(model, group, **keys): run for every such component case")
-    config.addinivalue_line("markers", "golden_losses(model): run for every loss case of every folder")
+    config.addinivalue_line(
+        "markers", "golden_file(path, key): run if there is this file, with this key"
+    )
+    config.addinivalue_line(
+        "markers", "golden_components(model, group, **keys): run for every such component case"
+    )
+    config.addinivalue_line(
+        "markers", "golden_losses(model): run for every loss case of every folder"
+    )
 
 
 def pytest_generate_tests(metafunc) -> None:
-    if "folder" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_cases")):
+    if "folder" in metafunc.fixturenames and (
+        mark := metafunc.definition.get_closest_marker("golden_cases")
+    ):
         found = _folders(*mark.args, **mark.kwargs)
         _parametrize(metafunc, "folder", [(folder, folder.name) for folder in found])
-    if "component" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_components")):
+    if "component" in metafunc.fixturenames and (
+        mark := metafunc.definition.get_closest_marker("golden_components")
+    ):
         _parametrize(metafunc, "component", list(_components(*mark.args, **mark.kwargs)))
-    if "loss_case" in metafunc.fixturenames and (mark := metafunc.definition.get_closest_marker("golden_losses")):
+    if "loss_case" in metafunc.fixturenames and (
+        mark := metafunc.definition.get_closest_marker("golden_losses")
+    ):
         _parametrize(metafunc, "loss_case", list(_loss_cases(*mark.args)))
 
 
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
-    """Without golden numbers every test here is skipped; with them, those go for which there is no case."""
+    """Without golden numbers every test here is skipped; with them, those go for which there is no
+    case.
+    """
     here = [item for item in items if item.path.parent == Path(__file__).parent]
     if not GOLDEN.is_dir():
         for item in here:
@@ -128,7 +155,7 @@ def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
 def _has_a_case(item: pytest.Item) -> bool:
     reasons = [mark.kwargs.get("reason", "") for mark in item.iter_markers("skip")]
     if any(reason.startswith("got empty parameter set") for reason in reasons):
-        return False  # pytest's item for a test that is parametrised over nothing
+        return False  # pytest's item for a test that is parametrized over nothing
     return all(_is_stated(*mark.args) for mark in item.iter_markers("golden_file"))
 
 
@@ -138,7 +165,9 @@ def _is_stated(path: str, key: str | None = None) -> bool:
 
 
 def _parametrize(metafunc, name: str, found: list[tuple]) -> None:
-    metafunc.parametrize(name, [value for value, _ in found], ids=[i for _, i in found], indirect=True)
+    metafunc.parametrize(
+        name, [value for value, _ in found], ids=[i for _, i in found], indirect=True
+    )
 
 
 def _folders(model: str, *files: str, holds: tuple[str, ...] = ()) -> list[Path]:
@@ -149,7 +178,10 @@ def _folders(model: str, *files: str, holds: tuple[str, ...] = ()) -> list[Path]
 def _components(model: str, group: str, **keys: object):
     for file in sorted((GOLDEN / model).glob("*/components.json")):
         for index, case in enumerate(json.loads(file.read_text()).get(group, {}).get("cases", ())):
-            if all(case.get(key) in (value if isinstance(value, tuple) else (value,)) for key, value in keys.items()):
+            if all(
+                case.get(key) in (value if isinstance(value, tuple) else (value,))
+                for key, value in keys.items()
+            ):
                 yield Component(file.parent, group, case), f"{file.parent.name}-{group}-{index}"
 
 
@@ -196,10 +228,14 @@ def load():
 
 @pytest.fixture(scope="session")
 def near():
-    """near(actual, expected): same shape, largest error at most tolerance * max(1, max|expected|)."""
+    """near(actual, expected): same shape, largest error at most tolerance * max(1,
+    max|expected|).
+    """
 
     def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-        assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+        assert actual.shape == expected.shape, (
+            f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+        )
         error = (actual.double() - expected.double()).abs().max().item()
         allowed = tolerance * max(1.0, expected.abs().max().item())
         assert error <= allowed, f"largest error {error:.3g}, allowed {allowed:.3g}"
@@ -215,7 +251,9 @@ def eg3d_generator():
 
 @pytest.fixture(scope="session")
 def eg3d_discriminator():
-    """eg3d_discriminator(config) -> the discriminator that a config.json describes, without its weights."""
+    """eg3d_discriminator(config) -> the discriminator that a config.json describes, without its
+    weights.
+    """
     return _eg3d_discriminator
 
 
@@ -252,10 +290,16 @@ def _eg3d_generator(config: dict[str, Any]) -> EG3D:
         auto_limits="official",
         superresolution=layout,
         sr_input_resolution=small.get("input_resolution"),
-        sr_channels=(small["block0"]["out_channels"], small["block1"]["out_channels"]) if small else None,
+        sr_channels=(small["block0"]["out_channels"], small["block1"]["out_channels"])
+        if small
+        else None,
         sr_noise=rendering["superresolution_noise_mode"],
         sr_antialias=rendering.get("sr_antialias", True),
-        sr_clamp=small["block0"]["conv_clamp"] if small else 256 if options.get("sr_num_fp16_res", 0) > 0 else None,
+        sr_clamp=small["block0"]["conv_clamp"]
+        if small
+        else 256
+        if options.get("sr_num_fp16_res", 0) > 0
+        else None,
         legacy_raw=True,
     )
 

@@ -1,10 +1,11 @@
-"""Reads the golden cases of GRAM and GRAM-HD: official names and arguments into ours, weights made from a formula.
+"""Reads the golden cases of GRAM and GRAM-HD: official names and arguments into ours, weights made
+from a formula.
 
     gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
     @pytest.mark.parametrize("folder", gram.generators(1, "outputs*.safetensors"))
 
-Every option of a meta.json is either translated or refused: none is ignored without a word. Folders are told apart by
-what is in them, and a file matters only to the tests that read it.
+Every option of a meta.json is either translated or refused: none is ignored without a word. Folders
+are told apart by what is in them, and a file matters only to the tests that read it.
 """
 
 import json
@@ -22,9 +23,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gan3d.checkpoints.gram import DISCRIMINATOR_NAMES, GENERATOR_NAMES, generator_arguments
-from gan3d.checkpoints.gram import super_resolution_arguments as super_resolution_of
-from gan3d.checkpoints.official import Network
+from gan3d.checkpoints.official.gram import (
+    DISCRIMINATOR_NAMES,
+    GENERATOR_NAMES,
+    generator_arguments,
+)
+from gan3d.checkpoints.official.gram import super_resolution_arguments as super_resolution_of
+from gan3d.checkpoints.official.networks import Network
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.generators import GRAM, GRAMHD
 from gan3d.layers.manifold_superresolution import upsampling_channels
@@ -39,7 +44,7 @@ REPRESENTATION = {
     "center": "predictor_center",
     "init_radius": "predictor_init_radius",
     "sigma_clamp_mode": "density_activation",
-    "rgb_clamp_mode": "colour_activation",
+    "rgb_clamp_mode": "color_activation",
 }
 RENDERER = {
     "num_samples": "num_samples",
@@ -54,13 +59,21 @@ RENDERER = {
 }
 POSES = {"h_stddev", "v_stddev", "h_mean", "v_mean", "sample_dist"}
 # GRAM-HD's sizes and super-resolution networks.
-SIZES = {"z_dim": "z_dim", "img_size": "img_resolution", "lr_img_size": "lr_resolution", "feature_dim": "feature_dim"}
+SIZES = {
+    "z_dim": "z_dim",
+    "img_size": "img_resolution",
+    "lr_img_size": "lr_resolution",
+    "feature_dim": "feature_dim",
+}
 TRUNK = {"nf": "channels", "nb": "blocks", "gc": "growth", "up_channels": "up_channels"}
 FOREGROUND = TRUNK | {"w_dim": "z_dim", "to_rgb_ks": "last_kernel", "use_mapping_network": "style"}
 INTERPOLATION = ("interp_mode", "interpolation_mode", "interpolate_mode", "upsample_mode")
 BACKGROUND = TRUNK | {"use_pixel_shuffle": "upsampling", "global_residual": "residual"}
 BACKGROUND |= dict.fromkeys(INTERPOLATION, "mode")
-PATCH = {"GramEncoderDiscriminator": False, "GramEncoderPatchDiscriminator": True}  # whether there is a patch part
+PATCH = {
+    "GramEncoderDiscriminator": False,
+    "GramEncoderPatchDiscriminator": True,
+}  # whether there is a patch part
 JUDGE = {"discriminator", "discriminator_channels", "discriminator_img_size", "discriminator_note"}
 JUDGE |= {"patch_width", "patch_layers", "patch_norm"}
 
@@ -71,12 +84,18 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 def tensors(folder: Path, files: str) -> dict[str, Tensor]:
     """All tensors of the files of a pattern; none where there is no such file."""
-    return {name: tensor for file in sorted(folder.glob(files)) for name, tensor in load_file(file).items()}
+    return {
+        name: tensor
+        for file in sorted(folder.glob(files))
+        for name, tensor in load_file(file).items()
+    }
 
 
-def folders(wanted: Callable[[dict[str, Any]], bool], *files: str, holds: tuple[str, ...] = ()) -> list:
-    """Parameters: the case folders of golden/gramhd whose meta.json is wanted, that have these files, and where files
-    of a pattern hold tensors of some names (`holds`, see golden_cases.py)."""
+def folders(
+    wanted: Callable[[dict[str, Any]], bool], *files: str, holds: tuple[str, ...] = ()
+) -> list:
+    """Parameters: the case folders of golden/gramhd whose meta.json is wanted, that have these
+    files, and where files of a pattern hold tensors of some names (`holds`, see golden_cases.py)."""
     found = [file.parent for file in sorted((golden.GOLDEN / "gramhd").glob("*/meta.json"))]
     found = [f for f in found if wanted(read_meta(f)) and golden.has(f, *files)]
     return [pytest.param(f, id=f.name) for f in found if not holds or golden.holds(f, *holds)]
@@ -90,7 +109,9 @@ def is_high_resolution(meta: Mapping[str, Any]) -> bool:
 
 
 def generators(stage: int, *stored: str, files: str = "outputs*.safetensors") -> list:
-    """Parameters: the folders of a stage's generators with their weights, where these tensors are stored."""
+    """Parameters: the folders of a stage's generators with their weights, where these tensors are
+    stored.
+    """
     return folders(
         lambda meta: "renderer_kwargs" in meta and is_high_resolution(meta) == (stage == 2),
         *("weights_G*.safetensors", "inputs*.safetensors"),
@@ -101,7 +122,8 @@ def generators(stage: int, *stored: str, files: str = "outputs*.safetensors") ->
 def full_size_generators(stage: int) -> list:
     """Parameters: the folders of a stage's generators whose weights are a formula's."""
     return folders(
-        lambda meta: is_generator_of_formula(meta) and is_high_resolution(meta) == (stage == 2), "outputs*.safetensors"
+        lambda meta: is_generator_of_formula(meta) and is_high_resolution(meta) == (stage == 2),
+        "outputs*.safetensors",
     )
 
 
@@ -109,8 +131,12 @@ def is_generator_of_formula(meta: Mapping[str, Any]) -> bool:
     return any(name.startswith("representation.") for name in meta.get("table", ()))
 
 
-def translated(options: Mapping[str, Any], names: Mapping[str, str], others: Collection[str] = ()) -> dict[str, Any]:
-    """Our arguments from official ones; an option that neither `names` nor `others` knows is refused."""
+def translated(
+    options: Mapping[str, Any], names: Mapping[str, str], others: Collection[str] = ()
+) -> dict[str, Any]:
+    """Our arguments from official ones; an option that neither `names` nor `others` knows is
+    refused.
+    """
     unknown = golden.unheeded(options, names, others)
     assert not unknown, f"options of a golden case that its reader does not know: {unknown}"
     ours = {names[key]: value for key, value in options.items() if key in names}
@@ -118,8 +144,12 @@ def translated(options: Mapping[str, Any], names: Mapping[str, str], others: Col
 
 
 def shared_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What GRAM and GRAM-HD have in common: sizes, surfaces, ray limits, activations, locked views."""
-    arguments = translated(meta.get("camera", {}), {"ray_start": "ray_start", "ray_end": "ray_end"}, {"fov"})
+    """What GRAM and GRAM-HD have in common: sizes, surfaces, ray limits, activations, locked
+    views.
+    """
+    arguments = translated(
+        meta.get("camera", {}), {"ray_start": "ray_start", "ray_end": "ray_end"}, {"fov"}
+    )
     arguments |= translated(meta.get("renderer_kwargs", {}), RENDERER)
     arguments |= translated(meta.get("representation_kwargs", {}), REPRESENTATION)
     if "lock_view_dependence" in meta:
@@ -141,7 +171,9 @@ def gram_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
 def hd_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of GRAMHD from the meta.json of a stage-2 case."""
     arguments = translated(meta.get("generator_kwargs", {}), SIZES, POSES) | shared_arguments(meta)
-    assert arguments.pop("background", True), "GRAM-HD without its background plane is not described"
+    assert arguments.pop("background", True), (
+        "GRAM-HD without its background plane is not described"
+    )
     if "camera" in meta:
         camera = meta["camera"]
         arguments["grid_extent"] = camera["fov"] / 100
@@ -151,14 +183,21 @@ def hd_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
         arguments.pop("lr_resolution", None)
         if "img_resolution" in arguments:  # S = 4 when nothing is said
             arguments["lr_resolution"] = arguments["img_resolution"] // 4
-    return arguments | super_resolution_arguments(meta, arguments) if "super_resolution_kwargs" in meta else arguments
+    return (
+        arguments | super_resolution_arguments(meta, arguments)
+        if "super_resolution_kwargs" in meta
+        else arguments
+    )
 
 
 def super_resolution_arguments(meta: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of GRAMHD's two super-resolution networks."""
     networks = meta["super_resolution_kwargs"]
     assert golden.unheeded(networks, ("fg", "bg")) == []
-    fg, bg = translated(networks.get("fg", {}), FOREGROUND), translated(networks.get("bg", {}), BACKGROUND)
+    fg, bg = (
+        translated(networks.get("fg", {}), FOREGROUND),
+        translated(networks.get("bg", {}), BACKGROUND),
+    )
     assert fg.get("z_dim") in (None, sizes.get("z_dim", 256))
     fg.pop("z_dim", None)
     fg["style"] = "mapping" if fg.get("style", True) else "affine"
@@ -177,9 +216,13 @@ def generator(folder: Path, **changes: Any) -> GRAM:
     """The generator of a small case, of either stage, with its weights."""
     meta = read_meta(folder)
     made = (
-        GRAMHD(**hd_arguments(meta) | changes) if is_high_resolution(meta) else GRAM(**gram_arguments(meta) | changes)
+        GRAMHD(**hd_arguments(meta) | changes)
+        if is_high_resolution(meta)
+        else GRAM(**gram_arguments(meta) | changes)
     )
-    missing = made.load_state_dict(our_names(tensors(folder, "weights_G*.safetensors")), strict=False)
+    missing = made.load_state_dict(
+        our_names(tensors(folder, "weights_G*.safetensors")), strict=False
+    )
     assert (missing.missing_keys, missing.unexpected_keys) == (["w_avg"], [])
     return made
 
@@ -195,14 +238,19 @@ def judge(folder: Path) -> GRAMDiscriminator:
         made = GRAMDiscriminator(
             img_resolution=meta["discriminator_img_size"],
             patch=patch,
-            channels=tuple(meta["discriminator_channels"]) if meta.get("discriminator_channels") else None,
+            channels=tuple(meta["discriminator_channels"])
+            if meta.get("discriminator_channels")
+            else None,
             patch_width=meta.get("patch_width"),
             patch_layers=meta.get("patch_layers"),
         )
     else:
         assert golden.unheeded(meta.get("kwargs", {}), {"norm_layer"}) == []
         assert "Identity" in meta.get("kwargs", {}).get("norm_layer", "Identity")
-        made, stored = GRAMDiscriminator(img_resolution=meta["img_size"], patch=patch), formula_weights(meta)
+        made, stored = (
+            GRAMDiscriminator(img_resolution=meta["img_size"], patch=patch),
+            formula_weights(meta),
+        )
     made.load_state_dict({our_judge_name(name): tensor for name, tensor in stored.items()})
     return made
 
@@ -222,29 +270,40 @@ def our_judge_name(official: str) -> str:
 
 
 def formula(key: str, shape: Iterable[int], mean: float, std: float, salt: int) -> Tensor:
-    """Weights from a formula (golden/gramhd/README.md): hashes of key and index, uniform of this mean and std."""
+    """Weights from a formula (golden/gramhd/README.md): hashes of key and index, uniform of this
+    mean and std.
+    """
     shape = tuple(shape)
     x = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64(zlib.crc32(key.encode()) + salt * 2**32)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     u = ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return torch.from_numpy((mean + std * np.sqrt(12.0) * (u - 0.5)).astype(np.float32)).reshape(shape)
+    return torch.from_numpy((mean + std * np.sqrt(12.0) * (u - 0.5)).astype(np.float32)).reshape(
+        shape
+    )
 
 
 def formula_weights(meta: Mapping[str, Any]) -> dict[str, Tensor]:
     """All tensors of a full-size case, under their official names."""
-    return {key: formula(key, shape, mean, std, meta["salt"]) for key, (shape, mean, std) in meta["table"].items()}
+    return {
+        key: formula(key, shape, mean, std, meta["salt"])
+        for key, (shape, mean, std) in meta["table"].items()
+    }
 
 
 def full_size(folder: Path) -> GRAM:
-    """The generator of a full-size case with its weights: that of our defaults for FFHQ, else as its tensors say."""
+    """The generator of a full-size case with its weights: that of our defaults for FFHQ, else as
+    its tensors say.
+    """
     meta = read_meta(folder)
     high = is_high_resolution(meta)
     told = hd_arguments(meta) if high else gram_arguments(meta)
     told.setdefault("img_resolution", int(re.findall(r"\d+", meta["config"])[0]))
     if "FFHQ" not in meta.get("config", ""):
-        network = Network({name: torch.empty(shape, device="meta") for name, (shape, *_) in meta["table"].items()})
+        network = Network(
+            {name: torch.empty(shape, device="meta") for name, (shape, *_) in meta["table"].items()}
+        )
         told = generator_arguments(network) | (super_resolution_of(network) if high else {}) | told
     made = (GRAMHD if high else GRAM)(**told)
     missing = made.load_state_dict(our_names(formula_weights(meta)), strict=False)

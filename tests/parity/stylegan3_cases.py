@@ -1,6 +1,8 @@
-"""Readers of golden/stylegan3: pairs of name.json and name.safetensors, told apart by what the JSON says.
+"""Readers of golden/stylegan3: pairs of name.json and name.safetensors, told apart by what the JSON
+says.
 
-Use: `cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))`.
+Use: `cases =
+SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))`.
 """
 
 import json
@@ -28,7 +30,9 @@ SCORES = {"fid", "kid", "precision", "recall"}
 
 
 def kind_of(facts: dict) -> str | None:
-    """Which of the tests reads a file, by the keys that only such a file has; None is none of them."""
+    """Which of the tests reads a file, by the keys that only such a file has; None is none of
+    them.
+    """
     of_cases = set().union(*facts.get("cases", []))
     tables = [set(table) for table in facts.values() if isinstance(table, dict)]
     signs = {
@@ -68,11 +72,17 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def state(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def mapping_arguments(options: dict) -> dict:
-    """Our names of the published mapping_kwargs; what is not among them is an unknown argument to us, too."""
+    """Our names of the published mapping_kwargs; what is not among them is an unknown argument to
+    us, too.
+    """
     names = {
         "num_layers": "mapping_layers",
         "lr_multiplier": "mapping_lr_multiplier",
@@ -90,7 +100,10 @@ def stylegan3(kwargs: dict) -> StyleGAN3:
 
 def stylegan2(kwargs: dict) -> StyleGAN2:
     options = {"channel_base": 32768, **kwargs}
-    for name in ("num_fp16_res", "fused_modconv_default"):  # no influence on a CPU, both forms are tested
+    for name in (
+        "num_fp16_res",
+        "fused_modconv_default",
+    ):  # no influence on a CPU, both forms are tested
         options.pop(name, None)
     return StyleGAN2(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
 
@@ -111,8 +124,13 @@ def label(tensors: dict[str, Tensor], module) -> Tensor | None:
 
 def nearly(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     """For gradients: largest error relative to the reference's own maximum."""
-    assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-    error, allowed = (actual.double() - expected.double()).abs().max().item(), tolerance * expected.abs().max().item()
+    assert actual.shape == expected.shape, (
+        f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    )
+    error, allowed = (
+        (actual.double() - expected.double()).abs().max().item(),
+        tolerance * expected.abs().max().item(),
+    )
     assert error <= allowed, f"largest error {error:.3g}, allowed {allowed:.3g}"
 
 

@@ -38,7 +38,8 @@ def described(folder: Path) -> dict:
     return json.loads((folder / "components.json").read_text())
 
 
-# -- EG3D --------------------------------------------------------------------------------------------------------------
+# -- EG3D
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -55,7 +56,9 @@ def test_eg3d_pose_samplers_without_spread(eg3d, folder):
     for case in described(folder)["cameras"]["cases"]:
         for name in case["out"]:
             target = case["lookat"] if name.startswith("lookat") else (0.0, 0.0, 0.0)
-            camera = Camera.from_eg3d_angles(case["horizontal"], case["vertical"], radius=case["radius"], target=target)
+            camera = Camera.from_eg3d_angles(
+                case["horizontal"], case["vertical"], radius=case["radius"], target=target
+            )
             near(camera.cam2world, eg3d[name])
 
 
@@ -94,7 +97,9 @@ def test_eg3d_ray_sampler(folder):
             near(rays.origins, golden[name.replace("directions", "origins")], 0)
 
 
-@pytest.mark.golden_cases("eg3d", "inputs.safetensors", holds=("outputs.safetensors", "ray_directions"))
+@pytest.mark.golden_cases(
+    "eg3d", "inputs.safetensors", holds=("outputs.safetensors", "ray_directions")
+)
 def test_eg3d_generator_rays(folder):
     recorded = load_file(folder / "outputs.safetensors")
     camera = Camera.from_label(load_file(folder / "inputs.safetensors")["c"])
@@ -103,7 +108,8 @@ def test_eg3d_generator_rays(folder):
     near(rays.origins, recorded["ray_origins"], 0)
 
 
-# -- CIPS-3D and pi-GAN ------------------------------------------------------------------------------------------------
+# -- CIPS-3D and pi-GAN
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -112,7 +118,9 @@ def cips3d(folder) -> dict[str, torch.Tensor]:
 
 
 def of_cips3d(names: str):
-    return pytest.mark.golden_cases("cips3d", "components.json", holds=("camera.safetensors", names))
+    return pytest.mark.golden_cases(
+        "cips3d", "components.json", holds=("camera.safetensors", names)
+    )
 
 
 @of_cips3d("cam*.pitch")
@@ -135,12 +143,21 @@ def test_cips3d_pose_distributions_given_their_draws(cips3d, folder):
         means = {"yaw_mean": FRONT - case["h_mean"], "radius": 1.0}
         if case["mode"] == "gaussian":
             spread = {"yaw_std": case["h_stddev"], "pitch_std": case["v_stddev"]}
-            prior, draws = GaussianPose(pitch_mean=FRONT - case["v_mean"], **means, **spread), (-yaw, -pitch)
+            prior, draws = (
+                GaussianPose(pitch_mean=FRONT - case["v_mean"], **means, **spread),
+                (-yaw, -pitch),
+            )
         elif case["mode"] == "uniform":
             spread = {"yaw_range": case["h_stddev"], "pitch_range": case["v_stddev"]}
-            prior, draws = UniformPose(pitch_mean=FRONT - case["v_mean"], **means, **spread), (1 - yaw, 1 - pitch)
+            prior, draws = (
+                UniformPose(pitch_mean=FRONT - case["v_mean"], **means, **spread),
+                (1 - yaw, 1 - pitch),
+            )
         elif case["mode"] == "spherical_uniform":
-            prior, draws = band(case["v_mean"], case["v_stddev"], case["h_stddev"], **means), (1 - yaw, 1 - pitch)
+            prior, draws = (
+                band(case["v_mean"], case["v_stddev"], case["h_stddev"], **means),
+                (1 - yaw, 1 - pitch),
+            )
         elif case["mode"] == "mean":
             prior, draws = FixedPose(pitch_mean=FRONT - case["v_mean"], **means), (yaw, pitch)
         else:
@@ -150,14 +167,20 @@ def test_cips3d_pose_distributions_given_their_draws(cips3d, folder):
 
 
 def band(v_mean: float, v_std: float, h_std: float, **means: float) -> SphereUniformPose:
-    """The `spherical_uniform` of CIPS-3D: sin(pitch) = cos(phi) = 1 - 2 v, v in (v_mean -+ v_std) / pi."""
+    """The `spherical_uniform` of CIPS-3D: sin(pitch) = cos(phi) = 1 - 2 v, v in (v_mean -+ v_std) /
+    pi.
+    """
     low, high = (max(-1.0, min(1.0, 1 - 2 * (v_mean + sign * v_std) / math.pi)) for sign in (1, -1))
-    return SphereUniformPose(yaw_range=h_std, pitch_min=math.asin(low), pitch_max=math.asin(high), **means)
+    return SphereUniformPose(
+        yaw_range=h_std, pitch_min=math.asin(low), pitch_max=math.asin(high), **means
+    )
 
 
 @of_cips3d("up.cam2world")
 def test_cips3d_look_at_with_an_up_vector(cips3d):
-    cam2world = look_at(cips3d["up.origin"], cips3d["up.origin"] + cips3d["up.forward"], cips3d["up.up"])
+    cam2world = look_at(
+        cips3d["up.origin"], cips3d["up.origin"] + cips3d["up.forward"], cips3d["up.up"]
+    )
     near(flip_camera_axes(cam2world), cips3d["up.cam2world"], 5e-6)
 
 
@@ -176,29 +199,42 @@ def test_cips3d_trajectory_positions_and_captions(cips3d, folder):
         radius = torch.linalg.vector_norm(xyz, dim=-1)
         near(Camera.from_sphere(pitch, yaw, 12, resolution=8, radius=radius).origins, xyz)
         camera = Camera(
-            look_at(xyz, xyz + cips3d[f"traj.{name}.lookup"]), intrinsics_from_fov(12).expand(len(xyz), 3, 3)
+            look_at(xyz, xyz + cips3d[f"traj.{name}.lookup"]),
+            intrinsics_from_fov(12).expand(len(xyz), 3, 3),
         )
         near(camera.sphere_pose(), torch.stack([pitch, yaw], dim=-1))
 
 
 @pytest.mark.golden_cases("cips3d", "config.json", holds=("io.safetensors", "mid.world.ray_dirs"))
 def test_cips3d_generator_rays(folder):
-    render, recorded = json.loads((folder / "config.json").read_text())["render"], load_file(folder / "io.safetensors")
+    render, recorded = (
+        json.loads((folder / "config.json").read_text())["render"],
+        load_file(folder / "io.safetensors"),
+    )
     resolution = side(recorded["mid.world.ray_dirs"])
     if "camera_pos" in recorded:
-        origin, up = recorded["camera_pos"], [recorded[name] for name in ("camera_up",) if name in recorded]
+        origin, up = (
+            recorded["camera_pos"],
+            [recorded[name] for name in ("camera_up",) if name in recorded],
+        )
         lens = Camera.from_sphere(FRONT, FRONT, render["fov"], resolution=resolution).intrinsics
-        camera = Camera(look_at(origin, origin + recorded["camera_lookup"], *up), lens.expand(len(origin), 3, 3))
+        camera = Camera(
+            look_at(origin, origin + recorded["camera_lookup"], *up), lens.expand(len(origin), 3, 3)
+        )
     else:
         pitch, yaw = recorded["mid.world.pitch"][:, 0], recorded["mid.world.yaw"][:, 0]
-        near(torch.stack([pitch, yaw], dim=-1), recorded.get("out.pitch_yaw", torch.stack([pitch, yaw], dim=-1)))
+        near(
+            torch.stack([pitch, yaw], dim=-1),
+            recorded.get("out.pitch_yaw", torch.stack([pitch, yaw], dim=-1)),
+        )
         camera = Camera.from_sphere(pitch, yaw, render["fov"], resolution=resolution)
     rays = camera.rays(resolution)
     near(rays.directions, recorded["mid.world.ray_dirs"])
     near(rays.origins, recorded["mid.world.ray_origins"])
 
 
-# -- GRAM and GRAM-HD --------------------------------------------------------------------------------------------------
+# -- GRAM and GRAM-HD
+# --------------------------------------------------------------------------------------------------
 
 
 of_gramhd = pytest.mark.golden_cases("gramhd", "camera.safetensors", "meta.json")
@@ -223,7 +259,9 @@ def test_gram_cameras_and_rays(gramhd, folder):
     near(rays.origins, gramhd["ray_origins"])
     near(rays.directions, gramhd["ray_dirs"])
     depths = torch.linspace(setup["ray_start"], setup["ray_end"], setup["num_samples"])
-    near(rays.origins[:, :, None] + depths[:, None] * rays.directions[:, :, None], gramhd["samples"])
+    near(
+        rays.origins[:, :, None] + depths[:, None] * rays.directions[:, :, None], gramhd["samples"]
+    )
     recovered = torch.stack(camera.to_sphere(resolution=setup["resolution"])[:2], dim=-1)
     near(recovered, gramhd["poses"], 1e-5)
 
@@ -232,7 +270,9 @@ def test_gram_cameras_and_rays(gramhd, folder):
 def test_gram_cosines_turn_distance_into_depth(gramhd, folder):
     resolution = side(gramhd["ray_dirs_cam"])
     pitch, yaw = gramhd["poses"].unbind(dim=-1)
-    rays = Camera.from_sphere(pitch, yaw, setup_of(folder)["fov"], resolution=resolution).rays(resolution)
+    rays = Camera.from_sphere(pitch, yaw, setup_of(folder)["fov"], resolution=resolution).rays(
+        resolution
+    )
     near(rays.cosines, -gramhd["ray_dirs_cam"][..., 2:])
 
 
@@ -259,7 +299,9 @@ def test_gram_pose_streams_given_their_draws(mode, folder):
         "spherical_uniform": band(carla, carla, math.pi, radius=1.0),
     }[mode]
     draws = (-yaw, -pitch) if mode == "gaussian" else (1 - yaw, 1 - pitch)
-    near(prior.sample(Recorded({"pose.yaw": draws[0], "pose.pitch": draws[1]})).origins, golden, 1e-5)
+    near(
+        prior.sample(Recorded({"pose.yaw": draws[0], "pose.pitch": draws[1]})).origins, golden, 1e-5
+    )
 
 
 @pytest.mark.golden_cases("gramhd", "meta.json", holds=("outputs.safetensors", "*.ray_d"))

@@ -1,6 +1,8 @@
-"""CIPS-3D's layers, ray sampling and compositing against single recorded operations (golden/cips3d/components).
+"""CIPS-3D's layers, ray sampling and compositing against single recorded operations
+(golden/cips3d/components).
 
-Cameras are in test_camera_parity.py, the discriminator's parts and DiffAugment in test_cips3d_discriminator_parity.py.
+Cameras are in test_camera_parity.py, the discriminator's parts and DiffAugment in
+test_cips3d_discriminator_parity.py.
 """
 
 import json
@@ -16,9 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.ema import EMA
 from gan3d.generators.cips3d import positional_encoding
-from gan3d.hierarchical import HierarchicalOptions, coarse_depths, composite_left_point
 from gan3d.layers.film_siren import FiLMSiren
 from gan3d.layers.inr import INRBlock
 from gan3d.layers.mod_fc import ModFC
@@ -27,20 +27,30 @@ from gan3d.layers.styled_siren import StyledSiren
 from gan3d.ops.composite import Samples
 from gan3d.ops.modfc import modfc
 from gan3d.rendering import inverse_cdf
+from gan3d.rendering.left_point import LeftPointOptions, coarse_depths, composite_left_point
+from gan3d.training.ema import EMA
 
 OPTIONS = ("clamp_mode", "fill_mode", "last_back", "white_back")
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
 
 
 def recorded(group: str, file: str, prefix: str) -> Iterator:
-    """(what components.json says, the tensors) of every case of a group, in every folder that has any."""
-    for folder in sorted(path.parent for path in (cases.GOLDEN / "cips3d").glob("*/components.json")):
+    """(what components.json says, the tensors) of every case of a group, in every folder that has
+    any.
+    """
+    for folder in sorted(
+        path.parent for path in (cases.GOLDEN / "cips3d").glob("*/components.json")
+    ):
         if not (folder / f"{file}.safetensors").is_file():
             continue
         tensors = load_file(folder / f"{file}.safetensors")
-        for k, facts in enumerate(json.loads((folder / "components.json").read_text()).get(group, ())):
+        for k, facts in enumerate(
+            json.loads((folder / "components.json").read_text()).get(group, ())
+        ):
             start = f"{prefix}{k}."
-            own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+            own = {
+                name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)
+            }
             yield pytest.param((facts, own), id=f"{folder.name}-{group}{k}")
 
 
@@ -60,12 +70,16 @@ def known(facts: dict, *keys: str) -> None:
 
 
 def state(component: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict of a component's `sd.`: its ModFC weights, bare or within a block, in our layout."""
+    """Our state dict of a component's `sd.`: its ModFC weights, bare or within a block, in our
+    layout.
+    """
     out = {}
     for name, tensor in component.items():
         if name.startswith("sd.") and ".norm." not in name:
             bare = name.removeprefix("sd.")
-            inside = bare if bare.startswith("mod1.") or bare.startswith("mod2.") else f"mod1.{bare}"
+            inside = (
+                bare if bare.startswith("mod1.") or bare.startswith("mod2.") else f"mod1.{bare}"
+            )
             out[bare] = cases.our_tensor(f".{inside}", tensor)
     return out
 
@@ -93,9 +107,14 @@ def test_modulated_layer_and_all_its_gradients(component):
 
 @pytest.mark.golden_cases("cips3d", holds=("modfc.safetensors", "modfc_old.y"))
 def test_older_modulated_layer_after_conversion(folder, load):
-    # Its weight is scaled at run time by 1 / sqrt(in), that of its modulation by 1 / sqrt(style_dim) (section 7).
+    # Its weight is scaled at run time by 1 / sqrt(in), that of its modulation by 1 /
+    # sqrt(style_dim) (section 7).
     stored = load(folder / "modfc.safetensors")
-    t = {name.removeprefix("modfc_old."): v for name, v in stored.items() if name.startswith("modfc_old.")}
+    t = {
+        name.removeprefix("modfc_old."): v
+        for name, v in stored.items()
+        if name.startswith("modfc_old.")
+    }
     modulation = t["sd.modulation.weight"] / math.sqrt(t["style"].shape[1])
     style = nn.functional.linear(t["style"], modulation, t["sd.modulation.bias"]) + 1
     near(modfc(t["x"], t["sd.weight"][0] / math.sqrt(t["x"].shape[2]), style), t["y"])
@@ -116,7 +135,11 @@ def test_film_siren_and_its_gradients(component):
         y, weight = plain(x, *style.chunk(2, dim=1)), plain.weight
     near(y, t["y"], 1e-4)
     (y * t["proj"]).sum().backward()
-    for ours, published in ((x.grad, t["dx"]), (style.grad, t["dstyle"]), (weight.grad, t["dweight"])):
+    for ours, published in (
+        (x.grad, t["dx"]),
+        (style.grad, t["dstyle"]),
+        (weight.grad, t["dweight"]),
+    ):
         near(ours, published, 1e-4)
 
 
@@ -132,7 +155,16 @@ def test_inr_block(component):
 @every("mapping", "mapping", "map")
 def test_mapping_network(component):
     facts, t = component
-    known(facts, "z_dim", "hidden_dim", "base_layers", "head_layers", "head_dim_dict", "add_norm", "norm_out")
+    known(
+        facts,
+        "z_dim",
+        "hidden_dim",
+        "base_layers",
+        "head_layers",
+        "head_dim_dict",
+        "add_norm",
+        "norm_out",
+    )
     mapping = MultiHeadMapping(
         facts["z_dim"],
         facts["hidden_dim"],
@@ -143,7 +175,9 @@ def test_mapping_network(component):
         norm_out=facts.get("norm_out", False),
     )
     ours = {name.removeprefix("sd."): v for name, v in t.items() if name.startswith("sd.")}
-    mapping.load_state_dict({name if name.startswith("base_net.") else f"heads.{name}": v for name, v in ours.items()})
+    mapping.load_state_dict(
+        {name if name.startswith("base_net.") else f"heads.{name}": v for name, v in ours.items()}
+    )
     latents = mapping(t["z"])
     assert set(latents) == set(facts["head_dim_dict"])
     for name, w in latents.items():
@@ -154,10 +188,12 @@ def test_mapping_network(component):
 def test_left_point_rule_and_its_gradient(component):
     facts, t = component
     known(facts, *OPTIONS, "noise_std")
-    options = HierarchicalOptions(**{key: value for key, value in facts.items() if key in OPTIONS})
+    options = LeftPointOptions(**{key: value for key, value in facts.items() if key in OPTIONS})
     rgb_sigma = t["rgb_sigma"].requires_grad_()
     samples = Samples(t["z_vals"][..., 0], rgb_sigma[..., -1], rgb_sigma[..., :-1])
-    seen = composite_left_point(samples, options=options, noise=facts.get("noise_std", 0.0) * t["noise"][..., 0])
+    seen = composite_left_point(
+        samples, options=options, noise=facts.get("noise_std", 0.0) * t["noise"][..., 0]
+    )
     near(seen.features, t["feature"])
     near(seen.depth, t["depth"])
     near(seen.weights[..., None], t["weights"])
@@ -180,12 +216,14 @@ def test_importance_samples(component):
 def test_coarse_samples(component):
     facts, t = component
     known(facts, "fov", "num_steps", "ray_start", "ray_end", "res")
-    options = HierarchicalOptions(facts["ray_start"], facts["ray_end"], facts["num_steps"])
+    options = LeftPointOptions(facts["ray_start"], facts["ray_end"], facts["num_steps"])
     near(coarse_depths(t["dirs"], options)[..., None], t["z_vals"])
     depths = coarse_depths(t["dirs"], options, t["jitter_u"][..., 0])
     near(depths[..., None], t["z_jittered"])
     # Recorded in the camera's frame, OpenGL axes: those of the frontal camera, moved to the origin.
-    rays = Camera.from_sphere(math.pi / 2, math.pi / 2, facts["fov"], resolution=facts["res"]).rays(facts["res"])
+    rays = Camera.from_sphere(math.pi / 2, math.pi / 2, facts["fov"], resolution=facts["res"]).rays(
+        facts["res"]
+    )
     points = depths[..., None] * rays.directions[:, :, None]
     near(points.expand_as(t["points_jittered"]), t["points_jittered"])
 
@@ -201,11 +239,15 @@ def test_positional_encoding(folder, load):
 def test_average_of_weights_once_it_follows(folder, load):
     facts = json.loads((folder / "components.json").read_text())["ema"]
     known(facts, "decay", "start_itr")
-    t, average, network = load(folder / "ema.safetensors"), nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+    t, average, network = (
+        load(folder / "ema.safetensors"),
+        nn.Linear(3, 2, bias=False),
+        nn.Linear(3, 2, bias=False),
+    )
     ema = EMA(half_life_kimg=1e-3 * math.log(0.5) / math.log(facts["decay"]), ramp_up=0)
     last = max(int(name.removeprefix("ema")) for name in t if name.startswith("ema"))
     assert last > facts["start_itr"]
-    for itr in range(facts["start_itr"], last):  # before that ours copies, see gan3d.ema
+    for itr in range(facts["start_itr"], last):  # before that ours copies, see gan3d.training.ema
         average.weight.data.copy_(t[f"ema{itr}"])
         network.weight.data.copy_(t[f"src{itr + 1}"])
         ema.update(average, network, images_seen=itr, batch_size=1)

@@ -1,4 +1,6 @@
-"""CIPS-3D's discriminators against the published ones: every run of every case folder, and the parts (components)."""
+"""CIPS-3D's discriminators against the published ones: every run of every case folder, and the
+parts (components).
+"""
 
 import json
 import re
@@ -17,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.augment.diffaug import diff_augment
-from gan3d.checkpoints.cips3d import DISCRIMINATOR_NAMES, discriminator_arguments
-from gan3d.checkpoints.official import Network
+from gan3d.checkpoints.official.cips3d import DISCRIMINATOR_NAMES, discriminator_arguments
+from gan3d.checkpoints.official.networks import Network
 from gan3d.discriminators import CIPS3DDiscriminator
 from gan3d.discriminators.cips3d import ResidualBlock
 from gan3d.layers.linear import EqualizedLinear
@@ -30,15 +32,33 @@ FOLDERS = sorted(file.parent for file in (golden_cases.GOLDEN / "cips3d").glob("
 
 renamed = DISCRIMINATOR_NAMES.ours
 KNOWN = {
-    *("aux_channels", "aux_first_downsample", "batch", "d_reg_every", "main_channels", "main_first_downsample"),
-    *("max_size", "n_params", "n_params_aux", "n_params_main", "r1_lambda", "runs", "shapes", "stddev_group"),
+    *(
+        "aux_channels",
+        "aux_first_downsample",
+        "batch",
+        "d_reg_every",
+        "main_channels",
+        "main_first_downsample",
+    ),
+    *(
+        "max_size",
+        "n_params",
+        "n_params_aux",
+        "n_params_main",
+        "r1_lambda",
+        "runs",
+        "shapes",
+        "stddev_group",
+    ),
     *("weights", "weights_rule"),
 }
 KNOWN_OF_RUN = {"alpha", "batch", "parameters_without_gradient", "res", "use_aux_disc"}
 
 
 def formula(config: dict) -> dict[str, Tensor]:
-    """Weights that are not stored, by the rule that the configuration states (golden/cips3d/README.md)."""
+    """Weights that are not stored, by the rule that the configuration states
+    (golden/cips3d/README.md).
+    """
     table = config.get("weights")
     if table is None:
         bias, rest = (float(x) for x in re.findall(r"std ([\d.]+)(?=;|$)", config["weights_rule"]))
@@ -48,7 +68,9 @@ def formula(config: dict) -> dict[str, Tensor]:
         }
     return {
         key: torch.from_numpy(
-            fact["mean"] + fact["std"] * np.random.RandomState(zlib.crc32(key.encode())).standard_normal(fact["shape"])
+            fact["mean"]
+            + fact["std"]
+            * np.random.RandomState(zlib.crc32(key.encode())).standard_normal(fact["shape"])
         ).float()
         for key, fact in table.items()
         if not key.endswith(".kernel")
@@ -56,15 +78,22 @@ def formula(config: dict) -> dict[str, Tensor]:
 
 
 def loaded(state: dict[str, Tensor], config: dict) -> CIPS3DDiscriminator:
-    """The discriminator whose published state dict this is; its channels and layout are read off the state dict."""
+    """The discriminator whose published state dict this is; its channels and layout are read off
+    the state dict.
+    """
 
     arguments = discriminator_arguments(Network(state), group_size=config.get("stddev_group", 0))
     # Stored weights have the blur where the layer halves; formula weights have none.
-    for ours, theirs in (("first_downsample", "main_first_downsample"), ("aux_first_downsample",) * 2):
+    for ours, theirs in (
+        ("first_downsample", "main_first_downsample"),
+        ("aux_first_downsample",) * 2,
+    ):
         arguments[ours] = config.get(theirs, arguments[ours])
     judge = CIPS3DDiscriminator(**arguments)
     # What is left over: `resample_filter` of layers that keep the size.
-    missing, unexpected = judge.load_state_dict({renamed(key): t for key, t in state.items()}, strict=False)
+    missing, unexpected = judge.load_state_dict(
+        {renamed(key): t for key, t in state.items()}, strict=False
+    )
     assert unexpected == []
     assert all(name.endswith("resample_filter") for name in missing)
     return judge
@@ -102,7 +131,11 @@ def logits_of(judge: CIPS3DDiscriminator, x: Tensor, both: bool) -> Tensor:
     """Logits of a published batch: main images, then auxiliary ones where both are judged."""
     image, raw = x.chunk(2) if both else (x, None)
     judged = judge(image, raw=raw)
-    return judged.logits if judged.raw_logits is None else torch.cat([judged.logits, judged.raw_logits])
+    return (
+        judged.logits
+        if judged.raw_logits is None
+        else torch.cat([judged.logits, judged.raw_logits])
+    )
 
 
 def runs(*, first_only: bool = False) -> list:
@@ -116,8 +149,14 @@ def runs(*, first_only: bool = False) -> list:
 
 
 def train_steps() -> list:
-    found = [f for f in FOLDERS if golden_cases.has(f, "weights_D.safetensors", "grads_D.safetensors")]
-    return [pytest.param(f, id=f.name) for f in found if golden_cases.holds(f, "io.safetensors", "D.fake")]
+    found = [
+        f for f in FOLDERS if golden_cases.has(f, "weights_D.safetensors", "grads_D.safetensors")
+    ]
+    return [
+        pytest.param(f, id=f.name)
+        for f in found
+        if golden_cases.holds(f, "io.safetensors", "D.fake")
+    ]
 
 
 def near_its_largest(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
@@ -133,7 +172,9 @@ def test_cips3d_configuration_holds_nothing_that_is_not_heeded(run):
     config, judge = run.config, run.judge()
     arguments = judge.arguments
     assert golden_cases.unheeded(config, KNOWN) == []
-    assert [golden_cases.unheeded(facts, KNOWN_OF_RUN) for facts in config["runs"]] == [[]] * len(config["runs"])
+    assert [golden_cases.unheeded(facts, KNOWN_OF_RUN) for facts in config["runs"]] == [[]] * len(
+        config["runs"]
+    )
     assert arguments["img_resolution"] == config["max_size"]
     for ours, theirs in (("channels", "main_channels"), ("aux_channels", "aux_channels")):
         if theirs in config:
@@ -142,7 +183,11 @@ def test_cips3d_configuration_holds_nothing_that_is_not_heeded(run):
     if "shapes" in config:
         shapes = {name: list(p.shape) for name, p in judge.named_parameters()}
         assert shapes == {renamed(name): shape for name, shape in config["shapes"].items()}
-    for key, network in (("n_params", judge), ("n_params_main", judge.main_disc), ("n_params_aux", judge.aux_disc)):
+    for key, network in (
+        ("n_params", judge),
+        ("n_params_main", judge.main_disc),
+        ("n_params_aux", judge.aux_disc),
+    ):
         if key in config:
             assert sum(p.numel() for p in network.parameters()) == config[key]
 
@@ -181,7 +226,10 @@ def test_cips3d_r1_and_the_gradients_of_weights_are_the_published_ones(run, near
 @pytest.mark.parametrize("folder", train_steps())
 def test_cips3d_discriminator_step_is_the_published_one(folder, near):
     """Loss, R1 and every gradient of one discriminator step, on stored fakes."""
-    config, io = json.loads((folder / "config.json").read_text()), load_file(folder / "io.safetensors")
+    config, io = (
+        json.loads((folder / "config.json").read_text()),
+        load_file(folder / "io.safetensors"),
+    )
     judge = loaded(load_file(folder / "weights_D.safetensors"), config)
     both, judge.fade = config["train_aux_img"], config.get("alpha", 1.0)
     real = io["real"].repeat(1 + both, 1, 1, 1).requires_grad_(True)
@@ -213,12 +261,17 @@ def test_cips3d_initial_weights_are_spread_like_the_published_ones(golden):
         if mine is None:
             continue  # published entrances of larger sizes
         assert list(mine.shape) == facts["shape"]
-        spread = 6 / max(1, mine.numel()) ** 0.5  # six standard errors of mean and deviation of N(0, 1)
-        assert mine.std(unbiased=False).item() == pytest.approx(facts["std"], abs=spread if facts["std"] else 0)
+        spread = (
+            6 / max(1, mine.numel()) ** 0.5
+        )  # six standard errors of mean and deviation of N(0, 1)
+        assert mine.std(unbiased=False).item() == pytest.approx(
+            facts["std"], abs=spread if facts["std"] else 0
+        )
     assert len(set(ours) & {renamed(f"main_disc.{name}") for name in published}) == len(ours)
 
 
-# ------------------------------------------------------------------------------------------------------------- parts
+# --------------------------------------------------------------------------------------------------
+# parts
 
 
 PARTS = pytest.mark.golden_cases("cips3d", "disc_parts.safetensors", "components.json")
@@ -242,9 +295,13 @@ def test_cips3d_residual_blocks_are_the_published_ones(folder, parts, near):
     cases = json.loads((folder / "components.json").read_text())["disc_parts"]["res"]
     assert cases
     for i, case in enumerate(cases):
-        block = ResidualBlock(case["c_in"], case["c_out"], first_downsample=case["first_downsample"])
+        block = ResidualBlock(
+            case["c_in"], case["c_out"], first_downsample=case["first_downsample"]
+        )
         start, place = f"res{i}.sd.", "main_disc.convs.8."
-        stored = {f"{place}{k.removeprefix(start)}": t for k, t in parts.items() if k.startswith(start)}
+        stored = {
+            f"{place}{k.removeprefix(start)}": t for k, t in parts.items() if k.startswith(start)
+        }
         state = {renamed(name).removeprefix(place): t for name, t in stored.items()}
         missing, unexpected = block.load_state_dict(state, strict=False)
         assert unexpected == []
@@ -253,7 +310,7 @@ def test_cips3d_residual_blocks_are_the_published_ones(folder, parts, near):
 
 
 @PARTS
-def test_cips3d_equalised_linear_layer_is_the_published_one(parts, near):
+def test_cips3d_equalized_linear_layer_is_the_published_one(parts, near):
     layer = EqualizedLinear(*parts["lin.sd.weight"].T.shape, activation="lrelu")
     layer.load_state_dict({"weight": parts["lin.sd.weight"], "bias": parts["lin.sd.bias"]})
     near(layer(parts["lin.x"]).detach(), parts["lin.y"])

@@ -1,4 +1,6 @@
-"""CIPS3D against the published generators: every case folder of golden/cips3d that describes one."""
+"""CIPS3D against the published generators: every case folder of golden/cips3d that describes
+one.
+"""
 
 import json
 import math
@@ -20,13 +22,19 @@ DOUBLE = torch.float64
 
 
 def sines_of_high_frequency(folder: Path) -> bool:
-    """Where the published code's own rounding is far above 1e-4 in float32 (README of the golden numbers)."""
+    """Where the published code's own rounding is far above 1e-4 in float32 (README of the golden
+    numbers).
+    """
     return "_xyz_" in cases.read(folder).get("cls", "")
 
 
 def single(folder: Path) -> float:
     """How near images are in single precision."""
-    return cases.tolerance(cases.read(folder), "float32_abs", 1e-4) if sines_of_high_frequency(folder) else 1e-4
+    return (
+        cases.tolerance(cases.read(folder), "float32_abs", 1e-4)
+        if sines_of_high_frequency(folder)
+        else 1e-4
+    )
 
 
 def precision(folder: Path) -> torch.dtype:
@@ -35,11 +43,17 @@ def precision(folder: Path) -> torch.dtype:
 
 
 def every(*files: str, holds: str = "out.img", exact: bool = False):
-    """Runs a test for every case folder with these files, where io.safetensors holds this tensor, too.
+    """Runs a test for every case folder with these files, where io.safetensors holds this tensor,
+    too.
 
-    `exact` leaves out cases whose recorded float32 numbers are noise: what they hold in float64 is tested otherwise.
+    `exact` leaves out cases whose recorded float32 numbers are noise: what they hold in float64 is
+    tested otherwise.
     """
-    found = [f for f in cases.folders("io.safetensors", *files) if cases.golden.holds(f, "io.safetensors", holds)]
+    found = [
+        f
+        for f in cases.folders("io.safetensors", *files)
+        if cases.golden.holds(f, "io.safetensors", holds)
+    ]
     found = [folder for folder in found if not (exact and sines_of_high_frequency(folder))]
     return pytest.mark.parametrize("folder", found, ids=lambda folder: folder.name)
 
@@ -74,13 +88,19 @@ def test_images_in_double_precision(folder):
     model, config, io, z, camera, draws = case(folder, DOUBLE)
     with torch.no_grad():
         shown = model(z, camera, randomness=draws)
-    compare_images(shown, io, "out64.", 1e-8 if cases.pose_is_drawn(config["render"], io) else single(folder))
+    compare_images(
+        shown, io, "out64.", 1e-8 if cases.pose_is_drawn(config["render"], io) else single(folder)
+    )
 
 
 @every(holds="out.pitch_yaw")
 def test_poses(folder):
     _, _, io, z, camera, _ = case(folder)
-    near(camera.sphere_pose() if "camera_pos" not in io else torch.zeros(len(z), 2), io["out.pitch_yaw"], 1e-5)
+    near(
+        camera.sphere_pose() if "camera_pos" not in io else torch.zeros(len(z), 2),
+        io["out.pitch_yaw"],
+        1e-5,
+    )
 
 
 @every()
@@ -115,7 +135,9 @@ def test_everything_on_the_way(folder):
                 assert row[:, width:].count_nonzero() == 0
     for k, (sigma, features) in enumerate(seen["siren"]):
         if f"mid.siren{k}.rgb_sigma" in io:
-            near(torch.cat([features, sigma], -1).flatten(1, 2), io[f"mid.siren{k}.rgb_sigma"], 1e-3)
+            near(
+                torch.cat([features, sigma], -1).flatten(1, 2), io[f"mid.siren{k}.rgb_sigma"], 1e-3
+            )
     summed: Tensor | float = 0.0
     for name in model.inr_net.network:
         if f"mid.inr.block{name}.out" in io:
@@ -148,9 +170,15 @@ def test_gradients_of_all_parameters_and_latents(folder):
     shown = model(torch.cat(parts, 1), camera, randomness=draws)
     loss = (images(shown, auxiliary=len(io["proj"]) > len(parts[0])) * io["proj"]).mean()
     if "out.loss" in io:
-        near(loss, io["out.loss"].squeeze(), single(folder) if sines_of_high_frequency(folder) else 1e-6)
+        near(
+            loss,
+            io["out.loss"].squeeze(),
+            single(folder) if sines_of_high_frequency(folder) else 1e-6,
+        )
     loss.backward()
-    compare_gradients(model, parts, load_file(folder / "grads.safetensors"), "full.", gradient_tolerance(config))
+    compare_gradients(
+        model, parts, load_file(folder / "grads.safetensors"), "full.", gradient_tolerance(config)
+    )
 
 
 @every("grads_partial.safetensors", holds="part.perm")
@@ -158,23 +186,39 @@ def test_gradients_through_some_rays(folder):
     model, config, io, _, camera, draws = case(folder, precision(folder))
     parts = with_gradient(model, io)
     both = len(io["proj"]) > len(parts[0])
-    image = partly_with_gradient(model, parts, camera, draws, io["part.perm"], config["part"]["grad_points"], both)
-    near(image, torch.cat([io["part.img"], io["part.aux_img"]] if both else [io["part.img"]]), single(folder))
+    image = partly_with_gradient(
+        model, parts, camera, draws, io["part.perm"], config["part"]["grad_points"], both
+    )
+    near(
+        image,
+        torch.cat([io["part.img"], io["part.aux_img"]] if both else [io["part.img"]]),
+        single(folder),
+    )
     (image * io["proj"]).mean().backward()
     recorded = load_file(folder / "grads_partial.safetensors")
     compare_gradients(model, parts, recorded, "partial.", gradient_tolerance(config))
 
 
 def partly_with_gradient(
-    model: CIPS3D, latents: tuple, camera: Camera, draws: Randomness, order: Tensor, count: int, both: bool
+    model: CIPS3D,
+    latents: tuple,
+    camera: Camera,
+    draws: Randomness,
+    order: Tensor,
+    count: int,
+    both: bool,
 ) -> Tensor:
-    """Images, with `both` then auxiliary ones, of whose rays the first `count` in this order have a gradient."""
+    """Images, with `both` then auxiliary ones, of whose rays the first `count` in this order have a
+    gradient.
+    """
     scene = model.represent(model.map(torch.cat(latents, 1)))
     kept = images(model.render(scene, camera, rays=order[:count], randomness=draws), both)
     with torch.no_grad():
         rest = images(model.render(scene, camera, rays=order[count:], randomness=draws), both)
     columns, side = torch.cat([kept, rest], 2), math.isqrt(len(order))
-    return torch.zeros_like(columns).index_copy(2, order, columns).unflatten(2, (side, side))[..., 0]
+    return (
+        torch.zeros_like(columns).index_copy(2, order, columns).unflatten(2, (side, side))[..., 0]
+    )
 
 
 def gradient_tolerance(config: dict) -> float:
@@ -190,11 +234,15 @@ def with_gradient(model: CIPS3D, io: dict[str, Tensor], prefix: str = "") -> tup
     )
 
 
-def compare_gradients(model: CIPS3D, parts, recorded: dict[str, Tensor], prefix: str, tolerance: float = 1e-3) -> None:
+def compare_gradients(
+    model: CIPS3D, parts, recorded: dict[str, Tensor], prefix: str, tolerance: float = 1e-3
+) -> None:
     """Every recorded gradient is ours, to a part of its largest entry; there are no others."""
     ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     ours |= {name: z.grad for name, z in zip(("z_nerf", "z_inr"), parts) if z.grad is not None}
-    published = {name.removeprefix(prefix): g for name, g in recorded.items() if name.startswith(prefix)}
+    published = {
+        name.removeprefix(prefix): g for name, g in recorded.items() if name.startswith(prefix)
+    }
     expected = {cases.our_name(name): cases.our_tensor(name, g) for name, g in published.items()}
     nothing = {name for name, g in ours.items() if name not in expected and g.count_nonzero() == 0}
     assert set(ours) - nothing == set(expected) - {None}
@@ -222,7 +270,9 @@ def test_images_without_hierarchical_sampling(folder):
     compare_images(model(z, camera, randomness=draws), io, "out.nohier.", single(folder))
 
 
-mixes = [(folder, k) for folder in cases.stylised() for k in range(len(cases.read(folder)["cases"]))]
+mixes = [
+    (folder, k) for folder in cases.stylized() for k in range(len(cases.read(folder)["cases"]))
+]
 
 
 @pytest.mark.parametrize("mix", mixes, ids=lambda mix: f"{mix[0].name}-{mix[1]}")
@@ -230,14 +280,19 @@ def test_mixed_layers_of_two_generators(mix):
     folder, k = mix
     config = cases.read(folder)
     model, _, _, z, camera, draws = case(cases.base_of(folder))
-    target = {f"inr_net.{name}": t for name, t in load_file(folder / "target_inr_net.safetensors").items()}
+    target = {
+        f"inr_net.{name}": t for name, t in load_file(folder / "target_inr_net.safetensors").items()
+    }
     target, state = cases.our_state(target), model.state_dict()
     for layer in config["cases"][k]["layers"]:
         for name in state:
             if name.startswith((f"inr_net.network.{layer}.", f"inr_net.to_rgbs.{layer}.")):
                 state[name] = state[name].lerp(target[name], config["cases"][k]["gamma"])
     model.load_state_dict(state)
-    near(model(z, camera, randomness=draws).image, load_file(folder / "io.safetensors")[f"case{k}.img"])
+    near(
+        model(z, camera, randomness=draws).image,
+        load_file(folder / "io.safetensors")[f"case{k}.img"],
+    )
 
 
 @every(holds="grad.z_nerf")
@@ -253,9 +308,15 @@ def test_gradients_of_full_size_latents(folder):
 
 
 def steps(*tensors: str) -> list:
-    """(folder, the configuration of its generator) of every recorded training step that holds these."""
+    """(folder, the configuration of its generator) of every recorded training step that holds
+    these.
+    """
     found = cases.step_configs().items()
-    return [pytest.param(f, c, id=f.name) for f, c in found if cases.golden.holds(f, "io.safetensors", *tensors)]
+    return [
+        pytest.param(f, c, id=f.name)
+        for f, c in found
+        if cases.golden.holds(f, "io.safetensors", *tensors)
+    ]
 
 
 def step_runs() -> list:
@@ -292,7 +353,11 @@ def test_generator_step(folder, config, run):
     recorded = load_file(folder / "grads_G.safetensors")
     compare_gradients(model, (), recorded, f"{run}.", gradient_tolerance(step))
     if f"G.{run}.grad_total_norm" in io:
-        norm = torch.stack([p.grad.square().sum() for p in model.parameters() if p.grad is not None]).sum().sqrt()
+        norm = (
+            torch.stack([p.grad.square().sum() for p in model.parameters() if p.grad is not None])
+            .sum()
+            .sqrt()
+        )
         near(norm, io[f"G.{run}.grad_total_norm"].squeeze(), gradient_tolerance(step) / 10)
 
 
@@ -324,7 +389,9 @@ def test_initial_weights_are_spread_like_the_published_ones(published):
         if mine is None:
             continue
         value = ours[mine].detach()
-        assert value.shape == cases.our_tensor(name, torch.empty(fact["shape"], device="meta")).shape
+        assert (
+            value.shape == cases.our_tensor(name, torch.empty(fact["shape"], device="meta")).shape
+        )
         n = value.numel()
         if n >= 16:  # two samples: five standard errors apart
             slack = 5 * 2**0.5 * fact["std"] / n**0.5
@@ -341,11 +408,15 @@ def test_parameters_are_the_published_ones_but_for_the_dead(published):
             kind: sum(p.numel() for p in CIPS3D(**change).parameters())
             for kind, change in {
                 "base": {},
-                "v1": {"colour_style": "appearance"},
+                "v1": {"color_style": "appearance"},
                 **{inputs: {"inputs": inputs} for inputs in cases.ABLATIONS},
             }.items()
         }
-    dead = sum(torch.Size(f["shape"]).numel() for name, f in published.items() if cases.our_name(name) is None)
+    dead = sum(
+        torch.Size(f["shape"]).numel()
+        for name, f in published.items()
+        if cases.our_name(name) is None
+    )
     assert dead == 22_089
     assert {kind: count + dead for kind, count in counts.items()} == {
         "base": 11_287_743,

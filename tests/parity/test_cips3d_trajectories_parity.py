@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gan3d import trajectories
-from gan3d.camera import Camera
+from gan3d.camera import Camera, trajectories
 
 # Published names of the arguments -> ours; `fov` and `max_fov` are called alike.
 ARGUMENTS = {
@@ -31,16 +30,25 @@ PATHS = {
     "translate_circle_near_far": trajectories.translate_circle_near_far,
     "translate_rotate": trajectories.translate_rotate,
 }
-FIXED_PERIODS = {"circle_near_far": 2, "translate_circle": 2, "translate_circle_near_far": 2, "translate_rotate": 1}
+FIXED_PERIODS = {
+    "circle_near_far": 2,
+    "translate_circle": 2,
+    "translate_circle_near_far": 2,
+    "translate_rotate": 1,
+}
 
 
 def described(folder: Path):
     """(name, kind, arguments, recorded tensors) of every recorded path."""
     tensors = load_file(folder / "camera.safetensors")
-    for name, arguments in json.loads((folder / "components.json").read_text())["trajectories"].items():
+    for name, arguments in json.loads((folder / "components.json").read_text())[
+        "trajectories"
+    ].items():
         kind = max((known for known in PATHS if name.startswith(known)), key=len)
         start = f"traj.{name}."
-        recorded = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+        recorded = {
+            key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)
+        }
         yield name, kind, arguments, recorded
 
 
@@ -71,9 +79,15 @@ def test_recorded_paths_are_ours_frame_for_frame(folder):
         up = recorded.get("up", torch.tensor([0.0, 1.0, 0.0]).expand_as(forward))
         right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
         pose = torch.stack([recorded["pitchs"], recorded["yaws"]], dim=-1)
-        expected = [(camera.origins, recorded["xyz"]), (camera.forward, forward), (camera.right, right)]
+        expected = [
+            (camera.origins, recorded["xyz"]),
+            (camera.forward, forward),
+            (camera.right, right),
+        ]
         expected.append((camera.sphere_pose(), pose))
         if "fovs" in recorded:
             expected.append((camera.fov, recorded["fovs"].flatten()))
         for got, published in expected:
-            torch.testing.assert_close(got, published, atol=5e-6, rtol=5e-6, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(
+                got, published, atol=5e-6, rtol=5e-6, msg=lambda text, n=name: f"{n}: {text}"
+            )

@@ -1,4 +1,6 @@
-"""StyleGAN2's operators, layers and networks against the published ones' numbers (golden/eg3d/components)."""
+"""StyleGAN2's operators, layers and networks against the published ones' numbers
+(golden/eg3d/components).
+"""
 
 import pytest
 import torch
@@ -25,7 +27,8 @@ def no_gradient():
         yield
 
 
-# -- upfirdn2d ---------------------------------------------------------------------------------------------------------
+# -- upfirdn2d
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "upfirdn2d")
@@ -53,7 +56,8 @@ def test_eg3d_filters(load, golden, near):
     assert stored["setup.sym6"].ndim == 1
 
 
-# -- bias_act ----------------------------------------------------------------------------------------------------------
+# -- bias_act
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "bias_act")
@@ -61,10 +65,14 @@ def test_eg3d_bias_and_activation(component, near):
     case, tensors = component.case, component.tensors
     x, b = tensors[case["x"]], tensors[case["b"]]
     near(bias_act(x.clone(), b, act=case["act"], **case["kwargs"]), tensors[case["out"]])
-    near(bias_act(x.clone(), b, act=case["act"], overwrite=True, **case["kwargs"]), tensors[case["out"]])
+    near(
+        bias_act(x.clone(), b, act=case["act"], overwrite=True, **case["kwargs"]),
+        tensors[case["out"]],
+    )
 
 
-# -- convolution -------------------------------------------------------------------------------------------------------
+# -- convolution
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "convolution", op="conv2d_resample")
@@ -109,7 +117,8 @@ def test_eg3d_modulated_convolution(component, near, fused):
     near(y, tensors[case["out"]], case.get("tolerance", 1e-4))
 
 
-# -- layers ------------------------------------------------------------------------------------------------------------
+# -- layers
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "layers", op="FullyConnectedLayer")
@@ -133,9 +142,15 @@ def test_eg3d_equalized_convolution_layer(component, near):
 
 @pytest.mark.golden_components("eg3d", "layers", op="SynthesisLayer")
 def test_eg3d_synthesis_layer(component, near):
-    tensors, state, name = component.tensors, component.state(), component.case["weights"].rstrip("/")
+    tensors, state, name = (
+        component.tensors,
+        component.state(),
+        component.case["weights"].rstrip("/"),
+    )
     out_channels, in_channels = state["weight"].shape[:2]
-    layer = SynthesisLayer(in_channels, out_channels, w_dim=state["affine.weight"].shape[1], **component.case["kwargs"])
+    layer = SynthesisLayer(
+        in_channels, out_channels, w_dim=state["affine.weight"].shape[1], **component.case["kwargs"]
+    )
     layer.load_state_dict(state)
     x, w = tensors["syn.x"], tensors["syn.w"]
     near(layer(x, w), tensors[f"{name}.out_const"])
@@ -158,7 +173,8 @@ def test_eg3d_minibatch_standard_deviation(component, near):
     near(layer(tensors[component.case["x"]]), tensors[component.case["out"]])
 
 
-# -- networks ----------------------------------------------------------------------------------------------------------
+# -- networks
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "networks", op="MappingNetwork")
@@ -179,7 +195,11 @@ def test_eg3d_mapping_network(component, near):
 
 @pytest.mark.golden_components("eg3d", "networks", op="StyleGAN2 Generator")
 def test_eg3d_stylegan2_generator(component, near):
-    tensors, name, kwargs = component.tensors, component.case["weights"].rstrip("/"), dict(component.case["kwargs"])
+    tensors, name, kwargs = (
+        component.tensors,
+        component.case["weights"].rstrip("/"),
+        dict(component.case["kwargs"]),
+    )
     assert kwargs.pop("num_fp16_res") == 0
     generator = StyleGAN2(mapping_layers=kwargs.pop("num_layers"), **kwargs)
     generator.load_state_dict(component.state())
@@ -199,7 +219,9 @@ def test_eg3d_discriminator(component, near):
 
 @pytest.mark.golden_components("eg3d", "networks", op="DummyDualDiscriminator")
 def test_eg3d_faded_raw_image(component, near):
-    twin = next(c for c in component.facts["cases"] if c.get("weights") == "DualDiscriminator_resnet_0/")
+    twin = next(
+        c for c in component.facts["cases"] if c.get("weights") == "DualDiscriminator_resnet_0/"
+    )
     discriminator = DualDiscriminator(
         **_shape_of(twin), conv_clamp=None, group_size=4, raw_gain=component.case["raw_fade_after"]
     )
@@ -208,14 +230,27 @@ def test_eg3d_faded_raw_image(component, near):
 
 
 def _shape_of(case: dict) -> dict:
-    kept = ("architecture", "c_dim", "channel_base", "channel_max", "img_channels", "img_resolution")
+    kept = (
+        "architecture",
+        "c_dim",
+        "channel_base",
+        "channel_max",
+        "img_channels",
+        "img_resolution",
+    )
     return {key: case["kwargs"][key] for key in kept}
 
 
 def _discriminator(case: dict) -> StyleGAN2Discriminator:
-    cls = {"SingleDiscriminator": StyleGAN2Discriminator, "DualDiscriminator": DualDiscriminator}[case["op"]]
+    cls = {"SingleDiscriminator": StyleGAN2Discriminator, "DualDiscriminator": DualDiscriminator}[
+        case["op"]
+    ]
     epilogue = case["kwargs"]["epilogue_kwargs"]
-    return cls(**_shape_of(case), conv_clamp=case["kwargs"]["conv_clamp"], group_size=epilogue["mbstd_group_size"])
+    return cls(
+        **_shape_of(case),
+        conv_clamp=case["kwargs"]["conv_clamp"],
+        group_size=epilogue["mbstd_group_size"],
+    )
 
 
 def _logits(discriminator: StyleGAN2Discriminator, tensors: dict[str, Tensor]) -> Tensor:
@@ -226,7 +261,8 @@ def _logits(discriminator: StyleGAN2Discriminator, tensors: dict[str, Tensor]) -
     return discriminator.logits(image, tensors["d.c"])[:, None]
 
 
-# -- filtered_resizing -------------------------------------------------------------------------------------------------
+# -- filtered_resizing
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "filtered_resizing")

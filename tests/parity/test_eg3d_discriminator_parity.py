@@ -1,4 +1,6 @@
-"""The dual discriminator against the published one's numbers, in every case folder that has a discriminator."""
+"""The dual discriminator against the published one's numbers, in every case folder that has a
+discriminator.
+"""
 
 import json
 
@@ -8,7 +10,9 @@ import torch
 from gan3d.camera import Camera
 from gan3d.discriminators import DualDiscriminator
 
-cases = pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors", "inputs.safetensors")
+cases = pytest.mark.golden_cases(
+    "eg3d", "config.json", "weights_D.safetensors", "inputs.safetensors"
+)
 
 
 @pytest.fixture
@@ -21,16 +25,23 @@ def discriminator(folder, load, eg3d_discriminator) -> DualDiscriminator:
 
 @cases
 def test_eg3d_logits_are_the_published_ones(discriminator, folder, load, near):
-    given, expected = load(folder / "inputs.safetensors"), load(folder / "outputs*.safetensors")["D.logits"]
+    given, expected = (
+        load(folder / "inputs.safetensors"),
+        load(folder / "outputs*.safetensors")["D.logits"],
+    )
     with torch.no_grad():
-        judged = discriminator(given["d_image"], raw=given["d_image_raw"], camera=Camera.from_label(given["d_c"]))
+        judged = discriminator(
+            given["d_image"], raw=given["d_image_raw"], camera=Camera.from_label(given["d_c"])
+        )
     near(judged.logits[:, None], expected)
 
 
 @cases
 def test_eg3d_parameters_and_buffers_have_the_published_names_and_shapes(discriminator, folder):
     config = json.loads((folder / "config.json").read_text())
-    assert {name: list(t.shape) for name, t in discriminator.state_dict().items()} == config["state_dict_D"]
+    assert {name: list(t.shape) for name, t in discriminator.state_dict().items()} == config[
+        "state_dict_D"
+    ]
     assert sum(p.numel() for p in discriminator.parameters()) == config["parameters_D"]
 
 
@@ -40,6 +51,10 @@ def test_eg3d_default_discriminator_is_the_published_ffhq512_one(golden):
         discriminator = DualDiscriminator()
     assert sum(p.numel() for p in discriminator.parameters()) == 31_359_744
     ours = {name: list(p.shape) for name, p in discriminator.named_parameters()}
-    assert ours == {name: fact["shape"] for name, fact in published.items() if fact["kind"] == "parameter"}
+    assert ours == {
+        name: fact["shape"] for name, fact in published.items() if fact["kind"] == "parameter"
+    }
     ours = {name: list(b.shape) for name, b in discriminator.named_buffers()}
-    assert ours == {name: fact["shape"] for name, fact in published.items() if fact["kind"] == "buffer"}
+    assert ours == {
+        name: fact["shape"] for name, fact in published.items() if fact["kind"] == "buffer"
+    }

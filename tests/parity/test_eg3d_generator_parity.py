@@ -1,4 +1,6 @@
-"""EG3D against the published generator's numbers: every case folder of golden/eg3d, known to us or not."""
+"""EG3D against the published generator's numbers: every case folder of golden/eg3d, known to us or
+not.
+"""
 
 import copy
 import json
@@ -23,7 +25,11 @@ pytestmark = pytest.mark.golden_cases("eg3d", "config.json", "weights_G*.safeten
 
 
 def merged(folder: Path, pattern: str) -> dict[str, Tensor]:
-    return {name: tensor for file in sorted(folder.glob(pattern)) for name, tensor in load_file(file).items()}
+    return {
+        name: tensor
+        for file in sorted(folder.glob(pattern))
+        for name, tensor in load_file(file).items()
+    }
 
 
 class Case:
@@ -75,7 +81,10 @@ def case(folder, eg3d_generator) -> Case:
 def test_names_and_shapes_of_the_state_are_the_published_ones(case):
     ours = {name: list(tensor.shape) for name, tensor in case.generator.state_dict().items()}
     # Published training adds dataset_label_std; some of the recorded generators never trained.
-    theirs = {"dataset_label_std": [25], **{name: list(tensor.shape) for name, tensor in case.weights.items()}}
+    theirs = {
+        "dataset_label_std": [25],
+        **{name: list(tensor.shape) for name, tensor in case.weights.items()},
+    }
     assert ours == theirs
     assert case.missing.unexpected_keys == []
     assert set(case.missing.missing_keys) <= {"dataset_label_std"}
@@ -91,7 +100,9 @@ def test_full_size_names_shapes_and_kinds_are_the_published_ones(golden):
         name: {"shape": list(tensor.shape), "kind": "parameter" if name in parameters else "buffer"}
         for name, tensor in generator.state_dict().items()
     }
-    assert ours == {name: {"shape": fact["shape"], "kind": fact["kind"]} for name, fact in published.items()}
+    assert ours == {
+        name: {"shape": fact["shape"], "kind": fact["kind"]} for name, fact in published.items()
+    }
     assert sum(p.numel() for p in generator.parameters()) == 30_662_136
 
 
@@ -101,7 +112,9 @@ def test_latents(case, near):
     assert truncated
     for match in truncated:
         psi, cutoff = float(match[1]), int(match[2]) if match[2] else None
-        ws = case.generator.map(case.inputs["z"], case.conditioning, truncation=psi, truncation_cutoff=cutoff)
+        ws = case.generator.map(
+            case.inputs["z"], case.conditioning, truncation=psi, truncation_cutoff=cutoff
+        )
         near(ws, case.expected[match[0]])
 
 
@@ -113,12 +126,17 @@ def test_track_is_one_update_of_the_mean_latent(case, near):
 
 def test_planes(case, near):
     planes = case.scene.planes.flatten(1, 2)
-    stride, batch = case.config.get("planes_stride", 1), case.config.get("planes_batch", len(planes))
+    stride, batch = (
+        case.config.get("planes_stride", 1),
+        case.config.get("planes_batch", len(planes)),
+    )
     near(planes[:batch, :, ::stride, ::stride], case.expected["planes"])
 
 
 def test_rays_and_samples(case, near):
-    """Coarse depths and densities, then the importance depths that follow from them and their densities."""
+    """Coarse depths and densities, then the importance depths that follow from them and their
+    densities.
+    """
     options, scene, generator = case.generator.options, case.scene, case.generator
     rays = case.camera.rays(case.config["neural_rendering_resolution"])
     near(rays.origins, case.expected["ray_origins"])
@@ -132,7 +150,9 @@ def test_rays_and_samples(case, near):
         points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
         return generator.field(scene, points.flatten(1, 2))
 
-    depths = stratified_depths(*ray_limits(rays, options), options.depth_samples, disparity=options.disparity)
+    depths = stratified_depths(
+        *ray_limits(rays, options), options.depth_samples, disparity=options.disparity
+    )
     near(depths[..., None], case.expected["depths_coarse"])
     sigma, rgb = query(depths)
     near(sigma, case.expected["sigma_coarse"])
@@ -175,7 +195,11 @@ def test_other_resolutions(case, near):
     assert resolutions
     for resolution in resolutions:
         seen = case.generator.render(case.scene, case.camera, resolution=resolution)
-        values = {"image": seen.image, "image_raw": seen.raw, "image_depth": seen.extras["ray_depth"]}
+        values = {
+            "image": seen.image,
+            "image_raw": seen.raw,
+            "image_depth": seen.extras["ray_depth"],
+        }
         for match in case.matching(rf"nrr{resolution}\.(.*)"):
             near(values[match[1]], case.expected[match[0]])
 
@@ -193,8 +217,14 @@ def test_forward_conditions_on_the_rendering_camera(case, near):
     found = case.matching(r"forward_psi([\d.]+)_cut(\d+)\.(\w+)")
     assert found
     for psi, cutoff in {(match[1], match[2]) for match in found}:
-        seen = case.generator(case.inputs["z"], case.camera, truncation=float(psi), truncation_cutoff=int(cutoff))
-        values = {"image": seen.image, "image_raw": seen.raw, "image_depth": seen.extras["ray_depth"]}
+        seen = case.generator(
+            case.inputs["z"], case.camera, truncation=float(psi), truncation_cutoff=int(cutoff)
+        )
+        values = {
+            "image": seen.image,
+            "image_raw": seen.raw,
+            "image_depth": seen.extras["ray_depth"],
+        }
         for match in case.matching(rf"forward_psi{psi}_cut{cutoff}\.(\w+)"):
             near(values[match[1]], case.expected[match[0]])
 
@@ -219,7 +249,9 @@ def test_chunks_of_rays_give_the_published_image(case, near):
 
 
 @pytest.mark.golden_cases("eg3d", "config.json", "weights_G*.safetensors", "weights_D*.safetensors")
-def test_gradient_of_the_generator_loss_with_respect_to_the_latents(case, folder, load, near, eg3d_discriminator):
+def test_gradient_of_the_generator_loss_with_respect_to_the_latents(
+    case, folder, load, near, eg3d_discriminator
+):
     discriminator = eg3d_discriminator(case.config).eval()
     discriminator.load_state_dict(load(folder / "weights_D*.safetensors"))
     ws = case.expected["ws"].clone().requires_grad_()

@@ -1,4 +1,6 @@
-"""Import of official EG3D files: the booby-trapped snapshot of golden/eg3d, and state dicts of every case folder."""
+"""Import of official EG3D files: the booby-trapped snapshot of golden/eg3d, and state dicts of
+every case folder.
+"""
 
 import json
 import os
@@ -11,13 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gan3d.camera import Camera
-from gan3d.checkpoints.eg3d import export_eg3d, generator_from_official, import_eg3d
-from gan3d.checkpoints.official import Network, read_network
+from gan3d.checkpoints.official.eg3d import export_eg3d, generator_from_official, import_eg3d
+from gan3d.checkpoints.official.networks import Network, read_network
+from gan3d.checkpoints.official.stylegan2 import discriminator_from_official
+from gan3d.checkpoints.official.unpickle import Record, UnsafePickleError, load, state_dict
 from gan3d.checkpoints.portable import from_pretrained, load_discriminator
-from gan3d.checkpoints.stylegan2 import discriminator_from_official
-from gan3d.checkpoints.unpickle import Record, UnsafePickleError, load, state_dict
 
-hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/hostile.py")))
+hostile = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/official/hostile.py"))
+)
 NETWORKS = ("G", "D", "G_ema", "augment_pipe")
 MUTATIONS = int(os.environ.get("GAN3D_MUTATIONS", "2500"))  # 10,000 take one core a minute
 
@@ -31,13 +35,16 @@ def test_eg3d_snapshot_is_read_without_tripping_and_all_tensors_are_equal(snapsh
     load(snapshot)
     with hostile.watching() as seen:
         content = load(snapshot)
-        read = {f"{key}/{name}": t for key in NETWORKS for name, t in state_dict(content[key]).items()}
+        read = {
+            f"{key}/{name}": t for key in NETWORKS for name, t in state_dict(content[key]).items()
+        }
     assert seen == []
     expected = load_file(snapshot.with_suffix(".safetensors"))
     assert len(expected) == 263
     assert set(read) == set(expected)
     assert all(
-        torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in expected.items()
+        torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype
+        for name, tensor in expected.items()
     )
 
 
@@ -49,26 +56,39 @@ def test_eg3d_snapshot_imports_and_export_gives_back_equal_tensors(snapshot, whi
     for network, prefix in (("generator", which), ("discriminator", "D")):
         export_eg3d(ours, tmp_path / "official.pt", which=network)
         state = torch.load(tmp_path / "official.pt", weights_only=True)
-        official = {name.partition("/")[2]: t for name, t in expected.items() if name.startswith(f"{prefix}/")}
+        official = {
+            name.partition("/")[2]: t
+            for name, t in expected.items()
+            if name.startswith(f"{prefix}/")
+        }
         assert set(state) == set(official)
         assert all(torch.equal(state[name], tensor) for name, tensor in official.items())
     loaded = from_pretrained(ours)
     assert loaded.arguments["depth_clamp"] == "batch"
     assert loaded.arguments["legacy_raw"]
     assert loaded.raw_resolution == 16
-    image = loaded(torch.zeros(1, loaded.z_dim), Camera.from_angles(torch.zeros(1), torch.zeros(1))).image
+    image = loaded(
+        torch.zeros(1, loaded.z_dim), Camera.from_angles(torch.zeros(1), torch.zeros(1))
+    ).image
     assert image.isfinite().all()
     assert load_discriminator(ours).arguments["c_dim"] == 25
 
 
 @pytest.mark.golden_cases("eg3d", "config.json", "weights_G*.safetensors", "outputs*.safetensors")
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_eg3d_state_dict_imports_and_gives_the_published_image(folder, suffix, load, near, tmp_path):
-    config, weights = json.loads((folder / "config.json").read_text()), load(folder / "weights_G*.safetensors")
+def test_eg3d_state_dict_imports_and_gives_the_published_image(
+    folder, suffix, load, near, tmp_path
+):
+    config, weights = (
+        json.loads((folder / "config.json").read_text()),
+        load(folder / "weights_G*.safetensors"),
+    )
     path = tmp_path / f"official{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(weights, path)
     options, rendering = config["generator_kwargs"], config["rendering_kwargs"]
-    generator = generator_from_official(Network(read_network(path).state, options, rendering)).eval()
+    generator = generator_from_official(
+        Network(read_network(path).state, options, rendering)
+    ).eval()
     inputs, expected = load(folder / "inputs.safetensors"), load(folder / "outputs*.safetensors")
     with torch.no_grad():
         ws = generator.map(inputs["z"], Camera.from_label(inputs["c_cond"]))
@@ -81,7 +101,10 @@ def test_eg3d_state_dict_imports_and_gives_the_published_image(folder, suffix, l
 
 @pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors")
 def test_eg3d_discriminator_state_dict_gives_the_published_logits(folder, load, near):
-    config, inputs = json.loads((folder / "config.json").read_text()), load(folder / "inputs.safetensors")
+    config, inputs = (
+        json.loads((folder / "config.json").read_text()),
+        load(folder / "inputs.safetensors"),
+    )
     network = Network(load(folder / "weights_D.safetensors"), config["discriminator_kwargs"])
     judge = discriminator_from_official(network).eval()
     camera = Camera.from_label(inputs["d_c"])

@@ -1,8 +1,9 @@
 """The harness' phases against the published loss: every loss case of every folder of golden/eg3d.
 
-The phases run as they do in training, but for the trainer: GAN's own methods, fed with the draws of the golden run.
-Where the published run drew less than we do, our draws are made to agree: the swapped pose is the neighbour's (a roll
-by one over the batch), and the density phase has one swap for the whole batch.
+The phases run as they do in training, but for the trainer: GAN's own methods, fed with the draws of
+the golden run.
+Where the published run drew less than we do, our draws are made to agree: the swapped pose is the
+neighbor's (a roll by one over the batch), and the density phase has one swap for the whole batch.
 """
 
 import copy
@@ -16,23 +17,27 @@ from torch import Tensor, nn
 
 from gan3d.augment import Blur
 from gan3d.camera import Camera, PosePrior
-from gan3d.ema import EMA
-from gan3d.gan import GAN
 from gan3d.layers.resize import filtered_resizing
 from gan3d.layers.synthesis import SynthesisLayer
-from gan3d.losses import R1, DensityRegularisation, PoseConditioning
-from gan3d.micro_batches import Part
 from gan3d.randomness import Randomness
 from gan3d.schedules import Ramp
+from gan3d.training.ema import EMA
+from gan3d.training.gan import GAN
+from gan3d.training.losses import R1, DensityRegularization, PoseConditioning
+from gan3d.training.micro_batches import Part
 
 PHASES = {"Gmain": "generator", "Greg": "density", "Dmain": "discriminator", "Dreg": "r1"}
 losses = pytest.mark.golden_losses("eg3d")
 
 
 class GoldenDraws(Randomness):
-    """The golden run's draws: those of inputs.safetensors, the constant noise buffers, samples at fixed places."""
+    """The golden run's draws: those of inputs.safetensors, the constant noise buffers, samples at
+    fixed places.
+    """
 
-    def __init__(self, given: dict[str, Tensor], generator: nn.Module, phase: str, dtype: torch.dtype):
+    def __init__(
+        self, given: dict[str, Tensor], generator: nn.Module, phase: str, dtype: torch.dtype
+    ):
         super().__init__(0, range(len(given["z"])), phase, dtype=dtype)
         self.given, self.generator = given, generator
 
@@ -55,7 +60,9 @@ class GoldenDraws(Randomness):
     def _noise(self, name: str) -> Tensor:
         part = "superresolution" if self.phase.endswith("superresolution") else "backbone"
         layers = self.generator.get_submodule(part).modules()
-        (buffer,) = [m.noise_const for m in layers if isinstance(m, SynthesisLayer) and m.noise_name == name]
+        (buffer,) = [
+            m.noise_const for m in layers if isinstance(m, SynthesisLayer) and m.noise_name == name
+        ]
         return buffer
 
 
@@ -83,7 +90,11 @@ class GoldenGAN(GAN):
     """The harness with the weights, the settings and the draws of a loss case."""
 
     def __init__(self, case, load, eg3d_generator, eg3d_discriminator):
-        config, options, rendering = case.config, case.case["loss_kwargs"], dict(case.config["rendering_kwargs"])
+        config, options, rendering = (
+            case.config,
+            case.case["loss_kwargs"],
+            dict(case.config["rendering_kwargs"]),
+        )
         self.gain, swap = case.case["gain"], options["gpc_reg_prob"]
         rendering["c_gen_conditioning_zero"] |= swap is None
         generator = eg3d_generator({**config, "rendering_kwargs": rendering})
@@ -94,8 +105,11 @@ class GoldenGAN(GAN):
             generator,
             discriminator,
             r1=WatchedR1(options["r1_gamma"], self.gain),
-            density=DensityRegularisation(
-                rendering["density_reg"], rendering["density_reg_p_dist"], self.gain, rendering["reg_type"]
+            density=DensityRegularization(
+                rendering["density_reg"],
+                rendering["density_reg_p_dist"],
+                self.gain,
+                rendering["reg_type"],
             ),
             conditioning=PoseConditioning(swap or 0.0, options["gpc_reg_fade_kimg"]),
             blur=Blur(options["blur_init_sigma"], options["blur_fade_kimg"]),
@@ -114,23 +128,32 @@ class GoldenGAN(GAN):
             "density_points": case.inputs["greg_uniform_coords01"],
             "density_perturbation": case.inputs["greg_perturb_normal"],
         }
-        self.real, self.real_camera = case.inputs["real_image"], Camera.from_label(case.inputs["loss_real_c"])
+        self.real, self.real_camera = (
+            case.inputs["real_image"],
+            Camera.from_label(case.inputs["loss_real_c"]),
+        )
         self.phases.images_seen = case.case["cur_nimg"]
 
     def draws(self, indices, phase: str) -> Randomness:
         return GoldenDraws(self.given, self.generator, phase, self.dtype)
 
     def run(self, phase: str) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
-        """Values, logits of each judgement, and gradients of a phase; without gain in the main ones."""
+        """Values, logits of each judgement, and gradients of a phase; without gain in the main
+        ones.
+        """
         if phase == "Dmain":  # r1 of interval 1 would join in
             self.phases.r1 = replace(self.phases.r1, gamma=0.0)
         network = self.generator if phase.startswith("G") else self.discriminator
         self.requires_grad_(False)
         network.requires_grad_(True)
         logits: list[Tensor] = []
-        watch = self.discriminator.register_forward_hook(lambda _, __, judged: logits.append(judged.logits.detach()))
+        watch = self.discriminator.register_forward_hook(
+            lambda _, __, judged: logits.append(judged.logits.detach())
+        )
         values: dict[str, Tensor] = {}
-        part = Part(self.real.to(self.dtype), self.real_camera.to(self.dtype), list(range(len(self.real))))
+        part = Part(
+            self.real.to(self.dtype), self.real_camera.to(self.dtype), list(range(len(self.real)))
+        )
         for loss in getattr(self.phases, f"{PHASES[phase]}_loss")(part, values):
             loss.backward()
         watch.remove()
@@ -140,9 +163,13 @@ class GoldenGAN(GAN):
 
 @pytest.fixture
 def harness(loss_case, load, monkeypatch, eg3d_generator, eg3d_discriminator) -> GoldenGAN:
-    # The harness resizes reals as all published runs did ("antialiased"); golden runs have other filters, too.
+    # The harness resizes reals as all published runs did ("antialiased"); golden runs have other
+    # filters, too.
     mode = loss_case.case["loss_kwargs"]["filter_mode"]
-    monkeypatch.setattr("gan3d.phases.filtered_resizing", functools.partial(filtered_resizing, filter_mode=mode))
+    monkeypatch.setattr(
+        "gan3d.training.phases.filtered_resizing",
+        functools.partial(filtered_resizing, filter_mode=mode),
+    )
     return GoldenGAN(loss_case, load, eg3d_generator, eg3d_discriminator)
 
 
@@ -150,7 +177,9 @@ def harness(loss_case, load, monkeypatch, eg3d_generator, eg3d_discriminator) ->
 def test_eg3d_generator_phase(loss_case, harness, near):
     values, (fake,), _ = harness.run("Gmain")
     near(fake[:, None], loss_case.expected["Gmain.Loss.scores.fake"])
-    near(harness.phases.adversarial.generator(fake)[:, None], loss_case.expected["Gmain.Loss.G.loss"])
+    near(
+        harness.phases.adversarial.generator(fake)[:, None], loss_case.expected["Gmain.Loss.G.loss"]
+    )
     near(values["loss/generator"], loss_case.expected["Gmain.Loss.G.loss"].mean())
 
 
@@ -188,7 +217,9 @@ def test_eg3d_r1_phase(loss_case, harness, near):
     near(real[:, None], loss_case.expected["Dreg.Loss.scores.real"])
     near(harness.phases.r1.penalty / expected, torch.ones_like(expected))
     penalty = loss_case.expected["Dreg.Loss.r1_penalty"]
-    near(harness.phases.r1.penalty * 2 / harness.phases.r1.gamma / penalty, torch.ones_like(penalty))
+    near(
+        harness.phases.r1.penalty * 2 / harness.phases.r1.gamma / penalty, torch.ones_like(penalty)
+    )
     near(values["loss/r1"] / expected.mean(), torch.ones(()))
 
 
@@ -197,9 +228,10 @@ def test_eg3d_r1_phase(loss_case, harness, near):
 def test_eg3d_gradients(loss_case, harness, phase):
     """Gradients of every parameter, gain included.
 
-    A leaky ReLU whose input is nothing but rounding takes either slope, and every gradient behind it moves by some
-    1e-4: of a hundred thousand units there is one, at times in the golden run, at times in ours. So a phase has to
-    agree, with all of its gradients, in single or in double precision.
+    A leaky ReLU whose input is nothing but rounding takes either slope, and every gradient behind
+    it moves by some 1e-4: of a hundred thousand units there is one, at times in the golden run, at
+    times in ours. So a phase has to agree, with all of its gradients, in single or in double
+    precision.
     """
     wrong = []
     for dtype in (torch.float32, torch.float64):
@@ -210,17 +242,20 @@ def test_eg3d_gradients(loss_case, harness, phase):
 
 
 def different_gradients(loss_case, harness: GoldenGAN, phase: str) -> dict[str, str]:
-    """Which parameters' gradients are not within 1e-4 of their norm plus 1e-6 of the phase's largest, and by how much.
+    """Which parameters' gradients are not within 1e-4 of their norm plus 1e-6 of the phase's
+    largest, and by how much.
 
     Noise strengths, sums over whole images, are given 1e-3.
     """
     _, _, gradients = harness.run(phase)
     norms, wrong = loss_case.norms[phase], {}
-    # Regularisers have their gain from their interval; the golden run gave it to the main phases as well.
+    # Regularizers have their gain from their interval; the golden run gave it to the main phases as
+    # well.
     gain = harness.gain if phase.endswith("main") else 1
     negligible = 1e-6 * max(norms.values())
     for name in norms.keys() | gradients.keys():
-        # A parameter that is not recorded has no gradient; one without a gradient here should have none.
+        # A parameter that is not recorded has no gradient; one without a gradient here should have
+        # none.
         gradient = gain * gradients.get(name, torch.zeros(()))
         expected, norm = loss_case.expected.get(f"{phase}.grad.{name}"), norms.get(name, 0.0)
         error = abs(gradient.norm() - norm) if expected is None else (gradient - expected).norm()
@@ -230,9 +265,15 @@ def different_gradients(loss_case, harness: GoldenGAN, phase: str) -> dict[str, 
 
 
 def test_eg3d_schedules(golden, near):
-    """Blur, raw resolution, swaps and EMA as functions of the images seen; the published recipe at batch 32."""
+    """Blur, raw resolution, swaps and EMA as functions of the images seen; the published recipe at
+    batch 32.
+    """
     facts = json.loads((golden / "eg3d/components/components.json").read_text())["schedules"]
-    batch, blur, swaps = facts["batch"], Blur(sigma=10.0, fade_kimg=200.0), PoseConditioning(0.5, 1000.0)
+    batch, blur, swaps = (
+        facts["batch"],
+        Blur(sigma=10.0, fade_kimg=200.0),
+        PoseConditioning(0.5, 1000.0),
+    )
     ema, resolution = EMA(half_life_kimg=batch * 10 / 32, ramp_up=0.05), Ramp(64, 128, 1000.0)
     assert facts["values"]
     for expected in facts["values"]:

@@ -1,4 +1,6 @@
-"""Rays, limits, samples, plane sampling and the ray marcher against the published renderer's numbers (golden/eg3d)."""
+"""Rays, limits, samples, plane sampling and the ray marcher against the published renderer's
+numbers (golden/eg3d).
+"""
 
 import pytest
 import torch
@@ -32,7 +34,11 @@ def renderer(golden, load) -> dict[str, Tensor]:
 
 @pytest.fixture
 def marched(renderer) -> Samples:
-    return Samples(renderer["march.depths"][..., 0], renderer["march.densities"][..., 0], renderer["march.colors"])
+    return Samples(
+        renderer["march.depths"][..., 0],
+        renderer["march.densities"][..., 0],
+        renderer["march.colors"],
+    )
 
 
 @pytest.mark.parametrize("resolution", [4, 7])
@@ -68,19 +74,27 @@ def test_stratified_depths(rays, near, name, start, end, samples):
 
 @BOXES
 def test_features_of_each_plane(renderer, box_warp, near):
-    features = plane_features_reference(renderer["planes"], renderer["coordinates"], box_warp=box_warp, axes="official")
+    features = plane_features_reference(
+        renderer["planes"], renderer["coordinates"], box_warp=box_warp, axes="official"
+    )
     near(features, renderer[f"features.box{box_warp:g}"])
 
 
 @BOXES
 def test_table_gives_the_mean_of_the_planes(renderer, box_warp, near):
-    features = PlaneTable.of(renderer["planes"], "official").features(renderer["coordinates"], box_warp=box_warp)
+    features = PlaneTable.of(renderer["planes"], "official").features(
+        renderer["coordinates"], box_warp=box_warp
+    )
     near(features, renderer[f"features.box{box_warp:g}"].mean(1))
 
 
-@pytest.mark.parametrize(("axes", "name"), [("official", "projected"), ("fixed", "fixed_axes.projected")])
+@pytest.mark.parametrize(
+    ("axes", "name"), [("official", "projected"), ("fixed", "fixed_axes.projected")]
+)
 def test_projections(renderer, axes, name, near):
-    projected = torch.stack([renderer["coordinates"][..., list(pair)] for pair in PROJECTIONS[axes]], 1)
+    projected = torch.stack(
+        [renderer["coordinates"][..., list(pair)] for pair in PROJECTIONS[axes]], 1
+    )
     near(projected.flatten(0, 1), renderer[name])
 
 
@@ -109,8 +123,16 @@ def test_inverse_cdf(renderer, eps, name, near):
 
 
 def test_merged_blocks_are_the_published_union(renderer, marched, near):
-    second = Samples(renderer["unify.depths2"][..., 0], renderer["unify.densities2"][..., 0], renderer["unify.colors2"])
-    union = Samples(renderer["unify.depths"][..., 0], renderer["unify.densities"][..., 0], renderer["unify.colors"])
+    second = Samples(
+        renderer["unify.depths2"][..., 0],
+        renderer["unify.densities2"][..., 0],
+        renderer["unify.colors2"],
+    )
+    union = Samples(
+        renderer["unify.depths"][..., 0],
+        renderer["unify.densities"][..., 0],
+        renderer["unify.colors"],
+    )
     for got, want in zip(composite(marched, second), reference(union)):
         near(got, want)
 

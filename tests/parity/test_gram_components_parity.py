@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.layers.manifold_predictor import ManifoldPredictor
-from gan3d.manifolds import (
+from gan3d.rendering.manifolds import (
     OPAQUE_DELTA,
     ManifoldOptions,
     alphas,
@@ -35,8 +35,12 @@ def meta_of(folder: Path) -> dict:
 def test_samples_and_background_points(folder, near):
     setup, golden = meta_of(folder)["camera"], load_file(folder / "camera.safetensors")
     pitch, yaw = golden["poses"].unbind(-1)
-    rays = Camera.from_sphere(pitch, yaw, setup["fov"], resolution=setup["resolution"]).rays(setup["resolution"])
-    options = ManifoldOptions(num_samples=setup["num_samples"], ray_start=setup["ray_start"], ray_end=setup["ray_end"])
+    rays = Camera.from_sphere(pitch, yaw, setup["fov"], resolution=setup["resolution"]).rays(
+        setup["resolution"]
+    )
+    options = ManifoldOptions(
+        num_samples=setup["num_samples"], ray_start=setup["ray_start"], ray_end=setup["ray_end"]
+    )
     near(samples_along(rays, options), golden["samples"], 1e-6)
     plane = plane_intersections(rays.origins, rays.directions, options.background_z)
     # unlike gram: a plane behind the camera is missed.
@@ -66,15 +70,22 @@ def test_predictors(folder, near):
         setup = setups[f"predictor_{case}"]
         assert set(setup) <= {"hidden", "layers", "center", "init_radius", "note"}
         predictor = ManifoldPredictor(
-            setup["hidden"], setup["layers"], center=setup["center"], init_radius=setup["init_radius"]
+            setup["hidden"],
+            setup["layers"],
+            center=setup["center"],
+            init_radius=setup["init_radius"],
         )
         start = f"{case}.w."
-        predictor.load_state_dict({k.removeprefix(start): v for k, v in golden.items() if k.startswith(start)})
+        predictor.load_state_dict(
+            {k.removeprefix(start): v for k, v in golden.items() if k.startswith(start)}
+        )
         near(predictor(golden[f"{case}.x"])[..., None], golden[f"{case}.s"], 2e-6)
 
 
 def compositing_options(folder: Path) -> dict[str, ManifoldOptions]:
-    """By case name, from the words of meta.json: "delta .04 final .04 last_back"; a final 1e10 is a background's."""
+    """By case name, from the words of meta.json: "delta .04 final .04 last_back"; a final 1e10 is a
+    background's.
+    """
     found = {}
     for name, words in meta_of(folder)["compositing"].items():
         if not name.startswith("sigma."):
@@ -103,7 +114,9 @@ class Sorted:
     def of(self, name: str) -> Tensor:
         return self.golden[name].gather(-2, self.order[..., None].expand_as(self.golden[name]))
 
-    def compare(self, case: str, options: ManifoldOptions, alpha: Tensor, raw: Tensor, near) -> None:
+    def compare(
+        self, case: str, options: ManifoldOptions, alpha: Tensor, raw: Tensor, near
+    ) -> None:
         backs = {"white_back": options.white_back, "last_back": options.last_back}
         seen = composite(alpha, raw[..., :3], self.distances, **backs)
         near(seen.weights[..., None], self.of(f"{case}.weights"))
@@ -124,22 +137,34 @@ class Sorted:
 
 @pytest.mark.golden_cases("gramhd", "compositing.safetensors")
 def test_compositing_of_densities(folder, near):
-    golden, options_of = Sorted(load_file(folder / "compositing.safetensors")), compositing_options(folder)
+    golden, options_of = (
+        Sorted(load_file(folder / "compositing.safetensors")),
+        compositing_options(folder),
+    )
     raw = golden.of("raw").requires_grad_()
     for case in golden.cases("sigma"):
         options = options_of[case]
         alpha = alphas(raw[..., 3], golden.valid, golden.distances, options)
         golden.compare(f"sigma.{case}", options, alpha, raw, near)
     golden.compare_gradient(
-        "sigma", alphas(raw[..., 3], golden.valid, golden.distances, options_of["default"]), raw, near
+        "sigma",
+        alphas(raw[..., 3], golden.valid, golden.distances, options_of["default"]),
+        raw,
+        near,
     )
     thin = ManifoldOptions(delta_alpha=0.04, background=False)
-    near(alphas(raw[..., 3], golden.valid, golden.distances, thin)[..., None], golden.of("alpha_of_sigma"))
+    near(
+        alphas(raw[..., 3], golden.valid, golden.distances, thin)[..., None],
+        golden.of("alpha_of_sigma"),
+    )
 
 
 @pytest.mark.golden_cases("gramhd", "compositing.safetensors")
 def test_compositing_of_occupancies_before_an_opaque_background(folder, near):
-    golden, options_of = Sorted(load_file(folder / "compositing.safetensors")), compositing_options(folder)
+    golden, options_of = (
+        Sorted(load_file(folder / "compositing.safetensors")),
+        compositing_options(folder),
+    )
     raw = golden.of("raw_alpha").requires_grad_()
     alpha = torch.cat([raw[..., :-1, 3], torch.ones_like(raw[..., -1:, 3])], -1) * golden.valid
     for case in golden.cases("alpha"):

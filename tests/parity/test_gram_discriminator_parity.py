@@ -1,4 +1,6 @@
-"""Discriminators of GRAM and GRAM-HD against the published ones: every case folder that has one, and the parts."""
+"""Discriminators of GRAM and GRAM-HD against the published ones: every case folder that has one,
+and the parts.
+"""
 
 import runpy
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.discriminators.gram import PatchGAN
-from gan3d.discriminators.pigan import ResidualBlock
+from gan3d.discriminators.pigan import CoordResidualBlock
 from gan3d.layers.coord_conv import coordinates
 
 gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
@@ -37,21 +39,27 @@ class Case:
         if "real" in (inputs := gram.tensors(self.folder, "inputs*.safetensors")):
             return inputs["real"]
         side = self.meta["img_size"]
-        return gram.formula("image", [len(self.expected["logit"]), 3, side, side], 0, 0.5, self.meta["salt"])
+        return gram.formula(
+            "image", [len(self.expected["logit"]), 3, side, side], 0, 0.5, self.meta["salt"]
+        )
 
     def judge(self) -> GRAMDiscriminator:
         return gram.judge(self.folder)
 
 
 def cases(*outputs: str, files: tuple[str, ...] = ()) -> list:
-    """Case folders with a discriminator, these files, and these outputs (or that of a full-size case: without `D.`)."""
+    """Case folders with a discriminator, these files, and these outputs (or that of a full-size
+    case: without `D.`).
+    """
 
     def holds(folder: Path) -> bool:
         found = gram.golden.tensor_names(folder, "outputs*.safetensors")
         return {f"D.{name}" for name in outputs} <= found or set(outputs) <= found
 
     found = [Case(p.values[0]) for p in gram.folders(lambda meta: "discriminator" in meta, *files)]
-    found = [c for c in found if "table" in c.meta or gram.golden.has(c.folder, "weights_D*.safetensors")]
+    found = [
+        c for c in found if "table" in c.meta or gram.golden.has(c.folder, "weights_D*.safetensors")
+    ]
     return [pytest.param(case, id=case.folder.name) for case in found if holds(case.folder)]
 
 
@@ -96,12 +104,20 @@ def test_gram_layers_are_the_published_ones(case, near):
 
 
 def r1_cases() -> list:
-    return [p for p in cases() if gram.golden.holds(p.values[0].folder, "grads*.safetensors", "r1.grad.*")]
+    return [
+        p
+        for p in cases()
+        if gram.golden.holds(p.values[0].folder, "grads*.safetensors", "r1.grad.*")
+    ]
 
 
 @pytest.mark.parametrize("case", r1_cases())
 def test_gram_r1_and_its_gradients_are_the_published_ones(case):
-    judge, image, process = case.judge(), case.image().requires_grad_(True), case.meta.get("process_kwargs", {})
+    judge, image, process = (
+        case.judge(),
+        case.image().requires_grad_(True),
+        case.meta.get("process_kwargs", {}),
+    )
     patch_weight = process.get("patch_lambda", 0) * process.get("r1_patch", True)
     (gradient,) = torch.autograd.grad(target(judge, image, patch_weight), image, create_graph=True)
     penalty = gradient.square().sum([1, 2, 3]).mean()
@@ -109,7 +125,11 @@ def test_gram_r1_and_its_gradients_are_the_published_ones(case):
         assert penalty.item() == pytest.approx(case.meta["losses"]["train_D.R1_raw"], rel=1e-4)
     penalty.backward()
     stored = gram.tensors(case.folder, "grads*.safetensors")
-    wanted = {name.removeprefix("r1.grad."): t for name, t in stored.items() if name.startswith("r1.grad.")}
+    wanted = {
+        name.removeprefix("r1.grad."): t
+        for name, t in stored.items()
+        if name.startswith("r1.grad.")
+    }
     for name, tensor in wanted.items():
         near_its_largest(judge.get_parameter(renamed(name)).grad, tensor)
 
@@ -117,14 +137,17 @@ def test_gram_r1_and_its_gradients_are_the_published_ones(case):
 @pytest.mark.parametrize("case", [p for p in cases() if "table" in p.values[0].meta])
 def test_gram_parameters_are_the_published_ones(case):
     with torch.device("meta"):
-        judge = GRAMDiscriminator(img_resolution=case.meta["img_size"], patch=gram.PATCH[case.meta["discriminator"]])
+        judge = GRAMDiscriminator(
+            img_resolution=case.meta["img_size"], patch=gram.PATCH[case.meta["discriminator"]]
+        )
     ours = {name: list(p.shape) for name, p in judge.named_parameters()}
     assert ours == {renamed(name): facts[0] for name, facts in case.meta["table"].items()}
     if "parameters" in case.meta:
         assert sum(p.numel() for p in judge.parameters()) == case.meta["parameters"]
 
 
-# ------------------------------------------------------------------------------------------------------------- parts
+# --------------------------------------------------------------------------------------------------
+# parts
 
 PARTS = pytest.mark.golden_cases("gramhd", "disc_blocks.safetensors")
 
@@ -143,9 +166,13 @@ def test_gram_coordinates_are_the_published_ones(parts, near):
 @torch.no_grad()
 def test_gram_blocks_are_the_published_ones(parts, near):
     for name in ("same", "proj"):
-        stored = {k.replace(f"{name}.w.", "layers.0."): t for k, t in parts.items() if k.startswith(f"{name}.w.")}
+        stored = {
+            k.replace(f"{name}.w.", "layers.0."): t
+            for k, t in parts.items()
+            if k.startswith(f"{name}.w.")
+        }
         state = {renamed(k).removeprefix("layers.0."): t for k, t in stored.items()}
-        block = ResidualBlock(parts[f"{name}.x"].shape[1], parts[f"{name}.y"].shape[1])
+        block = CoordResidualBlock(parts[f"{name}.x"].shape[1], parts[f"{name}.y"].shape[1])
         block.load_state_dict(state)
         near(block(parts[f"{name}.x"]), parts[f"{name}.y"])
 
@@ -153,8 +180,12 @@ def test_gram_blocks_are_the_published_ones(parts, near):
 @PARTS
 @torch.no_grad()
 def test_gram_patch_discriminator_is_the_published_one(parts, near):
-    state = {k.replace("patch.w.", "patchgan."): t for k, t in parts.items() if k.startswith("patch.w.")}
+    state = {
+        k.replace("patch.w.", "patchgan."): t for k, t in parts.items() if k.startswith("patch.w.")
+    }
     state = {renamed(k).removeprefix("patchgan."): t for k, t in state.items()}
-    patchgan = PatchGAN(len(state["convs.0.bias"]), len(state) - 4)  # D + 2 convolutions, two of them with a bias
+    patchgan = PatchGAN(
+        len(state["convs.0.bias"]), len(state) - 4
+    )  # D + 2 convolutions, two of them with a bias
     patchgan.load_state_dict(state)
     near(patchgan(parts["patch.x"]), parts["patch.y"])

@@ -1,4 +1,6 @@
-"""Import of GRAM and GRAM-HD files: weights of every case folder, as official files, give the official images."""
+"""Import of GRAM and GRAM-HD files: weights of every case folder, as official files, give the
+official images.
+"""
 
 import runpy
 from pathlib import Path
@@ -9,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from gan3d.camera import Camera
-from gan3d.checkpoints import gram
-from gan3d.checkpoints.official import Network, read_state
+from gan3d.checkpoints.official import gram
+from gan3d.checkpoints.official.networks import Network, read_state
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
-hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/hostile.py")))
+hostile = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/official/hostile.py"))
+)
 WITH_WEIGHTS = cases.folders(
     lambda meta: "renderer_kwargs" in meta and "generator_kwargs" in meta,
     *("weights_G.safetensors", "inputs*.safetensors"),
@@ -26,7 +30,9 @@ def options_of(meta, network):
     """What weights do not tell; what they tell must agree with what the case says."""
     told, made = cases.shared_arguments(meta), gram.generator_arguments(network)
     told["z_dim"] = meta["generator_kwargs"].get("z_dim", 256)
-    assert {name: value for name, value in told.items() if name in made} == {n: v for n, v in made.items() if n in told}
+    assert {name: value for name, value in told.items() if name in made} == {
+        n: v for n, v in made.items() if n in told
+    }
     options = {name: value for name, value in told.items() if name not in made}
     if gram.is_high_resolution(network):
         options.pop("background", None)
@@ -44,12 +50,16 @@ def options_of(meta, network):
 @pytest.mark.parametrize("form", ["state dict", "module", "average"])
 def test_gram_files_give_the_published_images(folder, form, near, tmp_path):
     meta, weights = cases.read_meta(folder), load_file(folder / "weights_G.safetensors")
-    inputs, outputs = (cases.tensors(folder, f"{name}*.safetensors") for name in ("inputs", "outputs"))
+    inputs, outputs = (
+        cases.tensors(folder, f"{name}*.safetensors") for name in ("inputs", "outputs")
+    )
     file = tmp_path / ("step000100_ema.pth" if form == "average" else "step000100_generator.pth")
     if form == "average":
         high = any(name.startswith("super_resolution.") for name in weights)
         trained = [name for name in weights if not high or name.startswith(gram.TRAINED_IN_STAGE_2)]
-        file.write_bytes(hostile.saved_average([weights[name] for name in gram.official_order(trained)]))
+        file.write_bytes(
+            hostile.saved_average([weights[name] for name in gram.official_order(trained)])
+        )
         wrong = {name: torch.zeros_like(t) if name in trained else t for name, t in weights.items()}
         if high:
             (tmp_path / "step000100_generator.pth").write_bytes(hostile.saved(wrong))
@@ -59,7 +69,11 @@ def test_gram_files_give_the_published_images(folder, form, near, tmp_path):
         file.write_bytes(hostile.saved(weights))
     network = gram.read_generator(file)
     side = meta["generator_kwargs"]["img_size"]
-    low = meta["generator_kwargs"].get("lr_img_size") or side // 4 if gram.is_high_resolution(network) else side
+    low = (
+        meta["generator_kwargs"].get("lr_img_size") or side // 4
+        if gram.is_high_resolution(network)
+        else side
+    )
     generator = gram.generator_from_official(network, low, **options_of(meta, network))
     assert generator.img_resolution == side
     pitch, yaw = inputs["poses"][:1].unbind(-1)
@@ -80,7 +94,9 @@ def test_gram_full_size_tensors_are_in_official_order(folder):
     state = {name: torch.empty(shape, device="meta") for name, (shape, *_) in meta["table"].items()}
     with torch.device("meta"):
         made = gram.generator_to_official(built(Network(state)))
-    assert {name: t.shape for name, t in made.items()} == {name: t.shape for name, t in state.items()}
+    assert {name: t.shape for name, t in made.items()} == {
+        name: t.shape for name, t in state.items()
+    }
 
 
 def built(network):
@@ -92,10 +108,16 @@ def built(network):
 
 
 @pytest.mark.golden_cases(
-    "gramhd", "weights_D.safetensors", "inputs.safetensors", holds=("outputs.safetensors", "D.logit", "D.pose")
+    "gramhd",
+    "weights_D.safetensors",
+    "inputs.safetensors",
+    holds=("outputs.safetensors", "D.logit", "D.pose"),
 )
 def test_gram_discriminator_files_give_the_published_logits(folder, near, tmp_path):
-    state, inputs = load_file(folder / "weights_D.safetensors"), load_file(folder / "inputs.safetensors")
+    state, inputs = (
+        load_file(folder / "weights_D.safetensors"),
+        load_file(folder / "inputs.safetensors"),
+    )
     (tmp_path / "D.pth").write_bytes(hostile.saved(state))
     judge = gram.discriminator_from_official(read_state(tmp_path / "D.pth"))
     outputs = load_file(folder / "outputs.safetensors")

@@ -1,7 +1,9 @@
-"""Our sphere poses beside the labels that GRAM's data sets return, flipped and not, in every golden folder with any.
+"""Our sphere poses beside the labels that GRAM's data sets return, flipped and not, in every golden
+folder with any.
 
-A file `pose_labels.safetensors` holds per data set what its pose file stores (`ffhq.angle`, `cats.npy`), and the label
-(pitch, yaw) of the image and of the flipped image (`*.flip0`, `*.flip1`); cases of more files have names in between.
+A file `pose_labels.safetensors` holds per data set what its pose file stores (`ffhq.angle`,
+`cats.npy`), and the label (pitch, yaw) of the image and of the flipped image (`*.flip0`,
+`*.flip1`); cases of more files have names in between.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ STORED = {".angle": ("ffhq", 3, ffhq_sphere_pose), ".npy": ("cats", 2, cats_sphe
 
 
 def stored_poses(folder: Path) -> list[tuple[str, str, Tensor, Tensor, Tensor]]:
-    """(kind, prefix, what the file stores [n k], label [n 2], that of the flipped image [n 2]); no key is left over."""
+    """(kind, prefix, what the file stores [n k], label [n 2], that of the flipped image [n 2]); no
+    key is left over.
+    """
     tensors = load_file(folder / "pose_labels.safetensors")
     found = []
     for key, stored in tensors.items():
@@ -47,7 +51,9 @@ def test_sphere_poses_are_the_official_labels(folder, near):
         near(mirrored_pose(convert(stored)), flipped, 1e-6)
 
 
-def test_a_set_written_from_such_files_gives_them_back_mirrored_items_included(folder, near, tmp_path):
+def test_a_set_written_from_such_files_gives_them_back_mirrored_items_included(
+    folder, near, tmp_path
+):
     for number, (kind, _, stored, plain, flipped) in enumerate(stored_poses(folder)):
         source = tmp_path / f"{number}"
         (source / "poses").mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""GRAM against the published stage 1's numbers: every such folder of golden/gramhd, known to us or not."""
+"""GRAM against the published stage 1's numbers: every such folder of golden/gramhd, known to us or
+not.
+"""
 
 import re
 import runpy
@@ -16,7 +18,12 @@ from torch.nn.functional import mse_loss, softplus
 
 from gan3d.camera import Camera, Rays
 from gan3d.generators import GRAM, Rendering
-from gan3d.manifolds import Composite, samples_along, shade_surfaces, trace_surfaces
+from gan3d.rendering.manifolds import (
+    ManifoldRendering,
+    samples_along,
+    shade_surfaces,
+    trace_surfaces,
+)
 
 gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
 
@@ -31,7 +38,9 @@ class Case:
 
     def __init__(self, folder: Path):
         self.folder, self.meta = folder, gram.read_meta(folder)
-        self.inputs, self.expected = (gram.tensors(folder, f"{name}*.safetensors") for name in ("inputs", "outputs"))
+        self.inputs, self.expected = (
+            gram.tensors(folder, f"{name}*.safetensors") for name in ("inputs", "outputs")
+        )
         self.generator: GRAM = gram.generator(folder)
         if "avg.z" in self.inputs:
             with torch.no_grad():
@@ -43,14 +52,20 @@ class Case:
 
     def camera(self, *indices: int) -> Camera:
         pitch, yaw = self.inputs["poses"][list(indices)].unbind(-1)
-        return Camera.from_sphere(pitch, yaw, gram.fov_of(self.meta), resolution=self.generator.img_resolution)
+        return Camera.from_sphere(
+            pitch, yaw, gram.fov_of(self.meta), resolution=self.generator.img_resolution
+        )
 
     def show(self, *indices: int, **options: Any) -> Rendering:
         return self.generator(self.inputs["z"][list(indices)], self.camera(*indices), **options)
 
     @cached_property
     def views(self) -> list[int]:
-        return sorted(int(match[1]) for name in self.expected if (match := re.fullmatch(r"b1\.(\d+)\.img", name)))
+        return sorted(
+            int(match[1])
+            for name in self.expected
+            if (match := re.fullmatch(r"b1\.(\d+)\.img", name))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +113,8 @@ def test_images_and_distances_of_single_views(case, near):
             near(seen.extras["ray_depth"][:, 0], case.expected[f"b1.{i}.depth"])
 
 
-class View:
-    """View 0, taken apart."""
+class SceneView:
+    """SceneView 0, taken apart."""
 
     def __init__(self, case: Case):
         self.generator, self.expected = case.generator, case.expected
@@ -112,10 +127,16 @@ class View:
             if self.generator.lock_view:
                 directions = torch.tensor([0.0, 0.0, -1.0]).expand_as(directions)
             sample = self.generator.radiance(points, directions, ws)
-            self.seen.append(torch.cat([sample.rgb, sample.sigma], -1).unflatten(1, (-1, self.surfaces.valid.shape[2])))
+            self.seen.append(
+                torch.cat([sample.rgb, sample.sigma], -1).unflatten(
+                    1, (-1, self.surfaces.valid.shape[2])
+                )
+            )
             return sample.sigma, sample.rgb
 
-        self.composite: Composite = shade_surfaces(radiance, self.surfaces, self.rays, self.generator.options)
+        self.composite: ManifoldRendering = shade_surfaces(
+            radiance, self.surfaces, self.rays, self.generator.options
+        )
 
     def of(self, name: str) -> Tensor:
         return self.expected[f"b1.0.{name}"]
@@ -123,7 +144,7 @@ class View:
 
 @small("b1.0.s_samples", "b1.0.inter_valid", "b1.0.inter_pts", "b1.0.radiance_unsorted")
 def test_every_stage_of_a_view(case, near):
-    view = View(case)
+    view = SceneView(case)
     options, surfaces = view.generator.options, view.surfaces
     s = view.generator.predictor(samples_along(view.rays, options))[..., None]
     near(s[:, ::8], view.of("s_samples"))
@@ -137,8 +158,10 @@ def test_every_stage_of_a_view(case, near):
 
 @small("b1.0.sorted_z", "b1.0.weights", "b1.0.sorted_valid")
 def test_order_and_weights_of_a_view(case, near):
-    view = View(case)
-    distances = torch.linalg.vector_norm(view.surfaces.points - view.rays.origins[:, :, None], dim=-1)
+    view = SceneView(case)
+    distances = torch.linalg.vector_norm(
+        view.surfaces.points - view.rays.origins[:, :, None], dim=-1
+    )
     ordered, order = distances.sort(-1)
     near(ordered[..., None], view.of("sorted_z"), 1e-6)
     near(view.composite.weights.gather(-1, order)[..., None], view.of("weights"))
@@ -146,7 +169,9 @@ def test_order_and_weights_of_a_view(case, near):
         last = torch.full_like(view.of("bg_idx")[..., 0], view.surfaces.valid.shape[-1] - 1)
         assert torch.equal(order.gather(-1, view.of("bg_idx"))[..., 0], last)
     # Misses all lie at the ray's last sample: among them the order is arbitrary.
-    assert torch.equal(view.surfaces.valid.gather(-1, order).sum(-1), view.of("sorted_valid").sum((-1, -2)))
+    assert torch.equal(
+        view.surfaces.valid.gather(-1, order).sum(-1), view.of("sorted_valid").sum((-1, -2))
+    )
 
 
 @small("batch.img")
@@ -175,7 +200,11 @@ def test_truncation(case, near):
 
 @small("linear.grad.*", files="grads*.safetensors")
 def test_gradients_of_a_linear_function_of_an_image(case):
-    recorded = {n.removeprefix("linear.grad."): g for n, g in case.gradients.items() if n.startswith("linear.grad.")}
+    recorded = {
+        n.removeprefix("linear.grad."): g
+        for n, g in case.gradients.items()
+        if n.startswith("linear.grad.")
+    }
     generator, z = case.generator, case.inputs["z"][:1].clone().requires_grad_()
     parameters = dict(generator.named_parameters())
     with torch.enable_grad():
@@ -194,11 +223,18 @@ class Step:
 
     def __init__(self, case: Case):
         self.case, self.process = case, case.meta["process_kwargs"]
-        assert gram.golden.unheeded(self.process, {"batch_split", "pos_lambda", "real_pos_lambda", "r1_lambda"}) == []
+        assert (
+            gram.golden.unheeded(
+                self.process, {"batch_split", "pos_lambda", "real_pos_lambda", "r1_lambda"}
+            )
+            == []
+        )
         self.judge = gram.judge(case.folder)
 
     def fakes(self, network: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, their poses) of each part of the batch; a part shares the origin of its first."""
+        """(images, their poses) of each part of the batch; a part shares the origin of its
+        first.
+        """
         generator, options = self.case.generator, self.case.generator.options
         z, poses = (self.case.inputs[f"train.{name}_{network}"] for name in ("z", "pose"))
         parts = self.process.get("batch_split", 1)
@@ -215,19 +251,26 @@ class Step:
         expected = self.case.meta["losses"]
         assert loss.item() == pytest.approx(expected[f"train_{network}.Total"], rel=1e-5)
         start = f"train_{network}.grad."
-        recorded = {n.removeprefix(start): g for n, g in self.case.gradients.items() if n.startswith(start)}
+        recorded = {
+            n.removeprefix(start): g for n, g in self.case.gradients.items() if n.startswith(start)
+        }
         for name, gradient in recorded.items():
             ours = gradients[gram.our_name(name) if network == "G" else gram.our_judge_name(name)]
             error = (ours - gradient).abs().max().item()
             assert error <= 1e-3 * gradient.abs().max().item(), f"{name}: {error:.3g}"
         norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
-        assert f"norm_{network}" not in expected or norm == pytest.approx(expected[f"norm_{network}"], rel=1e-3)
+        assert f"norm_{network}" not in expected or norm == pytest.approx(
+            expected[f"norm_{network}"], rel=1e-3
+        )
 
 
 trained = pytest.mark.parametrize(
     "case",
     gram.folders(
-        lambda meta: {"process_kwargs", "losses", "renderer_kwargs"} <= set(meta) and not gram.is_high_resolution(meta),
+        lambda meta: (
+            {"process_kwargs", "losses", "renderer_kwargs"} <= set(meta)
+            and not gram.is_high_resolution(meta)
+        ),
         *("weights_G*.safetensors", "weights_D*.safetensors"),
         holds=("inputs*.safetensors", "train.z_G", "train.z_D"),
     ),
@@ -242,9 +285,16 @@ def test_training_step_of_the_generator(case):
     with torch.enable_grad():
         for image, pose in step.fakes("G"):
             judged = step.judge(image)
-            loss = softplus(-judged.logits).mean() + step.process["pos_lambda"] * mse_loss(judged.pose, pose)
-            for name, gradient in zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True):
-                total[name] += gradient  # as published: summed over the parts (Q9), and the last part's loss logged
+            loss = softplus(-judged.logits).mean() + step.process["pos_lambda"] * mse_loss(
+                judged.pose, pose
+            )
+            for name, gradient in zip(
+                parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True
+            ):
+                total[name] += (
+                    # as published: summed over the parts (Q9), and the last part's loss logged
+                    gradient
+                )
     step.compare(loss, "G", total)
 
 
@@ -264,7 +314,9 @@ def test_training_step_of_the_discriminator(case):
             + step.process["real_pos_lambda"] * mse_loss(judged.pose, case.inputs["real_pose"])
         )
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    step.compare(loss, "D", {n: g for n, g in zip(parameters, gradients, strict=True) if g is not None})
+    step.compare(
+        loss, "D", {n: g for n, g in zip(parameters, gradients, strict=True) if g is not None}
+    )
 
 
 @pytest.mark.parametrize("folder", gram.full_size_generators(1))

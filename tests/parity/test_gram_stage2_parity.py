@@ -1,4 +1,5 @@
-"""GRAM-HD gives the official numbers: every intermediate of the small cases, images and maps of the full-size one.
+"""GRAM-HD gives the official numbers: every intermediate of the small cases, images and maps of the
+full-size one.
 
 Training steps (train_D, train_G, r1) and discriminators (D) are tested with the losses.
 """
@@ -14,7 +15,8 @@ from einops import rearrange
 
 from gan3d.camera import Camera
 from gan3d.generators.gramhd import spanning_camera
-from gan3d.manifolds import (
+from gan3d.ops.bicubic import bicubic_downsample
+from gan3d.rendering.manifolds import (
     background_grid,
     distances_to,
     foreground_grid,
@@ -23,7 +25,6 @@ from gan3d.manifolds import (
     shade_surfaces,
     view_directions,
 )
-from gan3d.ops.bicubic import bicubic_downsample
 
 gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
 
@@ -69,7 +70,10 @@ def in_order(values, distances):
 
 def stage_one(generator, ws, low, coarse):
     """What the raw image is made of."""
-    rays, film = coarse.rays(generator.raw_resolution), ws[:, :9, : 2 * generator.radiance.hidden_dim]
+    rays, film = (
+        coarse.rays(generator.raw_resolution),
+        ws[:, :9, : 2 * generator.radiance.hidden_dim],
+    )
     kept = []
 
     def radiance(points, directions):
@@ -99,7 +103,9 @@ def grids(generator, ws, camera, maps):
     film = ws[:, :9, : 2 * generator.radiance.hidden_dim]
     side, options = generator.raw_resolution, generator.options
     extent, heights = generator.grid_extent, generator.grid_heights
-    points, valid = foreground_grid(generator.predictor, side, options, ws, half_extent=extent, heights=heights)
+    points, valid = foreground_grid(
+        generator.predictor, side, options, ws, half_extent=extent, heights=heights
+    )
     behind = background_grid(side, options, ws)
     locked = ws.new_tensor([0.0, 0.0, -1.0])
     views, views_behind = (
@@ -153,7 +159,9 @@ def intermediates(generator, ws, camera):
 
 def compare(near, actual, outputs, prefix):
     """All stored tensors of a prefix have their counterpart, and are near it."""
-    stored = {name.removeprefix(prefix): t for name, t in outputs.items() if name.startswith(prefix)}
+    stored = {
+        name.removeprefix(prefix): t for name, t in outputs.items() if name.startswith(prefix)
+    }
     unknown = sorted(set(stored) - set(actual))
     assert stored, f"nothing is stored under {prefix}"
     assert not unknown, f"stored under {prefix}, but made by nothing here: {unknown}"
@@ -167,7 +175,13 @@ def compare(near, actual, outputs, prefix):
 
 def prefixes(outputs, start):
     """b1.0., b1.1., .. that are there."""
-    return sorted({f"{start}{name.removeprefix(start).split('.')[0]}." for name in outputs if name.startswith(start)})
+    return sorted(
+        {
+            f"{start}{name.removeprefix(start).split('.')[0]}."
+            for name in outputs
+            if name.startswith(start)
+        }
+    )
 
 
 def small(*stored, files="outputs*.safetensors"):
@@ -175,7 +189,9 @@ def small(*stored, files="outputs*.safetensors"):
     return pytest.mark.parametrize("folder", gram.generators(2, *stored, files=files))
 
 
-precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+precisions = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64], ids=["float32", "float64"]
+)
 
 
 @small("b1.*")
@@ -206,7 +222,9 @@ def test_both_images_in_one_call_share_the_first_origin_as_published(folder, dty
 @torch.no_grad()
 def test_both_images_in_one_call_are_those_alone_with_their_own_origins(folder, dtype, near):
     generator, meta, inputs, outputs = read(folder, dtype)
-    shown = images(generator(inputs["z"], camera_of(meta, inputs["poses"], generator.img_resolution)))
+    shown = images(
+        generator(inputs["z"], camera_of(meta, inputs["poses"], generator.img_resolution))
+    )
     for prefix in prefixes(outputs, "b1."):
         i = int(prefix.split(".")[1])
         for name in ("hr_img", "lr_img", "hr_depth"):
@@ -220,7 +238,9 @@ def test_both_images_in_one_call_are_those_alone_with_their_own_origins(folder, 
 def test_view_directions_locked_the_other_way(folder, dtype, near):
     locked = gram.read_meta(folder).get("lock_view_dependence", False)
     generator, meta, inputs, outputs = read(folder, dtype, lock_view=not locked)
-    shown = generator(inputs["z"][:1], camera_of(meta, inputs["poses"][:1], generator.img_resolution))
+    shown = generator(
+        inputs["z"][:1], camera_of(meta, inputs["poses"][:1], generator.img_resolution)
+    )
     compare(near, images(shown), outputs, "flipped_lock.")
 
 
@@ -231,9 +251,17 @@ def test_truncation(folder, dtype, near):
     generator, meta, inputs, outputs = read(folder, dtype)
     h, style = generator.radiance.hidden_dim, generator.super_resolution.style_dim
     generator.w_avg.copy_(generator.map(inputs["avg.z"]).mean(0))
-    gain, phase = generator.w_avg[:9, :h].reshape(1, -1), generator.w_avg[:9, h : 2 * h].reshape(1, -1)
+    gain, phase = (
+        generator.w_avg[:9, :h].reshape(1, -1),
+        generator.w_avg[:9, h : 2 * h].reshape(1, -1),
+    )
     if any(name.startswith("avg.") for name in outputs):
-        compare(near, {"freq": gain, "phase": phase, "style": generator.w_avg[9:, :style]}, outputs, "avg.")
+        compare(
+            near,
+            {"freq": gain, "phase": phase, "style": generator.w_avg[9:, :style]},
+            outputs,
+            "avg.",
+        )
     camera = camera_of(meta, inputs["poses"][:1], generator.img_resolution)
     shown = generator(inputs["z"][:1], camera, truncation=meta["truncation_psi"])
     compare(near, images(shown), outputs, "trunc.")
@@ -263,7 +291,9 @@ def test_latents_and_points(folder, dtype, near):
 @torch.no_grad()
 def test_consistency_is_measured_by_gamma(folder, dtype, near):
     generator, meta, inputs, outputs = read(folder, dtype)
-    shown = generator(inputs["z"][:1], camera_of(meta, inputs["poses"][:1], generator.img_resolution))
+    shown = generator(
+        inputs["z"][:1], camera_of(meta, inputs["poses"][:1], generator.img_resolution)
+    )
     made, factor = images(shown), generator.img_resolution // generator.raw_resolution
     down = {name: bicubic_downsample(made[f"hr_{name}"], factor) for name in ("img", "raw")}
     compare(near, {f"down_{name}": value for name, value in down.items()}, outputs, "cons.")
@@ -290,12 +320,27 @@ def test_gradients_of_a_linear_loss(folder, dtype, checkpointing, near):
         if name.startswith("linear.grad.") and not name.endswith("grad.z"):
             official = name.removeprefix("linear.grad.")
             actual[f"grad.{official}"] = ours[gram.our_name(official)].grad
-    compare(lambda a, e, tolerance: near(a / e.abs().max(), e / e.abs().max(), tolerance), actual, stored, "linear.")
+    compare(
+        lambda a, e, tolerance: near(a / e.abs().max(), e / e.abs().max(), tolerance),
+        actual,
+        stored,
+        "linear.",
+    )
 
 
 @small("*")
 def test_every_stored_output_is_tested(folder):
-    tested = ("b1.", "batch.", "flipped_lock.", "trunc.", "avg.", "map.", "points.", "cons.", *ELSEWHERE)
+    tested = (
+        "b1.",
+        "batch.",
+        "flipped_lock.",
+        "trunc.",
+        "avg.",
+        "map.",
+        "points.",
+        "cons.",
+        *ELSEWHERE,
+    )
     names = gram.golden.tensor_names(folder, "outputs*.safetensors")
     assert [name for name in names if not name.startswith(tested)] == []
 
@@ -309,7 +354,9 @@ def test_the_full_size_model(folder, near):
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
     }
-    assert {name: n for name, n in counts.items() if name in meta} == {n: meta[n] for n in counts if n in meta}
+    assert {name: n for name, n in counts.items() if name in meta} == {
+        n: meta[n] for n in counts if n in meta
+    }
     z = gram.formula("z", (1, generator.z_dim), 0.0, 1.0, meta["salt"])
     pose = torch.tensor([meta["pose"]])
     camera = camera_of(meta, pose, resolution)

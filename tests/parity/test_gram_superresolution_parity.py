@@ -1,4 +1,6 @@
-"""GRAM-HD's super-resolution networks and the reduction Gamma give the official numbers (golden/gramhd/components)."""
+"""GRAM-HD's super-resolution networks and the reduction Gamma give the official numbers
+(golden/gramhd/components).
+"""
 
 import runpy
 from pathlib import Path
@@ -28,7 +30,11 @@ NETWORK = {
     "scale_factor": "scale",
     "up_channels": "up_channels",
 }
-FOREGROUND = NETWORK | {"w_dim": "z_dim", "to_rgb_ks": "last_kernel", "use_mapping_network": "style"}
+FOREGROUND = NETWORK | {
+    "w_dim": "z_dim",
+    "to_rgb_ks": "last_kernel",
+    "use_mapping_network": "style",
+}
 BACKGROUND = NETWORK | {"use_pixel_shuffle": "upsampling", "global_residual": "residual"}
 BACKGROUND |= dict.fromkeys(gram.INTERPOLATION, "mode")
 
@@ -40,7 +46,9 @@ def files(pattern):
 
 
 def network(file, names):
-    """(arguments, state dict, tensors) of a network's file; its options stand in meta.json under the file's name."""
+    """(arguments, state dict, tensors) of a network's file; its options stand in meta.json under
+    the file's name.
+    """
     options = gram.read_meta(file.parent)[file.stem]
     tensors = load_file(file)
     arguments = gram.translated(options, names)
@@ -78,7 +86,9 @@ def test_background_network(file, dtype, near):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rrdb(file, dtype, near):
     tensors = load_file(file)
-    state = {name.removeprefix("rrdb.w."): t for name, t in tensors.items() if name.startswith("rrdb.w.")}
+    state = {
+        name.removeprefix("rrdb.w."): t for name, t in tensors.items() if name.startswith("rrdb.w.")
+    }
     growth, channels = state["RDB1.conv1.weight"].shape[:2]
     block = RRDB(channels, growth)
     block.load_state_dict(state)
@@ -91,7 +101,11 @@ def test_modulated_convolution_and_its_gradients(file, dtype, near):
     tensors = load_file(file)
     cases = sorted({name.rsplit(".", 1)[0] for name in tensors if name.startswith("mod.")})
     for case in cases:
-        own = {name.rsplit(".", 1)[1]: t.to(dtype) for name, t in tensors.items() if name.startswith(f"{case}.")}
+        own = {
+            name.rsplit(".", 1)[1]: t.to(dtype)
+            for name, t in tensors.items()
+            if name.startswith(f"{case}.")
+        }
         out, inside, kernel, _ = own["weight"].shape
         conv = ModulatedConv2d(inside, out, kernel).to(dtype)
         conv.load_state_dict({"weight": own["weight"], "bias": own["bias"]})
@@ -110,4 +124,8 @@ def test_bicubic_reduction(file, dtype, near):
     factors = sorted({int(name.split(".")[0]) for name in tensors})
     for factor in factors:
         near(cubic_taps(factor), tensors[f"{factor}.kernel1d"], tolerance=1e-6)
-        near(bicubic_downsample(tensors[f"{factor}.x"].to(dtype), factor), tensors[f"{factor}.y"], tolerance=1e-5)
+        near(
+            bicubic_downsample(tensors[f"{factor}.x"].to(dtype), factor),
+            tensors[f"{factor}.y"],
+            tolerance=1e-5,
+        )

@@ -1,4 +1,6 @@
-"""The harness' phases against GRAM's and GRAM-HD's published training steps, with the recorded latents and poses."""
+"""The harness' phases against GRAM's and GRAM-HD's published training steps, with the recorded
+latents and poses.
+"""
 
 import runpy
 from dataclasses import dataclass, replace
@@ -11,10 +13,10 @@ import torch
 from torch import Tensor
 
 from gan3d.camera import Camera, PosePrior
-from gan3d.gan import GAN
-from gan3d.losses import R1, CrossResolution, Patches, PosePrediction
-from gan3d.micro_batches import Part
 from gan3d.randomness import Randomness
+from gan3d.training.gan import GAN
+from gan3d.training.losses import R1, CrossResolution, Patches, PosePrediction
+from gan3d.training.micro_batches import Part
 
 gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
 WEIGHTS = {
@@ -87,9 +89,13 @@ class Recorded(GAN):
 
     @property
     def summed_parts(self) -> int:
-        """Parts of a batch whose losses the published generator step sums, not averages, and of which it logs the last:
-        stage 1's `batch_split` (quirk Q9)."""
-        return 1 if gram.is_high_resolution(self.meta) else self.meta["process_kwargs"].get("batch_split", 1)
+        """Parts of a batch whose losses the published generator step sums, not averages, and of
+        which it logs the last: stage 1's `batch_split` (quirk Q9)."""
+        return (
+            1
+            if gram.is_high_resolution(self.meta)
+            else self.meta["process_kwargs"].get("batch_split", 1)
+        )
 
     def run(self, phase: str) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Logged values and gradients of a phase, as published, over parts of one image."""
@@ -125,14 +131,24 @@ steps = pytest.mark.parametrize(
 
 
 @cache
-def after(folder: Path, phase: str) -> tuple[dict, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
+def after(
+    folder: Path, phase: str
+) -> tuple[dict, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
     """(meta, logged values, gradients, recorded gradients by our names) of a phase."""
     gan = Recorded(folder)
     values, gradients = gan.run(phase)
     network = "G" if phase == "generator" else "D"
-    start, rename = f"train_{network}.grad.", gram.our_name if network == "G" else gram.our_judge_name
+    start, rename = (
+        f"train_{network}.grad.",
+        gram.our_name if network == "G" else gram.our_judge_name,
+    )
     recorded = gram.tensors(folder, "grads*.safetensors")
-    return gan.meta, values, gradients, {rename(n[len(start) :]): g for n, g in recorded.items() if n.startswith(start)}
+    return (
+        gan.meta,
+        values,
+        gradients,
+        {rename(n[len(start) :]): g for n, g in recorded.items() if n.startswith(start)},
+    )
 
 
 @steps
@@ -155,11 +171,15 @@ def test_parts_of_the_losses(folder):
     _, d, _, _ = after(folder, "discriminator")
     losses, process = meta["losses"], meta["process_kwargs"]
     if "train_D.R1_raw" in losses and process["r1_lambda"]:
-        assert d["loss/r1"] == pytest.approx(process["r1_lambda"] / 2 * losses["train_D.R1_raw"], rel=1e-3)
+        assert d["loss/r1"] == pytest.approx(
+            process["r1_lambda"] / 2 * losses["train_D.R1_raw"], rel=1e-3
+        )
     if "train_G.Cons" in losses and process.get("cons_lambda"):
         assert g["loss/consistency"] == pytest.approx(losses["train_G.Cons"], rel=1e-4)
     if "train_G.Pos" in losses:
-        assert process["pos_lambda"] * g["pose/generator"] == pytest.approx(losses["train_G.Pos"], rel=1e-4)
+        assert process["pos_lambda"] * g["pose/generator"] == pytest.approx(
+            losses["train_G.Pos"], rel=1e-4
+        )
     if "train_D.Pos" in losses:
         told = process["pos_lambda"] * d["pose/fake"] + process["real_pos_lambda"] * d["pose/real"]
         assert told == pytest.approx(losses["train_D.Pos"], rel=1e-4)

@@ -1,4 +1,6 @@
-"""pi-GAN's discriminators against the published ones: every run of every case folder that names one."""
+"""pi-GAN's discriminators against the published ones: every run of every case folder that names
+one.
+"""
 
 import json
 import re
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gan3d.checkpoints.pigan import DEAD, DISCRIMINATOR_NAMES
+from gan3d.checkpoints.official.pigan import DEAD, DISCRIMINATOR_NAMES
 from gan3d.discriminators import PiGANDiscriminator
 
 golden_cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
@@ -26,7 +28,9 @@ KNOWN_OF_RUN = {"alpha", "batch", "res"}
 
 
 def formula(config: dict) -> dict[str, Tensor]:
-    """Weights that are not stored, by the rule that the configuration states (golden/cips3d/README.md)."""
+    """Weights that are not stored, by the rule that the configuration states
+    (golden/cips3d/README.md).
+    """
     pattern = r"biases: mean 0 std ([\d.]+); other tensors: mean 0, std ([\d.]+)/sqrt\(number of elements per output"
     rule = re.match(pattern, config["weights_rule"])
     assert rule, config["weights_rule"]
@@ -61,7 +65,9 @@ class Run:
         return {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
 
     def judge(self) -> PiGANDiscriminator:
-        """The discriminator that the configuration describes; its sizes are read off the state dict."""
+        """The discriminator that the configuration describes; its sizes are read off the state
+        dict.
+        """
         stored = self.folder / "weights.safetensors"
         state = load_file(stored) if stored.is_file() else formula(self.config)
         kind = self.config["cls"].removesuffix("Discriminator")
@@ -72,7 +78,9 @@ class Run:
             z_dim=len(state["final_layer.bias"]) - 3 if kind.endswith("Encoder") else 256,
             channels=tuple(len(state[f"fromRGB.{i}.model.0.bias"]) for i in range(entrances)),
         )
-        judge.load_state_dict({renamed(key): t for key, t in state.items() if not key.startswith(DEAD)})
+        judge.load_state_dict(
+            {renamed(key): t for key, t in state.items() if not key.startswith(DEAD)}
+        )
         judge.fade = self.facts.get("alpha", 1.0)
         return judge
 
@@ -114,13 +122,19 @@ def test_pigan_judgement_is_the_published_one(run, near):
 @every_run
 def test_pigan_r1_and_the_gradients_of_weights_are_the_published_ones_where_they_are_stored(run):
     expected = run.tensors
-    wanted = {renamed(key.removeprefix("grad.")): t for key, t in expected.items() if key.startswith("grad.")}
+    wanted = {
+        renamed(key.removeprefix("grad.")): t
+        for key, t in expected.items()
+        if key.startswith("grad.")
+    }
     if not wanted and "r1_per_sample" not in expected:
         return
     judge, x = run.judge(), expected["x"].requires_grad_(True)
     logits = judge(x).logits
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    penalty = 0.5 * run.config["r1_lambda"] * run.config["d_reg_every"] * gradient.square().sum([1, 2, 3])
+    penalty = (
+        0.5 * run.config["r1_lambda"] * run.config["d_reg_every"] * gradient.square().sum([1, 2, 3])
+    )
     near_its_largest(penalty.detach()[:, None], expected["r1_per_sample"])
     (F.softplus(-logits) + penalty).mean().backward()
     for name, tensor in wanted.items():
@@ -134,7 +148,9 @@ def test_pigan_parameters_are_the_published_ones(run):
     if shapes is None:
         return
     ours = {name: list(p.shape) for name, p in judge.named_parameters()}
-    assert ours == {renamed(name): shape for name, shape in shapes.items() if not name.startswith(DEAD)}
+    assert ours == {
+        renamed(name): shape for name, shape in shapes.items() if not name.startswith(DEAD)
+    }
     dropped = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(DEAD))
     assert sum(p.numel() for p in judge.parameters()) == run.config["n_params"] - dropped
 

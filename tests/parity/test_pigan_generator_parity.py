@@ -1,4 +1,6 @@
-"""PiGAN against the published generators: every case folder of golden/cips3d that names a pi-GAN model."""
+"""PiGAN against the published generators: every case folder of golden/cips3d that names a pi-GAN
+model.
+"""
 
 import json
 import re
@@ -11,32 +13,70 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gan3d.checkpoints.pigan import GENERATOR_NAMES
+from gan3d.checkpoints.official.pigan import GENERATOR_NAMES
 from gan3d.generators import PiGAN
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
 DOUBLE = torch.float64
 
 # Published models -> side of the box that their points are divided by; with a learnt grid or not.
-BOX_SIDES = {"SPATIALSIRENBASELINE": 0.24, "TALLSIREN": 2.0, "EmbeddingPiGAN128": 0.24, "EmbeddingPiGAN256": 0.24}
+BOX_SIDES = {
+    "SPATIALSIRENBASELINE": 0.24,
+    "TALLSIREN": 2.0,
+    "EmbeddingPiGAN128": 0.24,
+    "EmbeddingPiGAN256": 0.24,
+}
 # A learnt grid, whatever the published file calls it.
 GRID = re.compile(r"siren\.\w*(embedding|grid)\w*")
 # Everything a configuration may say beside describing itself (golden_cases.py).
 KNOWN = {
-    *("batch", "hidden_dim", "img_size", "model", "n_params", "num_steps", "opts", "render", "weights", "z_dim"),
+    *(
+        "batch",
+        "hidden_dim",
+        "img_size",
+        "model",
+        "n_params",
+        "num_steps",
+        "opts",
+        "render",
+        "weights",
+        "z_dim",
+    ),
 }
 KNOWN_OPTIONS = {
-    *("fov", "ray_start", "ray_end", "num_steps", "hierarchical_sample", "psi", "last_back", "white_back"),
-    *("clamp_mode", "fill_mode", "lock_view_dependence", "h_mean", "h_stddev", "v_mean", "v_stddev", "sample_dist"),
+    *(
+        "fov",
+        "ray_start",
+        "ray_end",
+        "num_steps",
+        "hierarchical_sample",
+        "psi",
+        "last_back",
+        "white_back",
+    ),
+    *(
+        "clamp_mode",
+        "fill_mode",
+        "lock_view_dependence",
+        "h_mean",
+        "h_stddev",
+        "v_mean",
+        "v_stddev",
+        "sample_dist",
+    ),
     "nerf_noise",
 }
 
 
 def every_case(holds: str):
-    """Runs a test for every case folder whose configuration names a model (those of CIPS-3D name a class), where
-    io.safetensors holds such a tensor."""
+    """Runs a test for every case folder whose configuration names a model (those of CIPS-3D name a
+    class), where io.safetensors holds such a tensor."""
     found = sorted(file.parent for file in (cases.GOLDEN / "cips3d").glob("*/config.json"))
-    found = [f for f in found if "model" in cases.read(f) and cases.golden.holds(f, "io.safetensors", "z", holds)]
+    found = [
+        f
+        for f in found
+        if "model" in cases.read(f) and cases.golden.holds(f, "io.safetensors", "z", holds)
+    ]
     return pytest.mark.parametrize("folder", found, ids=lambda folder: folder.name)
 
 
@@ -95,7 +135,11 @@ def case(folder: Path, dtype: torch.dtype = torch.float32, **changes):
 
 def double(config: dict, io: dict[str, Tensor]) -> float:
     """How near images are in double precision."""
-    return 1e-8 if cases.pose_is_drawn(settings(config), io) else cases.tolerance(config, "float32_abs", 1e-4)
+    return (
+        1e-8
+        if cases.pose_is_drawn(settings(config), io)
+        else cases.tolerance(config, "float32_abs", 1e-4)
+    )
 
 
 @every_case("out64.img")
@@ -149,7 +193,9 @@ def test_portions_of_rays_are_those_of_the_whole_image(folder, near):
     rays = torch.arange(config["img_size"] ** 2).flip(0)[::2]
     with torch.no_grad():
         scene = model.represent(model.map(z))
-        near(model.render(scene, views, randomness=draws).image, io["out64.img"], double(config, io))
+        near(
+            model.render(scene, views, randomness=draws).image, io["out64.img"], double(config, io)
+        )
         some = model.render(scene, views, rays=rays, randomness=draws)
     near(some.image[..., 0], io["out64.img"].flatten(2)[..., rays], double(config, io))
 

@@ -1,4 +1,6 @@
-"""StyleGAN2 beside StyleGAN3 (golden/stylegan3, files with a G and a D): images, blur, logits, R1 and its gradients."""
+"""StyleGAN2 beside StyleGAN3 (golden/stylegan3, files with a G and a D): images, blur, logits, R1
+and its gradients.
+"""
 
 import re
 import runpy
@@ -21,7 +23,9 @@ def case(request) -> SimpleNamespace:
     generator, discriminator = cases.stylegan2(facts["G"]), cases.discriminator(facts["D"])
     generator.load_state_dict(cases.state(tensors, "G."))
     discriminator.load_state_dict(cases.state(tensors, "D."))
-    return SimpleNamespace(facts=facts, tensors=tensors, generator=generator, discriminator=discriminator)
+    return SimpleNamespace(
+        facts=facts, tensors=tensors, generator=generator, discriminator=discriminator
+    )
 
 
 def test_numbers_are_all_compared(case):
@@ -42,7 +46,10 @@ def test_latents(case, near):
         found = re.fullmatch(r"out\.ws(?:_psi([\d.]+?)(?:_cutoff(\d*))?)?", name)
         cutoff = None if found[2] is None else int(found[2] or case.facts["truncation_cutoff"])
         ws = generator.mapping(
-            t["in.z"], cases.label(t, generator), truncation=float(found[1] or 1), truncation_cutoff=cutoff
+            t["in.z"],
+            cases.label(t, generator),
+            truncation=float(found[1] or 1),
+            truncation_cutoff=cutoff,
         )
         near(ws, t[name])
 
@@ -69,7 +76,9 @@ def test_blur(case, near):
 def test_logits_and_gradient_penalty(case, near):
     t, discriminator = case.tensors, case.discriminator
     if "out.img_const" not in t:
-        assert not any(name.startswith(("out.logits", "out.r1", "grad.")) for name in t), "no image to judge"
+        assert not any(name.startswith(("out.logits", "out.r1", "grad.")) for name in t), (
+            "no image to judge"
+        )
         return
     image = t["out.img_const"].clone().requires_grad_()
     logits = discriminator.logits(image, cases.label(t, discriminator))

@@ -1,4 +1,6 @@
-"""ADA against the published pipe at fixed percentiles (golden/stylegan3): images, their gradients, filters."""
+"""ADA against the published pipe at fixed percentiles (golden/stylegan3): images, their gradients,
+filters.
+"""
 
 import runpy
 from pathlib import Path

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gan3d.checkpoints.official import Network, read_network
+from gan3d.checkpoints.official.networks import Network, read_network
+from gan3d.checkpoints.official.stylegan3 import generator_from_official, import_stylegan3
 from gan3d.checkpoints.portable import from_pretrained
-from gan3d.checkpoints.stylegan3 import generator_from_official, import_stylegan3
 
-hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/hostile.py")))
+hostile = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/official/hostile.py"))
+)
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 
 
@@ -26,15 +28,25 @@ def test_stylegan3_files_give_the_published_image(file, form, near, tmp_path):
         (tmp_path / "network.pkl").write_bytes(hostile.snapshot({"G_ema": record}))
         import_stylegan3(tmp_path / "network.pkl", discriminator=False)
         generator = from_pretrained(tmp_path / "network.safetensors")
-        assert generator.arguments["w_avg_beta"] == facts["kwargs"].get("mapping_kwargs", {}).get("w_avg_beta", 0.998)
+        assert generator.arguments["w_avg_beta"] == facts["kwargs"].get("mapping_kwargs", {}).get(
+            "w_avg_beta", 0.998
+        )
     else:
         torch.save(weights, tmp_path / "network.pt")
         network = read_network(tmp_path / "network.pt")
-        unknown = {"channel_base", "channel_max", "z_dim", "w_dim", "c_dim", "img_resolution", "img_channels"}
+        unknown = {
+            "channel_base",
+            "channel_max",
+            "z_dim",
+            "w_dim",
+            "c_dim",
+            "img_resolution",
+            "img_channels",
+        }
         stated = {name: value for name, value in facts["kwargs"].items() if name not in unknown}
         generator = generator_from_official(Network(network.state, stated)).eval()
     assert facts.get("layer_names") in (None, list(generator.synthesis.layer_names))
     if "out.img" in stored:
         with torch.no_grad():
-            near(generator.synthesise(stored["in.wsx"]), stored["out.img"])
+            near(generator.synthesize(stored["in.wsx"]), stored["out.img"])
     assert set(generator.state_dict()) == set(weights)

@@ -1,4 +1,6 @@
-"""One iteration's phases with StyleGAN3 (golden/stylegan3, files with a loss): gradients, running means after it."""
+"""One iteration's phases with StyleGAN3 (golden/stylegan3, files with a loss): gradients, running
+means after it.
+"""
 
 import runpy
 from pathlib import Path
@@ -8,11 +10,12 @@ import pytest
 import torch
 
 from gan3d.augment import Blur, blur
-from gan3d.losses import R1, NonSaturating
+from gan3d.training.losses import R1, NonSaturating
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 
-# Factors of the phases' losses when nothing else is said: the gradient penalty is due every 16 steps.
+# Factors of the phases' losses when nothing else is said: the gradient penalty is due every 16
+# steps.
 GAIN = {"Gmain": 1, "Dmain": 1, "Dreg": 16}
 
 
@@ -20,7 +23,9 @@ GAIN = {"Gmain": 1, "Dmain": 1, "Dreg": 16}
 def case(request) -> SimpleNamespace:
     facts, tensors = cases.facts_of(request.param), cases.tensors_of(request.param)
     phases = {"Gmain", "Dmain", "Dreg"}
-    known = {"G", "D", "loss", "cur_nimg", "gain", "order"} | {f"grad_norms_{phase}" for phase in phases}
+    known = {"G", "D", "loss", "cur_nimg", "gain", "order"} | {
+        f"grad_norms_{phase}" for phase in phases
+    }
     assert cases.unheeded(facts, known) == []
     assert set(facts.get("gain", {})) <= phases
     assert set(facts["loss"]) <= {"r1_gamma", "blur_init_sigma", "blur_fade_kimg"}
@@ -36,7 +41,12 @@ def case(request) -> SimpleNamespace:
 
     gain = {**GAIN, **facts.get("gain", {})}
     return SimpleNamespace(
-        facts=facts, tensors=tensors, generator=generator, discriminator=discriminator, judge=judge, gain=gain
+        facts=facts,
+        tensors=tensors,
+        generator=generator,
+        discriminator=discriminator,
+        judge=judge,
+        gain=gain,
     )
 
 
@@ -63,7 +73,7 @@ def latents(case: SimpleNamespace) -> torch.Tensor:
 
 
 def test_generator_phase(case):
-    image = case.generator.synthesise(latents(case))
+    image = case.generator.synthesize(latents(case))
     loss = NonSaturating().generator(case.judge(image)).mean() * case.gain["Gmain"]
     loss.backward()
     compare(case, "Gmain", case.generator)
@@ -77,16 +87,24 @@ def test_discriminator_phase_and_the_running_means_that_it_moves(case, near):
     for name, expected in cases.state(case.tensors, "after.").items():
         near(case.generator.get_buffer(name), expected)
     game = NonSaturating()
-    loss = game.fake(case.judge(image)).mean() + game.real(case.judge(case.tensors["in.real"])).mean()
+    loss = (
+        game.fake(case.judge(image)).mean() + game.real(case.judge(case.tensors["in.real"])).mean()
+    )
     (loss * case.gain["Dmain"]).backward()
     compare(case, "Dmain", case.discriminator)
 
 
 def test_gradient_penalty_on_the_image_before_blur(case):
     if "r1_gamma" not in case.facts["loss"]:
-        assert "grad_norms_Dreg" not in case.facts, "norms of a gradient penalty of which no weight is stated"
-        assert not cases.state(case.tensors, "grad.Dreg."), "gradients of a penalty of which no weight is stated"
+        assert "grad_norms_Dreg" not in case.facts, (
+            "norms of a gradient penalty of which no weight is stated"
+        )
+        assert not cases.state(case.tensors, "grad.Dreg."), (
+            "gradients of a penalty of which no weight is stated"
+        )
         return
-    penalty = R1(case.facts["loss"]["r1_gamma"])(lambda image, raw: case.judge(image), case.tensors["in.real"])
+    penalty = R1(case.facts["loss"]["r1_gamma"])(
+        lambda image, raw: case.judge(image), case.tensors["in.real"]
+    )
     (penalty.mean() * case.gain["Dreg"]).backward()
     compare(case, "Dreg", case.discriminator)

@@ -1,4 +1,6 @@
-"""Equivariance, FID, KID, precision, recall and arcs against the reference numbers of golden/stylegan3."""
+"""Equivariance, FID, KID, precision, recall and arcs against the reference numbers of
+golden/stylegan3.
+"""
 
 import runpy
 from pathlib import Path
@@ -25,7 +27,13 @@ from gan3d.metrics.precision_recall import precision_and_recall
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 FILTER_OPTIONS = {"a", "amax", "aflt", "up", "cutoff_in", "cutoff_out"}
 # Lists of operations, and the beginnings of the names of their numbers.
-OPERATIONS = {"integer": "int", "fractional": "frac", "rotation": "rot", "pseudo": "pse", "affine": "aff"}
+OPERATIONS = {
+    "integer": "int",
+    "fractional": "frac",
+    "rotation": "rot",
+    "pseudo": "pse",
+    "affine": "aff",
+}
 OPERATIONS |= {"filter": "filt"}
 
 
@@ -40,7 +48,9 @@ def compare(near, moved: tuple[Tensor, Tensor], tensors: dict[str, Tensor], name
     z, mask = moved
     near(z, tensors[f"{name}.z"])
     if f"{name}.m" in tensors:
-        assert torch.equal(mask.to(tensors[f"{name}.m"].dtype), tensors[f"{name}.m"]), f"mask of {name}"
+        assert torch.equal(mask.to(tensors[f"{name}.m"].dtype), tensors[f"{name}.m"]), (
+            f"mask of {name}"
+        )
 
 
 @pytest.fixture(params=cases.files("eqops"))
@@ -54,11 +64,18 @@ def helpers(request) -> SimpleNamespace:
 def test_all_numbers_of_operations_are_compared(helpers):
     counts = {start: len(helpers.facts.get(name, [])) for name, start in OPERATIONS.items()}
     counts["pse"] = counts["pse"] or counts["rot"]
-    results = {f"{start}{i}.{part}" for start, n in counts.items() for i in range(n) for part in ("z", "m")}
-    results |= {
-        f"{start}{i}.{part}" for start in ("aff", "filt") for i in range(counts[start]) for part in ("mat", "f")
+    results = {
+        f"{start}{i}.{part}" for start, n in counts.items() for i in range(n) for part in ("z", "m")
     }
-    sources = {row["src"] for name in OPERATIONS for row in helpers.facts.get(name, []) if "src" in row}
+    results |= {
+        f"{start}{i}.{part}"
+        for start in ("aff", "filt")
+        for i in range(counts[start])
+        for part in ("mat", "f")
+    }
+    sources = {
+        row["src"] for name in OPERATIONS for row in helpers.facts.get(name, []) if "src" in row
+    }
     assert set(helpers.tensors) - results - sources - {"x"} == set()
 
 
@@ -71,7 +88,12 @@ def test_shifts(helpers, near):
     for i, options in enumerate(facts.get("fractional", [])):
         only(options, {"src", "tx", "ty", "a"})
         x = tensors[options.get("src", "x")]
-        compare(near, shift_fractional(x, options["tx"], options["ty"], options.get("a", 3)), tensors, f"frac{i}")
+        compare(
+            near,
+            shift_fractional(x, options["tx"], options["ty"], options.get("a", 3)),
+            tensors,
+            f"frac{i}",
+        )
 
 
 def test_rotations_and_pseudo_rotations(helpers, near):
@@ -81,11 +103,15 @@ def test_rotations_and_pseudo_rotations(helpers, near):
         only(options, {"src", "angle", "a"})
         x = tensors[options.get("src", "x")]
         compare(near, rotate(x, options["angle"], options.get("a", 3)), tensors, f"rot{i}")
-    for i, options in enumerate(facts.get("pseudo") or rotations):  # where none are listed: those of the rotations
+    for i, options in enumerate(
+        facts.get("pseudo") or rotations
+    ):  # where none are listed: those of the rotations
         only(options, {"src", "angle", "a"})
         if f"pse{i}.z" in tensors:
             x = tensors[options.get("src", "x") if facts.get("pseudo") else "x"]
-            compare(near, pseudo_rotate(x, options["angle"], options.get("a", 3)), tensors, f"pse{i}")
+            compare(
+                near, pseudo_rotate(x, options["angle"], options.get("a", 3)), tensors, f"pse{i}"
+            )
 
 
 def test_band_limit_filters_and_what_they_transform(helpers, near):
@@ -93,10 +119,19 @@ def test_band_limit_filters_and_what_they_transform(helpers, near):
     tensors, facts = helpers.tensors, helpers.facts
     for kind in ("filter", "affine"):
         for i, given in enumerate(facts.get(kind, [])):
-            name, options = f"{OPERATIONS[kind]}{i}", dict(only(given, FILTER_OPTIONS | {"src", "mat"}))
+            name, options = (
+                f"{OPERATIONS[kind]}{i}",
+                dict(only(given, FILTER_OPTIONS | {"src", "mat"})),
+            )
             x, stated = tensors.get(options.pop("src", "x")), options.pop("mat", None)
-            mat = tensors[f"{name}.mat"] if stated is None else torch.tensor(stated, dtype=torch.float64)
-            assert {f"{name}.f", f"{name}.z"} & set(tensors), f"{kind} {i} has neither a filter nor a picture"
+            mat = (
+                tensors[f"{name}.mat"]
+                if stated is None
+                else torch.tensor(stated, dtype=torch.float64)
+            )
+            assert {f"{name}.f", f"{name}.z"} & set(tensors), (
+                f"{kind} {i} has neither a filter nor a picture"
+            )
             if f"{name}.f" in tensors:
                 near(band_limit_filter(mat, **options), tensors[f"{name}.f"], 1e-6)
             if f"{name}.z" in tensors:
@@ -105,7 +140,9 @@ def test_band_limit_filters_and_what_they_transform(helpers, near):
 
 @pytest.mark.parametrize("path", cases.files("eqmetric"))
 def test_equivariance_of_the_reference_networks(path):
-    """Official decibels, from recorded latents, offsets and angles; above 95 dB they are float32 noise."""
+    """Official decibels, from recorded latents, offsets and angles; above 95 dB they are float32
+    noise.
+    """
     recorded: dict[str, tuple[Kind, str]] = {
         "eqt_int": ("eqt", "t_int"),
         "eqt_frac": ("eqt_frac", "t_frac"),
@@ -121,12 +158,16 @@ def test_equivariance_of_the_reference_networks(path):
         assert facts.get("batch_size") in (None, ws.shape[1])
         for key in recorded.keys() & set(facts):
             kind, motions = recorded[key]
-            metric = Equivariance(generator.synthesise, kind)
+            metric = Equivariance(generator.synthesize, kind)
             for latents, motion in zip(ws, tensors[f"{name}.{motions}"].tolist(), strict=True):
-                original = generator.synthesise(latents, torch.eye(3)).detach()
-                metric.update(latents, original, tuple(motion) if isinstance(motion, list) else motion)
+                original = generator.synthesize(latents, torch.eye(3)).detach()
+                metric.update(
+                    latents, original, tuple(motion) if isinstance(motion, list) else motion
+                )
             tolerance = 0.5 if facts[key] > 95 else 0.01
-            assert metric.compute().item() == pytest.approx(facts[key], abs=tolerance), f"{name} {key}"
+            assert metric.compute().item() == pytest.approx(facts[key], abs=tolerance), (
+                f"{name} {key}"
+            )
 
 
 def reference(path: Path) -> torch.nn.Module:
@@ -139,13 +180,13 @@ def reference(path: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("path", cases.files("scores"))
 def test_scores_of_given_features(path):
     facts, tensors = cases.facts_of(path), cases.tensors_of(path)
-    protocol = {"nhood": "neighbours", "num_subsets": "num_subsets"}
+    protocol = {"nhood": "neighbors", "num_subsets": "num_subsets"}
     protocol |= {"max_subset_size": "max_subset_size", "kid_numpy_seed": "seed"}
     only(facts, cases.SCORES | set(protocol))
     real, fake = tensors["real"], tensors["fake"]
     given = {ours: facts[theirs] for theirs, ours in protocol.items() if theirs in facts}
-    neighbours = {name: given.pop(name) for name in ("neighbours",) if name in given}
-    precision, recall = precision_and_recall(real, fake, **neighbours)
+    neighbors = {name: given.pop(name) for name in ("neighbors",) if name in given}
+    precision, recall = precision_and_recall(real, fake, **neighbors)
     found = {
         "fid": frechet_distance(*feature_moments(real), *feature_moments(fake)),
         "kid": kernel_distance(real, fake, **given),

@@ -1,4 +1,6 @@
-"""StyleGAN3's filters, schedules, activation and whole generators against golden/stylegan3, every case there is."""
+"""StyleGAN3's filters, schedules, activation and whole generators against golden/stylegan3, every
+case there is.
+"""
 
 import math
 import re
@@ -10,16 +12,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gan3d.layers.alias_free_filters import Schedule, lowpass
+from gan3d.layers.alias_free_filters import AliasFreeLayers, lowpass
 from gan3d.ops.filtered_lrelu import filtered_lrelu, filtered_lrelu_reference
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 
 
 def test_every_file_is_of_a_kind_that_some_test_reads(golden):
-    kinds = {path.name: cases.kind_of(cases.facts_of(path)) for path in (golden / "stylegan3").rglob("*.json")}
+    kinds = {
+        path.name: cases.kind_of(cases.facts_of(path))
+        for path in (golden / "stylegan3").rglob("*.json")
+    }
     tests = [path.read_text() for path in Path(__file__).parent.glob("test_stylegan*_parity.py")]
-    read = {kind for test in tests for kind in re.findall(r'cases\.(?:files|rows)\("(\w+)"\)', test)}
+    read = {
+        kind for test in tests for kind in re.findall(r'cases\.(?:files|rows)\("(\w+)"\)', test)
+    }
     assert len(read) == 10
     assert {name: kind for name, kind in kinds.items() if kind not in read} == {}
 
@@ -29,7 +36,8 @@ def test_all_numbers_have_a_file_that_says_what_they_are(golden):
     assert [path.name for path in numbers if not path.with_suffix(".json").is_file()] == []
 
 
-# -- Filters, schedules, activation ------------------------------------------------------------------------------------
+# -- Filters, schedules, activation
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", cases.rows("filters"))
@@ -39,7 +47,9 @@ def test_filters(case, near):
     assert cases.unheeded(row, {"numtaps", "cutoff", "width", "fs", "radial", "identity"}) == []
     assert set(tensors) == {f"f{i}" for i in range(len(cases.facts_of(path)["cases"]))}
     expected = tensors[f"f{number}"]
-    f = lowpass(row["numtaps"], row["cutoff"], row["width"], row["fs"], radial=row.get("radial", False))
+    f = lowpass(
+        row["numtaps"], row["cutoff"], row["width"], row["fs"], radial=row.get("radial", False)
+    )
     assert row.get("identity") in (None, f is None)
     if f is None:
         assert expected.numel() == 0
@@ -55,15 +65,28 @@ def check_layer(spec, facts: dict) -> None:
         "name": spec.name,
         **{"in_channels": inside.channels, "out_channels": outside.channels},
         **{"in_size": inside.size, "out_size": outside.size},
-        **{"s_in": inside.sampling_rate, "s_out": outside.sampling_rate, "s_tmp": spec.tmp_sampling_rate},
+        **{
+            "s_in": inside.sampling_rate,
+            "s_out": outside.sampling_rate,
+            "s_tmp": spec.tmp_sampling_rate,
+        },
         **{"in_sampling_rate": inside.sampling_rate, "out_sampling_rate": outside.sampling_rate},
         "tmp_sampling_rate": spec.tmp_sampling_rate,
-        **{"fc_in": inside.cutoff, "fc_out": outside.cutoff, "fh_in": inside.half_width, "fh_out": outside.half_width},
+        **{
+            "fc_in": inside.cutoff,
+            "fc_out": outside.cutoff,
+            "fh_in": inside.half_width,
+            "fh_out": outside.half_width,
+        },
         **{"in_cutoff": inside.cutoff, "out_cutoff": outside.cutoff},
         **{"in_half_width": inside.half_width, "out_half_width": outside.half_width},
         **{"up": spec.up, "up_factor": spec.up, "down": spec.down, "down_factor": spec.down},
         **{"up_taps": spec.up_taps, "down_taps": spec.down_taps},
-        **{"radial": spec.down_radial, "down_radial": spec.down_radial, "critical": spec.is_critical},
+        **{
+            "radial": spec.down_radial,
+            "down_radial": spec.down_radial,
+            "critical": spec.is_critical,
+        },
         **{"padding": [before, after, before, after], "fp16": spec.in_low_precision},
     }
     for name, value in facts.items():
@@ -80,9 +103,17 @@ def test_schedules(path):
         assert cases.unheeded(table, {"kwargs", "num_ws", "input", "layers"}) == []
         options = dict(table["kwargs"])
         resolution, channels = options.pop("img_resolution"), options.pop("img_channels", 3)
-        for other in ("z_dim", "c_dim", "w_dim", "conv_clamp", "output_scale", "magnitude_ema_beta", "mapping_kwargs"):
+        for other in (
+            "z_dim",
+            "c_dim",
+            "w_dim",
+            "conv_clamp",
+            "output_scale",
+            "magnitude_ema_beta",
+            "mapping_kwargs",
+        ):
             options.pop(other, None)
-        specs = Schedule(**options).layers(resolution, channels)
+        specs = AliasFreeLayers(**options).layers(resolution, channels)
         for spec, facts in zip(specs, table["layers"], strict=True) if "layers" in table else ():
             check_layer(spec, facts)
         first = specs[0].inside
@@ -116,7 +147,8 @@ def test_filtered_lrelu(case, form, near):
             near(cases.gradient(y, parameter, grad_outputs=tensors["dy"]), tensors[name])
 
 
-# -- Whole generators --------------------------------------------------------------------------------------------------
+# -- Whole generators
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=cases.files("generator"))
@@ -125,13 +157,26 @@ def case(request) -> SimpleNamespace:
     facts, tensors = cases.facts_of(request.param), cases.tensors_of(request.param)
     generator = cases.stylegan3(facts["kwargs"])
     weights = cases.state(tensors, "sd.")
-    designed = {name: f.clone() for name, f in generator.state_dict().items() if name.endswith("_filter")}
+    designed = {
+        name: f.clone() for name, f in generator.state_dict().items() if name.endswith("_filter")
+    }
     generator.load_state_dict(weights)
-    return SimpleNamespace(facts=facts, tensors=tensors, generator=generator, designed=designed, weights=weights)
+    return SimpleNamespace(
+        facts=facts, tensors=tensors, generator=generator, designed=designed, weights=weights
+    )
 
 
 def test_generator_facts(case, near):
-    known = {"kwargs", "batch", "num_ws", "truncation_cutoff", "layer_names", "layers", "params", "buffers"}
+    known = {
+        "kwargs",
+        "batch",
+        "num_ws",
+        "truncation_cutoff",
+        "layer_names",
+        "layers",
+        "params",
+        "buffers",
+    }
     assert cases.unheeded(case.facts, known) == []
     generator, facts = case.generator, case.facts
     specs = {layer.spec.name: layer.spec for layer in generator.synthesis.layers}
@@ -166,7 +211,10 @@ def test_generator_latents(case, near):
         found = re.fullmatch(r"out\.ws(?:_psi([\d.]+?)(_cutoff(\d*))?)?", name)
         cutoff = None if not found[2] else int(found[3] or case.facts["truncation_cutoff"])
         ws = generator.mapping(
-            t["in.z"], cases.label(t, generator), truncation=float(found[1] or 1), truncation_cutoff=cutoff
+            t["in.z"],
+            cases.label(t, generator),
+            truncation=float(found[1] or 1),
+            truncation_cutoff=cutoff,
         )
         near(ws, t[name])
 
@@ -178,22 +226,26 @@ def test_generator_images(case, near, dtype):
     ws = t["in.wsx"].to(dtype)
     shown = {
         "out.img": lambda: generator.represent(ws).image,
-        "out.img_batch1": lambda: generator.synthesise(ws[:1]),
-        "out.img_from_z": lambda: generator.synthesise(truncated(case, dtype)),
+        "out.img_batch1": lambda: generator.synthesize(ws[:1]),
+        "out.img_from_z": lambda: generator.synthesize(truncated(case, dtype)),
     }
     for which, transform in cases.state(t, "in.transform_").items():
-        shown[f"out.img_{which}"] = partial(generator.synthesise, ws, transform)
+        shown[f"out.img_{which}"] = partial(generator.synthesize, ws, transform)
     for name in shown.keys() & set(t):
         near(shown[name](), t[name])
     for which, expected in cases.state(t, "out.input_").items():
-        near(generator.synthesis.input(ws[: len(expected), 0], t[f"in.transform_{which}"]), expected)
+        near(
+            generator.synthesis.input(ws[: len(expected), 0], t[f"in.transform_{which}"]), expected
+        )
 
 
 def truncated(case: SimpleNamespace, dtype: torch.dtype) -> torch.Tensor:
     """Latents of out.img_from_z: psi 0.7 in the first truncation_cutoff layers."""
     generator, cutoff = case.generator, case.facts.get("truncation_cutoff")
     c = cases.label(case.tensors, generator)
-    return generator.mapping(case.tensors["in.z"].to(dtype), c, truncation=0.7, truncation_cutoff=cutoff)
+    return generator.mapping(
+        case.tensors["in.z"].to(dtype), c, truncation=0.7, truncation_cutoff=cutoff
+    )
 
 
 @torch.no_grad()
@@ -222,20 +274,26 @@ def test_generator_after_an_update_of_its_running_means(case, near):
 def test_generator_gradients(case):
     t, generator = case.tensors, case.generator
     z, ws = t["in.z"].clone().requires_grad_(), t["in.wsx"].clone().requires_grad_()
-    value = (generator.synthesise(ws) * t["in.R"]).sum()
+    value = (generator.synthesize(ws) * t["in.R"]).sum()
     mapped = (generator.mapping(z, cases.label(t, generator)) * t["in.wsx"]).sum()
     for name, expected in cases.state(t, "grad.").items():
         if name.startswith("map."):
             part = name.removeprefix("map.")
-            cases.nearly(cases.gradient(mapped, z if part == "z" else generator.mapping.get_parameter(part)), expected)
+            cases.nearly(
+                cases.gradient(mapped, z if part == "z" else generator.mapping.get_parameter(part)),
+                expected,
+            )
         else:
-            cases.nearly(cases.gradient(value, ws if name == "ws" else generator.get_parameter(name)), expected)
+            cases.nearly(
+                cases.gradient(value, ws if name == "ws" else generator.get_parameter(name)),
+                expected,
+            )
 
 
 def test_generator_path_lengths_and_their_gradients(case, near):
     t, generator = case.tensors, case.generator
     ws = t["in.wsx"].clone().requires_grad_()
-    image = generator.synthesise(ws)
+    image = generator.synthesize(ws)
     slope = cases.gradient((image * t["in.R"]).sum() / image.shape[3], ws, create_graph=True)
     lengths = slope.square().sum(2).mean(1).sqrt()
     if "out.pl_lengths" in t:

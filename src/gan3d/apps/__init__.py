@@ -1,1 +1,3 @@
-"""Apps: what is done with a trained generator. Written once against the contract; none of them needs Lightning."""
+"""Apps: what is done with a trained generator. Written once against the contract; none of them
+needs Lightning.
+"""

@@ -1,4 +1,6 @@
-"""Curves as inline SVG, in the colours of the page around them (--c0, --c1, --c2 and its text colour)."""
+"""Curves as inline SVG, in the colors of the page around them (--c0, --c1, --c2 and its text
+color).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Curve:
     points: list[tuple[int, float]]
 
 
-def curve_svg(title: str, curves: list[Curve], *, log: bool = False, marks: Mapping[str, float] | None = None) -> str:
+def curve_svg(
+    title: str, curves: list[Curve], *, log: bool = False, marks: Mapping[str, float] | None = None
+) -> str:
     """An SVG plot of curves over thousands of images.
 
     Args:
@@ -49,14 +53,26 @@ def curve_svg(title: str, curves: list[Curve], *, log: bool = False, marks: Mapp
 
     parts = []
     for value in log_ticks(low, high) if log else ticks(low, high):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>'
+        )
     for kimg in ticks(first, last):
-        parts.append(f'<text x="{x(kimg):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{kimg:,.6g}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">thousand images</text>')
+        parts.append(
+            f'<text x="{x(kimg):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{kimg:,.6g}</text>'
+        )
+    parts.append(
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">thousand images</text>'
+    )
     for name, value in marks.items():
-        parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{y(value) - 5:.1f}" text-anchor="end">{html.escape(name)}</text>')
+        parts.append(
+            f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{WIDTH - RIGHT}" y="{y(value) - 5:.1f}" text-anchor="end">{html.escape(name)}</text>'
+        )
     for i, line in enumerate(lines):
         points = " ".join(f"{x(step / 1000):.1f},{y(value):.1f}" for step, value in line.points)
         parts.append(f'<polyline points="{points}" style="stroke: var(--c{i})"/>')
@@ -81,7 +97,9 @@ def thinned(points: list[tuple[int, float]], num: int) -> list[tuple[int, float]
         return points
     bounds = [round(i * len(points) / num) for i in range(num + 1)]
     stretches = [points[a:b] for a, b in pairwise(bounds)]
-    return [(stretch[-1][0], sum(value for _, value in stretch) / len(stretch)) for stretch in stretches]
+    return [
+        (stretch[-1][0], sum(value for _, value in stretch) / len(stretch)) for stretch in stretches
+    ]
 
 
 def ticks(low: float, high: float, num: int = 5) -> list[float]:
@@ -89,7 +107,9 @@ def ticks(low: float, high: float, num: int = 5) -> list[float]:
     rough = (high - low) / num
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

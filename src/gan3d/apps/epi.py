@@ -1,9 +1,11 @@
-"""Epipolar line texture: one row of the picture over time, while the camera turns (GRAM-HD figure 5).
+"""Epipolar line texture: one row of the picture over time, while the camera turns (GRAM-HD figure
+5).
 
     epi[t, x] = image(camera_t)[row, x]
 
-In a scene that is truly 3D every point draws a smooth, nearly straight line; a texture that sticks to the screen draws
-vertical lines, flicker draws noise. Lines of near and of far points have different slopes (Bolles et al. 1987).
+In a scene that is truly 3D every point draws a smooth, nearly straight line; a texture that sticks
+to the screen draws vertical lines, flicker draws noise. Lines of near and of far points have
+different slopes (Bolles et al. 1987).
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def sweep(
     fov: float | None = None,
     focal: float | None = None,
 ) -> Camera:
-    """`num` cameras at equal steps of yaw from -yaw to yaw (radians), all at one pitch, looking at the origin."""
+    """`num` cameras at equal steps of yaw from -yaw to yaw (radians), all at one pitch, looking at
+    the origin.
+    """
     if num < 2:
         raise ValueError(f"a sweep of {num} camera(s) does not move; use 2 or more")
     yaws = torch.linspace(-yaw, yaw, num, dtype=torch.float64)
@@ -66,22 +70,32 @@ def epi(
         [b 3 frames W], about [-1, 1], on the CPU: time runs downwards.
     """
     if not generator.has_camera:
-        raise ValueError(f"{type(generator).__name__} has no camera to move; an epi needs a 3D generator")
+        raise ValueError(
+            f"{type(generator).__name__} has no camera to move; an epi needs a 3D generator"
+        )
     rows = []
     with evaluating(generator):
-        for t in tqdm(range(len(path)), desc="epi", unit="frame", leave=False, disable=not progress):
+        for t in tqdm(
+            range(len(path)), desc="epi", unit="frame", leave=False, disable=not progress
+        ):
             camera = path.select([t] * num_scenes)
             if generator.independent_pixels:
                 line = _rendered_row(generator, representation, camera, row, resolution)
             else:
-                image = generator.render(representation, camera, resolution=resolution, raw=False).image
+                image = generator.render(
+                    representation, camera, resolution=resolution, raw=False
+                ).image
                 line = image[:, :, _checked_row(row, image.shape[-2])]
             rows.append(line.cpu())
     return torch.stack(rows, dim=2)
 
 
 def _rendered_row(
-    generator: Generator, representation: Any, camera: Camera, row: int | None, resolution: int | None
+    generator: Generator,
+    representation: Any,
+    camera: Camera,
+    row: int | None,
+    resolution: int | None,
 ) -> Tensor:
     side = resolution or generator.img_resolution
     rays = _checked_row(row, side) * side + torch.arange(side, device=camera.device)
@@ -92,7 +106,9 @@ def _rendered_row(
 def _checked_row(row: int | None, height: int) -> int:
     row = height // 2 if row is None else row
     if not 0 <= row < height:
-        raise ValueError(f"row {row} is not one of an image of {height} rows; use 0 to {height - 1}")
+        raise ValueError(
+            f"row {row} is not one of an image of {height} rows; use 0 to {height - 1}"
+        )
     return row
 
 

@@ -1,13 +1,15 @@
-"""Proxy shapes: depth maps of many views fused into one signed distance field, and its surface as a coloured mesh.
+"""Proxy shapes: depth maps of many views fused into one signed distance field, and its surface as a
+colored mesh.
 
     D(p) = sum_i w_i clip((d_i(p) - z_i(p)) / tau, -1, 1) / sum_i w_i            over the views i with d_i - z_i > -tau
 
-(Curless and Levoy 1996; GRAM-HD extracts the shapes of its figure 3 by fusion): z_i is the camera z of the voxel p in
-view i, d_i the depth that this view has there, w_i its opacity; positive is outside. For any generator with depth: what
-counts is the surface that it *renders*. Depth must be that of the surface, not faded by an opacity below 1.
+(Curless and Levoy 1996; GRAM-HD extracts the shapes of its figure 3 by fusion): z_i is the camera z
+of the voxel p in view i, d_i the depth that this view has there, w_i its opacity; positive is
+outside. For any generator with depth: what counts is the surface that it *renders*. Depth must be
+that of the surface, not faded by an opacity below 1.
 
-Convention: the volume is a cube of side `extent` about the origin, arrays [x y z], world y up; voxels are cells, values
-stand at their centres.
+Convention: the volume is a cube of side `extent` about the origin, arrays [x y z], world y up;
+voxels are cells, values stand at their centers.
 """
 
 from __future__ import annotations
@@ -26,10 +28,9 @@ from tqdm.auto import tqdm
 from gan3d.apps.glb import Mesh
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering
+from gan3d.generators.contract import SURFACE_OPACITY, Generator, Rendering
 from gan3d.ops.grid_sample import grid_sample
 
-SURFACE = 0.5  # opacity from which a pixel has a depth
 _CHUNK = 2**18  # voxels projected at once
 
 
@@ -43,16 +44,22 @@ def view_grid(
     fov: float | None = None,
     focal: float | None = None,
 ) -> Camera:
-    """num_yaw x num_pitch cameras at equal steps of yaw in -+yaw and pitch in -+pitch, radians; one step is the middle.
+    """num_yaw x num_pitch cameras at equal steps of yaw in -+yaw and pitch in -+pitch, radians; one
+    step is the middle.
 
-    A full circle is yaw = pi (1 - 1 / num_yaw). The other arguments are those of `Camera.from_angles`.
+    A full circle is yaw = pi (1 - 1 / num_yaw). The other arguments are those of
+    `Camera.from_angles`.
     """
     yaws, pitches = (
-        torch.linspace(-span, span, num, dtype=torch.float64) if num > 1 else torch.zeros(1, dtype=torch.float64)
+        torch.linspace(-span, span, num, dtype=torch.float64)
+        if num > 1
+        else torch.zeros(1, dtype=torch.float64)
         for span, num in ((yaw, num_yaw), (pitch, num_pitch))
     )
     grid = torch.cartesian_prod(pitches, yaws)
-    return Camera.from_angles(grid[:, 1], grid[:, 0], radius=radius, fov=fov, focal=focal).to(torch.float32)
+    return Camera.from_angles(grid[:, 1], grid[:, 0], radius=radius, fov=fov, focal=focal).to(
+        torch.float32
+    )
 
 
 def fuse(
@@ -82,12 +89,14 @@ def fuse(
     volume = Volume(extent, voxels, truncation, device=cameras.device)
     with evaluating(generator):
         for camera in tqdm(cameras, desc="fuse", unit="view", leave=False, disable=not progress):
-            volume.integrate(generator.render(representation, camera, resolution=resolution, raw=False), camera)
+            volume.integrate(
+                generator.render(representation, camera, resolution=resolution, raw=False), camera
+            )
     return volume.mesh()
 
 
 class Volume:
-    """A truncated signed distance field, and the colour near its surface, as they grow view by view.
+    """A truncated signed distance field, and the color near its surface, as they grow view by view.
 
     Args:
         extent: side of the cube, world units.
@@ -98,22 +107,28 @@ class Volume:
     Attributes:
         distance: D of the module's equation, [n n n]; 1 where nothing was seen.
         weight: sum of w_i [n n n]; 0 where nothing was seen.
-        colour: mean colour of the views within tau of the surface, [n n n 3] in [-1, 1].
+        color: mean color of the views within tau of the surface, [n n n 3] in [-1, 1].
     """
 
     def __init__(
-        self, extent: float, voxels: int = 128, truncation: float = 4.0, *, device: torch.device | str = "cpu"
+        self,
+        extent: float,
+        voxels: int = 128,
+        truncation: float = 4.0,
+        *,
+        device: torch.device | str = "cpu",
     ):
         if voxels < 2 or not extent > 0 or not truncation >= 1:
             raise ValueError(
-                f"extent {extent}, voxels {voxels}, truncation {truncation}; expected extent > 0, at least 2 voxels "
-                "and a truncation of at least 1 voxel; use for example 1.0, 128 and 4"
+                f"extent {extent}, voxels {voxels}, truncation {truncation}; expected extent > 0, "
+                "at least 2 voxels and a truncation of at least 1 voxel; use for example 1.0, 128 "
+                "and 4"
             )
         self.extent, self.voxels, self.tau = extent, voxels, truncation * extent / voxels
         self.distance = torch.ones((voxels,) * 3, device=device)
         self.weight = torch.zeros_like(self.distance)
-        self.colour = torch.zeros((*self.distance.shape, 3), device=device)
-        self._colour_weight = torch.zeros_like(self.distance)
+        self.color = torch.zeros((*self.distance.shape, 3), device=device)
+        self._color_weight = torch.zeros_like(self.distance)
 
     def integrate(self, view: Rendering, camera: Camera) -> None:
         """Adds one view (b = 1) of the scene.
@@ -122,16 +137,31 @@ class Volume:
             ValueError: it has no depth, or there are several.
         """
         if view.depth is None or len(view.image) != 1 or len(camera) != 1:
-            got = "no depth" if view.depth is None else f"{len(view.image)} images and {len(camera)} cameras"
-            raise ValueError(f"got {got}, expected one view with depth; split a batch, use a 3D generator")
+            got = (
+                "no depth"
+                if view.depth is None
+                else f"{len(view.image)} images and {len(camera)} cameras"
+            )
+            raise ValueError(
+                f"got {got}, expected one view with depth; split a batch, use a 3D generator"
+            )
         depth = view.depth[0, 0].float()
         opacity = torch.ones_like(depth) if view.opacity is None else view.opacity[0, 0].float()
-        opacity = torch.where((opacity > SURFACE) & depth.isfinite() & (depth > 0), opacity, 0.0)
-        depth, image, camera = depth.nan_to_num(0.0, 0.0, 0.0), view.image.float(), camera.to(torch.float32)
-        fields = [x.reshape(-1, *x.shape[3:]) for x in (self.distance, self.weight, self._colour_weight, self.colour)]
+        opacity = torch.where(
+            (opacity > SURFACE_OPACITY) & depth.isfinite() & (depth > 0), opacity, 0.0
+        )
+        depth, image, camera = (
+            depth.nan_to_num(0.0, 0.0, 0.0),
+            view.image.float(),
+            camera.to(torch.float32),
+        )
+        fields = [
+            x.reshape(-1, *x.shape[3:])
+            for x in (self.distance, self.weight, self._color_weight, self.color)
+        ]
         for start in range(0, self.voxels**3, _CHUNK):
             chunk = torch.arange(start, min(start + _CHUNK, self.voxels**3), device=depth.device)
-            uv, z = (x[0] for x in camera.project(self._centres(chunk)[None]))  # p 2, p 1
+            uv, z = (x[0] for x in camera.project(self._centers(chunk)[None]))  # p 2, p 1
             uv = torch.where(z > 0, uv, -1.0)  # what is behind the camera is not in the picture
             surface, weight = sample_depth(depth, opacity, uv, self.tau)
             away = surface - z[:, 0]
@@ -141,7 +171,7 @@ class Volume:
             _average(fields[0], fields[1], chunk, (away / self.tau).clamp(-1, 1), weight)
             _average(fields[3], fields[2], chunk, rgb, near)
 
-    def _centres(self, index: Tensor) -> Tensor:
+    def _centers(self, index: Tensor) -> Tensor:
         """World coordinates [p 3] of voxels by their place in [x y z]."""
         n = self.voxels
         places = torch.stack([index.div(n * n, rounding_mode="floor"), index.div(n, rounding_mode="floor") % n,
@@ -149,7 +179,7 @@ class Volume:
         return (places + 0.5) * (self.extent / n) - self.extent / 2
 
     def mesh(self) -> Mesh:
-        """The surface D = 0 with the colours of the views, open where nothing was seen.
+        """The surface D = 0 with the colors of the views, open where nothing was seen.
 
         Raises:
             ValueError: no surface lies in the cube.
@@ -159,20 +189,25 @@ class Volume:
         if len(faces) == 0:
             seen = float((self.weight > 0).float().mean())
             raise ValueError(
-                f"no surface in the cube of side {self.extent} ({seen:.0%} of it was seen); "
-                "give the extent that holds the object, and cameras that look at it"
+                f"no surface in the cube of side {self.extent} ({seen:.0%} of it was seen); give "
+                "the extent that holds the object, and cameras that look at it"
             )
         places = np.stack(np.unravel_index(edges, values.shape), axis=-1)  # v 2 3
         vertices = _between((places + 0.5) * (self.extent / self.voxels) - self.extent / 2, share)
-        colour, known = self.colour.reshape(-1, 3).cpu().numpy(), self._colour_weight.reshape(-1, 1).cpu().numpy() > 0
-        both = colour[edges]  # of a voxel without colour, the other one's
+        color, known = (
+            self.color.reshape(-1, 3).cpu().numpy(),
+            self._color_weight.reshape(-1, 1).cpu().numpy() > 0,
+        )
+        both = color[edges]  # of a voxel without color, the other one's
         both = np.where(known[edges], both, both[:, ::-1])
         shade = np.clip(np.round((_between(both, share) + 1) * 127.5), 0, 255).astype(np.uint8)
-        return Mesh(vertices.astype(np.float32), faces, colours=shade, name="fused")
+        return Mesh(vertices.astype(np.float32), faces, colors=shade, name="fused")
 
 
 def _average(mean: Tensor, total: Tensor, chunk: Tensor, values: Tensor, weight: Tensor) -> None:
-    """Moves weighted means [n c] or [n] at `chunk` in place, and adds to their total weights [n]."""
+    """Moves weighted means [n c] or [n] at `chunk` in place, and adds to their total weights
+    [n].
+    """
     sums = total[chunk] + weight
     step = weight / sums.clamp(min=1e-12)
     mean[chunk] += (step if values.ndim == 1 else step[:, None]) * (values - mean[chunk])
@@ -185,7 +220,8 @@ def _between(pair: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def sample_depth(depth: Tensor, opacity: Tensor, uv: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Depth between the pixels of one surface: bilinear, over the neighbours within `reach` of the nearest one.
+    """Depth between the pixels of one surface: bilinear, over the neighbors within `reach` of the
+    nearest one.
 
     Across a silhouette plain bilinear depth would lie on neither surface.
 
@@ -196,18 +232,23 @@ def sample_depth(depth: Tensor, opacity: Tensor, uv: Tensor, reach: float) -> tu
         reach: world units.
 
     Returns:
-        depth [p], opacity of the nearest pixel [p]: 0 outside the picture and where there is no surface.
+        depth [p], opacity of the nearest pixel [p]: 0 outside the picture and where there is no
+        surface.
     """
     size = depth.new_tensor([depth.shape[1], depth.shape[0]])
     inside = ((uv >= 0) & (uv < 1)).all(dim=-1)
-    places = torch.where(inside[:, None], uv, 0.5) * size - 0.5  # in pixel centres
+    places = torch.where(inside[:, None], uv, 0.5) * size - 0.5  # in pixel centers
     low = places.floor()
     nearest = _at(depth, opacity, places.round())
     total = weights = torch.zeros_like(nearest[0])
     for offset in ((0, 0), (0, 1), (1, 0), (1, 1)):
         corner = low + low.new_tensor(offset)
         d, seen = _at(depth, opacity, corner)
-        weight = (1 - (places - corner).abs()).prod(dim=-1) * (seen > 0) * ((d - nearest[0]).abs() <= reach)
+        weight = (
+            (1 - (places - corner).abs()).prod(dim=-1)
+            * (seen > 0)
+            * ((d - nearest[0]).abs() <= reach)
+        )
         total, weights = total + weight * d, weights + weight
     return total / weights.clamp(min=1e-12), torch.where(inside, nearest[1], 0.0)
 
@@ -219,11 +260,14 @@ def _at(depth: Tensor, opacity: Tensor, places: Tensor) -> tuple[Tensor, Tensor]
     return depth[row, column], opacity[row, column]
 
 
-def marching_tetrahedra(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def marching_tetrahedra(
+    values: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The surface between values < 0 (inside) and >= 0, where a cell's eight corners are all valid.
 
-    Every cell is cut into the six tetrahedra around its diagonal, alike in all cells: the mesh has no gaps, and no
-    ambiguous cases. Vertices stand on the edges of tetrahedra, where linear interpolation is 0.
+    Every cell is cut into the six tetrahedra around its diagonal, alike in all cells: the mesh has
+    no gaps, and no ambiguous cases. Vertices stand on the edges of tetrahedra, where linear
+    interpolation is 0.
 
     Args:
         values: [x y z].
@@ -263,7 +307,8 @@ def _even(order: tuple[int, ...]) -> bool:
 
 
 def _tetrahedra() -> np.ndarray:
-    """Corners [6 4 3] of the six tetrahedra of a cell, each along one path of axes from (0,0,0) to (1,1,1).
+    """Corners [6 4 3] of the six tetrahedra of a cell, each along one path of axes from (0,0,0) to
+    (1,1,1).
 
     All are positively oriented: det(b - a, c - a, d - a) > 0.
     """
@@ -278,8 +323,8 @@ def _tetrahedra() -> np.ndarray:
 def _cuts() -> dict[int, list[list[tuple[int, int]]]]:
     """Triangles, as three edges each, by the mask of the corners inside: bit k for corner k.
 
-    With a alone inside a positively oriented tetrahedron (a, b, c, d), the triangle (ab, ac, ad) looks away from a;
-    with a and b inside, the quadrilateral (ac, ad, bd, bc) looks away from both.
+    With a alone inside a positively oriented tetrahedron (a, b, c, d), the triangle (ab, ac, ad)
+    looks away from a; with a and b inside, the quadrilateral (ac, ad, bd, bc) looks away from both.
     """
     cuts = {}
     for mask in range(1, 15):
@@ -290,7 +335,9 @@ def _cuts() -> dict[int, list[list[tuple[int, int]]]]:
         if len(inside) == 2:
             cuts[mask] = [[(a, c), (a, d), (b, d)], [(a, c), (b, d), (b, c)]]
         else:
-            cuts[mask] = [[(a, b), (a, c), (a, d)] if len(inside) == 1 else [(a, b), (a, d), (a, c)]]
+            cuts[mask] = [
+                [(a, b), (a, c), (a, d)] if len(inside) == 1 else [(a, b), (a, d), (a, c)]
+            ]
     return cuts
 
 
@@ -298,22 +345,31 @@ _TETRAHEDRA, _CUTS = _tetrahedra(), _cuts()
 
 
 def write_ply(path: str | Path, mesh: Mesh) -> Path:
-    """Writes a mesh as a binary PLY with colours at the vertices, where it has them. Textures do not fit into a PLY."""
+    """Writes a mesh as a binary PLY with colors at the vertices, where it has them. Textures do not
+    fit into a PLY.
+    """
     if mesh.texture is not None:
-        raise ValueError(f"mesh {mesh.name!r} has a texture, which a PLY can not hold; write a .glb")
+        raise ValueError(
+            f"mesh {mesh.name!r} has a texture, which a PLY can not hold; write a .glb"
+        )
     place = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
-    shade = [] if mesh.colours is None else [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    shade = [] if mesh.colors is None else [("red", "u1"), ("green", "u1"), ("blue", "u1")]
     vertices = np.empty(len(mesh.vertices), dtype=place + shade)
     for k, (name, _) in enumerate(place):
         vertices[name] = mesh.vertices[:, k]
     for k, (name, _) in enumerate(shade):
-        vertices[name] = mesh.colours[:, k]  # type: ignore[index]
+        vertices[name] = mesh.colors[:, k]  # type: ignore[index]
     faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, mesh.faces
     kinds = {"<f4": "float", "u1": "uchar"}
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
     header += [f"property {kinds[kind]} {name}" for name, kind in place + shade]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    header += [
+        f"element face {len(faces)}",
+        "property list uchar int vertex_indices",
+        "end_header",
+        "",
+    ]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

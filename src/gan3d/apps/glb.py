@@ -1,15 +1,17 @@
-"""Meshes as one glTF 2.0 binary file (.glb), which browsers, Blender and model viewers open without plugins.
+"""Meshes as one glTF 2.0 binary file (.glb), which browsers, Blender and model viewers open without
+plugins.
 
     12 bytes   "glTF", 2, length of the file
     JSON       length, "JSON", text padded with spaces       (all lengths little-endian uint32, multiples of 4)
     BIN        length, "BIN\\0", arrays and PNGs, each from a multiple of 4 on, padded with zeros
 
-Convention: right-handed, y up, front towards +z: gan3d's world as it is. Triangles run counterclockwise seen from their
-front. Texture coordinates are (0, 0) at the outer corner of the texture's first pixel, (1, 1) at that of its last, u
-along a row, v along a column: (grid + 1) / 2 of a `grid_sample` with align_corners False. Colours are sRGB bytes, alpha
-is not multiplied in. What has colours is unlit (KHR_materials_unlit): the light is in the pictures already. Viewers
-that sort translucent meshes by the distance of their nodes (three.js) draw those of one file in its order: farthest
-first.
+Convention: right-handed, y up, front towards +z: gan3d's world as it is. Triangles run
+counterclockwise seen from their front. Texture coordinates are (0, 0) at the outer corner of the
+texture's first pixel, (1, 1) at that of its last, u
+along a row, v along a column: (grid + 1) / 2 of a `grid_sample` with align_corners False. Colors
+are sRGB bytes, alpha is not multiplied in. What has colors is unlit (KHR_materials_unlit): the
+light is in the pictures already. Viewers that sort translucent meshes by the distance of their
+nodes (three.js) draw those of one file in its order: farthest first.
 """
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ _LINEAR, _CLAMP = 9729, 33071  # sampler
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Triangles, with colours at the vertices, or with a texture, or plain.
+    """Triangles, with colors at the vertices, or with a texture, or plain.
 
     Attributes:
         vertices: world coordinates [n 3].
         faces: indices of vertices [m 3].
-        colours: uint8 [n 3].
+        colors: uint8 [n 3].
         uv: texture coordinates [n 2], given with `texture`.
         texture: uint8 [H W 4], the fourth channel is alpha.
         name: shown by viewers.
@@ -46,7 +48,7 @@ class Mesh:
 
     vertices: np.ndarray
     faces: np.ndarray
-    colours: np.ndarray | None = None
+    colors: np.ndarray | None = None
     uv: np.ndarray | None = None
     texture: np.ndarray | None = None
     name: str = "mesh"
@@ -58,7 +60,7 @@ class Mesh:
             for what, array, shape, kind in (
                 ("vertices", self.vertices, (n, 3), "f"),
                 ("faces", self.faces, (len(self.faces), 3), "iu"),
-                ("colours", self.colours, (n, 3), "u"),
+                ("colors", self.colors, (n, 3), "u"),
                 ("uv", self.uv, (n, 2), "f"),
                 ("texture", self.texture, (*size, 4), "u"),
             )
@@ -66,14 +68,16 @@ class Mesh:
         ]
         if wrong:
             raise ValueError(
-                f"mesh {self.name!r} has {', '.join(wrong)}; expected vertices float [n 3], faces int [m 3], "
-                "colours uint8 [n 3], uv float [n 2], texture uint8 [H W 4]"
+                f"mesh {self.name!r} has {', '.join(wrong)}; expected vertices float [n 3], faces "
+                "int [m 3], colors uint8 [n 3], uv float [n 2], texture uint8 [H W 4]"
             )
         if (self.uv is None) != (self.texture is None):
             raise ValueError(f"mesh {self.name!r} has one of uv and texture; give both or neither")
         if len(self.faces) and not 0 <= self.faces.min() <= self.faces.max() < n:
             low, high = self.faces.min(), self.faces.max()
-            raise ValueError(f"mesh {self.name!r} has faces of vertices {low} to {high}, but it has {n} vertices")
+            raise ValueError(
+                f"mesh {self.name!r} has faces of vertices {low} to {high}, but it has {n} vertices"
+            )
 
 
 def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
@@ -85,9 +89,13 @@ def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
     document = _Document()
     for mesh in meshes:
         if len(mesh.faces) == 0:
-            raise ValueError(f"mesh {mesh.name!r} has no triangles, which glTF can not store; leave it out")
+            raise ValueError(
+                f"mesh {mesh.name!r} has no triangles, which glTF can not store; leave it out"
+            )
         if not np.isfinite(mesh.vertices).all():
-            raise ValueError(f"mesh {mesh.name!r} has vertices that are not finite; leave out what is not hit")
+            raise ValueError(
+                f"mesh {mesh.name!r} has vertices that are not finite; leave out what is not hit"
+            )
         document.add(mesh)
     if not meshes:
         raise ValueError("there is no mesh to write; give at least one")
@@ -119,8 +127,8 @@ class _Document:
         attributes = {"POSITION": self._array(vertices, _FLOAT, "VEC3", _VERTICES, box)}
         if mesh.uv is not None:
             attributes["TEXCOORD_0"] = self._array(mesh.uv.astype("<f4"), _FLOAT, "VEC2", _VERTICES)
-        if mesh.colours is not None:
-            attributes["COLOR_0"] = self._array(_linear(mesh.colours), _FLOAT, "VEC3", _VERTICES)
+        if mesh.colors is not None:
+            attributes["COLOR_0"] = self._array(_linear(mesh.colors), _FLOAT, "VEC3", _VERTICES)
         indices = self._array(mesh.faces.astype("<u4").reshape(-1), _UINT32, "SCALAR", _INDICES)
         primitive = {"attributes": attributes, "indices": indices, "material": self._material(mesh)}
         self.meshes.append({"name": mesh.name, "primitives": [primitive]})
@@ -133,24 +141,41 @@ class _Document:
         return len(self.views) - 1
 
     def _array(
-        self, array: np.ndarray, component: int, kind: str, target: int, bounds: dict[str, Any] | None = None
+        self,
+        array: np.ndarray,
+        component: int,
+        kind: str,
+        target: int,
+        bounds: dict[str, Any] | None = None,
     ) -> int:
         view = self._view(np.ascontiguousarray(array).tobytes(), target)
-        facts = {"bufferView": view, "componentType": component, "count": len(array), "type": kind, **(bounds or {})}
+        facts = {
+            "bufferView": view,
+            "componentType": component,
+            "count": len(array),
+            "type": kind,
+            **(bounds or {}),
+        }
         self.accessors.append(facts)
         return len(self.accessors) - 1
 
     def _material(self, mesh: Mesh) -> int:
         surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-        material: dict[str, Any] = {"name": mesh.name, "pbrMetallicRoughness": surface, "doubleSided": True}
+        material: dict[str, Any] = {
+            "name": mesh.name,
+            "pbrMetallicRoughness": surface,
+            "doubleSided": True,
+        }
         if mesh.texture is not None:
             stream = io.BytesIO()
             Image.fromarray(mesh.texture).save(stream, format="png")
             surface["baseColorTexture"] = {"index": len(self.images)}
-            self.images.append({"bufferView": self._view(stream.getvalue()), "mimeType": "image/png"})
+            self.images.append(
+                {"bufferView": self._view(stream.getvalue()), "mimeType": "image/png"}
+            )
             if mesh.texture[..., 3].min() < 255:
                 material["alphaMode"] = "BLEND"
-        if mesh.texture is not None or mesh.colours is not None:
+        if mesh.texture is not None or mesh.colors is not None:
             material["extensions"] = {"KHR_materials_unlit": {}}
         self.materials.append(material)
         return len(self.materials) - 1
@@ -173,7 +198,9 @@ class _Document:
             content["extensionsUsed"] = ["KHR_materials_unlit"]
         if self.images:
             content["images"] = self.images
-            content["samplers"] = [{"magFilter": _LINEAR, "minFilter": _LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}]
+            content["samplers"] = [
+                {"magFilter": _LINEAR, "minFilter": _LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}
+            ]
             content["textures"] = [{"source": k, "sampler": 0} for k in range(len(self.images))]
         text = json.dumps(content, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
@@ -185,7 +212,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack("<I4s", len(data), kind) + data
 
 
-def _linear(colours: np.ndarray) -> np.ndarray:
+def _linear(colors: np.ndarray) -> np.ndarray:
     """sRGB bytes as the linear light that glTF wants at vertices (textures stay sRGB), float32."""
-    c = colours.astype(np.float64) / 255
+    c = colors.astype(np.float64) / 255
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype("<f4")

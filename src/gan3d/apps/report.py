@@ -1,4 +1,6 @@
-"""`report.html`: one page of a run folder that holds everything it shows, opens offline and can be mailed."""
+"""`report.html`: one page of a run folder that holds everything it shows, opens offline and can be
+mailed.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,20 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(Path(run_dir))
     if not (run.columns or run.pictures):
-        raise ValueError(f"{run_dir} holds neither metrics.csv nor pictures; give the folder of a run")
-    body = "\n".join(part for part in (_head(run), _results(run), _course(run), _curves(run), _config(run)) if part)
+        raise ValueError(
+            f"{run_dir} holds neither metrics.csv nor pictures; give the folder of a run"
+        )
+    body = "\n".join(
+        part
+        for part in (_head(run), _results(run), _course(run), _curves(run), _config(run))
+        if part
+    )
     path = run.dir / "report.html"
     temporary = path.with_suffix(".tmp")
     title = html.escape(run.dir.resolve().name)
-    temporary.write_text(PAGE.replace("{{title}}", title).replace("{{body}}", body), encoding="utf-8")
+    temporary.write_text(
+        PAGE.replace("{{title}}", title).replace("{{body}}", body), encoding="utf-8"
+    )
     os.replace(temporary, path)
     return path
 
@@ -79,7 +89,12 @@ def read_run(run_dir: Path) -> Run:
         with table.open(newline="") as file:
             for row in csv.DictReader(file):
                 for name, cell in row.items():
-                    if name != "step" and cell and _is_number(cell) and (row.get("step") or "").isdigit():
+                    if (
+                        name != "step"
+                        and cell
+                        and _is_number(cell)
+                        and (row.get("step") or "").isdigit()
+                    ):
                         columns.setdefault(name, []).append((int(row["step"]), float(cell)))
     texts = [run_dir / name for name in ("config.yaml", "hyperparameters.json")]
     config = next((path.read_text(encoding="utf-8") for path in texts if path.exists()), "")
@@ -104,7 +119,8 @@ def _media(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------- sections
+# --------------------------------------------------------------------------------------------------
+# sections
 
 
 def _head(run: Run) -> str:
@@ -127,7 +143,12 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
         step, best = min(distances, key=lambda point: point[1])
         figures.append((f"{distances[-1][1]:.3g}", "Frechet distance at the end (not FID)"))
         if len(distances) > 1:
-            figures.append((f"{100 * distances[-1][1] / distances[0][1]:.3g} %", "of the distance at the start"))
+            figures.append(
+                (
+                    f"{100 * distances[-1][1] / distances[0][1]:.3g} %",
+                    "of the distance at the start",
+                )
+            )
         if best < distances[-1][1]:
             figures.append((f"{best:.3g}", f"best Frechet distance, at {step / 1000:,.6g} kimg"))
     mean_image = run.columns.get("distance/mean_image", [])
@@ -154,8 +175,8 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
 
 CAPTIONS = {
     "fakes": "Heads of the averaged generator, each seen from a camera of its own.",
-    "layers": "Each head as the volume renderer draws it (where there is super-resolution), as the final image, and "
-    "its depth: near is bright, all heads on one scale, white is background.",
+    "layers": "Each head as the volume renderer draws it (where there is super-resolution), as "
+    "the final image, and its depth: near is bright, all heads on one scale, white is background.",
     "orbit": "The camera moves, the head should not change. Below the images: depth.",
 }
 
@@ -166,7 +187,11 @@ def _results(run: Run) -> str:
     for key, videos in run.videos.items():
         step, path = videos[-1]
         shown.append(
-            _figure(f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>', key, step)
+            _figure(
+                f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>',
+                key,
+                step,
+            )
         )
     for key, pictures in run.pictures.items():
         step, path = pictures[-1]
@@ -187,18 +212,24 @@ def _course(run: Run) -> str:
 
 
 def spread(moments: list[tuple[int, Path]], num: int) -> list[tuple[int, Path]]:
-    """At most `num` of some moments, ends included, denser early on: evenly spaced in sqrt(images)."""
+    """At most `num` of some moments, ends included, denser early on: evenly spaced in
+    sqrt(images).
+    """
     if len(moments) <= num:
         return moments
     first, last = (math.sqrt(moments[i][0]) for i in (0, -1))
     wanted = [first + (last - first) * i / (num - 1) for i in range(num)]
-    chosen = {min(range(len(moments)), key=lambda i: abs(math.sqrt(moments[i][0]) - at)) for at in wanted}
+    chosen = {
+        min(range(len(moments)), key=lambda i: abs(math.sqrt(moments[i][0]) - at)) for at in wanted
+    }
     return [moments[i] for i in sorted(chosen)]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """What a plot shows: names of logged numbers, on a logarithmic axis or not, and dashed lines for others."""
+    """What a plot shows: names of logged numbers, on a logarithmic axis or not, and dashed lines
+    for others.
+    """
 
     title: str
     caption: str
@@ -215,22 +246,41 @@ PLOTS = (
         log=True,
         marks=("distance/floor", "distance/mean_image"),
     ),
-    Plot("Losses", "In a healthy game neither runs away.", ("loss/generator", "loss/discriminator")),
+    Plot(
+        "Losses", "In a healthy game neither runs away.", ("loss/generator", "loss/discriminator")
+    ),
     Plot("Logits", "Far apart: the discriminator is winning.", ("logits/real", "logits/fake")),
     Plot("Gradient penalty", "The discriminator's R1 term.", ("loss/r1",), log=True),
-    Plot("Relief", "Of depth from its best-fit plane, world units; a billboard has 0.", ("alarm/flatness",)),
-    Plot("What changes the head", "z should, the camera should not.", ("alarm/z_sensitivity", "alarm/camera_leak")),
+    Plot(
+        "Relief",
+        "Of depth from its best-fit plane, world units; a billboard has 0.",
+        ("alarm/flatness",),
+    ),
+    Plot(
+        "What changes the head",
+        "z should, the camera should not.",
+        ("alarm/z_sensitivity", "alarm/camera_leak"),
+    ),
 )
 
 
 def _curves(run: Run) -> str:
     shown = []
     for plot in PLOTS:
-        curves = [Curve(_words(name), run.columns[name]) for name in plot.names if len(run.columns.get(name, [])) > 1]
+        curves = [
+            Curve(_words(name), run.columns[name])
+            for name in plot.names
+            if len(run.columns.get(name, [])) > 1
+        ]
         if curves:
-            marks = {_words(name): run.columns[name][-1][1] for name in plot.marks if name in run.columns}
+            marks = {
+                _words(name): run.columns[name][-1][1] for name in plot.marks if name in run.columns
+            }
             svg = curve_svg(plot.title, curves, log=plot.log, marks=marks)
-            shown.append(f"<figure>{svg}<figcaption><b>{plot.title}.</b> {plot.caption}</figcaption></figure>")
+            shown.append(
+                f"<figure>{svg}<figcaption><b>{plot.title}.</b> "
+                f"{plot.caption}</figcaption></figure>"
+            )
     return f"<h2>Curves</h2>\n<div class='curves'>{''.join(shown)}</div>" if shown else ""
 
 
@@ -272,36 +322,37 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{title}}</title>
 <style>
-:root { color-scheme: light dark; --ink: #1d2025; --soft: #666c75; --line: #dcdfe4; --paper: #fff; --tile: #f5f6f8;
-  --c0: #2866b8; --c1: #d0662a; --c2: #3c8d4e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --soft: #9aa1ab; --line: #363b43; --paper: #16181c;
-  --tile: #202329; --c0: #75a9ec; --c1: #eb9560; --c2: #7cc48c; } }
+:root { color-scheme: light dark; --ink: #1d2025; --soft: #666c75; --line: #dcdfe4; --paper: #fff;
+  --tile: #f5f6f8; --c0: #2866b8; --c1: #d0662a; --c2: #3c8d4e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --soft: #9aa1ab; --line: #363b43;
+  --paper: #16181c; --tile: #202329; --c0: #75a9ec; --c1: #eb9560; --c2: #7cc48c; } }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
   background: var(--paper); max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 1rem; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; border-bottom: 1px solid var(--line); padding-bottom: .35rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: .7rem; }
-.tile { background: var(--tile); border-radius: 8px; padding: .7rem .9rem; }
+h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; border-bottom: 1px solid var(--line);
+padding-bottom: .35rem; } .tiles { display: grid; grid-template-columns: repeat(auto-fill,
+minmax(165px, 1fr)); gap: .7rem; } .tile { background: var(--tile); border-radius: 8px; padding:
+.7rem .9rem; }
 .figure { font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .what { color: var(--soft); font-size: .82rem; line-height: 1.35; }
 figure { margin: 0; }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; max-width: 70ch; }
 figcaption span { white-space: nowrap; }
-img, video { display: block; width: 100%; height: auto; image-rendering: pixelated; border-radius: 6px;
-  background: #fff; }
+img, video { display: block; width: 100%; height: auto; image-rendering: pixelated; border-radius:
+  6px; background: #fff; }
 .results { columns: 420px 2; column-gap: 1.6rem; }
 .results figure { break-inside: avoid; padding-bottom: 1.4rem; }
 .course { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; }
 .course figcaption { text-align: center; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.8rem 1.6rem; }
-svg { width: 100%; height: auto; display: block; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
+gap: 1.8rem 1.6rem; } svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }
 svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 summary { cursor: pointer; color: var(--soft); }
-pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto; font-size: .82rem; }
-</style>
+pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto; font-size:
+.82rem; } </style>
 </head>
 <body>
 {{body}}

@@ -1,4 +1,6 @@
-"""Pictures of mirror symmetry (`metrics.symmetry`): heads across yaw, similarity curves, distances of encodings."""
+"""Pictures of mirror symmetry (`metrics.symmetry`): heads across yaw, similarity curves, distances
+of encodings.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from gan3d.apps.epi import sweep
-from gan3d.apps.stylise import style_sheet
+from gan3d.apps.stylize import style_sheet
 from gan3d.generators.contract import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry
 
@@ -26,7 +28,9 @@ def yaw_sheet(
     truncation: float = 1.0,
     resolution: int | None = None,
 ) -> np.ndarray:
-    """Heads (rows) at `num` equal steps of yaw from -yaw to yaw, uint8 [h w 3] (CIPS-3D figure 5)."""
+    """Heads (rows) at `num` equal steps of yaw from -yaw to yaw, uint8 [h w 3] (CIPS-3D figure
+    5).
+    """
     cameras = sweep(num, yaw=yaw, radius=radius, fov=fov).to(z)
     return style_sheet([(generator, truncation)], z, cameras, resolution=resolution)
 
@@ -35,12 +39,16 @@ def draw_symmetry(path: str | Path, symmetry: MirrorSymmetry) -> Path:
     """Writes similarity and score over yaw as a picture (.png, .svg, .pdf)."""
     figure, axes = _plot("yaw, radians", "picture at +yaw and mirrored picture at -yaw")
     yaw, score = symmetry.yaw.tolist(), symmetry.score.tolist()
-    axes.plot([0, *yaw], [symmetry.frontal, *symmetry.similarity.tolist()], marker="o", label="similarity")
+    axes.plot(
+        [0, *yaw], [symmetry.frontal, *symmetry.similarity.tolist()], marker="o", label="similarity"
+    )
     axes.plot(yaw, score, marker="s", label="score: beyond frontal symmetry")
     axes.axhline(1, color="0.6", linestyle="--", linewidth=1)
     axes.axhline(0, color="0.6", linewidth=1)
     axes.set_ylim(min(-0.2, *(s for s in score if s == s), 1), 1.1)
-    axes.set_title(f"mean score {symmetry.mean:.2f}, jump {symmetry.jump:.1f}  (mirrored 1, steady about 0)")
+    axes.set_title(
+        f"mean score {symmetry.mean:.2f}, jump {symmetry.jump:.1f}  (mirrored 1, steady about 0)"
+    )
     return _save(path, figure, axes)
 
 
@@ -49,8 +57,8 @@ def draw_encoding(path: str | Path, curve: EncodingCurve) -> Path:
     figure, axes = _plot("x, world units", "distance between codes")
     x = curve.x.tolist()
     axes.plot(x, curve.mirror.tolist(), label="to the mirror image (-x)")
-    axes.plot(x, curve.neighbour.tolist(), label=f"to the neighbour (x + {curve.step:.3g})")
-    axes.set_title(f"mirror image nearer than the neighbour: {curve.confused:.0%} of points")
+    axes.plot(x, curve.neighbor.tolist(), label=f"to the neighbor (x + {curve.step:.3g})")
+    axes.set_title(f"mirror image nearer than the neighbor: {curve.confused:.0%} of points")
     return _save(path, figure, axes)
 
 

@@ -1,4 +1,6 @@
-"""Orbit videos: every scene is mapped and represented once, then rendered from all cameras of a path."""
+"""Orbit videos: every scene is mapped and represented once, then rendered from all cameras of a
+path.
+"""
 
 from __future__ import annotations
 
@@ -37,27 +39,37 @@ def orbit_frames(
     Args:
         generator: with a camera (`has_camera`).
         z: [b z_dim].
-        path: one camera per frame; None is an orbit of 60 frames at the default radius and field of view.
-        conditioning: one camera that all scenes are mapped with (a camera-conditioned model would otherwise change
-            the head along the path); None is neutral conditioning.
+        path: one camera per frame; None is an orbit of 60 frames at the default radius and field of
+            view.
+        conditioning: one camera that all scenes are mapped with (a camera-conditioned model would
+            otherwise change the head along the path); None is neutral conditioning.
         truncation: of `generator.map`.
         resolution: of `generator.render`.
         depth: whether to show depth.
-        lock_view: colours do not follow the camera, as in the papers' videos (GRAM-HD then renders kept maps).
+        lock_view: colors do not follow the camera, as in the papers' videos (GRAM-HD then renders
+            kept maps).
         progress: whether to show a progress bar.
     """
     if not generator.has_camera:
-        raise ValueError(f"{type(generator).__name__} has no camera to move; an orbit needs a 3D generator")
+        raise ValueError(
+            f"{type(generator).__name__} has no camera to move; an orbit needs a 3D generator"
+        )
     path = orbit(60).to(device=z.device) if path is None else path
     with evaluating(generator, lock_view=lock_view):
         ws = generator.map(z, repeated(conditioning, len(z)), truncation=truncation)
         representation = generator.represent(ws)
         frames, span = [], None
-        for i in tqdm(range(len(path)), desc="orbit", unit="frame", leave=False, disable=not progress):
-            view = generator.render(representation, path.select([i] * len(z)), resolution=resolution, raw=False)
+        for i in tqdm(
+            range(len(path)), desc="orbit", unit="frame", leave=False, disable=not progress
+        ):
+            view = generator.render(
+                representation, path.select([i] * len(z)), resolution=resolution, raw=False
+            )
             view = replace(view, raw=None, depth=view.depth if depth else None)
             if view.depth is not None and span is None:
-                span = depth_range(view.depth, view.opacity)  # of the first frame, for all: the colours do not flicker
+                span = depth_range(
+                    view.depth, view.opacity
+                )  # of the first frame, for all: the colors do not flicker
             strips = np.concatenate(layers(view, span))  # images, then depths: (k b) H W 3
             frames.append(grid(strips, columns=len(z), gap=0))
     return np.stack(frames)
@@ -66,13 +78,16 @@ def orbit_frames(
 def write_video(path: str | Path, frames: np.ndarray, *, fps: int = 30) -> Path:
     """Writes frames [t H W 3] uint8 as an H.264 mp4 that every browser plays (yuv420p, even sizes).
 
-    Small frames are enlarged pixel by pixel to at least 256 pixels. The file appears when it is complete.
+    Small frames are enlarged pixel by pixel to at least 256 pixels. The file appears when it is
+    complete.
     """
     import imageio_ffmpeg  # brings its own ffmpeg
 
     path = Path(path)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
-        raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}, expected uint8 [t H W 3] with t > 0")
+        raise ValueError(
+            f"frames are {frames.dtype} {list(frames.shape)}, expected uint8 [t H W 3] with t > 0"
+        )
     frames = even(enlarge(frames, MIN_SIDE))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -95,7 +110,9 @@ def write_video(path: str | Path, frames: np.ndarray, *, fps: int = 30) -> Path:
 
 def even(frames: np.ndarray) -> np.ndarray:
     """Frames [t H W 3] with the last row and column repeated where the size is odd."""
-    return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    return np.pad(
+        frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
+    )
 
 
 def orbit_video(

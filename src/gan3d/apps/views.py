@@ -14,11 +14,12 @@ from gan3d.generators.contract import Generator, Rendering
 
 @contextmanager
 def evaluating(generator: Generator, *, lock_view: bool | None = None) -> Iterator[Generator]:
-    """The generator in evaluation mode and without gradients; what is changed is put back afterwards.
+    """The generator in evaluation mode and without gradients; what is changed is put back
+    afterwards.
 
     Args:
         generator: any.
-        lock_view: whether its colours are told the direction of view; None leaves that as it is.
+        lock_view: whether its colors are told the direction of view; None leaves that as it is.
     """
     modes, locked = {module: module.training for module in generator.modules()}, generator.lock_view
     generator.eval()
@@ -62,7 +63,9 @@ def render_views(
             given = None if conditioning is None else conditioning[some]
             ws = generator.map(z[some], given, truncation=truncation)
             view = None if camera is None else camera[some]
-            parts.append(generator.render(generator.represent(ws), view, resolution=resolution, raw=raw))
+            parts.append(
+                generator.render(generator.represent(ws), view, resolution=resolution, raw=raw)
+            )
     return Rendering(
         image=torch.cat([part.image.cpu() for part in parts]),
         raw=_joined([part.raw for part in parts]),
@@ -84,7 +87,9 @@ def repeated(camera: Camera | None, num: int) -> Camera | None:
 def frontal(cameras: Camera) -> Camera:
     """One camera in front (yaw = pitch = 0) with the mean radius and focal length of others."""
     radius, focal = cameras.origins.norm(dim=-1).mean(), cameras.focal.mean()
-    return Camera.from_angles(0.0, 0.0, radius=float(radius), focal=float(focal)).to(cameras.cam2world)
+    return Camera.from_angles(0.0, 0.0, radius=float(radius), focal=float(focal)).to(
+        cameras.cam2world
+    )
 
 
 def orbit_like(cameras: Camera, num: int, *, yaw: float = 0.5, pitch: float = 0.0) -> Camera:

@@ -1,8 +1,20 @@
-"""What happens to an image between its maker and the discriminator: blur, and adaptive augmentation (ADA)."""
+"""What happens to an image between its maker and the discriminator: blur, and adaptive augmentation
+(ADA).
+"""
 
 from gan3d.augment.ada import ADA, PRESETS, AdaptiveP
 from gan3d.augment.blur import Blur, blur
 from gan3d.augment.pipe import Percentile, augment, augment_pair
 from gan3d.augment.transforms import Transforms
 
-__all__ = ["ADA", "PRESETS", "AdaptiveP", "Blur", "Percentile", "Transforms", "augment", "augment_pair", "blur"]
+__all__ = [
+    "ADA",
+    "PRESETS",
+    "AdaptiveP",
+    "Blur",
+    "Percentile",
+    "Transforms",
+    "augment",
+    "augment_pair",
+    "blur",
+]

@@ -39,19 +39,33 @@ PRESETS: dict[str, Transforms] = {
 
 @dataclass(frozen=True)
 class ADA:
-    """Adaptive augmentation of everything the discriminator sees: p follows how well it knows the real images.
+    """Adaptive augmentation of everything the discriminator sees: p follows how well it knows the
+    real images.
 
     Args:
-        preset: which transforms: b is blit, g geom, c color, f filter, n noise, c cutout. EG3D: bgc.
+        preset: which transforms: b is blit, g geom, c color, f filter, n noise, c cutout. EG3D:
+            bgc.
         transforms: transforms of one's own, in place of a preset.
         p: probability, fixed; None adapts it, from 0.
         target: mean sign of D(real) at which p stays. EG3D: 0.6.
-        kimg: p goes from 0 to 1 in so many thousand images at least. EG3D: 500, and 100 from trained weights.
+        kimg: p goes from 0 to 1 in so many thousand images at least. EG3D: 500, and 100 from
+            trained weights.
         interval: iterations between two changes of p.
     """
 
     preset: Literal[
-        "none", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+        "none",
+        "blit",
+        "geom",
+        "color",
+        "filter",
+        "noise",
+        "cutout",
+        "bg",
+        "bgc",
+        "bgcf",
+        "bgcfn",
+        "bgcfnc",
     ] = "none"
     transforms: Transforms | None = None
     p: float | None = None
@@ -61,13 +75,20 @@ class ADA:
 
     def __post_init__(self) -> None:
         if self.preset != "none" and self.transforms is not None:
-            raise ValueError(f"augment got preset {self.preset} and transforms of its own; give one of them")
+            raise ValueError(
+                f"augment got preset {self.preset} and transforms of its own; give one of them"
+            )
         if self.p is not None and not 0 <= self.p <= 1:
             raise ValueError(f"augment.p is {self.p}; give a probability, or null to adapt it")
         if self.p and not self.pipe.any:
-            raise ValueError(f"augment.p is {self.p}, and there is nothing to do; set augment.preset, to bgc for one")
+            raise ValueError(
+                f"augment.p is {self.p}, and there is nothing to do; set augment.preset, to bgc "
+                "for one"
+            )
         if self.kimg <= 0 or self.interval < 1:
-            raise ValueError(f"augment got kimg {self.kimg} and interval {self.interval}; both must be positive")
+            raise ValueError(
+                f"augment got kimg {self.kimg} and interval {self.interval}; both must be positive"
+            )
 
     @property
     def pipe(self) -> Transforms:
@@ -84,13 +105,15 @@ class ADA:
 
 
 class AdaptiveP(nn.Module):
-    """The controller: p grows while D(real) is positive too often (it overfits), and falls while it is not.
+    """The controller: p grows while D(real) is positive too often (it overfits), and falls while it
+    is not.
 
         p <- clamp(p + sign(mean(sign(D(real))) - target) * images / (1000 kimg), 0, 1)
 
     over the signs and the images since the change before. The state is in buffers.
-    unlike eg3d: p ends at 1, because a probability above 1 means nothing and takes as long to come back; and it changes
-    at the end of its interval, so that every change rests on as many iterations.
+    unlike eg3d: p ends at 1, because a probability above 1 means nothing and takes as long to come
+    back; and it changes at the end of its interval, so that every change rests on as many
+    iterations.
 
     Args:
         ada: the settings.
@@ -103,7 +126,9 @@ class AdaptiveP(nn.Module):
         super().__init__()
         self.ada = ada
         self.register_buffer("p", torch.tensor(ada.p or 0.0))
-        self.register_buffer("signs", torch.zeros(2))  # their sum and number since the change before
+        self.register_buffer(
+            "signs", torch.zeros(2)
+        )  # their sum and number since the change before
         self._fresh: list[Tensor] = []
 
     @property

@@ -31,7 +31,7 @@ class Blur:
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Separable filter with taps 2^-(k / sigma)^2, |k| <= 3 sigma, normalised to sum 1.
+    """Separable filter with taps 2^-(k / sigma)^2, |k| <= 3 sigma, normalized to sum 1.
 
     The base is 2, not e, as in the published code (specs/eg3d.md, section 11).
 

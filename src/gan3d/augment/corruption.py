@@ -44,7 +44,10 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
     bank = filter_bank().to(draw.device, draw.dtype)
     reach = bank.shape[1] // 2
     if min(h, w) <= reach:
-        raise ValueError(f"imgfilter mirrors {reach} pixels and got images of {h} x {w}; set transforms.imgfilter 0")
+        raise ValueError(
+            f"imgfilter mirrors {reach} pixels and got images of {h} x {w}; set "
+            "transforms.imgfilter 0"
+        )
     expected = bank.new_tensor(EXPECTED_POWER)
     gains = torch.ones(b, 4, dtype=draw.dtype, device=draw.device)
     for i, strength in enumerate(t.imgfilter_bands):
@@ -64,9 +67,14 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
 def add_noise(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
     """Images [b c h w] and Gaussian noise of a standard deviation of their own."""
     sigma = sometimes(
-        draw, "noise_sigma", transforms.noise * p, draw.normal("noise_sigma").abs() * transforms.noise_std
+        draw,
+        "noise_sigma",
+        transforms.noise * p,
+        draw.normal("noise_sigma").abs() * transforms.noise_std,
     )
-    return images + (sigma[:, None, None, None] * draw.normal("noise", *images.shape[1:])).to(images)
+    return images + (sigma[:, None, None, None] * draw.normal("noise", *images.shape[1:])).to(
+        images
+    )
 
 
 def cut_out(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:

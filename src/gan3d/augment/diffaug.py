@@ -1,4 +1,5 @@
-"""DiffAugment: differentiable augmentation of everything the discriminator sees (Zhao et al. 2020, section 4).
+"""DiffAugment: differentiable augmentation of everything the discriminator sees (Zhao et al. 2020,
+section 4).
 
 In this order, with u ~ U[0, 1) per image and use:
 
@@ -6,7 +7,7 @@ In this order, with u ~ U[0, 1) per image and use:
     saturation   2u (x - m) + m,            m the mean over the channels of a pixel
     contrast     (u + 1/2) (x - m) + m,     m the mean over the image
     translation  x[i + t_h, j + t_w], zero outside; t integers up to translation * size either way
-    cutout       zero in a square of side cutout * size whose centre is anywhere in the image
+    cutout       zero in a square of side cutout * size whose center is anywhere in the image
 
 CIPS-3D has the square at 0.2 of the image (section 12 of its specification), the original at 0.5.
 """
@@ -27,39 +28,47 @@ class DiffAugment:
 
     Args:
         enabled: whether it does anything.
-        colour: brightness, saturation and contrast.
+        color: brightness, saturation and contrast.
         translation: largest shift as a share of the side; 0 is none.
         cutout: side of the square as a share of the image's; 0 is none.
     """
 
     enabled: bool = False
-    colour: bool = True
+    color: bool = True
     translation: float = 1 / 8
     cutout: float = 0.2
 
     def __post_init__(self) -> None:
         if not (0 <= self.translation <= 1 and 0 <= self.cutout <= 1):
             raise ValueError(
-                f"diffaug got translation {self.translation} and cutout {self.cutout}; give shares of the side, 0 to 1"
+                f"diffaug got translation {self.translation} and cutout {self.cutout}; give shares "
+                "of the side, 0 to 1"
             )
 
     def __call__(self, images: Tensor, draw: Randomness) -> Tensor:
         """Images [b c H H], augmented if `enabled`."""
         if not self.enabled:
             return images
-        return diff_augment(images, draw, colour=self.colour, translation=self.translation, cutout=self.cutout)
+        return diff_augment(
+            images, draw, color=self.color, translation=self.translation, cutout=self.cutout
+        )
 
 
 def diff_augment(
-    images: Tensor, draw: Randomness, *, colour: bool = True, translation: float = 1 / 8, cutout: float = 0.2
+    images: Tensor,
+    draw: Randomness,
+    *,
+    color: bool = True,
+    translation: float = 1 / 8,
+    cutout: float = 0.2,
 ) -> Tensor:
     """Augmented images; differentiable in them any number of times (all of it is linear in them).
 
     Args:
         images: [b c H H].
-        draw: uniform "brightness", "saturation", "contrast"; integer "translation" (t + its largest value) and
-            "cutout" (row and column of the centre), each per image.
-        colour: whether to change brightness, saturation and contrast.
+        draw: uniform "brightness", "saturation", "contrast"; integer "translation" (t + its largest
+            value) and "cutout" (row and column of the center), each per image.
+        color: whether to change brightness, saturation and contrast.
         translation: largest shift as a share of the side.
         cutout: side of the square as a share of the image's.
 
@@ -72,8 +81,8 @@ def diff_augment(
             "give square images [b c H H] and draws for as many"
         )
     side = images.shape[-1]
-    if colour:
-        images = _recoloured(images, draw)
+    if color:
+        images = _recolored(images, draw)
     if (most := int(side * translation + 0.5)) > 0:
         images = _translated(images, draw.integers("translation", 2 * most + 1, 2) - most)
     if (size := int(side * cutout + 0.5)) > 0:
@@ -81,7 +90,7 @@ def diff_augment(
     return images
 
 
-def _recoloured(x: Tensor, draw: Randomness) -> Tensor:
+def _recolored(x: Tensor, draw: Randomness) -> Tensor:
     brightness, saturation, contrast = (
         draw.uniform(name, 1, 1, 1).to(x) for name in ("brightness", "saturation", "contrast")
     )
@@ -102,9 +111,11 @@ def _translated(x: Tensor, shift: Tensor) -> Tensor:
     return x
 
 
-def _cut_out(x: Tensor, centre: Tensor, size: int) -> Tensor:
-    """x with zeros in a square: rows and columns from centre - size // 2 on, `size` of them; centre [b 2]."""
+def _cut_out(x: Tensor, center: Tensor, size: int) -> Tensor:
+    """x with zeros in a square: rows and columns from center - size // 2 on, `size` of them; center
+    [b 2].
+    """
     side = torch.arange(x.shape[-1], device=x.device)
-    start = centre.to(x.device)[:, :, None] - size // 2
+    start = center.to(x.device)[:, :, None] - size // 2
     rows, columns = ((side >= start) & (side < start + size)).unbind(dim=1)  # b H
     return x * ~(rows[:, None, :, None] & columns[:, None, None, :])

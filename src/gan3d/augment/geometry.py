@@ -1,6 +1,7 @@
-"""Geometric transforms of ADA: one affine map per image, carried out on twice the resolution between good filters.
+"""Geometric transforms of ADA: one affine map per image, carried out on twice the resolution
+between good filters.
 
-    y(q) = x(G_inv q)          q homogeneous pixel positions, origin in the centre; beyond the border, x is mirrored
+    y(q) = x(G_inv q)          q homogeneous pixel positions, origin in the center; beyond the border, x is mirrored
 
 Karras et al. 2020, appendix B.2; specs/eg3d.md, sections 14.1 and 14.2.
 """
@@ -18,16 +19,21 @@ from gan3d.ops.grid_sample import grid_sample
 from gan3d.ops.resample import downsample2d, setup_filter, upsample2d
 from gan3d.randomness import Randomness
 
-# Low-pass filter of the sym6 wavelet. Orthogonal: up- and downsampling with it gives the image back.
+# Low-pass filter of the sym6 wavelet. Orthogonal: up- and downsampling with it gives the image
+# back.
 SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
     0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
     0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
-REACH = len(SYM6) // 4  # pixels that a filter of this length reaches to each side, at twice the resolution
+REACH = (
+    len(SYM6) // 4
+)  # pixels that a filter of this length reaches to each side, at twice the resolution
 
 
-def inverse_transform(transforms: Transforms, p: float, draw: Randomness, width: int, height: int) -> Tensor:
+def inverse_transform(
+    transforms: Transforms, p: float, draw: Randomness, width: int, height: int
+) -> Tensor:
     """G_inv, from output to input pixels, [b 3 3]; every step is multiplied from the right.
 
     Args:
@@ -47,10 +53,14 @@ def inverse_transform(transforms: Transforms, p: float, draw: Randomness, width:
         i = sometimes(draw, "rotate90", t.rotate90 * p, (4 * draw.uniform("rotate90")).floor())
         G_inv = G_inv @ rotation(math.pi / 2 * i)
     if t.xint > 0:
-        x, y = sometimes(draw, "xint", t.xint * p, t.xint_max * symmetric(draw, "xint", 2)).unbind(1)
+        x, y = sometimes(draw, "xint", t.xint * p, t.xint_max * symmetric(draw, "xint", 2)).unbind(
+            1
+        )
         G_inv = G_inv @ translation(-(x * width).round(), -(y * height).round())
     if t.scale > 0:
-        s = sometimes(draw, "scale", t.scale * p, torch.exp2(t.scale_std * draw.normal("scale")), 1.0)
+        s = sometimes(
+            draw, "scale", t.scale * p, torch.exp2(t.scale_std * draw.normal("scale")), 1.0
+        )
         G_inv = G_inv @ scaling(1 / s, 1 / s)
     # Two turns, each half as likely not to happen: P(pre or post) = p.
     p_rotate = 1 - math.sqrt(min(max(1 - t.rotate * p, 0.0), 1.0))
@@ -58,19 +68,25 @@ def inverse_transform(transforms: Transforms, p: float, draw: Randomness, width:
         angle = t.rotate_max * math.pi * symmetric(draw, "pre_rotate")
         G_inv = G_inv @ rotation(sometimes(draw, "pre_rotate", p_rotate, angle))
     if t.aniso > 0:
-        s = sometimes(draw, "aniso", t.aniso * p, torch.exp2(t.aniso_std * draw.normal("aniso")), 1.0)
+        s = sometimes(
+            draw, "aniso", t.aniso * p, torch.exp2(t.aniso_std * draw.normal("aniso")), 1.0
+        )
         G_inv = G_inv @ scaling(1 / s, s)
     if t.rotate > 0:
         angle = t.rotate_max * math.pi * symmetric(draw, "post_rotate")
         G_inv = G_inv @ rotation(sometimes(draw, "post_rotate", p_rotate, angle))
     if t.xfrac > 0:
-        x, y = sometimes(draw, "xfrac", t.xfrac * p, t.xfrac_std * draw.normal("xfrac", 2)).unbind(1)
+        x, y = sometimes(draw, "xfrac", t.xfrac * p, t.xfrac_std * draw.normal("xfrac", 2)).unbind(
+            1
+        )
         G_inv = G_inv @ translation(-x * width, -y * height)
     return G_inv
 
 
 def warp(images: Tensor, G_inv: Tensor) -> Tensor:
-    """Images [b c h w] under an affine map of pixels, G_inv [b 3 3] (on any device; a CPU spares a synchronisation)."""
+    """Images [b c h w] under an affine map of pixels, G_inv [b 3 3] (on any device; a CPU spares a
+    synchronization).
+    """
     h, w = images.shape[-2:]
     left, right, top, bottom = margins(G_inv, w, h)
     f = setup_filter(SYM6).to(images.device)
@@ -82,27 +98,36 @@ def warp(images: Tensor, G_inv: Tensor) -> Tensor:
     G_inv = translation(one * (left - right) / 2, one * (top - bottom) / 2) @ G_inv
     G_inv = scaling(2 * one, 2 * one) @ G_inv @ scaling(one / 2, one / 2)
     G_inv = translation(-one / 2, -one / 2) @ G_inv @ translation(one / 2, one / 2)
-    G_inv = scaling(one * 2 / up_w, one * 2 / up_h) @ G_inv @ scaling(one * out_w / 2, one * out_h / 2)
+    G_inv = (
+        scaling(one * 2 / up_w, one * 2 / up_h) @ G_inv @ scaling(one * out_w / 2, one * out_h / 2)
+    )
 
     theta = G_inv[:, :2].to(images)
-    images = grid_sample(images, F.affine_grid(theta, [len(images), 1, out_h, out_w], align_corners=False))
+    images = grid_sample(
+        images, F.affine_grid(theta, [len(images), 1, out_h, out_w], align_corners=False)
+    )
     return downsample2d(images, f, padding=-2 * REACH, flip_filter=True)
 
 
 def margins(G_inv: Tensor, width: int, height: int) -> tuple[int, int, int, int]:
     """Mirrored pixels (left, right, top, bottom) that the maps look at, at most the image less one.
 
-    unlike eg3d: the corners are those of all that the filters look at, not the image's own. Margins are as wide as any
-    image of the batch needs, but no image sees where those of another made them wider.
+    unlike eg3d: the corners are those of all that the filters look at, not the image's own. Margins
+    are as wide as any image of the batch needs, but no image sees where those of another made them
+    wider.
     """
     x, y = (width - 1) / 2, (height - 1) / 2
     reach = REACH + 1  # of the filter, and of the bilinear samples between its samples
-    corners = G_inv.new_tensor([[i * (x + reach), j * (y + reach), 1] for i in (-1, 1) for j in (-1, 1)])
+    corners = G_inv.new_tensor(
+        [[i * (x + reach), j * (y + reach), 1] for i in (-1, 1) for j in (-1, 1)]
+    )
     seen = torch.einsum("bij,kj->bki", G_inv[:, :2], corners).flatten(0, 1)  # (b k) 2
     beyond = torch.cat([-seen, seen], dim=1).amax(dim=0)  # -x -y x y
     need = beyond + reach - beyond.new_tensor([x, y, x, y])
     limit = need.new_tensor([width - 1, height - 1] * 2)
-    left, top, right, bottom = need.clamp(min=torch.zeros_like(limit), max=limit).ceil().int().tolist()
+    left, top, right, bottom = (
+        need.clamp(min=torch.zeros_like(limit), max=limit).ceil().int().tolist()
+    )
     return left, right, top, bottom
 
 

@@ -1,6 +1,7 @@
-"""Augmentation of what the discriminator sees (ADA: Karras et al. 2020, "Training GANs with limited data").
+"""Augmentation of what the discriminator sees (ADA: Karras et al. 2020, "Training GANs with limited
+data").
 
-augment(x) = cutout(noise(filter(recolour(warp(x)))))          every transform of every image with probability ~ p
+augment(x) = cutout(noise(filter(recolor(warp(x)))))          every transform of every image with probability ~ p
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gan3d.augment.colour import colour_transform, recolour
+from gan3d.augment.color import color_transform, recolor
 from gan3d.augment.corruption import add_noise, cut_out, filter_bands
 from gan3d.augment.geometry import inverse_transform, warp
 from gan3d.augment.transforms import Transforms
@@ -20,20 +21,24 @@ from gan3d.randomness import Randomness
 def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
     """Augmented images; differentiable any number of times.
 
-    Works without autocast, in float32 or more. With p 0 or without transforms the images come back as they are.
+    Works without autocast, in float32 or more. With p 0 or without transforms the images come back
+    as they are.
 
     Args:
-        images: [b c h w] in [-1, 1]; 1 (grey), 3 (RGB) or several times 3 channels, all of which undergo the same.
+        images: [b c h w] in [-1, 1]; 1 (gray), 3 (RGB) or several times 3 channels, all of which
+            undergo the same.
         transforms: what may happen to them.
         p: how often, in [0, 1].
-        draw: one stream per image and transform; on the CPU, it spares synchronisations with the images' device.
+        draw: one stream per image and transform; on the CPU, it spares synchronizations with the
+            images' device.
 
     Returns:
         [b c h w], not confined to [-1, 1].
     """
     if images.ndim != 4 or len(images) != len(draw):
         raise ValueError(
-            f"augment got images of shape {tuple(images.shape)} and draws for {len(draw)}; expected [b c h w] and b"
+            f"augment got images of shape {tuple(images.shape)} and draws for {len(draw)}; "
+            "expected [b c h w] and b"
         )
     if p <= 0 or not transforms.any:
         return images
@@ -42,8 +47,8 @@ def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) 
         x = images.to(torch.promote_types(images.dtype, torch.float32))
         if t.geometric:
             x = warp(x, inverse_transform(t, p, draw, w, h))
-        if t.colouring:
-            x = recolour(x, colour_transform(t, p, draw, channels))
+        if t.coloring:
+            x = recolor(x, color_transform(t, p, draw, channels))
         if t.imgfilter > 0:
             x = filter_bands(x, t, p, draw)
         if t.noise > 0:
@@ -58,7 +63,8 @@ def augment_pair(
 ) -> tuple[Tensor, Tensor | None]:
     """One augmentation for an image and the raw image that stands beside it (dual discrimination).
 
-    The raw image is resized to the other's size, augmented with it as three more channels, and resized back.
+    The raw image is resized to the other's size, augmented with it as three more channels, and
+    resized back.
 
     Args:
         image: [b 3 H W].
@@ -77,10 +83,11 @@ def augment_pair(
 
 
 class Percentile(Randomness):
-    """Draws for looking at a pipe: everything happens, with parameters at the percentile q (`debug_percentile`).
+    """Draws for looking at a pipe: everything happens, with parameters at the percentile q
+    (`debug_percentile`).
 
-    As in the published code a normal parameter is erfinv(2q - 1) of its deviation, which lacks a factor sqrt(2); the
-    second rotation does nothing, and noise has the deviation erfinv(q).
+    As in the published code a normal parameter is erfinv(2q - 1) of its deviation, which lacks a
+    factor sqrt(2); the second rotation does nothing, and noise has the deviation erfinv(q).
 
     Args:
         q: percentile of all parameters, in [0, 1]; 0.5 is neutral for most.

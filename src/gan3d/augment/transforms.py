@@ -1,6 +1,8 @@
-"""What ADA does to an image: its transforms, how often and how strongly (Karras et al. 2020, section 3 and appendix B).
+"""What ADA does to an image: its transforms, how often and how strongly (Karras et al. 2020,
+section 3 and appendix B).
 
-Every transform of every image happens with probability `multiplier * p`; a multiplier of 0 leaves it out.
+Every transform of every image happens with probability `multiplier * p`; a multiplier of 0 leaves
+it out.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class Transforms:
         rotate: turn by any angle, before and after `aniso`.
         aniso: stretch one axis and shrink the other.
         xfrac: shift by fractions of a pixel.
-        brightness: add to all colours.
-        contrast: multiply all colours.
+        brightness: add to all colors.
+        contrast: multiply all colors.
         lumaflip: mirror the luma.
         hue: turn about the luma axis.
         saturation: stretch away from the luma axis.
@@ -79,27 +81,38 @@ class Transforms:
 
     def __post_init__(self) -> None:
         if len(self.imgfilter_bands) != 4:
-            raise ValueError(f"imgfilter_bands are {tuple(self.imgfilter_bands)}; give four multipliers, low to high")
+            raise ValueError(
+                f"imgfilter_bands are {tuple(self.imgfilter_bands)}; give four multipliers, low to "
+                "high"
+            )
 
     @property
     def geometric(self) -> bool:
         """Whether any transform moves pixels."""
-        return any((self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac))
+        return any(
+            (self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac)
+        )
 
     @property
-    def colouring(self) -> bool:
-        """Whether any transform changes colours."""
+    def coloring(self) -> bool:
+        """Whether any transform changes colors."""
         return any((self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation))
 
     @property
     def any(self) -> bool:
-        return self.geometric or self.colouring or any((self.imgfilter, self.noise, self.cutout))
+        return self.geometric or self.coloring or any((self.imgfilter, self.noise, self.cutout))
 
 
-def sometimes(draw: Randomness, name: str, probability: float, value: Tensor, neutral: float = 0.0) -> Tensor:
-    """`value` [b ..] where the image's draw `<name>_gate` falls below the probability, else the neutral value."""
+def sometimes(
+    draw: Randomness, name: str, probability: float, value: Tensor, neutral: float = 0.0
+) -> Tensor:
+    """`value` [b ..] where the image's draw `<name>_gate` falls below the probability, else the
+    neutral value.
+    """
     happens = draw.uniform(f"{name}_gate") < probability
-    return torch.where(happens.reshape(-1, *[1] * (value.ndim - 1)), value, value.new_tensor(neutral))
+    return torch.where(
+        happens.reshape(-1, *[1] * (value.ndim - 1)), value, value.new_tensor(neutral)
+    )
 
 
 def symmetric(draw: Randomness, name: str, *shape: int) -> Tensor:

@@ -1,4 +1,6 @@
-"""Files that hold only data, read without running anything in them: the one place that opens them."""
+"""Files that hold only data, read without running anything in them: the one place that opens
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gan3d.checkpoints.unpickle import UnsafePickleError
+from gan3d.checkpoints.official.unpickle import UnsafePickleError
 
 
 def load_plain(path: Path | str) -> Any:
-    """The content of a file of `torch.save`: tensors, numbers, texts, lists and dictionaries, on the CPU.
+    """The content of a file of `torch.save`: tensors, numbers, texts, lists and dictionaries, on
+    the CPU.
 
     Raises:
         UnsafePickleError: the file is broken, or asks for more than that.

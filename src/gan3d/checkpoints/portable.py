@@ -1,4 +1,5 @@
-"""Trained networks as one file that only holds data: safetensors, with what is needed to make the modules again.
+"""Trained networks as one file that only holds data: safetensors, with what is needed to make the
+modules again.
 
     save_pretrained("heads.safetensors", generator, discriminator)
     generator = from_pretrained("heads.safetensors")
@@ -10,8 +11,8 @@ The file's tensors are `generator.<name>` and `discriminator.<name>`; its metada
     discriminator   likewise, where there is one
     facts           {..}, whatever else is worth keeping
 
-A class is looked up by name among the registered ones (`gan3d.generators.GENERATORS`), never imported from the file: a
-generator of your own package is found once your program has imported it.
+A class is looked up by name among the registered ones (`gan3d.generators.GENERATORS`), never
+imported from the file: a generator of your own package is found once your program has imported it.
 """
 
 from __future__ import annotations
@@ -59,9 +60,13 @@ def save_pretrained(
     for kind, module in (("generator", generator), ("discriminator", discriminator)):
         if module is not None:
             name = type(module).__name__
-            metadata[kind] = _json(f"the arguments of {name}", {"class": name, "arguments": module.arguments})
+            metadata[kind] = _json(
+                f"the arguments of {name}", {"class": name, "arguments": module.arguments}
+            )
             state = module.state_dict()
-            tensors |= {f"{kind}.{key}": t.detach().cpu().clone().contiguous() for key, t in state.items()}
+            tensors |= {
+                f"{kind}.{key}": t.detach().cpu().clone().contiguous() for key, t in state.items()
+            }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -91,7 +96,8 @@ def load_discriminator(path: Path | str) -> Discriminator:
     """The discriminator of a file, on the CPU and in evaluation mode.
 
     Raises:
-        ValueError: the file is none of ours, has no discriminator, or does not fit the class that it names.
+        ValueError: the file is none of ours, has no discriminator, or does not fit the class that
+        it names.
     """
     return _read(path, "discriminator", DISCRIMINATORS).eval()
 
@@ -102,30 +108,39 @@ def read_facts(path: Path | str) -> dict[str, Any]:
 
 
 def build(
-    registry: Mapping[str, type[Network]], name: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor]
+    registry: Mapping[str, type[Network]],
+    name: str,
+    arguments: Mapping[str, Any],
+    state: Mapping[str, Tensor],
 ) -> Network:
     """A registered class by name, made with arguments and loaded with a state dict.
 
-    The module is first made without memory, and compared with the state: arguments that ask for more than the state
-    holds allocate nothing. Torch's global generator is left as it is.
+    The module is first made without memory, and compared with the state: arguments that ask for
+    more than the state holds allocate nothing. Torch's global generator is left as it is.
 
     Raises:
-        ValueError: there is no such class, it does not take the arguments, or the state is another's.
+        ValueError: there is no such class, it does not take the arguments, or the state is
+        another's.
     """
     cls = registry.get(name)
     if cls is None:
         raise ValueError(
-            f"there is no class {name!r} in this program; known: {', '.join(sorted(registry))}. "
-            "A class of your own is known once the module that defines it is imported"
+            f"there is no class {name!r} in this program; known: {', '.join(sorted(registry))}. A "
+            "class of your own is known once the module that defines it is imported"
         )
     unknown = sorted(set(arguments) - set(inspect.signature(cls).parameters))
     if unknown and not _takes_any(cls):
-        raise ValueError(f"{name} does not take {', '.join(unknown)}; the file was made by another version of {name}")
+        raise ValueError(
+            f"{name} does not take {', '.join(unknown)}; the file was made by another version of "
+            f"{name}"
+        )
     try:
         with torch.device("meta"):
             expected = {key: t.shape for key, t in cls(**arguments).state_dict().items()}
     except Exception as error:
-        raise ValueError(f"{name} can not be made with the arguments of the file: {error}") from error
+        raise ValueError(
+            f"{name} can not be made with the arguments of the file: {error}"
+        ) from error
     _compare(name, expected, state)
     with torch.random.fork_rng(devices=[]):
         module = cls(**arguments)
@@ -147,7 +162,10 @@ def _compare(name: str, expected: Mapping[str, torch.Size], state: Mapping[str, 
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"the weights are not those of {name} with these arguments: {'; '.join(problems[:3])}{more}")
+        raise ValueError(
+            f"the weights are not those of {name} with these arguments: "
+            f"{'; '.join(problems[:3])}{more}"
+        )
 
 
 def _read(path: Path | str, kind: str, registry: Mapping[str, type[Network]]) -> Network:
@@ -160,9 +178,15 @@ def _read(path: Path | str, kind: str, registry: Mapping[str, type[Network]]) ->
         raise ValueError(f"{path} is broken: its {kind} has no class or no arguments")
     prefix = f"{kind}."
     with safe_open(path, framework="pt") as file:
-        state = {key.removeprefix(prefix): file.get_tensor(key) for key in list(file.keys()) if key.startswith(prefix)}
+        state = {
+            key.removeprefix(prefix): file.get_tensor(key)
+            for key in list(file.keys())
+            if key.startswith(prefix)
+        }
     try:
-        return build(registry, name, {key: _tuples(value) for key, value in arguments.items()}, state)
+        return build(
+            registry, name, {key: _tuples(value) for key, value in arguments.items()}, state
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -177,10 +201,14 @@ def _metadata(path: Path | str) -> dict[str, str]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if FORMAT_KEY not in metadata:
         raise ValueError(
-            f"{path} was not written by gan3d; weights of official code: gan3d import (docs/checkpoints.md)"
+            f"{path} was not written by gan3d; weights of official code: gan3d import "
+            "(docs/checkpoints.md)"
         )
     if metadata[FORMAT_KEY] != str(FORMAT):
-        raise ValueError(f"{path} has format {metadata[FORMAT_KEY]!r}, this gan3d reads {FORMAT}; use a newer gan3d")
+        raise ValueError(
+            f"{path} has format {metadata[FORMAT_KEY]!r}, this gan3d reads {FORMAT}; use a newer "
+            "gan3d"
+        )
     return metadata
 
 
@@ -199,7 +227,8 @@ def _json(what: str, value: Any) -> str:
         return json.dumps(value)
     except TypeError as error:
         raise ValueError(
-            f"{what} can not be written: {error}; a portable file takes numbers, texts, None, lists and dictionaries"
+            f"{what} can not be written: {error}; a portable file takes numbers, texts, None, "
+            "lists and dictionaries"
         ) from error
 
 

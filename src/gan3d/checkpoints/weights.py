@@ -1,4 +1,6 @@
-"""Starting from other weights: tensors are taken by name where shapes agree, everything else stays as initialised."""
+"""Starting from other weights: tensors are taken by name where shapes agree, everything else stays
+as initialized.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,24 @@ def init_from(path: Path | str, networks: Mapping[str, nn.Module]) -> None:
 
     Args:
         path: a portable file (docs/checkpoints.md), or a training checkpoint of any run.
-        networks: by their names in the file: generator, generator_ema, discriminator. A portable file has no
-            generator_ema: its generator serves for both.
+        networks: by their names in the file: generator, generator_ema, discriminator. A portable
+            file has no generator_ema: its generator serves for both.
 
     Raises:
-        ValueError: the file can not be read, or none of its tensors fits a network that it is meant for.
+        ValueError: the file can not be read, or none of its tensors fits a network that it is meant
+        for.
     """
     weights = _read(Path(path).expanduser())
     for name, network in networks.items():
-        source = name if any(key.startswith(f"{name}.") for key in weights) else name.removesuffix("_ema")
+        source = (
+            name
+            if any(key.startswith(f"{name}.") for key in weights)
+            else name.removesuffix("_ema")
+        )
         prefix = f"{source}."
-        offered = {key.removeprefix(prefix): t for key, t in weights.items() if key.startswith(prefix)}
+        offered = {
+            key.removeprefix(prefix): t for key, t in weights.items() if key.startswith(prefix)
+        }
         if not offered:
             log.info("%s holds no %s: it starts from its own initial weights", path, source)
             continue
@@ -37,13 +46,21 @@ def init_from(path: Path | str, networks: Mapping[str, nn.Module]) -> None:
         taken = {key: t for key, t in offered.items() if key in own and own[key].shape == t.shape}
         if not taken:
             raise ValueError(
-                f"no tensor of {source} in {path} fits the {name} of this run; is it another class or size?"
+                f"no tensor of {source} in {path} fits the {name} of this run; is it another class "
+                "or size?"
             )
         network.load_state_dict(taken, strict=False)
         left = sorted(own.keys() - taken.keys())
         if left:
             listed = ", ".join(left[:5]) + (", .." if len(left) > 5 else "")
-            log.info("%s: %d of %d tensors come from %s; not: %s", name, len(taken), len(own), path, listed)
+            log.info(
+                "%s: %d of %d tensors come from %s; not: %s",
+                name,
+                len(taken),
+                len(own),
+                path,
+                listed,
+            )
 
 
 @torch.no_grad()
@@ -56,8 +73,16 @@ def copy_frozen(network: nn.Module, average: nn.Module, trained: Container[nn.Pa
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"there is no file {path} to start from; give a .safetensors or a checkpoint of a run")
+        raise ValueError(
+            f"there is no file {path} to start from; give a .safetensors or a checkpoint of a run"
+        )
     try:
-        return load_safetensors(path) if path.suffix == ".safetensors" else load_plain(path)["state_dict"]
+        return (
+            load_safetensors(path)
+            if path.suffix == ".safetensors"
+            else load_plain(path)["state_dict"]
+        )
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is neither a portable file nor a training checkpoint of gan3d: {error}") from error
+        raise ValueError(
+            f"{path} is neither a portable file nor a training checkpoint of gan3d: {error}"
+        ) from error

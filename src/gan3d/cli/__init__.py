@@ -1,8 +1,9 @@
 """The command line: `lightning`, `gan3d` and `python -m gan3d` are one program.
 
-Two stages. The first knows the verbs and the names of the configs, and answers help, version and misspelt names without
-importing torch (`import lightning` costs seconds). The second is one LightningCLI for `fit | validate | test | predict`
-(gan3d.cli.trainer), or the function behind another verb: a new verb is one row of `VERBS`.
+Two stages. The first knows the verbs and the names of the configs, and answers help, version and
+misspelt names without importing torch (`import lightning` costs seconds). The second is one
+LightningCLI for `fit | validate | test | predict` (gan3d.cli.trainer), or the function behind
+another verb: a new verb is one row of `VERBS`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from gan3d import __version__
 from gan3d.cli import configs
-from gan3d.cli.wording import CommandError, nearest, say, wants_traceback
+from gan3d.cli.messages import CommandError, nearest, say, wants_traceback
 
 TRAINER_VERBS = {
     "fit": "train",
@@ -28,7 +29,8 @@ TRAINER_VERBS = {
 class Verb:
     """A verb beside the Trainer's: its words run the function `target` ("module:function").
 
-    Where `positional` is set, the function's required arguments are given without a name; the rest are options.
+    Where `positional` is set, the function's required arguments are given without a name; the rest
+    are options.
     """
 
     words: tuple[str, ...]
@@ -39,33 +41,148 @@ class Verb:
 
 VERBS = (
     Verb(("configs",), "gan3d.cli.configs:print_configs", "list the packaged configs"),
-    Verb(("data", "heads"), "gan3d.data.heads:write_heads", "make the procedural multi-view heads"),
-    Verb(("data", "gram"), "gan3d.data.gram_poses:write_gram", "bring GRAM's images and poses into our layout", True),
-    Verb(("report",), "gan3d.apps.report:report", "make an HTML report of a run folder", positional=True),
-    Verb(("measure",), "gan3d.cli.measure:measure", "measure a generator: FID, KID, PPL, equivariance, ..", True),
-    Verb(("epi",), "gan3d.cli.consistency:write_epi_of", "draw a row of the picture while the camera turns", True),
-    Verb(("fuse",), "gan3d.cli.consistency:fuse_to_mesh", "fuse the depth maps of many views to a mesh", True),
-    Verb(("reproject",), "gan3d.cli.consistency:reproject_views", "measure how well views agree", True),
-    Verb(("stylise",), "gan3d.cli.stylise:stylise_heads", "mix a model with its fine-tuned relative", True),
-    Verb(("symmetry",), "gan3d.cli.symmetry:measure_symmetry", "measure whether heads turn or are mirrored", True),
-    Verb(("export", "manifolds"), "gan3d.cli.consistency:export_surfaces", "write GRAM-HD's surfaces as a .glb", True),
-    Verb(("import", "eg3d"), "gan3d.checkpoints.eg3d:import_eg3d", "read official EG3D weights, safely", True),
-    Verb(("import", "stylegan2"), "gan3d.checkpoints.stylegan2:import_stylegan2", "the same for StyleGAN2", True),
-    Verb(("import", "stylegan3"), "gan3d.checkpoints.stylegan3:import_stylegan3", "the same for StyleGAN3", True),
-    Verb(("import", "cips3d"), "gan3d.checkpoints.cips3d:import_cips3d", "the same for CIPS-3D", True),
-    Verb(("import", "pigan"), "gan3d.checkpoints.pigan:import_pigan", "the same for pi-GAN", True),
-    Verb(("import", "gram"), "gan3d.checkpoints.gram:import_gram", "the same for GRAM and GRAM-HD", True),
-    Verb(("export", "training"), "gan3d.cli.export:export_training", "make a portable file of a checkpoint", True),
-    Verb(("export", "eg3d"), "gan3d.checkpoints.eg3d:export_eg3d", "write weights for official EG3D code", True),
-    Verb(("export", "stylegan2"), "gan3d.checkpoints.stylegan2:export_stylegan2", "the same for StyleGAN2", True),
-    Verb(("export", "stylegan3"), "gan3d.checkpoints.stylegan3:export_stylegan3", "the same for StyleGAN3", True),
-    Verb(("export", "cips3d"), "gan3d.checkpoints.cips3d:export_cips3d", "the same for CIPS-3D", True),
-    Verb(("export", "pigan"), "gan3d.checkpoints.pigan:export_pigan", "the same for pi-GAN", True),
-    Verb(("export", "gram"), "gan3d.checkpoints.gram:export_gram", "the same for GRAM and GRAM-HD", True),
+    Verb(
+        ("data", "heads"),
+        "gan3d.data.heads:write_heads",
+        "make the procedural multi-view heads",
+    ),
+    Verb(
+        ("data", "gram"),
+        "gan3d.data.gram_poses:write_gram",
+        "bring GRAM's images and poses into our layout",
+        True,
+    ),
+    Verb(
+        ("report",),
+        "gan3d.apps.report:report",
+        "make an HTML report of a run folder",
+        positional=True,
+    ),
+    Verb(
+        ("measure",),
+        "gan3d.cli.measure:measure",
+        "measure a generator: FID, KID, PPL, equivariance, ..",
+        True,
+    ),
+    Verb(
+        ("epi",),
+        "gan3d.cli.consistency:write_epi_of",
+        "draw a row of the picture while the camera turns",
+        True,
+    ),
+    Verb(
+        ("fuse",),
+        "gan3d.cli.consistency:fuse_to_mesh",
+        "fuse the depth maps of many views to a mesh",
+        True,
+    ),
+    Verb(
+        ("reproject",),
+        "gan3d.cli.consistency:reproject_views",
+        "measure how well views agree",
+        True,
+    ),
+    Verb(
+        ("stylize",),
+        "gan3d.cli.stylize:stylize_heads",
+        "mix a model with its fine-tuned relative",
+        True,
+    ),
+    Verb(
+        ("symmetry",),
+        "gan3d.cli.symmetry:measure_symmetry",
+        "measure whether heads turn or are mirrored",
+        True,
+    ),
+    Verb(
+        ("export", "manifolds"),
+        "gan3d.cli.consistency:export_surfaces",
+        "write GRAM-HD's surfaces as a .glb",
+        True,
+    ),
+    Verb(
+        ("import", "eg3d"),
+        "gan3d.checkpoints.official.eg3d:import_eg3d",
+        "read official EG3D weights, safely",
+        True,
+    ),
+    Verb(
+        ("import", "stylegan2"),
+        "gan3d.checkpoints.official.stylegan2:import_stylegan2",
+        "the same for StyleGAN2",
+        True,
+    ),
+    Verb(
+        ("import", "stylegan3"),
+        "gan3d.checkpoints.official.stylegan3:import_stylegan3",
+        "the same for StyleGAN3",
+        True,
+    ),
+    Verb(
+        ("import", "cips3d"),
+        "gan3d.checkpoints.official.cips3d:import_cips3d",
+        "the same for CIPS-3D",
+        True,
+    ),
+    Verb(
+        ("import", "pigan"),
+        "gan3d.checkpoints.official.pigan:import_pigan",
+        "the same for pi-GAN",
+        True,
+    ),
+    Verb(
+        ("import", "gram"),
+        "gan3d.checkpoints.official.gram:import_gram",
+        "the same for GRAM and GRAM-HD",
+        True,
+    ),
+    Verb(
+        ("export", "training"),
+        "gan3d.cli.export:export_training",
+        "make a portable file of a checkpoint",
+        True,
+    ),
+    Verb(
+        ("export", "eg3d"),
+        "gan3d.checkpoints.official.eg3d:export_eg3d",
+        "write weights for official EG3D code",
+        True,
+    ),
+    Verb(
+        ("export", "stylegan2"),
+        "gan3d.checkpoints.official.stylegan2:export_stylegan2",
+        "the same for StyleGAN2",
+        True,
+    ),
+    Verb(
+        ("export", "stylegan3"),
+        "gan3d.checkpoints.official.stylegan3:export_stylegan3",
+        "the same for StyleGAN3",
+        True,
+    ),
+    Verb(
+        ("export", "cips3d"),
+        "gan3d.checkpoints.official.cips3d:export_cips3d",
+        "the same for CIPS-3D",
+        True,
+    ),
+    Verb(
+        ("export", "pigan"),
+        "gan3d.checkpoints.official.pigan:export_pigan",
+        "the same for pi-GAN",
+        True,
+    ),
+    Verb(
+        ("export", "gram"),
+        "gan3d.checkpoints.official.gram:export_gram",
+        "the same for GRAM and GRAM-HD",
+        True,
+    ),
 )
 
 HELP = """\
-gan3d {version}: a zoo of 3D-aware GANs. `lightning`, `gan3d` and `python -m gan3d` are the same program.
+gan3d {version}: a zoo of 3D-aware GANs. `lightning`, `gan3d` and `python -m gan3d` are the same
+program.
 
 usage: lightning VERB [options]
 
@@ -81,8 +198,8 @@ examples:
   lightning fit --config eg3d_heads32.yaml --data.path heads32.zip --ckpt_path last    (go on with that run)
   lightning fit --model.generator.help EG3D
 
-A config is a file, or the name of a packaged one (gan3d configs); several lie on top of one another.
-GAN3D_TRACEBACK=1 shows the Python traceback of an error."""
+A config is a file, or the name of a packaged one (gan3d configs); several lie on top of one
+another. GAN3D_TRACEBACK=1 shows the Python traceback of an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
+        if isinstance(
+            stop.__context__, KeyboardInterrupt
+        ):  # Lightning turns Ctrl-C into exit code 1
             return _interrupted(words)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -130,7 +249,11 @@ def _dispatch(words: list[str]) -> int:
         if tuple(words[: len(verb.words)]) == verb.words:
             return _call(verb, words[len(verb.words) :])
     if words[1:] in (["-h"], ["--help"]) and any(verb.words[0] == words[0] for verb in VERBS):
-        print("\n".join(f"gan3d {' '.join(v.words)}  {v.summary}" for v in VERBS if v.words[0] == words[0]))
+        print(
+            "\n".join(
+                f"gan3d {' '.join(v.words)}  {v.summary}" for v in VERBS if v.words[0] == words[0]
+            )
+        )
         return 0
     raise _unknown(words)
 
@@ -142,24 +265,30 @@ def _help() -> str:
     def lines(rows) -> str:
         return "\n".join(f"  {name:{width}}  {summary}" for name, summary in rows)
 
-    return HELP.format(version=__version__, trainer=lines(TRAINER_VERBS.items()), others=lines(table))
+    return HELP.format(
+        version=__version__, trainer=lines(TRAINER_VERBS.items()), others=lines(table)
+    )
 
 
 def _unknown(words: list[str]) -> CommandError:
     if words[0].startswith("-"):
         return CommandError(
-            f"{words[0]} stands before the verb", "the verb comes first: lightning fit --config eg3d_heads32.yaml ..."
+            f"{words[0]} stands before the verb",
+            "the verb comes first: lightning fit --config eg3d_heads32.yaml ...",
         )
     inner = [verb.words[1] for verb in VERBS if len(verb.words) == 2 and verb.words[0] == words[0]]
     if inner:
         got = words[1] if len(words) > 1 else ""
         return CommandError(
             f"{words[0]} {got} is not known" if got else f"{words[0]} needs one more word",
-            nearest(got, inner, like=f"{words[0]} {{}}") or f"there is: {', '.join(f'{words[0]} {w}' for w in inner)}",
+            nearest(got, inner, like=f"{words[0]} {{}}")
+            or f"there is: {', '.join(f'{words[0]} {w}' for w in inner)}",
         )
     known = [*TRAINER_VERBS, *dict.fromkeys(verb.words[0] for verb in VERBS)]
     return CommandError(
-        f"{words[0]} is not a verb", nearest(words[0], known, like="{}") or f"verbs: {', '.join(known)}", "gan3d --help"
+        f"{words[0]} is not a verb",
+        nearest(words[0], known, like="{}") or f"verbs: {', '.join(known)}",
+        "gan3d --help",
     )
 
 
@@ -169,20 +298,31 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     function = getattr(importlib.import_module(module), name)
     from gan3d.cli.options import call
 
-    result = call(function, arguments, prog=f"gan3d {' '.join(verb.words)}", positional=verb.positional)
+    result = call(
+        function, arguments, prog=f"gan3d {' '.join(verb.words)}", positional=verb.positional
+    )
     if result is not None and not isinstance(result, int):
         print(result)
     return result if isinstance(result, int) else 0
 
 
 def _exit_code(error: Exception) -> int | None:
-    """2 for what the user can mend, 1 for a run that failed as it may, None for what is not foreseen."""
-    if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
+    """2 for what the user can mend, 1 for a run that failed as it may, None for what is not
+    foreseen.
+    """
+    if (
+        isinstance(error, (ValueError, OSError))
+        or type(error).__name__ == "MisconfigurationException"
+    ):
         return 2
     return 1 if isinstance(error, ArithmeticError) else None
 
 
 def _interrupted(words: list[str]) -> int:
-    again = "" if "fit" not in words[:1] else "; go on from the last checkpoint: the same command with --ckpt_path last"
+    again = (
+        ""
+        if "fit" not in words[:1]
+        else "; go on from the last checkpoint: the same command with --ckpt_path last"
+    )
     say(f"interrupted{again}")
     return 130

@@ -1,4 +1,6 @@
-"""Options checked before the work begins: what is asked for is there, and what comes of it can be written."""
+"""Options checked before the work begins: what is asked for is there, and what comes of it can be
+written.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from gan3d.cli.wording import CommandError
+from gan3d.cli.messages import CommandError
 
 
 def at_least(least: int, name: str, value: int) -> None:
@@ -30,7 +32,9 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # by kind of device
         there = ["auto", "cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CommandError(f"--device {name} can not be used: {reason}", f"there is: {', '.join(there)}") from error
+        raise CommandError(
+            f"--device {name} can not be used: {reason}", f"there is: {', '.join(there)}"
+        ) from error
 
 
 def file_for(out: Path, *suffixes: str) -> Path:
@@ -42,9 +46,14 @@ def file_for(out: Path, *suffixes: str) -> Path:
     out = Path(out).expanduser()
     if suffixes and out.suffix.lower() not in suffixes:
         example = out.with_suffix(suffixes[0]).name if out.stem.strip(".") else f"name{suffixes[0]}"
-        raise CommandError(f"--out {out} does not end in {' or '.join(suffixes)}; use for example {example}")
+        raise CommandError(
+            f"--out {out} does not end in {' or '.join(suffixes)}; use for example {example}"
+        )
     if out.is_dir():
-        raise CommandError(f"--out {out} is a folder; give the name of a file, for example {out / 'name'}{out.suffix}")
+        raise CommandError(
+            f"--out {out} is a folder; give the name of a file, for example "
+            f"{out / 'name'}{out.suffix}"
+        )
     _refuse_unwritable(out, out.parent)
     return out
 

@@ -1,15 +1,19 @@
-"""Packaged configs: complete files `<generator>_<dataset><resolution>.yaml`, and overlays to put on top of them."""
+"""Packaged configs: complete files `<generator>_<dataset><resolution>.yaml`, and overlays to put on
+top of them.
+"""
 
 from __future__ import annotations
 
 import importlib.resources
 from pathlib import Path
 
-from gan3d.cli.wording import CommandError, nearest
+from gan3d.cli.messages import CommandError, nearest
 
 
 def folder() -> Path:
-    """Where the configs that come with gan3d lie: inside the wheel, or beside `src` in a checkout."""
+    """Where the configs that come with gan3d lie: inside the wheel, or beside `src` in a
+    checkout.
+    """
     packaged = Path(str(importlib.resources.files("gan3d"))) / "configs"
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[3] / "configs"
 
@@ -20,7 +24,8 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The config of that name: first a file of that path, then a packaged config (`.yaml` may be left out).
+    """The config of that name: first a file of that path, then a packaged config (`.yaml` may be
+    left out).
 
     Raises:
         CommandError: there is neither; the nearest names are given.
@@ -49,7 +54,10 @@ def summary(name: str) -> str:
 def print_configs() -> int:
     """Lists the packaged configs, each with what it is."""
     width = max((len(name) for name in names()), default=0)
-    print(f"packaged configs, in {folder()}; use them by name: lightning fit --config NAME [--config OVERLAY]\n")
+    print(
+        f"packaged configs, in {folder()}; use them by name: lightning fit --config NAME "
+        "[--config OVERLAY]\n"
+    )
     for name in names():
         print(f"  {name:{width}}  {summary(name)}")
     return 0

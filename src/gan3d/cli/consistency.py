@@ -1,4 +1,6 @@
-"""Verbs that show whether a trained generator is 3D: `epi`, `fuse`, `reproject`, and `export manifolds`."""
+"""Verbs that show whether a trained generator is 3D: `epi`, `fuse`, `reproject`, and `export
+manifolds`.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,12 @@ def write_epi_of(
     resolution: int | None = None,
     device: str = "auto",
 ) -> str:
-    """Draws one row of the picture over time while the camera turns: lines if the scene is 3D, else noise or stripes.
+    """Draws one row of the picture over time while the camera turns: lines if the scene is 3D, else
+    noise or stripes.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
+            average is taken.
         out: the picture (.png); one scene below the other.
         seed: of the scenes.
         num: scenes.
@@ -60,7 +64,15 @@ def write_epi_of(
     generator = load_3d_generator(checkpoint, device)
     scene = _scenes(generator, seed, range(num), truncation)
     path = sweep(frames, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
-    lines = epi(generator, scene, path, row, num_scenes=num, resolution=resolution, progress=sys.stderr.isatty())
+    lines = epi(
+        generator,
+        scene,
+        path,
+        row,
+        num_scenes=num,
+        resolution=resolution,
+        progress=sys.stderr.isatty(),
+    )
     return f"{write_epi(out, lines)}: {num} x {frames} rows"
 
 
@@ -81,10 +93,11 @@ def fuse_to_mesh(
     resolution: int | None = None,
     device: str = "auto",
 ) -> str:
-    """Fuses the depth of many views to a coloured mesh of the surface that the generator renders.
+    """Fuses the depth of many views to a colored mesh of the surface that the generator renders.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
+            average is taken.
         out: the mesh, .glb (opens in a browser) or .ply.
         seed: of the scene.
         num_yaw: views side by side.
@@ -105,7 +118,9 @@ def fuse_to_mesh(
         at_least(1, name, count)
     generator = load_3d_generator(checkpoint, device)
     scene = _scenes(generator, seed, [0], truncation)
-    cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(_place(generator))
+    cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(
+        _place(generator)
+    )
     mesh = fuse(
         generator,
         scene,
@@ -133,17 +148,20 @@ def reproject_views(
     resolution: int | None = None,
     device: str = "auto",
 ) -> str:
-    """Measures how well views of a scene agree where they show the same point: PSNR after reprojection by depth.
+    """Measures how well views of a scene agree where they show the same point: PSNR after
+    reprojection by depth.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
+            average is taken.
         seed: of the scenes.
         num: scenes.
         views: of each scene, at equal steps of yaw.
         yaw: of the outer views, radians.
         radius: distance of the cameras (GRAM: 1).
         fov: field of view, degrees (GRAM: 12); by default 18.83.
-        tolerance: a point deeper than the other view's surface by more than this share of its depth is hidden there.
+        tolerance: a point deeper than the other view's surface by more than this share of its depth
+            is hidden there.
         truncation: psi, 1 is none.
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
@@ -155,20 +173,31 @@ def reproject_views(
     rows = []
     for k in range(num):
         scene = _scenes(generator, seed, [k], truncation)
-        pairs = pairwise_reprojection(_shown(generator, scene, cameras, resolution), cameras, tolerance=tolerance)
+        pairs = pairwise_reprojection(
+            _shown(generator, scene, cameras, resolution), cameras, tolerance=tolerance
+        )
         rows.append((pairs.mean_psnr, float(pairs.share.nanmean())))
-    table = [f"scene {k}: {psnr:6.2f} dB over {share:4.0%} of the surface" for k, (psnr, share) in enumerate(rows)]
+    table = [
+        f"scene {k}: {psnr:6.2f} dB over {share:4.0%} of the surface"
+        for k, (psnr, share) in enumerate(rows)
+    ]
     psnr, share = torch.tensor(rows, dtype=torch.float64).nanmean(dim=0).tolist()
     return "\n".join([*table, f"mean:    {psnr:6.2f} dB over {share:4.0%}"])
 
 
 def export_surfaces(
-    checkpoint: Path, out: Path = Path("manifolds.glb"), seed: int = 0, truncation: float = 1.0, device: str = "auto"
+    checkpoint: Path,
+    out: Path = Path("manifolds.glb"),
+    seed: int = 0,
+    truncation: float = 1.0,
+    device: str = "auto",
 ) -> str:
-    """Writes the surfaces of a scene with their pictures as one .glb, which turns in a browser (GRAM-HD).
+    """Writes the surfaces of a scene with their pictures as one .glb, which turns in a browser
+    (GRAM-HD).
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
+            average is taken.
         out: the .glb.
         seed: of the scene.
         truncation: psi, 1 is none.
@@ -196,9 +225,13 @@ def _scenes(generator: Generator, seed: int, indices: Sequence[int], truncation:
 def _shown(generator: Generator, scene: Any, cameras: Camera, resolution: int | None) -> Rendering:
     """One scene from all cameras, rendered one after the other."""
     with evaluating(generator):
-        views = [generator.render(scene, camera, resolution=resolution, raw=False) for camera in cameras]
+        views = [
+            generator.render(scene, camera, resolution=resolution, raw=False) for camera in cameras
+        ]
     return Rendering(
-        torch.cat([v.image for v in views]), depth=_joined(views, "depth"), opacity=_joined(views, "opacity")
+        torch.cat([v.image for v in views]),
+        depth=_joined(views, "depth"),
+        opacity=_joined(views, "opacity"),
     )
 
 

@@ -1,4 +1,6 @@
-"""`gan3d measure`: the numbers of the papers for a trained generator, with the protocol that they stand for."""
+"""`gan3d measure`: the numbers of the papers for a trained generator, with the protocol that they
+stand for.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from gan3d import __version__
 from gan3d.camera import DatasetPoses
 from gan3d.cli.checks import at_least, device_of, file_for
 from gan3d.cli.export import load_generator
-from gan3d.cli.wording import CommandError, nearest
-from gan3d.data.dataset import PosedImages, View, collate
+from gan3d.cli.messages import CommandError, nearest
+from gan3d.data.dataset import ImageSequence, PosedImages, collate
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
 from gan3d.metrics.equivariance import Kind, measure_equivariance
@@ -121,18 +123,22 @@ def measure(
     """Measures a trained generator: prints a table, and writes it with its protocol as JSON.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
+            average is taken.
         metrics: with commas between them: fid, kid, pr, is, ppl, eqt, eqt_frac, eqr.
-        data: folder or zip of real images; their labels are the cameras of the fakes, too. All images are used.
+        data: folder or zip of real images; their labels are the cameras of the fakes, too. All
+            images are used.
         out: the JSON file; by default beside the checkpoint, ending in .metrics.json.
         num: fakes (pairs for ppl). Published numbers have 50000.
-        batch_size: fakes made at once. For eqt, eqt_frac and eqr all of a batch are moved alike; published: 4.
+        batch_size: fakes made at once. For eqt, eqt_frac and eqr all of a batch are moved alike;
+            published: 4.
         seed: of all draws.
         truncation: psi; published numbers have 1, no truncation.
         resolution: at which a generator of any resolution renders.
         noise: draw per-pixel noise and ray jitter; else noise is constant.
-        features: networks of the published protocols, or small fixed ones of gan3d: those tell good from bad within one
-            data set, need no file, and give numbers that compare with no published one.
+        features: networks of the published protocols, or small fixed ones of gan3d: those tell good
+            from bad within one data set, need no file, and give numbers that compare with no
+            published one.
         inception: TorchScript file inception-2015-12-05.pt, for fid, kid and is.
         vgg: TorchScript file vgg16.pt, for pr and ppl.
         resize_filter: how real images are shrunk to the size of the fakes.
@@ -144,7 +150,8 @@ def measure(
     at_least(1, "batch_size", batch_size)
     if data is None and (lacking := [name for name in names if SCORES[name].real]):
         raise CommandError(
-            f"{', '.join(lacking)} compare with real images and there are none; give --data FOLDER_OR_ZIP"
+            f"{', '.join(lacking)} compare with real images and there are none; give --data "
+            "FOLDER_OR_ZIP"
         )
     path = file_for(Path(checkpoint).with_suffix(".metrics.json") if out is None else out)
     place = device_of(device)
@@ -156,12 +163,18 @@ def measure(
     networks = {name: network.to(place) for name, network in networks.items()}
     start = time.monotonic()
     with _full_precision():
-        values = _scores(Job(names, generator, place, protocol, networks, reals, cameras, num_workers))
+        values = _scores(
+            Job(names, generator, place, protocol, networks, reals, cameras, num_workers)
+        )
     if features == "small":
         values = {SMALL_NAMES.get(name, name): value for name, value in values.items()}
     record = {
         "results": values,
-        "checkpoint": {"file": str(checkpoint), "sha256": _digest(checkpoint), "class": type(generator).__name__}
+        "checkpoint": {
+            "file": str(checkpoint),
+            "sha256": _digest(checkpoint),
+            "class": type(generator).__name__,
+        }
         | facts,
         "protocol": {
             **asdict(protocol),
@@ -182,7 +195,9 @@ def measure(
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32 on NVIDIA GPUs: it has 10 bits, equivariance beyond 60 dB and path steps of 1e-4 need more."""
+    """No TF32 on NVIDIA GPUs: it has 10 bits, equivariance beyond 60 dB and path steps of 1e-4 need
+    more.
+    """
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
@@ -220,7 +235,9 @@ def _networks(
     if features == "published":
         return {network: makers[network]() for network in wanted}
     if "classes" in wanted:
-        raise CommandError("is needs the classes of Inception, which the small features do not have; leave it out")
+        raise CommandError(
+            "is needs the classes of Inception, which the small features do not have; leave it out"
+        )
     return {network: SmallFeatures().eval() for network in wanted}
 
 
@@ -231,7 +248,11 @@ def _reals(
     posed = generator.has_camera or generator.camera_conditioned
     if data is None:
         return None, None
-    side = resolution if resolution is not None and generator.any_resolution else generator.img_resolution
+    side = (
+        resolution
+        if resolution is not None and generator.any_resolution
+        else generator.img_resolution
+    )
     reals = PosedImages(data, resolution=side, resize_filter=resize_filter, use_labels=posed)
     return reals, DatasetPoses().bind(cast(Tensor, reals.labels)).sample if posed else None
 
@@ -239,18 +260,28 @@ def _reals(
 def _scores(job: Job) -> dict[str, float]:
     """All values by name, in the order asked for."""
     kinds = [kind for kind in KINDS if kind in job.names]
-    synthesise = movable(job.generator) if kinds else None  # refuses before the long work
+    synthesize = movable(job.generator) if kinds else None  # refuses before the long work
     found = _of_pictures(job)
     if "ppl" in job.names:
         steps = path_steps(job.generator, job.networks["lpips"], job.protocol, job.cameras)
-        found["ppl"] = float(trimmed_mean(torch.cat(list(_progress(steps, job.protocol.num_batches, "paths")))))
-    if synthesise is not None:
+        found["ppl"] = float(
+            trimmed_mean(torch.cat(list(_progress(steps, job.protocol.num_batches, "paths"))))
+        )
+    if synthesize is not None:
         latents = latent_batches(job.generator, job.protocol, job.cameras)
-        moved = measure_equivariance(synthesise, _progress(latents, job.protocol.num_batches, "motions"), kinds)
+        moved = measure_equivariance(
+            synthesize, _progress(latents, job.protocol.num_batches, "motions"), kinds
+        )
         found |= {str(kind): value for kind, value in moved.items()}
     if undefined := [name for name, value in found.items() if math.isnan(value)]:
-        raise ArithmeticError(f"{', '.join(undefined)} came out as NaN: the generator's pictures are not finite")
-    order = [part for name in job.names for part in (("precision", "recall") if name == "pr" else (name,))]
+        raise ArithmeticError(
+            f"{', '.join(undefined)} came out as NaN: the generator's pictures are not finite"
+        )
+    order = [
+        part
+        for name in job.names
+        for part in (("precision", "recall") if name == "pr" else (name,))
+    ]
     return {name: found[name] for name in order}
 
 
@@ -258,23 +289,34 @@ def _of_pictures(job: Job) -> dict[str, float]:
     """Everything that compares features of pictures; these are made once for all of it."""
     scores = [SCORES[name] for name in job.names if SCORES[name].network not in (None, "lpips")]
     of_fakes = {score.network: job.networks[score.network] for score in scores if score.network}
-    of_reals = {score.network: job.networks[score.network] for score in scores if score.network and score.real}
+    of_reals = {
+        score.network: job.networks[score.network]
+        for score in scores
+        if score.network and score.real
+    }
     if not of_fakes:
         return {}
     real: dict[Network, Tensor] = {}
     if of_reals and job.reals is not None:
         loader = DataLoader(
-            View(job.reals, range(len(job.reals))), REAL_BATCH, collate_fn=collate, num_workers=job.num_workers
+            ImageSequence(job.reals, range(len(job.reals))),
+            REAL_BATCH,
+            collate_fn=collate,
+            num_workers=job.num_workers,
         )
         batches = (batch.image.to(job.device) for batch in _progress(loader, len(loader), "reals"))
         real = collect(batches, of_reals)
     fakes = fake_pictures(job.generator, job.protocol, job.cameras)
     fake = collect(_progress(fakes, job.protocol.num_batches, "fakes"), of_fakes)
-    there = [{name: matrix.to(job.device) for name, matrix in side.items()} for side in (real, fake)]
+    there = [
+        {name: matrix.to(job.device) for name, matrix in side.items()} for side in (real, fake)
+    ]
     return _compare(job.names, *there)
 
 
-def _compare(names: list[str], real: dict[Network, Tensor], fake: dict[Network, Tensor]) -> dict[str, float]:
+def _compare(
+    names: list[str], real: dict[Network, Tensor], fake: dict[Network, Tensor]
+) -> dict[str, float]:
     """What follows from the features."""
     found: dict[str, float] = {}
     if "fid" in names:
@@ -291,12 +333,18 @@ def _compare(names: list[str], real: dict[Network, Tensor], fake: dict[Network, 
 
 
 def _progress(batches: Iterable[Element], total: int, what: str) -> Iterable[Element]:
-    return tqdm(batches, desc=what, total=total, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(
+        batches, desc=what, total=total, unit="batch", disable=not sys.stderr.isatty(), leave=False
+    )
 
 
 def _describe(network: nn.Module) -> str:
     description = getattr(network, "description", None)
-    return str(description) if description is not None else f"gan3d {type(network).__name__}, no published network"
+    return (
+        str(description)
+        if description is not None
+        else f"gan3d {type(network).__name__}, no published network"
+    )
 
 
 def _made_with(device: torch.device) -> dict[str, Any]:
@@ -311,10 +359,21 @@ def _made_with(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this file lies in, `-dirty` where it was changed since; None if installed."""
+    """The commit of the checkout that this file lies in, `-dirty` where it was changed since; None
+    if installed.
+    """
     if not (Path(__file__).parents[3] / ".git").exists():
         return None
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    words = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

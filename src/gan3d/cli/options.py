@@ -1,4 +1,6 @@
-"""Options and their mistakes: which options there are, and what a refusal of jsonargparse means in the user's words."""
+"""Options and their mistakes: which options there are, and what a refusal of jsonargparse means in
+the user's words.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, auto_cli
 
-from gan3d.cli.wording import CommandError, nearest
+from gan3d.cli.messages import CommandError, nearest
 
 COMMAND_LINE = "command line"
 
@@ -58,7 +60,9 @@ def call(function: Callable, arguments: list[str], *, prog: str, positional: boo
 
 @dataclass(frozen=True)
 class Setting:
-    """One value that the user gave: dotted name without `init_args` and `class_path`, and where it stands."""
+    """One value that the user gave: dotted name without `init_args` and `class_path`, and where it
+    stands.
+    """
 
     name: str
     value: Any
@@ -101,7 +105,9 @@ def _plain(name: str) -> str:
 
 
 def _options(parser: ArgumentParser) -> Iterator[tuple[str, Any]]:
-    """(name, type) of every option that takes a value; groups of options and help pages are none."""
+    """(name, type) of every option that takes a value; groups of options and help pages are
+    none.
+    """
     names = [action.dest for action in parser._actions]
     for action in parser._actions:
         name, hint = action.dest, getattr(action, "_typehint", None)
@@ -128,14 +134,20 @@ def type_text(hint: Any) -> str:
         return f"one of {', '.join(str(value) for value in inner)}"
     if origin is not None and inner:
         name = getattr(origin, "__name__", str(origin))
-        return f"{name}[{', '.join('...' if kind is Ellipsis else type_text(kind) for kind in inner)}]"
+        return (
+            f"{name}[{', '.join('...' if kind is Ellipsis else type_text(kind) for kind in inner)}]"
+        )
     return getattr(hint, "__name__", str(hint))
 
 
 def _classes(hint: Any) -> dict[str, type]:
     """Concrete classes that fit a type, by name."""
     found: dict[str, type] = {}
-    queue = [kind for kind in ([hint] if isinstance(hint, type) else get_args(hint)) if isinstance(kind, type)]
+    queue = [
+        kind
+        for kind in ([hint] if isinstance(hint, type) else get_args(hint))
+        if isinstance(kind, type)
+    ]
     while queue:
         kind = queue.pop()
         if kind.__module__ == "builtins":
@@ -152,8 +164,16 @@ def known_options(parser: ArgumentParser, given: list[Setting]) -> list[str]:
     for name, hint in _options(parser):
         names.append(name)
         kinds = _classes(hint)
-        chosen = [s.value.rpartition(".")[2] for s in given if s.name == name and isinstance(s.value, str)]
-        kind = kinds.get(chosen[-1]) if chosen else (*kinds.values(), None)[0] if len(kinds) == 1 else None
+        chosen = [
+            s.value.rpartition(".")[2] for s in given if s.name == name and isinstance(s.value, str)
+        ]
+        kind = (
+            kinds.get(chosen[-1])
+            if chosen
+            else (*kinds.values(), None)[0]
+            if len(kinds) == 1
+            else None
+        )
         names += [f"{name}.{parameter}" for parameter in _parameters(kind)]
     return names
 
@@ -168,17 +188,25 @@ def _parameters(kind: type | None) -> list[str]:
 def explain(
     refusal: str, parser: ArgumentParser, arguments: list[str], configs: list[Path], command: str
 ) -> CommandError:
-    """What a refusal of jsonargparse means: the full name, the nearest right one, in a few lines."""
+    """What a refusal of jsonargparse means: the full name, the nearest right one, in a few
+    lines.
+    """
     given, trains = settings(arguments, configs), command.startswith("lightning")
     keys = re.findall(r'Parser key "(.+?)":', refusal)  # from the outermost to the innermost
-    if found := re.search(r"unrecognized arguments: (\S+)|[Oo]ption '(.+?)' is not accepted|option '(.+?)'$", refusal):
+    if found := re.search(
+        r"unrecognized arguments: (\S+)|[Oo]ption '(.+?)' is not accepted|option '(.+?)'$", refusal
+    ):
         key = next(filter(None, found.groups()))
         return _unknown_option(".".join([*keys, key]), given, known_options(parser, given), command)
     if keys:
         return _wrong_value(_locate(".".join(keys), given), refusal, parser)
     if found := re.match(r"(?:the following arguments are|.*is) required(?:: (.*))?", refusal):
         names = [f"--{name.strip().partition('.')[2]}" for name in (found[1] or "").split(",")]
-        start = "start from a config: --config NAME (gan3d configs lists them)" if trains and not configs else ""
+        start = (
+            "start from a config: --config NAME (gan3d configs lists them)"
+            if trains and not configs
+            else ""
+        )
         missing = f"not given: {', '.join(names)}" if found[1] and "." in found[1] else refusal
         return CommandError(missing, start, f"all options: {command} --help")
     if "parsing config" in refusal:
@@ -201,7 +229,11 @@ def _broken_config(configs: list[Path]) -> CommandError | None:
 def _locate(key: str, given: list[Setting]) -> Setting:
     """Full name and source of a key that may have lost its first parts."""
     key = _plain(key.lstrip("-").partition("=")[0])
-    matching = [s for s in given if s.name == key or s.name.endswith(f".{key}") or s.name.startswith(f"{key}.")]
+    matching = [
+        s
+        for s in given
+        if s.name == key or s.name.endswith(f".{key}") or s.name.startswith(f"{key}.")
+    ]
     exact = [s for s in matching if not s.name.startswith(f"{key}.")]
     return (exact or matching or [Setting(key, None, "")])[-1]
 
@@ -213,9 +245,13 @@ def _unknown_option(key: str, given: list[Setting], known: list[str], command: s
     owner = setting.name.rpartition(".")[0]
     kinds = [s.value for s in given if s.name == owner and isinstance(s.value, str)]
     page = (
-        f"options of {kinds[-1]}: {command} --{owner}.help {kinds[-1]}" if kinds else f"all options: {command} --help"
+        f"options of {kinds[-1]}: {command} --{owner}.help {kinds[-1]}"
+        if kinds
+        else f"all options: {command} --help"
     )
-    return CommandError(f"there is no option --{setting.name}{setting.where}", nearest(setting.name, known), page)
+    return CommandError(
+        f"there is no option --{setting.name}{setting.where}", nearest(setting.name, known), page
+    )
 
 
 def _wrong_value(setting: Setting, problem: str, parser: ArgumentParser) -> CommandError:
@@ -224,24 +260,42 @@ def _wrong_value(setting: Setting, problem: str, parser: ArgumentParser) -> Comm
     if found := re.search(r"Expected a dot import path string: (\S*)", problem):
         known = sorted(_classes(hint))
         there_is = f"there is: {', '.join(known)}" if known else ""
-        return CommandError(f"--{name}: there is no {found[1]}{source}", nearest(found[1], known, like="{}"), there_is)
+        return CommandError(
+            f"--{name}: there is no {found[1]}{source}",
+            nearest(found[1], known, like="{}"),
+            there_is,
+        )
     if "is abstract" in problem:
         owner = name.rpartition(".")[0]
         kinds = sorted(_classes(dict(_options(parser)).get(owner)))
         return CommandError(f"--{name}: say first which class: --{owner} {'|'.join(kinds)}{source}")
     got = re.findall(r"(?:Got value|Given value): (.*)", problem)
-    value = re.sub(r"NestedArg\(key='.*', val=(.*)\)", r"\1", got[-1].strip()).strip("'") if got else ""
-    literals = [word.strip(" '\"") for group in re.findall(r"Literal\[(.*?)\]", problem) for word in group.split(",")]
+    value = (
+        re.sub(r"NestedArg\(key='.*', val=(.*)\)", r"\1", got[-1].strip()).strip("'") if got else ""
+    )
+    literals = [
+        word.strip(" '\"")
+        for group in re.findall(r"Literal\[(.*?)\]", problem)
+        for word in group.split(",")
+    ]
     if literals:
         choices = list(dict.fromkeys(literals))
         refused = f"--{name}: {value} is not one of {', '.join(choices)}{source}"
         return CommandError(refused, nearest(value, choices, like="{}"))
-    kinds = [k for k in re.findall(r"Expected an? (.*?)(?:\. Got value|$)", problem, re.MULTILINE) if "None" not in k]
-    expected = type_text(hint) or (re.sub(r"<class '(?:.*\.)?(.+?)'>", r"\1", kinds[-1]) if kinds else "")
+    kinds = [
+        k
+        for k in re.findall(r"Expected an? (.*?)(?:\. Got value|$)", problem, re.MULTILINE)
+        if "None" not in k
+    ]
+    expected = type_text(hint) or (
+        re.sub(r"<class '(?:.*\.)?(.+?)'>", r"\1", kinds[-1]) if kinds else ""
+    )
     if value and expected:
         several = re.match(r"(?:tuple|list)\[", expected)
         return CommandError(
             f"--{name}: {value!r} is not of type {expected}{source}",
-            f'several values, or one of them, are written as --{name} "[{value}]"' if several else "",
+            f'several values, or one of them, are written as --{name} "[{value}]"'
+            if several
+            else "",
         )
     return CommandError(f"--{name}: {problem.strip().splitlines()[-1].strip()}{source}")

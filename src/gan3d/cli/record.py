@@ -1,4 +1,6 @@
-"""The config goes with the run: into its folder, loggers and checkpoints; a changed one is refused on resume."""
+"""The config goes with the run: into its folder, loggers and checkpoints; a changed one is refused
+on resume.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,15 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
-from gan3d.callbacks import forget_later, images_seen
+from gan3d.cli.messages import CommandError
 from gan3d.cli.options import flat
 from gan3d.cli.run_folder import CONFIG_KEY, WANDB_KEY
-from gan3d.cli.wording import CommandError
+from gan3d.training.callbacks.periodic import forget_later, images_seen
 
 # Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
 REQUESTS = ("config", "ckpt_path", "weights_only", "overwrite", "allow_config_change")
-# What a resumed run may change: where and how long it runs, what it shows. All else changes what is learnt.
+# What a resumed run may change: where and how long it runs, what it shows. All else changes what is
+# learnt.
 FREE = (
     "run_dir",
     "wandb",
@@ -60,7 +63,9 @@ class RunRecord(pl.Callback):
                 logger.log_hyperparams(self.config)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Metrics from after the checkpoint that the run goes on from are forgotten: they come again."""
+        """Metrics from after the checkpoint that the run goes on from are forgotten: they come
+        again.
+        """
         forget_later(trainer, images_seen(pl_module))
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
@@ -82,7 +87,9 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any
     """What changed and may not: (name, was, now)."""
     old, new = dict(flat(was)), dict(flat(now))
     names = [name for name in [*old, *(n for n in new if n not in old)] if not _is_free(name)]
-    return [(n, old.get(n, "-"), new.get(n, "-")) for n in names if old.get(n, "-") != new.get(n, "-")]
+    return [
+        (n, old.get(n, "-"), new.get(n, "-")) for n in names if old.get(n, "-") != new.get(n, "-")
+    ]
 
 
 def refuse_changes(
@@ -100,7 +107,9 @@ def refuse_changes(
         return
     changed = differences(yaml.safe_load(checkpoint[CONFIG_KEY]), config)
     if models_only:
-        changed = [row for row in changed if row[0].startswith(("model.generator", "model.discriminator"))]
+        changed = [
+            row for row in changed if row[0].startswith(("model.generator", "model.discriminator"))
+        ]
     if not changed:
         return
     width = min(max(len(name) for name, _, _ in changed), 60)
@@ -110,5 +119,6 @@ def refuse_changes(
         f"the config is not the one {path} was trained with (was -> now):",
         *rows,
         *more,
-        f"keep it: --config {path.parent.parent / 'config.yaml'}; or go on all the same: --allow_config_change true",
+        f"keep it: --config {path.parent.parent / 'config.yaml'}; or go on all the same: "
+        "--allow_config_change true",
     )

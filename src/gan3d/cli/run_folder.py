@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gan3d.cli.wording import CommandError, nearest, say
+from gan3d.cli.messages import CommandError, nearest, say
 
 # What a checkpoint holds beside Lightning's own: the config as YAML text, and W&B's run id.
 CONFIG_KEY, WANDB_KEY = "gan3d_config", "gan3d_wandb_id"
@@ -40,9 +40,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError as error:
-        raise CommandError(f"there is no checkpoint {path}", "go on with the run's newest: --ckpt_path last") from error
+        raise CommandError(
+            f"there is no checkpoint {path}", "go on with the run's newest: --ckpt_path last"
+        ) from error
     except Exception as error:  # torch raises many kinds, pickle's among them
-        raise CommandError(f"checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+        raise CommandError(
+            f"checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}"
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CommandError(f"{path} is no training checkpoint: it has no state_dict")
     return content
@@ -73,7 +77,9 @@ class RunFolder:
                 say(f"warning: {error}; taking the one before it")
                 continue
             return path
-        others = [str(path.parent.parent) for path in self.dir.parent.glob("*/checkpoints/last.ckpt")]
+        others = [
+            str(path.parent.parent) for path in self.dir.parent.glob("*/checkpoints/last.ckpt")
+        ]
         raise CommandError(
             f"--ckpt_path last: no whole checkpoint in {self.checkpoints_dir}",
             nearest(str(self.dir), others, like="--run_dir {}")
@@ -84,14 +90,16 @@ class RunFolder:
         """Makes room for a fresh run.
 
         Raises:
-            CommandError: the folder holds the checkpoints of another run, and `overwrite` is not set.
+            CommandError: the folder holds the checkpoints of another run, and `overwrite` is not
+            set.
         """
         if self.checkpoints() and not overwrite:
             raise CommandError(
                 f"{self.dir} already holds a run ({self.checkpoints()[0].name})",
                 "go on with it: --ckpt_path last",
                 "start beside it: --run_dir ANOTHER_FOLDER",
-                "start over in its place: --overwrite true (removes its checkpoints, metrics, pictures and videos)",
+                "start over in its place: --overwrite true (removes its checkpoints, metrics, "
+                "pictures and videos)",
             )
         for stray in [*self.checkpoints(), self.checkpoints_dir / "last.ckpt"]:
             stray.unlink(missing_ok=True)
@@ -102,7 +110,9 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def wandb_id(self, from_checkpoint: str | None = None) -> str:
-        """W&B's run id: the one of this folder, else the checkpoint's, else a new one; kept in the folder."""
+        """W&B's run id: the one of this folder, else the checkpoint's, else a new one; kept in the
+        folder.
+        """
         path = self.dir / "wandb_id.txt"
         known = path.read_text().strip() if path.is_file() else from_checkpoint
         run_id = known or secrets.token_hex(4)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gan3d.apps.symmetry import draw_encoding, draw_symmetry, yaw_sheet
 from gan3d.cli.checks import at_least, folder_for
 from gan3d.cli.export import load_3d_generator
-from gan3d.cli.stylise import write_picture
+from gan3d.cli.stylize import write_picture
 from gan3d.generators import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry, encoding_curve, mirror_symmetry
 from gan3d.randomness import Randomness
@@ -33,13 +33,16 @@ def measure_symmetry(
     resolution: int | None = None,
     device: str = "auto",
 ) -> str:
-    """Measures mirror symmetry: 1 where a head seen from the left is the mirror image of itself seen from the right.
+    """Measures mirror symmetry: 1 where a head seen from the left is the mirror image of itself
+    seen from the right.
 
-    Writes heads.png (heads across yaw), symmetry.png (curves), symmetry.json (numbers), and, for models with a field,
-    encoding.png: how far the position encoding takes a point from its mirror image.
+    Writes heads.png (heads across yaw), symmetry.png (curves), symmetry.json (numbers), and, for
+    models with a field, encoding.png: how far the position encoding takes a point from its mirror
+    image.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average is taken.
+        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
+            average is taken.
         out: folder.
         seed: of the heads.
         num: heads; the score of 8 is good to about 0.2.
@@ -56,7 +59,11 @@ def measure_symmetry(
     at_least(1, "num", num)
     at_least(2, "steps", steps)
     generator = load_3d_generator(checkpoint, device)
-    z = Randomness(seed, range(num)).normal("z", generator.z_dim).to(next(generator.parameters()).device)
+    z = (
+        Randomness(seed, range(num))
+        .normal("z", generator.z_dim)
+        .to(next(generator.parameters()).device)
+    )
     found = mirror_symmetry(
         generator,
         z,
@@ -69,7 +76,13 @@ def measure_symmetry(
         raw=raw,
     )
     sheet = yaw_sheet(
-        generator, z[:SHOWN], yaw=yaw, radius=radius, fov=fov, truncation=truncation, resolution=resolution
+        generator,
+        z[:SHOWN],
+        yaw=yaw,
+        radius=radius,
+        fov=fov,
+        truncation=truncation,
+        resolution=resolution,
     )
     write_picture(out / "heads.png", sheet)
     draw_symmetry(out / "symmetry.png", found)
@@ -82,7 +95,9 @@ def measure_symmetry(
 
 
 def _encoding(generator: Generator, z: Tensor, truncation: float) -> EncodingCurve | None:
-    """Of the first head: of the model's `encoding(representation, points)`, else of the colours of its field."""
+    """Of the first head: of the model's `encoding(representation, points)`, else of the colors of
+    its field.
+    """
     known = getattr(generator, "encoding", None)
     if known is None and not generator.has_field:
         return None
@@ -90,7 +105,11 @@ def _encoding(generator: Generator, z: Tensor, truncation: float) -> EncodingCur
         scene = generator.represent(generator.map(z, truncation=truncation))
 
     def encode(points: Tensor) -> Tensor:
-        return known(scene, points[None])[0] if known is not None else generator.field(scene, points[None])[1][0]
+        return (
+            known(scene, points[None])[0]
+            if known is not None
+            else generator.field(scene, points[None])[1][0]
+        )
 
     return encoding_curve(encode, generator.scene_extent / 2, like=z)
 
@@ -106,7 +125,11 @@ def _record(found: MirrorSymmetry, curve: EncodingCurve | None) -> dict:
     }
     if curve is None:
         return record
-    distances = {"x": curve.x.tolist(), "mirror": curve.mirror.tolist(), "neighbour": curve.neighbour.tolist()}
+    distances = {
+        "x": curve.x.tolist(),
+        "mirror": curve.mirror.tolist(),
+        "neighbor": curve.neighbor.tolist(),
+    }
     return record | {"encoding": {"step": curve.step, "confused": curve.confused, **distances}}
 
 
@@ -119,5 +142,8 @@ def _table(found: MirrorSymmetry, curve: EncodingCurve | None) -> str:
     lines = [f"yaw {a:5.2f}: similarity {s:5.2f}, score {score:5.2f}" for a, s, score in rows]
     verdict = f"mirror symmetry {found.mean:.2f} (mirrored 1, steady about 0), jump in front {found.jump:.1f} (about 1)"
     if curve is not None:
-        lines.append(f"encoding: the mirror image is nearer than the neighbour at {curve.confused:.0%} of the points")
+        lines.append(
+            f"encoding: the mirror image is nearer than the neighbor at {curve.confused:.0%} of "
+            "the points"
+        )
     return "\n".join([*lines, verdict])

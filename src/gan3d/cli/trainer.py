@@ -1,4 +1,6 @@
-"""`fit | validate | test | predict`: one LightningCLI over the harness, the data and the callbacks of a run."""
+"""`fit | validate | test | predict`: one LightningCLI over the harness, the data and the callbacks
+of a run.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import gan3d.discriminators
 import gan3d.generators
-import gan3d.strategies  # noqa: F401 - registers gan_ddp
-from gan3d.callbacks import Evaluation, KimgProgressBar, Predictions, Snapshots
-from gan3d.checkpoints.training import Checkpoints
+import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
+from gan3d.cli.messages import CommandError, say
 from gan3d.cli.options import Refusal, Refusing, explain
 from gan3d.cli.record import REQUESTS, RunRecord, refuse_changes
 from gan3d.cli.run_folder import WANDB_KEY, RunFolder, read_checkpoint
-from gan3d.cli.wording import CommandError, say
 from gan3d.data.datamodule import PosedImagesModule
-from gan3d.gan import GAN
-from gan3d.loggers import DiskLogger
+from gan3d.training.callbacks import Evaluation, KimgProgressBar, Predictions, Snapshots
+from gan3d.training.checkpoints import Checkpoints
+from gan3d.training.gan import GAN
+from gan3d.training.loggers import DiskLogger
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data has its own sampler: its order follows from the images seen
@@ -85,13 +87,23 @@ class TrainerCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         stem = self.configs[0].stem if self.configs else "run"
-        parser.add_argument("--run_dir", type=str, default=f"runs/{stem}", help="folder of all that the run leaves")
-        parser.add_argument("--overwrite", type=bool, default=False, help="start over in a folder that holds a run")
         parser.add_argument(
-            "--allow_config_change", type=bool, default=False, help="load a checkpoint under a changed config"
+            "--run_dir", type=str, default=f"runs/{stem}", help="folder of all that the run leaves"
         )
         parser.add_argument(
-            "--wandb", type=Literal["off", "offline", "online"], default="off", help="log to Weights & Biases, too"
+            "--overwrite", type=bool, default=False, help="start over in a folder that holds a run"
+        )
+        parser.add_argument(
+            "--allow_config_change",
+            type=bool,
+            default=False,
+            help="load a checkpoint under a changed config",
+        )
+        parser.add_argument(
+            "--wandb",
+            type=Literal["off", "offline", "online"],
+            default="off",
+            help="log to Weights & Biases, too",
         )
         parser.add_argument("--wandb_project", type=str, default="gan3d", help="project of W&B")
         parser.add_lightning_class_args(Snapshots, "snapshots")
@@ -103,15 +115,21 @@ class TrainerCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except Refusal as refusal:
             options = self._parser(self.verb)
-            raise explain(str(refusal), options, args, self.configs, f"lightning {self.verb}") from refusal
+            raise explain(
+                str(refusal), options, args, self.configs, f"lightning {self.verb}"
+            ) from refusal
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: the stock method puts the checkpoint's arguments over the user's without a word."""
+        """Nothing: the stock method puts the checkpoint's arguments over the user's without a
+        word.
+        """
 
     def before_instantiate_classes(self) -> None:
         given = self.config[self.verb]
         if given.trainer.default_root_dir is not None:
-            raise CommandError("--trainer.default_root_dir is not used", "the folder of a run is --run_dir")
+            raise CommandError(
+                "--trainer.default_root_dir is not used", "the folder of a run is --run_dir"
+            )
         self.run_folder = RunFolder(given.run_dir, given.checkpoints.dir)
         self.record = self._plain_config()
         if given.weights_only is None:
@@ -132,8 +150,14 @@ class TrainerCLI(LightningCLI):
         if given.ckpt_path is None:
             if self.verb == "fit":
                 return None
-            raise CommandError(f"{self.verb} needs a checkpoint", "--ckpt_path last (of --run_dir), or a file")
-        path = self.run_folder.newest() if given.ckpt_path == "last" else Path(given.ckpt_path).expanduser()
+            raise CommandError(
+                f"{self.verb} needs a checkpoint", "--ckpt_path last (of --run_dir), or a file"
+            )
+        path = (
+            self.run_folder.newest()
+            if given.ckpt_path == "last"
+            else Path(given.ckpt_path).expanduser()
+        )
         given.ckpt_path = str(path)
         content = read_checkpoint(path)
         if not given.allow_config_change:
@@ -163,12 +187,15 @@ class TrainerCLI(LightningCLI):
                 logger.experiment.finish()
 
     def _loggers(self, given) -> list[Logger]:
-        # What evaluates a checkpoint prints its result: at step 0 it would replace the rows of the training.
+        # What evaluates a checkpoint prints its result: at step 0 it would replace the rows of the
+        # training.
         loggers: list[Logger] = [DiskLogger(self.run_folder.dir)] if self.verb == "fit" else []
         if self.verb == "fit" and given.wandb != "off":
             wandb = WandbLogger(
                 name=self.run_folder.dir.name,
-                save_dir=str(self.run_folder.dir.resolve()),  # W&B's service has a working folder of its own
+                save_dir=str(
+                    self.run_folder.dir.resolve()
+                ),  # W&B's service has a working folder of its own
                 project=given.wandb_project,
                 id=self.wandb_id,
                 offline=given.wandb == "offline",
@@ -190,12 +217,16 @@ def run(arguments: list[str], configs: list[Path]) -> int:
         configs: these paths.
     """
     hush()
-    sys.path.append(os.getcwd())  # a generator of the user's own, by its path; last, so that it hides nothing
+    sys.path.append(
+        os.getcwd()
+    )  # a generator of the user's own, by its path; last, so that it hides nothing
     try:
         cli = TrainerCLI(arguments[0], arguments, configs)
     finally:
         if "wandb" in sys.modules:
-            sys.modules["wandb"].finish()  # whole on disk, and out of the way of another run in this process
+            sys.modules[
+                "wandb"
+            ].finish()  # whole on disk, and out of the way of another run in this process
     if cli.verb == "fit" and is_first_process():
         say(f"the run is in {cli.run_folder.dir}; look at it: gan3d report {cli.run_folder.dir}")
     if cli.verb == "predict" and is_first_process():
@@ -215,7 +246,7 @@ def hush() -> None:
         r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # Lightning's
         "You're resuming from a checkpoint that ended before the epoch ended",  # data go on at the images seen
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-        "`training_step` returned `None`",  # manual optimisation
+        "`training_step` returned `None`",  # manual optimization
     ):
         warnings.filterwarnings("ignore", message=text)
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):

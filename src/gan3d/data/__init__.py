@@ -1,4 +1,6 @@
-"""Images with camera labels: the reader, the order of a run, the data module, the procedural heads."""
+"""Images with camera labels: the reader, the order of a run, the data module, the procedural
+heads.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,20 @@ from gan3d.data.sampler import EndlessBatches, EndlessOrder
 if TYPE_CHECKING:
     from gan3d.data.datamodule import PosedImagesModule
 
-__all__ = ["Batch", "DataError", "EndlessBatches", "EndlessOrder", "PosedImages", "PosedImagesModule"]
+__all__ = [
+    "Batch",
+    "DataError",
+    "EndlessBatches",
+    "EndlessOrder",
+    "PosedImages",
+    "PosedImagesModule",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`PosedImagesModule` on demand: it imports Lightning, which takes seconds and a notebook may not have."""
+    """`PosedImagesModule` on demand: it imports Lightning, which takes seconds and a notebook may
+    not have.
+    """
     if name == "PosedImagesModule":
         from gan3d.data.datamodule import PosedImagesModule
 

@@ -17,17 +17,23 @@ MAX_MEMBER_BYTES = 2**30
 
 
 class DataError(ValueError):
-    """Something is wrong with the data; the message names the archive, the file in it, and what to do."""
+    """Something is wrong with the data; the message names the archive, the file in it, and what to
+    do.
+    """
 
     def __init__(self, message: str):
-        # torch re-raises the exception of a data worker as type("Caught ... Original Traceback ... <name>: <message>").
-        # The message is for the user, the worker's stack is not.
+        # torch re-raises the exception of a data worker as type("Caught ... Original Traceback ...
+        # <name>: <message>"). The message is for the user, the worker's stack is not.
         relayed = message.startswith(f"Caught {type(self).__name__} in ")
-        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip() if relayed else message)
+        super().__init__(
+            message.rpartition(f"{type(self).__name__}: ")[2].rstrip() if relayed else message
+        )
 
 
 class Archive(ABC):
-    """A read-only set of named files. Pickles, and survives a fork: nothing open is shared between processes."""
+    """A read-only set of named files. Pickles, and survives a fork: nothing open is shared between
+    processes.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -41,7 +47,10 @@ class Archive(ABC):
         """The whole file. Raises: DataError, naming archive and file, where it can not be read."""
 
     def _unreadable(self, name: str, why: object) -> DataError:
-        return DataError(f"{self.path}: can not read {name} ({why}); replace the file, or copy the data set again")
+        return DataError(
+            f"{self.path}: can not read {name} ({why}); replace the file, or copy the data set "
+            "again"
+        )
 
 
 class FolderArchive(Archive):
@@ -54,13 +63,17 @@ class FolderArchive(Archive):
         return names
 
     def _refuse(self, error: OSError) -> None:
-        raise DataError(f"{self.path}: can not list {error.filename} ({error.strerror}); check its permissions")
+        raise DataError(
+            f"{self.path}: can not list {error.filename} ({error.strerror}); check its permissions"
+        )
 
     def read(self, name: str) -> bytes:
         try:
             file = self.path / name
             if file.stat().st_size > MAX_MEMBER_BYTES:
-                raise self._unreadable(name, f"{file.stat().st_size} bytes, the limit is {MAX_MEMBER_BYTES}")
+                raise self._unreadable(
+                    name, f"{file.stat().st_size} bytes, the limit is {MAX_MEMBER_BYTES}"
+                )
             return file.read_bytes()
         except OSError as error:
             raise self._unreadable(name, error.strerror) from error
@@ -84,7 +97,8 @@ class ZipArchive(Archive):
                 self._zip, self._pid = zipfile.ZipFile(self.path), os.getpid()
             except (zipfile.BadZipFile, OSError, ValueError) as error:
                 raise DataError(
-                    f"{self.path} is not a zip archive, or was cut short ({error}); copy or download it again"
+                    f"{self.path} is not a zip archive, or was cut short ({error}); copy or "
+                    "download it again"
                 ) from error
         return self._zip
 
@@ -93,7 +107,10 @@ class ZipArchive(Archive):
         for name in names:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
-                raise DataError(f"{self.path}: unsafe file name {name!r} (absolute, with '..' or '\\'); zip it again")
+                raise DataError(
+                    f"{self.path}: unsafe file name {name!r} (absolute, with '..' or '\\'); zip it "
+                    "again"
+                )
         return names
 
     def read(self, name: str) -> bytes:
@@ -101,12 +118,21 @@ class ZipArchive(Archive):
         try:
             size = archive.getinfo(name).file_size
             if size > MAX_MEMBER_BYTES:
-                raise self._unreadable(name, f"{size} bytes unpacked, the limit is {MAX_MEMBER_BYTES}")
+                raise self._unreadable(
+                    name, f"{size} bytes unpacked, the limit is {MAX_MEMBER_BYTES}"
+                )
             return archive.read(name)
         except KeyError as error:
             raise self._unreadable(name, "no such file in the zip") from error
         # RuntimeError: encrypted; NotImplementedError: a compression that Python does not know.
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            OSError,
+            EOFError,
+            RuntimeError,
+        ) as error:
             raise self._unreadable(name, error) from error
 
 
@@ -123,7 +149,8 @@ def open_archive(path: str | Path) -> Archive:
         return ZipArchive(path)
     raise DataError(
         f"no data set at {path}: expected a folder or a .zip of square images with a dataset.json; "
-        f"`gan3d data heads --out {path}` makes the procedural heads, docs/data.md says how to bring FFHQ"
+        f"`gan3d data heads --out {path}` makes the procedural heads, docs/data.md says how to "
+        "bring FFHQ"
     )
 
 
@@ -133,7 +160,9 @@ def _is_junk(name: str) -> bool:
 
 
 class StoredZip:
-    """Files in a zip, stored: PNGs do not shrink, and a reader can seek. Fixed dates: equal data, equal bytes."""
+    """Files in a zip, stored: PNGs do not shrink, and a reader can seek. Fixed dates: equal data,
+    equal bytes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

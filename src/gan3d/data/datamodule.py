@@ -1,6 +1,7 @@
 """Posed images for the Trainer: what is trained on, what is held out, and which process sees what.
 
-The order of training images is our own (gan3d.data.sampler): give the Trainer `use_distributed_sampler=False`.
+The order of training images is our own (gan3d.data.sampler): give the Trainer
+`use_distributed_sampler=False`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, Subset
 
-from gan3d.data.dataset import PosedImages, View, collate
+from gan3d.data.dataset import ImageSequence, PosedImages, collate
 from gan3d.data.images import ResizeFilter
 from gan3d.data.sampler import EndlessBatches, EndlessOrder, permutation
 
@@ -25,8 +26,9 @@ PREVIEW = 8  # images that `predict` shows
 class PosedImagesModule(LightningDataModule):
     """Batches of posed images in training, the held-out images in evaluation.
 
-    Training goes on at the image the LightningModule says it has come to (its `images_seen`), else at `start`. That is
-    asked whenever the Trainer starts to iterate, so it holds after a resume and in every later epoch.
+    Training goes on at the image the LightningModule says it has come to (its `images_seen`), else
+    at `start`. That is asked whenever the Trainer starts to iterate, so it holds after a resume and
+    in every later epoch.
 
     Args:
         path: folder or zip in EG3D's layout (docs/data.md).
@@ -35,15 +37,16 @@ class PosedImagesModule(LightningDataModule):
         resize_filter: how to shrink.
         mirror: train on every image mirrored too, with the mirrored camera.
         num_workers: data processes per training process; 0 reads in the training process.
-        heldout: so many images, drawn with `seed`, are for evaluation only; so are their mirrored twins.
+        heldout: so many images, drawn with `seed`, are for evaluation only; so are their mirrored
+            twins.
         use_labels: false for models without cameras.
         max_items: use so many images, drawn with `seed`; null uses all.
         seed: of the order, of the held-out images and of `max_items`.
 
     Attributes:
         start: images seen by the run, where the LightningModule does not count them.
-        batch_size_at: batch size as a function of the images seen, set by a LightningModule with stages; None is
-            `batch_size` throughout.
+        batch_size_at: batch size as a function of the images seen, set by a LightningModule with
+            stages; None is `batch_size` throughout.
     """
 
     def __init__(
@@ -62,8 +65,15 @@ class PosedImagesModule(LightningDataModule):
     ):
         super().__init__()
         if num_workers < 0:
-            raise ValueError(f"num_workers {num_workers} is negative; use 0 to read in the training process")
-        self.path, self.resolution, self.resize_filter, self.mirror = path, resolution, resize_filter, mirror
+            raise ValueError(
+                f"num_workers {num_workers} is negative; use 0 to read in the training process"
+            )
+        self.path, self.resolution, self.resize_filter, self.mirror = (
+            path,
+            resolution,
+            resize_filter,
+            mirror,
+        )
         self.batch_size, self.num_workers, self.heldout = batch_size, num_workers, heldout
         self.use_labels, self.max_items, self.seed = use_labels, max_items, seed
         self.start = 0
@@ -86,20 +96,28 @@ class PosedImagesModule(LightningDataModule):
 
     @cached_property
     def heldout_items(self) -> np.ndarray:
-        """Items for evaluation: the last `heldout` of a seeded shuffle, in the order of the set, never mirrored."""
+        """Items for evaluation: the last `heldout` of a seeded shuffle, in the order of the set,
+        never mirrored.
+        """
         num_images = self.images.num_images
         if not 0 <= self.heldout < num_images:
             raise ValueError(
-                f"heldout {self.heldout} of {num_images} images leaves none to train on; use 0 to {num_images - 1}"
+                f"heldout {self.heldout} of {num_images} images leaves none to train on; use 0 to "
+                f"{num_images - 1}"
             )
         return np.sort(permutation(num_images, self.seed, "heldout")[num_images - self.heldout :])
 
     @cached_property
     def training_items(self) -> np.ndarray:
-        """Items to train on: all but the held-out images and their mirrored twins, made here or stored beside them."""
+        """Items to train on: all but the held-out images and their mirrored twins, made here or
+        stored beside them.
+        """
         originals = [_original(name) for name in self.images.names]
         heldout = {originals[item] for item in self.heldout_items}
-        return np.array([item for item, original in enumerate(originals) if original not in heldout], dtype=np.int64)
+        return np.array(
+            [item for item, original in enumerate(originals) if original not in heldout],
+            dtype=np.int64,
+        )
 
     @property
     def labels(self) -> Tensor | None:
@@ -117,17 +135,25 @@ class PosedImagesModule(LightningDataModule):
             _check_trainer(self.trainer)
         _ = self.training_items
         # Both are choices made by an argument here: num_workers, heldout.
-        warnings.filterwarnings("ignore", r"The '\w+_dataloader' does not have many workers", UserWarning)
-        warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero", UserWarning)
+        warnings.filterwarnings(
+            "ignore", r"The '\w+_dataloader' does not have many workers", UserWarning
+        )
+        warnings.filterwarnings(
+            "ignore", r"Total length of `list` across ranks is zero", UserWarning
+        )
 
     def train_dataloader(self) -> DataLoader:
         rank, world_size = self._place
         order = EndlessOrder(self.training_items, self.seed)
-        batches = EndlessBatches(self._batch_size, start=self._images_seen, rank=rank, world_size=world_size)
-        return self._loader(View(self.images, order), batches)
+        batches = EndlessBatches(
+            self._batch_size, start=self._images_seen, rank=rank, world_size=world_size
+        )
+        return self._loader(ImageSequence(self.images, order), batches)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """This process's share of the held-out images, every world_size-th of them; nothing if none are held out."""
+        """This process's share of the held-out images, every world_size-th of them; nothing if none
+        are held out.
+        """
         return self._in_order(self.heldout_items) if self.heldout else []
 
     def test_dataloader(self) -> DataLoader:
@@ -138,12 +164,17 @@ class PosedImagesModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The first few images, held out if there are some, else of the training set."""
-        return self._in_order((self.heldout_items if self.heldout else self.training_items)[:PREVIEW])
+        return self._in_order(
+            (self.heldout_items if self.heldout else self.training_items)[:PREVIEW]
+        )
 
     def _in_order(self, items: np.ndarray) -> DataLoader:
         rank, world_size = self._place
-        share = Subset(View(self.images, items), range(rank, len(items), world_size))
-        return self._loader(share, BatchSampler(SequentialSampler(share), max(self.batch_size // world_size, 1), False))
+        share = Subset(ImageSequence(self.images, items), range(rank, len(items), world_size))
+        return self._loader(
+            share,
+            BatchSampler(SequentialSampler(share), max(self.batch_size // world_size, 1), False),
+        )
 
     def _loader(self, dataset: Dataset, batches: Sampler[list[int]]) -> DataLoader:
         return DataLoader(
@@ -153,7 +184,8 @@ class PosedImagesModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._device_type == "cuda",
-            generator=torch.Generator(),  # seeds the workers, which draw nothing; spares the global generator
+            # seeds the workers, which draw nothing; spares the global generator
+            generator=torch.Generator(),
         )
 
     def _batch_size(self, images_seen: int) -> int:
@@ -165,7 +197,9 @@ class PosedImagesModule(LightningDataModule):
 
     @property
     def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
 
     @property
     def _device_type(self) -> str:
@@ -175,7 +209,9 @@ class PosedImagesModule(LightningDataModule):
 
 
 def _original(name: str) -> str:
-    """The image that a mirrored copy was made from: EG3D's mirror tool writes a/b.png to a/b_mirror.png."""
+    """The image that a mirrored copy was made from: EG3D's mirror tool writes a/b.png to
+    a/b_mirror.png.
+    """
     folder, slash, file = name.rpartition("/")
     stem, dot, extension = file.partition(".")
     return folder + slash + stem.removesuffix("_mirror") + dot + extension
@@ -185,8 +221,11 @@ def _check_trainer(trainer: Trainer) -> None:
     """Refuses what Lightning would do to the order of the images."""
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
         raise ValueError(
-            "Lightning's distributed sampler would shuffle and share out the images once more; "
-            "set trainer.use_distributed_sampler to false"
+            "Lightning's distributed sampler would shuffle and share out the images once more; set "
+            "trainer.use_distributed_sampler to false"
         )
     if getattr(trainer, "overfit_batches", 0):
-        raise ValueError("overfit_batches can not shorten an endless order; set data.max_items to overfit a few images")
+        raise ValueError(
+            "overfit_batches can not shorten an endless order; set data.max_items to overfit a few "
+            "images"
+        )

@@ -4,9 +4,9 @@ Layout: a folder or zip of square images and, at its root, `dataset.json`:
 
     {"labels": [["00000/img00000000.png", [25 numbers]], ...]}
 
-Convention: the 25 numbers are those of `gan3d.camera` (cam2world row by row, then intrinsics). An *item* is a position
-in the set (sorted by file name, then all of them mirrored); an *image index* counts what a run has seen
-(gan3d.randomness).
+Convention: the 25 numbers are those of `gan3d.camera` (cam2world row by row, then intrinsics). An
+*item* is a position in the set (sorted by file name, then all of them mirrored); an *image index*
+counts what a run has seen (gan3d.randomness).
 """
 
 from __future__ import annotations
@@ -26,16 +26,21 @@ from gan3d.data.archive import Archive, DataError, open_archive
 from gan3d.data.images import EXTENSIONS, ResizeFilter, decode
 
 LABEL_FILE = "dataset.json"
-COMPANIONS = ("depth/", "mask/")  # what the procedural heads store beside their images, file by file
+COMPANIONS = (
+    "depth/",
+    "mask/",
+)  # what the procedural heads store beside their images, file by file
 
 
 class Batch:
-    """Images as the networks see them. (No dataclass: Lightning's precision plugins take those apart.)
+    """Images as the networks see them. (No dataclass: Lightning's precision plugins take those
+    apart.)
 
     Attributes:
         image: [b 3 H W], float32 in [-1, 1].
         camera: b cameras, or None where the set is used without labels.
-        index: image index of the run in training, position among the held-out images in evaluation; int64 [b].
+        index: image index of the run in training, position among the held-out images in evaluation;
+            int64 [b].
     """
 
     def __init__(self, image: Tensor, camera: Camera | None, index: Tensor):
@@ -62,15 +67,18 @@ class Batch:
 class PosedImages(Dataset):
     """Square images and their camera labels, read from a folder or a zip when asked for.
 
-    Labels are read and checked at once, pixels item by item. Safe in data workers, forked or spawned.
+    Labels are read and checked at once, pixels item by item. Safe in data workers, forked or
+    spawned.
 
     Args:
         path: folder or zip.
-        resolution: side to shrink to, a power of two; None keeps the images' own, which then must be one.
+        resolution: side to shrink to, a power of two; None keeps the images' own, which then must
+            be one.
         resize_filter: Pillow's filter of that name, antialiased.
         mirror: append every image flipped left-right, *with the mirrored camera*.
         use_labels: False ignores `dataset.json`.
-        max_items: keep so many images, drawn with `seed` as EG3D's reader draws them, before mirroring. None keeps all.
+        max_items: keep so many images, drawn with `seed` as EG3D's reader draws them, before
+            mirroring. None keeps all.
         seed: of that draw.
 
     Attributes:
@@ -81,10 +89,12 @@ class PosedImages(Dataset):
         label_std: population standard deviation over all labels of the file, float32 [25], or None.
 
     Raises:
-        DataError: anything wrong with archive, labels or first image; later, with the image asked for.
+        DataError: anything wrong with archive, labels or first image; later, with the image asked
+        for.
     """
 
-    # unlike eg3d: its reader flips the pixels and keeps the camera, which then shows another view than its label says.
+    # unlike eg3d: its reader flips the pixels and keeps the camera, which then shows another view
+    # than its label says.
 
     def __init__(
         self,
@@ -122,7 +132,10 @@ class PosedImages(Dataset):
         if not 0 <= item < len(self):
             raise IndexError(f"item {item} of a set of {len(self)}; use 0 to {len(self) - 1}")
         image = decode(
-            *self._file(item), native=self._native, resolution=self.resolution, resize_filter=self.resize_filter
+            *self._file(item),
+            native=self._native,
+            resolution=self.resolution,
+            resize_filter=self.resize_filter,
         )
         if item >= self.num_images:
             image = image.flip(-1)
@@ -138,8 +151,10 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> int: ...
 
 
-class View(Dataset):
-    """Images in another order: index -> (index, image, label) of item `items[index]`. As long as `items`."""
+class ImageSequence(Dataset):
+    """Images in another order: index -> (index, image, label) of item `items[index]`. As long as
+    `items`.
+    """
 
     def __init__(self, images: PosedImages, items: Items):
         self.images, self.items = images, items
@@ -152,7 +167,7 @@ class View(Dataset):
 
 
 def collate(samples: Sequence[tuple[int, Tensor, Tensor | None]]) -> Batch:
-    """A Batch of samples of a View: x / 127.5 - 1, labels as a Camera."""
+    """A Batch of samples of a ImageSequence: x / 127.5 - 1, labels as a Camera."""
     index, images, labels = zip(*samples)
     camera = None if labels[0] is None else Camera.from_label(torch.stack(labels))
     return Batch(torch.stack(images).float() / 127.5 - 1, camera, torch.tensor(index))
@@ -162,7 +177,8 @@ def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
     """Camera labels of the images `names`, float32 [n 25], from `dataset.json`.
 
     Raises:
-        DataError: names the first label that is missing, superfluous, doubled, malformed or not a camera.
+        DataError: names the first label that is missing, superfluous, doubled, malformed or not a
+        camera.
     """
     where = f"{archive.path}: {LABEL_FILE}"
     labels = dict(_checked_entries(_load_json(archive), where))
@@ -170,11 +186,15 @@ def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
     listed = set(names)
     strays = [name for name in labels if name not in listed]
     if without or strays:
-        first = f"no label for {without[0]}" if without else f"a label for {strays[0]}, which is not among the images"
+        first = (
+            f"no label for {without[0]}"
+            if without
+            else f"a label for {strays[0]}, which is not among the images"
+        )
         raise DataError(
-            f"{where} has {len(labels)} labels for {len(names)} images: {first} "
-            f"({len(without)} images without label, {len(strays)} labels without image); "
-            "add what is missing or remove the rest"
+            f"{where} has {len(labels)} labels for {len(names)} images: {first} ({len(without)} "
+            f"images without label, {len(strays)} labels without image); add what is missing or "
+            "remove the rest"
         )
     stacked = torch.from_numpy(np.array([labels[name] for name in names], dtype=np.float64)).float()
     try:
@@ -185,19 +205,30 @@ def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
 
 
 def _load_json(archive: Archive) -> list[Any]:
-    where, advice = f"{archive.path}: {LABEL_FILE}", "set use_labels to false for a model without cameras"
+    where, advice = (
+        f"{archive.path}: {LABEL_FILE}",
+        "set use_labels to false for a model without cameras",
+    )
     if LABEL_FILE not in archive.names:
-        raise DataError(f"{archive.path}: there is no {LABEL_FILE} at its root, so no camera labels; {advice}")
+        raise DataError(
+            f"{archive.path}: there is no {LABEL_FILE} at its root, so no camera labels; {advice}"
+        )
     try:
-        content = json.loads(archive.read(LABEL_FILE), parse_int=float)  # an integer of 400 digits is infinite
+        content = json.loads(
+            archive.read(LABEL_FILE), parse_int=float
+        )  # an integer of 400 digits is infinite
     except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{where} is not valid JSON ({error}); write it again") from error
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, list) or not labels:
         got = (
-            f'"labels" is {json.dumps(labels)}' if isinstance(content, dict) and "labels" in content else 'no "labels"'
+            f'"labels" is {json.dumps(labels)}'
+            if isinstance(content, dict) and "labels" in content
+            else 'no "labels"'
         )
-        raise DataError(f'{where}: {got}, expected {{"labels": [["name.png", [25 numbers]], ...]}}; {advice}')
+        raise DataError(
+            f'{where}: {got}, expected {{"labels": [["name.png", [25 numbers]], ...]}}; {advice}'
+        )
     return labels
 
 
@@ -205,15 +236,22 @@ def _checked_entries(entries: list[Any], where: str) -> list[tuple[str, list[flo
     seen: set[str] = set()
     for number, entry in enumerate(entries):
         if not isinstance(entry, list) or not entry or not isinstance(entry[0], str):
-            raise DataError(f'{where}: entry {number} is {_short(entry)}, expected ["name.png", [25 numbers]]')
+            raise DataError(
+                f'{where}: entry {number} is {_short(entry)}, expected ["name.png", [25 numbers]]'
+            )
         name, label = entry[0], entry[1] if len(entry) == 2 else None
         if name in seen:
             raise DataError(f"{where}: {name} has two labels; remove one")
         seen.add(name)
         if not isinstance(label, list) or not all(isinstance(value, float) for value in label):
-            raise DataError(f"{where}: the label of {name} is {_short(label)}, expected a list of {LABEL_DIM} numbers")
+            raise DataError(
+                f"{where}: the label of {name} is {_short(label)}, expected a list of {LABEL_DIM} "
+                "numbers"
+            )
         if len(label) != LABEL_DIM:
-            raise DataError(f"{where}: the label of {name} has {len(label)} numbers, expected {LABEL_DIM}")
+            raise DataError(
+                f"{where}: the label of {name} has {len(label)} numbers, expected {LABEL_DIM}"
+            )
     return [(name, label) for name, label in entries]
 
 
@@ -223,10 +261,13 @@ def _short(value: object) -> str:
 
 
 def _image_names(archive: Archive) -> list[str]:
-    names = [n for n in archive.names if n.lower().endswith(EXTENSIONS) and not n.startswith(COMPANIONS)]
+    names = [
+        n for n in archive.names if n.lower().endswith(EXTENSIONS) and not n.startswith(COMPANIONS)
+    ]
     if not names:
         raise DataError(
-            f"{archive.path}: no images in it ({len(archive.names)} other files); expected {', '.join(EXTENSIONS)}"
+            f"{archive.path}: no images in it ({len(archive.names)} other files); expected "
+            f"{', '.join(EXTENSIONS)}"
         )
     return names
 
@@ -246,10 +287,15 @@ def _checked_resolution(resolution: int | None, native: int, archive: Archive) -
     if resolution is None:
         if not _power_of_two(native):
             fits = 2 ** (native.bit_length() - 1)
-            raise DataError(f"{archive.path}: images of {native} px, not a power of two; set resolution to {fits}")
+            raise DataError(
+                f"{archive.path}: images of {native} px, not a power of two; set resolution to "
+                f"{fits}"
+            )
         return native
     if not _power_of_two(resolution):
-        raise ValueError(f"resolution {resolution} is not a power of two; use 64, 128, 256, 512, ...")
+        raise ValueError(
+            f"resolution {resolution} is not a power of two; use 64, 128, 256, 512, ..."
+        )
     return resolution
 
 

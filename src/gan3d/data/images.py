@@ -1,7 +1,7 @@
 """Bytes of an image file -> uint8 [3 H W], or a DataError that names the file.
 
-Convention: 8 bits, RGB, no colour management. Alpha is dropped (as in EG3D's data tool: the colours below it show),
-grey is repeated, of 16 bits the upper 8 are kept.
+Convention: 8 bits, RGB, no color management. Alpha is dropped (as in EG3D's data tool: the colors
+below it show), gray is repeated, of 16 bits the upper 8 are kept.
 """
 
 from __future__ import annotations
@@ -39,21 +39,29 @@ def decode(
         where: archive and file, for the messages.
         native: side that the file must have, pixels; None takes any.
         resolution: side to shrink to, pixels; None keeps the image as it is.
-        resize_filter: Pillow's filter of that name; its support grows with the reduction (antialiased).
+        resize_filter: Pillow's filter of that name; its support grows with the reduction
+            (antialiased).
 
     Returns:
         uint8 [3 H W].
 
     Raises:
-        DataError: corrupt, cut short, not square, too large, of an unknown kind, or smaller than `resolution`.
+        DataError: corrupt, cut short, not square, too large, of an unknown kind, or smaller than
+        `resolution`.
     """
     image = _open(data, where)
     side = image.width
     if native is not None and side != native:
-        raise DataError(f"{where}: {side} px, the first image of the set has {native} px; resize it or take it out")
+        raise DataError(
+            f"{where}: {side} px, the first image of the set has {native} px; resize it or take it "
+            "out"
+        )
     if resolution is not None and resolution != side:
         if resolution > side:
-            raise DataError(f"{where}: {side} px can not be enlarged to {resolution} px; use resolution {side} or less")
+            raise DataError(
+                f"{where}: {side} px can not be enlarged to {resolution} px; use resolution {side} "
+                "or less"
+            )
         image = image.resize((resolution, resolution), resample=_filter(resize_filter))
     return torch.from_numpy(rearrange(np.array(image), "h w c -> c h w").copy())
 
@@ -63,7 +71,10 @@ def _open(data: bytes, where: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode not in _MODES:
-        raise DataError(f"{where}: pixels of mode {image.mode}, expected grey, RGB or RGBA of 8 or 16 bits; convert it")
+        raise DataError(
+            f"{where}: pixels of mode {image.mode}, expected gray, RGB or RGBA of 8 or 16 bits; "
+            "convert it"
+        )
     return image.convert("RGB")
 
 
@@ -72,20 +83,27 @@ def _load(data: bytes, where: str) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
             width, height = header.size
             if max(width, height) > MAX_SIDE:
-                raise DataError(f"{where}: {width} x {height} pixels; the limit is {MAX_SIDE} px a side")
+                raise DataError(
+                    f"{where}: {width} x {height} pixels; the limit is {MAX_SIDE} px a side"
+                )
             if width != height:
-                raise DataError(f"{where}: {width} x {height} pixels, expected a square image; crop it first")
+                raise DataError(
+                    f"{where}: {width} x {height} pixels, expected a square image; crop it first"
+                )
             header.verify()  # checksums of the chunks: a damaged PNG can decode without complaint
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         image.load()
         return image
     except DataError:
         raise
-    except Exception as error:  # decoders given broken bytes raise anything: OSError, SyntaxError, struct.error, ...
+    # decoders given broken bytes raise anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
         raise DataError(f"{where}: not a readable image ({error}); replace the file") from error
 
 
 def _filter(name: ResizeFilter) -> Image.Resampling:
     if name not in get_args(ResizeFilter):
-        raise ValueError(f"resize_filter {name!r} is not known; use one of {', '.join(get_args(ResizeFilter))}")
+        raise ValueError(
+            f"resize_filter {name!r} is not known; use one of {', '.join(get_args(ResizeFilter))}"
+        )
     return Image.Resampling[name.upper()]

@@ -2,8 +2,9 @@
 
     image i of a run shows item perm_e[i mod n], e = i // n;   perm_e is a permutation from (seed, e) alone
 
-A global batch is B consecutive images; process r of W takes the block [r B/W, (r+1) B/W) of it. So the order is the
-same for one process and for eight, and resuming means starting at the number of images seen.
+A global batch is B consecutive images; process r of W takes the block [r B/W, (r+1) B/W) of it. So
+the order is the same for one process and for eight, and resuming means starting at the number of
+images seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from gan3d.randomness import key
 def permutation(num_items: int, *labels: int | str) -> np.ndarray:
     """A permutation of 0 ... num_items-1, a function of the labels alone. Read-only."""
     seed = key(*labels)
-    # RandomState, because its streams are frozen for good (NEP 19); Generator's may change with numpy.
+    # RandomState, because its streams are frozen for good (NEP 19); Generator's may change with
+    # numpy.
     order = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(num_items)
     order.flags.writeable = False
     return order
@@ -46,11 +48,14 @@ class EndlessOrder:
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Lists of image indices for one process, without end and without `__len__`; a `batch_sampler` of DataLoader.
+    """Lists of image indices for one process, without end and without `__len__`; a `batch_sampler`
+    of DataLoader.
 
     Args:
-        batch_size: images per iteration over all processes; or a function of the images seen that gives it.
-        start: called when an iteration over the batches begins: how many images the run has seen by then.
+        batch_size: images per iteration over all processes; or a function of the images seen that
+            gives it.
+        start: called when an iteration over the batches begins: how many images the run has seen by
+            then.
         rank: this process.
         world_size: number of processes.
     """
@@ -64,7 +69,9 @@ class EndlessBatches(Sampler[list[int]]):
         world_size: int = 1,
     ):
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}")
+            raise ValueError(
+                f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}"
+            )
         self.batch_size = batch_size if callable(batch_size) else lambda _: batch_size
         self.start, self.rank, self.world_size = start, rank, world_size
         self._local(0)
@@ -83,7 +90,8 @@ class EndlessBatches(Sampler[list[int]]):
         if batch_size < 1 or batch_size % world_size:
             fits = max(batch_size // world_size, 1) * world_size
             raise ValueError(
-                f"batch_size {batch_size} (images per iteration, over all processes) can not be divided among "
-                f"{world_size} processes; use a multiple of {world_size}, such as {fits}"
+                f"batch_size {batch_size} (images per iteration, over all processes) can not be "
+                f"divided among {world_size} processes; use a multiple of {world_size}, such as "
+                f"{fits}"
             )
         return batch_size // world_size

@@ -3,8 +3,9 @@
     residual block:  x <- (conv2(conv1(x)) + skip(x)) / sqrt(2), at half the resolution
     fade-in:         x <- fade block_R(in_R(image)) + (1 - fade) in_R/2(mean of 2x2 pixels of the image)
 
-Both are StyleGAN2's residual discriminator with one entrance per resolution, so that the same weights judge images of
-any power of two; the auxiliary one is narrower and halves in its first convolution in place of its second.
+Both are StyleGAN2's residual discriminator with one entrance per resolution, so that the same
+weights judge images of any power of two; the auxiliary one is narrower and halves in its first
+convolution in place of its second.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.discriminators.contract import Discriminator, Judgement
+from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
 from gan3d.discriminators.stylegan2 import DiscriminatorEpilogue
 from gan3d.layers.convolution import EqualizedConv2d
 from gan3d.layers.synthesis import block_resolutions, channels_at
@@ -65,13 +66,19 @@ class ResidualDiscriminator(nn.Module):
         )
         self.convs = nn.ModuleDict(
             {
-                str(resolution): ResidualBlock(width, channels[resolution // 2], first_downsample=first_downsample)
+                str(resolution): ResidualBlock(
+                    width, channels[resolution // 2], first_downsample=first_downsample
+                )
                 for resolution, width in channels.items()
                 if resolution > 4
             }
         )
         self.epilogue = DiscriminatorEpilogue(
-            channels[4], 1, img_channels=3, group_size=group_size, mbstd_channels=int(group_size > 1)
+            channels[4],
+            1,
+            img_channels=3,
+            group_size=group_size,
+            mbstd_channels=int(group_size > 1),
         )
 
     def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
@@ -90,9 +97,10 @@ class ResidualDiscriminator(nn.Module):
 class CIPS3DDiscriminator(Discriminator):
     """Judges the image, and with an auxiliary discriminator the raw image, each on its own.
 
-    The defaults are the published model (37.5 million parameters). Weights of resolutions that are not in use have no
-    gradient; those in use at R are `conv_in` of R (and of R/2 while `fade` < 1), and `convs` from R down.
-    unlike cips3d: DiffAugment is no part of it (gan3d.augment), and without a raw image only the image is judged.
+    The defaults are the published model (37.5 million parameters). Weights of resolutions that are
+    not in use have no gradient; those in use at R are `conv_in` of R (and of R/2 while `fade` < 1),
+    and `convs` from R down. unlike cips3d: DiffAugment is no part of it (gan3d.augment), and
+    without a raw image only the image is judged.
 
     Args:
         img_resolution: the largest size, a power of two from 8 on; all from 8 to it are judged.
@@ -131,22 +139,36 @@ class CIPS3DDiscriminator(Discriminator):
         super().__init__()
         resolutions = block_resolutions(img_resolution)[::-1]
         if img_resolution < 8:
-            raise ValueError(f"img_resolution {img_resolution} is smaller than one block; use 8, 16, 32, ..")
+            raise ValueError(
+                f"img_resolution {img_resolution} is smaller than one block; use 8, 16, 32, .."
+            )
         self.img_resolution, self.img_resolutions = img_resolution, tuple(resolutions[-2::-1])
         self.needs_raw, self.group_size = aux, max(1, group_size)
 
-        def network(maximum: int, widths: Sequence[int] | None, name: str, halves_first: bool) -> ResidualDiscriminator:
-            widths = [channels_at(r, channel_base, maximum) for r in resolutions] if widths is None else widths
+        def network(
+            maximum: int, widths: Sequence[int] | None, name: str, halves_first: bool
+        ) -> ResidualDiscriminator:
+            widths = (
+                [channels_at(r, channel_base, maximum) for r in resolutions]
+                if widths is None
+                else widths
+            )
             if len(widths) != len(resolutions):
                 raise ValueError(
-                    f"{name} has {len(widths)} numbers, img_resolution {img_resolution} needs {len(resolutions)}: "
-                    f"those at {', '.join(map(str, resolutions))}"
+                    f"{name} has {len(widths)} numbers, img_resolution {img_resolution} needs "
+                    f"{len(resolutions)}: those at {', '.join(map(str, resolutions))}"
                 )
             table = dict(zip(resolutions, widths, strict=True))
-            return ResidualDiscriminator(table, first_downsample=halves_first, group_size=group_size)
+            return ResidualDiscriminator(
+                table, first_downsample=halves_first, group_size=group_size
+            )
 
         self.main_disc = network(channel_max, channels, "channels", first_downsample)
-        self.aux_disc = network(aux_channel_max, aux_channels, "aux_channels", aux_first_downsample) if aux else None
+        self.aux_disc = (
+            network(aux_channel_max, aux_channels, "aux_channels", aux_first_downsample)
+            if aux
+            else None
+        )
 
     def forward(
         self,
@@ -155,17 +177,18 @@ class CIPS3DDiscriminator(Discriminator):
         raw: Tensor | None = None,
         camera: Camera | None = None,
         randomness: Randomness | None = None,
-    ) -> Judgement:
+    ) -> DiscriminatorOutput:
         logits = self.main_disc(self._checked(image), self.fade)
         if raw is None or self.aux_disc is None:
-            return Judgement(logits)
-        return Judgement(logits, raw_logits=self.aux_disc(self._checked(raw), self.fade))
+            return DiscriminatorOutput(logits)
+        return DiscriminatorOutput(logits, raw_logits=self.aux_disc(self._checked(raw), self.fade))
 
     def _checked(self, image: Tensor) -> Tensor:
         h, w = image.shape[-2:]
         if image.ndim != 4 or h != w or h not in self.img_resolutions:
             raise ValueError(
-                f"{type(self).__name__} judges square images of {', '.join(map(str, self.img_resolutions))} px, "
-                f"got shape {tuple(image.shape)}; resize them or set img_resolution"
+                f"{type(self).__name__} judges square images of "
+                f"{', '.join(map(str, self.img_resolutions))} px, got shape {tuple(image.shape)}; "
+                "resize them or set img_resolution"
             )
         return image

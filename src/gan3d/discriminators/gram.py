@@ -1,7 +1,9 @@
-"""Discriminators of GRAM (Deng et al. 2022, section 3.4) and GRAM-HD (Xiang et al. 2023, section 3.3).
+"""Discriminators of GRAM (Deng et al. 2022, section 3.4) and GRAM-HD (Xiang et al. 2023, section
+3.3).
 
-The main one is pi-GAN's residual CoordConv network with three outputs: realness, and the camera's pose. GRAM-HD adds a
-PatchGAN (Isola et al. 2017, section 3.2.2), which judges overlapping patches of the same image.
+The main one is pi-GAN's residual CoordConv network with three outputs: realness, and the camera's
+pose. GRAM-HD adds a PatchGAN (Isola et al. 2017, section 3.2.2), which judges overlapping patches
+of the same image.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.discriminators.contract import Discriminator, Judgement
-from gan3d.discriminators.pigan import ResidualBlock, widths
+from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
+from gan3d.discriminators.pigan import CoordResidualBlock, widths
 from gan3d.ops.bias_act import LRELU_SLOPE
 from gan3d.randomness import Randomness
 
 
 class PatchGAN(nn.Module):
-    """Realness of patches: `num_layers` 4x4 convolutions of stride 2, then two of stride 1, all with one zero around.
+    """Realness of patches: `num_layers` 4x4 convolutions of stride 2, then two of stride 1, all
+    with one zero around.
 
-    Only the first and the last have a bias (the others once had a normalisation behind them). Each but the last is
-    followed by a leaky ReLU; each doubles the channels, up to eight times the first's.
+    Only the first and the last have a bias (the others once had a normalization behind them). Each
+    but the last is followed by a leaky ReLU; each doubles the channels, up to eight times the
+    first's.
 
     Args:
         width: channels of the first convolution.
@@ -35,7 +39,14 @@ class PatchGAN(nn.Module):
         channels = [3, *(width * min(2**k, 8) for k in range(num_layers + 1)), 1]
         self.convs = nn.ModuleList(
             [
-                nn.Conv2d(i, o, 4, stride=2 if k < num_layers else 1, padding=1, bias=k in (0, num_layers + 1))
+                nn.Conv2d(
+                    i,
+                    o,
+                    4,
+                    stride=2 if k < num_layers else 1,
+                    padding=1,
+                    bias=k in (0, num_layers + 1),
+                )
                 for k, (i, o) in enumerate(pairwise(channels))
             ]
         )
@@ -49,16 +60,19 @@ class PatchGAN(nn.Module):
 
 
 class GRAMDiscriminator(Discriminator):
-    """Judges images of one size and predicts their pose (pitch, yaw), in radians; with `patch` also their patches.
+    """Judges images of one size and predicts their pose (pitch, yaw), in radians; with `patch` also
+    their patches.
 
-    The defaults are GRAM-HD's model for 256 px without its patch part (12.4 million parameters, with it 15.2); 64 is
-    that of GRAM.
+    The defaults are GRAM-HD's model for 256 px without its patch part (12.4 million parameters,
+    with it 15.2); 64 is that of GRAM.
 
     Args:
         img_resolution: a power of two.
         patch: whether there is a patch discriminator beside the main one (GRAM-HD).
-        channels: of the main one at img_resolution, half of it, .., 2; None is min(400, 8192 / resolution).
-        patch_width: channels of the patch discriminator's first layer; None is min(64, 16384 / img_resolution).
+        channels: of the main one at img_resolution, half of it, .., 2; None is min(400, 8192 /
+            resolution).
+        patch_width: channels of the patch discriminator's first layer; None is min(64, 16384 /
+            img_resolution).
         patch_layers: its halvings; None is 3, from 1024 on log2(img_resolution) - 6.
     """
 
@@ -83,13 +97,16 @@ class GRAMDiscriminator(Discriminator):
         at = widths(img_resolution, channels)
         self.img_resolution, self.predicts_patches = img_resolution, patch
         self.from_rgb = nn.Conv2d(3, at[0], 1)
-        self.layers = nn.Sequential(*(ResidualBlock(i, o) for i, o in pairwise(at)))
+        self.layers = nn.Sequential(*(CoordResidualBlock(i, o) for i, o in pairwise(at)))
         self.final_layer = nn.Conv2d(at[-1], 3, 2)
-        patch_layers = max(3, img_resolution.bit_length() - 7) if patch_layers is None else patch_layers
+        patch_layers = (
+            max(3, img_resolution.bit_length() - 7) if patch_layers is None else patch_layers
+        )
         if patch and img_resolution < 4 * 2**patch_layers:
             raise ValueError(
-                f"a patch discriminator of {patch_layers} halvings leaves nothing of {img_resolution} px; "
-                f"use {4 * 2**patch_layers} px, fewer patch_layers or patch=False"
+                f"a patch discriminator of {patch_layers} halvings leaves nothing of "
+                f"{img_resolution} px; use {4 * 2**patch_layers} px, fewer patch_layers or "
+                "patch=False"
             )
         patch_width = min(64, 16384 // img_resolution) if patch_width is None else patch_width
         self.patchgan = PatchGAN(patch_width, patch_layers) if patch else None
@@ -101,14 +118,14 @@ class GRAMDiscriminator(Discriminator):
         raw: Tensor | None = None,
         camera: Camera | None = None,
         randomness: Randomness | None = None,
-    ) -> Judgement:
+    ) -> DiscriminatorOutput:
         side = self.img_resolution
         if image.ndim != 4 or image.shape[2:] != (side, side):
             raise ValueError(
-                f"{type(self).__name__} judges images of {side} px, got shape {tuple(image.shape)}; "
-                "resize them or set img_resolution"
+                f"{type(self).__name__} judges images of {side} px, got shape "
+                f"{tuple(image.shape)}; resize them or set img_resolution"
             )
         x = self.layers(F.leaky_relu(self.from_rgb(image), LRELU_SLOPE))
         logits, pose = self.final_layer(x).flatten(1).split([1, 2], dim=1)
         patch_logits = None if self.patchgan is None else self.patchgan(image)
-        return Judgement(logits.squeeze(1), pose=pose, patch_logits=patch_logits)
+        return DiscriminatorOutput(logits.squeeze(1), pose=pose, patch_logits=patch_logits)

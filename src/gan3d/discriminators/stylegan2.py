@@ -1,10 +1,12 @@
-"""Discriminators of StyleGAN2 (section 2, figure 7) and EG3D (section 4.3: dual discrimination, label conditioning).
+"""Discriminators of StyleGAN2 (section 2, figure 7) and EG3D (section 4.3: dual discrimination,
+label conditioning).
 
     resnet block:  x <- (conv1(conv0(x)) + skip(x)) / sqrt(2), both at half the resolution
     logit = out . mapping(c) / sqrt(cmap_dim)           (projection, Miyato & Koyama 2018), or out without labels
 
-Dual discrimination judges the final image and the raw one, resized to it, as one image of six channels, so that both
-have to agree. Names of parameters and buffers are those of the published weights.
+Dual discrimination judges the final image and the raw one, resized to it, as one image of six
+channels, so that both have to agree. Names of parameters and buffers are those of the published
+weights.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.discriminators.contract import Discriminator, Judgement
+from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
 from gan3d.layers.convolution import BINOMIAL, EqualizedConv2d
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork
@@ -36,7 +38,8 @@ class DiscriminatorBlock(nn.Module):
         channels: at this resolution.
         out_channels: at half of it.
         img_channels: of the image.
-        architecture: "skip" brings the image into every block, "resnet" has a residual path, "orig" neither.
+        architecture: "skip" brings the image into every block, "resnet" has a residual path, "orig"
+            neither.
         conv_clamp: largest magnitude of features, but for the residual path.
         frozen_layers: how many of the block's first layers are not trained.
     """
@@ -56,7 +59,9 @@ class DiscriminatorBlock(nn.Module):
     ):
         super().__init__()
         if architecture not in ("skip", "resnet", "orig"):
-            raise ValueError(f"architecture {architecture!r} is unknown; choose skip, resnet or orig")
+            raise ValueError(
+                f"architecture {architecture!r} is unknown; choose skip, resnet or orig"
+            )
         self.architecture, self.num_layers = architecture, 0
         self.register_buffer("resample_filter", setup_filter(BINOMIAL))
 
@@ -79,10 +84,14 @@ class DiscriminatorBlock(nn.Module):
         if architecture == "resnet":
             self.num_layers += 1
             trainable = self.num_layers > frozen_layers
-            self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False, down=2, trainable=trainable)
+            self.skip = EqualizedConv2d(
+                channels, out_channels, 1, bias=False, down=2, trainable=trainable
+            )
 
     def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x [b i h w] (None in the first block), img [b img_channels h w] -> both at half the resolution."""
+        """x [b i h w] (None in the first block), img [b img_channels h w] -> both at half the
+        resolution.
+        """
         if x is None or self.architecture == "skip":
             assert img is not None
             y = self.fromrgb(img)
@@ -95,7 +104,8 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4 x 4 features to `out`: minibatch standard deviation, a convolution, two linear layers; never in low precision.
+    """4 x 4 features to `out`: minibatch standard deviation, a convolution, two linear layers;
+    never in low precision.
 
     Args:
         in_channels: of x.
@@ -158,8 +168,10 @@ class StyleGAN2Discriminator(Discriminator):
         mapping_lr_multiplier: of the label's mapping network.
         group_size: images per group of the minibatch standard deviation.
         mbstd_channels: maps of it; 0 is none.
-        freeze_layers: so many layers, from the image on, are not trained (Freeze-D, Mo et al. 2020).
-        disc_c_noise: label noise in training, in standard deviations of the batch's labels (EG3D, supplement).
+        freeze_layers: so many layers, from the image on, are not trained (Freeze-D, Mo et al.
+            2020).
+        disc_c_noise: label noise in training, in standard deviations of the batch's labels (EG3D,
+            supplement).
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -209,7 +221,12 @@ class StyleGAN2Discriminator(Discriminator):
         if c_dim > 0:
             cmap_dim = channels if cmap_dim is None else cmap_dim
             self.mapping = MappingNetwork(
-                0, c_dim, cmap_dim, None, num_layers=mapping_layers, lr_multiplier=mapping_lr_multiplier
+                0,
+                c_dim,
+                cmap_dim,
+                None,
+                num_layers=mapping_layers,
+                lr_multiplier=mapping_lr_multiplier,
             )
         self.b4 = DiscriminatorEpilogue(
             channels,
@@ -228,16 +245,18 @@ class StyleGAN2Discriminator(Discriminator):
         raw: Tensor | None = None,
         camera: Camera | None = None,
         randomness: Randomness | None = None,
-    ) -> Judgement:
-        return Judgement(self.logits(image, self._label(camera, randomness)))
+    ) -> DiscriminatorOutput:
+        return DiscriminatorOutput(self.logits(image, self._label(camera, randomness)))
 
     def logits(self, image: Tensor, c: Tensor | None = None) -> Tensor:
-        """Realness [b] of images [b img_channels H W] with labels [b c_dim] (None where c_dim is 0)."""
+        """Realness [b] of images [b img_channels H W] with labels [b c_dim] (None where c_dim is
+        0).
+        """
         side = self.img_resolution
         if image.ndim != 4 or image.shape[2:] != (side, side):
             raise ValueError(
-                f"{type(self).__name__} judges images of {side} px, got shape {tuple(image.shape)}; "
-                f"resize them or set img_resolution"
+                f"{type(self).__name__} judges images of {side} px, got shape "
+                f"{tuple(image.shape)}; resize them or set img_resolution"
             )
         x, img = None, image
         for resolution in self.resolutions:
@@ -253,9 +272,13 @@ class StyleGAN2Discriminator(Discriminator):
         if self.c_dim == 0:
             return None
         if camera is None:
-            raise ValueError(f"{type(self).__name__} has c_dim {self.c_dim} but got no camera; give one, or c_dim=0")
+            raise ValueError(
+                f"{type(self).__name__} has c_dim {self.c_dim} but got no camera; give one, or "
+                "c_dim=0"
+            )
         c = camera.label()
-        # unlike eg3d: out of place, in training only, and a single label (whose deviation is undefined) stays as it is.
+        # unlike eg3d: out of place, in training only, and a single label (whose deviation is
+        # undefined) stays as it is.
         if self.disc_c_noise > 0 and self.training and randomness is not None and len(c) > 1:
             noise = randomness.normal("label_noise", c.shape[1]).to(c)
             c = c + noise * c.std(0) * self.disc_c_noise
@@ -315,7 +338,9 @@ class DualDiscriminator(StyleGAN2Discriminator):
             disc_c_noise=disc_c_noise,
         )
         self.raw_gain = raw_gain
-        self.register_buffer("resample_filter", setup_filter(BINOMIAL))  # unused, kept for published state dicts
+        self.register_buffer(
+            "resample_filter", setup_filter(BINOMIAL)
+        )  # unused, kept for published state dicts
 
     def forward(
         self,
@@ -324,10 +349,14 @@ class DualDiscriminator(StyleGAN2Discriminator):
         raw: Tensor | None = None,
         camera: Camera | None = None,
         randomness: Randomness | None = None,
-    ) -> Judgement:
+    ) -> DiscriminatorOutput:
         if raw is None:
-            raise ValueError("DualDiscriminator needs the raw image beside the final one; give raw [b 3 h w]")
-        return Judgement(self.logits(self.pair(image, raw), self._label(camera, randomness)))
+            raise ValueError(
+                "DualDiscriminator needs the raw image beside the final one; give raw [b 3 h w]"
+            )
+        return DiscriminatorOutput(
+            self.logits(self.pair(image, raw), self._label(camera, randomness))
+        )
 
     def pair(self, image: Tensor, raw: Tensor) -> Tensor:
         """What is judged: final image and raw image at its size, [b 2*img_channels H W]."""

@@ -1,4 +1,6 @@
-"""Generators by name. Importing this package imports every sibling file, and the class statement registers."""
+"""Generators by name. Importing this package imports every sibling file, and the class statement
+registers.
+"""
 
 import importlib
 import pkgutil

@@ -1,16 +1,17 @@
-"""CIPS-3D: A 3D-Aware Generator of GANs Based on Conditionally-Independent Pixel Synthesis (Zhou et al., 2021,
-arXiv:2110.09788).
+"""CIPS-3D: A 3D-Aware Generator of GANs Based on Conditionally-Independent Pixel Synthesis (Zhou et
+al., 2021, arXiv:2110.09788).
 
     z = (z_nerf, z_inr) -> two mapping networks -> ws, one latent per layer
-    ray -> 12 + 12 points -> SIREN (shape latents) -> density, 32 features -> volume rendering -> the pixel's feature
-    the pixel's feature -> INR of nine blocks (appearance latents) -> image
+    ray -> 12 + 12 points -> SIREN (shape latents) -> density, 32 features -> volume rendering ->
+    the pixel's feature the pixel's feature -> INR of nine blocks (appearance latents) -> image
                         -> one linear layer, tanh                  -> auxiliary image (`raw`)
 
-Every pixel is made of its own ray alone: rays may be rendered in any portions, at any resolution. `CIPS3D()` is the
-published full-size model (specs/cips3d.md 1); where paper and code disagree, it is the code's.
+Every pixel is made of its own ray alone: rays may be rendered in any portions, at any resolution.
+`CIPS3D()` is the published full-size model (specs/cips3d.md 1); where paper and code disagree, it
+is the code's.
 
-Convention: the scene is a cube of side `box_side` about the origin; cameras of the published models stand on the unit
-sphere, and their pixel grid is that of `Camera.from_sphere(.., resolution=..)`.
+Convention: the scene is a cube of side `box_side` about the origin; cameras of the published models
+stand on the unit sphere, and their pixel grid is that of `Camera.from_sphere(.., resolution=..)`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering, see
-from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, free_chunk, render_hierarchical
+from gan3d.generators.contract import Generator, Rendering, cast_rays
 from gan3d.layers.film_siren import siren_head
 from gan3d.layers.inr import BLOCKS, INRNetwork
 from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
@@ -34,6 +34,7 @@ from gan3d.layers.multi_head_mapping import MultiHeadMapping
 from gan3d.layers.precision import full_precision
 from gan3d.layers.styled_siren import StyledSiren
 from gan3d.randomness import Randomness
+from gan3d.rendering.left_point import Clamp, Fill, LeftPointOptions, free_chunk, render_left_point
 
 Inputs = Literal["xyz", "xyz_posenc", "xyz_d_posenc", "xyz_d_sine"]
 
@@ -41,10 +42,11 @@ POINT_FREQUENCIES, DIRECTION_FREQUENCIES = 10, 4
 
 
 class CIPS3DScene(NamedTuple):
-    """A scene without a camera: what the layers make of the latents. May be kept, and rendered from anywhere.
+    """A scene without a camera: what the layers make of the latents. May be kept, and rendered from
+    anywhere.
 
     Attributes:
-        gains: of the SIREN layers, the colour layer's last, [b o] each.
+        gains: of the SIREN layers, the color layer's last, [b o] each.
         phases: likewise.
         styles: of the INR's layers, [b i] each.
     """
@@ -55,15 +57,17 @@ class CIPS3DScene(NamedTuple):
 
 
 class SirenField(nn.Module):
-    """Points of the unit box and shape latents to (raw density, features): `layers` + 1 FiLM-SIREN layers.
+    """Points of the unit box and shape latents to (raw density, features): `layers` + 1 FiLM-SIREN
+    layers.
 
         h_i = siren_i(h_{i-1}),   sigma = final(h_L),   features = linear(siren_rgb([d,] h_L))
 
-    `inputs` names what h_0 and d are (CIPS-3D table 2): "xyz" the point itself; "xyz_posenc" its encoding PE(x; 10);
-    "xyz_d_posenc" also d = PE(direction; 4); "xyz_d_sine" the point, and d = sin(linear(direction)).
+    `inputs` names what h_0 and d are (CIPS-3D table 2): "xyz" the point itself; "xyz_posenc" its
+    encoding PE(x; 10); "xyz_d_posenc" also d = PE(direction; 4); "xyz_d_sine" the point, and d =
+    sin(linear(direction)).
 
     Args:
-        hidden_dim: width; the colour layer has half of it.
+        hidden_dim: width; the color layer has half of it.
         layers: L, SIREN layers before the density.
         w_dim: length of the latents.
         feature_dim: features of a point.
@@ -73,14 +77,20 @@ class SirenField(nn.Module):
     def __init__(self, hidden_dim: int, layers: int, w_dim: int, feature_dim: int, inputs: Inputs):
         super().__init__()
         if layers < 1:
-            raise ValueError(f"nerf_layers {layers} leaves no layer to read the density from; use 1 or more")
+            raise ValueError(
+                f"nerf_layers {layers} leaves no layer to read the density from; use 1 or more"
+            )
         if inputs not in get_args(Inputs):
-            raise ValueError(f"inputs {inputs!r} is unknown; choose one of {', '.join(get_args(Inputs))}")
+            raise ValueError(
+                f"inputs {inputs!r} is unknown; choose one of {', '.join(get_args(Inputs))}"
+            )
         self.inputs = inputs
         point_dim = encoded_dim(POINT_FREQUENCIES) if "posenc" in inputs else 3
         direction_dim = encoded_dim(DIRECTION_FREQUENCIES) if "_d_" in inputs else 0
         widths = [point_dim] + [hidden_dim] * layers
-        self.network = nn.ModuleList(StyledSiren(inside, out, w_dim) for inside, out in pairwise(widths))
+        self.network = nn.ModuleList(
+            StyledSiren(inside, out, w_dim) for inside, out in pairwise(widths)
+        )
         self.final_layer = nn.Linear(hidden_dim, 1)
         self.color_layer_sine = StyledSiren(direction_dim + hidden_dim, hidden_dim // 2, w_dim)
         self.color_layer_linear = nn.Linear(hidden_dim // 2, feature_dim)
@@ -88,13 +98,19 @@ class SirenField(nn.Module):
         self.dir_emb = nn.Linear(3, direction_dim) if inputs == "xyz_d_sine" else None
 
     def styles(self, latents: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Gains and phases [b o] of the layers, of one latent [b w_dim] each, the colour layer's last."""
+        """Gains and phases [b o] of the layers, of one latent [b w_dim] each, the color layer's
+        last.
+        """
         layers: list[Any] = [*self.network, self.color_layer_sine]
         pairs = [layer.style(w) for layer, w in zip(layers, latents, strict=True)]
         return tuple(gain for gain, _ in pairs), tuple(phase for _, phase in pairs)
 
-    def forward(self, points: Tensor, directions: Tensor, scene: CIPS3DScene) -> tuple[Tensor, Tensor]:
-        """Points [b r s 3] of the unit box, directions [b r 1 3] -> sigma [b r s 1], features [b r s f]."""
+    def forward(
+        self, points: Tensor, directions: Tensor, scene: CIPS3DScene
+    ) -> tuple[Tensor, Tensor]:
+        """Points [b r s 3] of the unit box, directions [b r 1 3] -> sigma [b r s 1], features [b r
+        s f].
+        """
         rays, samples = points.shape[1:3]
         h = rearrange(points, "b r s c -> b (r s) c")
         if "posenc" in self.inputs:
@@ -105,18 +121,26 @@ class SirenField(nn.Module):
         if (d := self._encode(directions)) is not None:
             d = d.expand(len(points), rays, samples, -1)
             h = torch.cat([rearrange(d, "b r s c -> b (r s) c"), h], -1)
-        features = self.color_layer_linear(self.color_layer_sine(h, scene.gains[-1], scene.phases[-1]))
+        features = self.color_layer_linear(
+            self.color_layer_sine(h, scene.gains[-1], scene.phases[-1])
+        )
         return sigma.unflatten(1, (rays, samples)), features.unflatten(1, (rays, samples))
 
     def _encode(self, directions: Tensor) -> Tensor | None:
-        """What the colour layer is told of directions, [.. 3] -> [.. d]; None is nothing."""
+        """What the color layer is told of directions, [.. 3] -> [.. d]; None is nothing."""
         if self.dir_emb is not None:
             return torch.sin(self.dir_emb(directions))
-        return positional_encoding(directions, DIRECTION_FREQUENCIES) if self.inputs == "xyz_d_posenc" else None
+        return (
+            positional_encoding(directions, DIRECTION_FREQUENCIES)
+            if self.inputs == "xyz_d_posenc"
+            else None
+        )
 
 
 def positional_encoding(x: Tensor, frequencies: int) -> Tensor:
-    """[x, sin x, cos x, sin 2x, cos 2x, .., sin 2^(L-1) x, cos 2^(L-1) x] (NeRF eq. 4 without pi), [.. c (1 + 2 L)]."""
+    """[x, sin x, cos x, sin 2x, cos 2x, .., sin 2^(L-1) x, cos 2^(L-1) x] (NeRF eq. 4 without pi),
+    [.. c (1 + 2 L)].
+    """
     scaled = [x * 2.0**k for k in range(frequencies)]
     return torch.cat([x] + [wave for angle in scaled for wave in (angle.sin(), angle.cos())], -1)
 
@@ -126,7 +150,8 @@ def encoded_dim(frequencies: int) -> int:
     return 3 * (1 + 2 * frequencies)
 
 
-# What stylisation mixes (section 3.6 of the paper): blocks of the INR; the mapping network by choice.
+# What stylization mixes (section 3.6 of the paper): blocks of the INR; the mapping network by
+# choice.
 STYLE_PARTS = {name: (f"inr_net.network.{name}.", f"inr_net.to_rgbs.{name}.") for name in BLOCKS}
 STYLE_PARTS["mapping"] = ("mapping_network_inr.", "w_avg")
 
@@ -134,17 +159,20 @@ STYLE_PARTS["mapping"] = ("mapping_network_inr.", "w_avg")
 class CIPS3D(Generator):
     """CIPS-3D, its variant "v1" and the ablations of its table 2.
 
-    z is z_nerf (shape) followed by z_inr (appearance). ws has one row per layer that takes a latent (`latent_names`),
-    shorter latents end in zeros. Parameters are called as in the published state dict (specs/cips3d.md, appendix A)
-    but for aux_to_rbg.0 (`aux_to_rgb`), inr_net.tanh.0 (`inr_net.to_image`), inr_net.to_rgbs.N.linear
-    (`inr_net.to_rgbs.N`), siren.color_layer_linear.0 (`siren.color_layer_linear`), siren.dir_emb.0 (`siren.dir_emb`),
-    mapping_network_*.STYLE (`mapping_network_*.heads.STYLE`), and the weights of ModFC, [1 in out] there.
+    z is z_nerf (shape) followed by z_inr (appearance). ws has one row per layer that takes a latent
+    (`latent_names`), shorter latents end in zeros. Parameters are called as in the published state
+    dict (specs/cips3d.md, appendix A) but for aux_to_rbg.0 (`aux_to_rgb`), inr_net.tanh.0
+    (`inr_net.to_image`), inr_net.to_rgbs.N.linear (`inr_net.to_rgbs.N`), siren.color_layer_linear.0
+    (`siren.color_layer_linear`), siren.dir_emb.0 (`siren.dir_emb`), mapping_network_*.STYLE
+    (`mapping_network_*.heads.STYLE`), and the weights of ModFC, [1 in out] there.
 
-    unlike cips3d: the published model's dead parameters are not here: inr_net.to_rgbs.4, .8 and .16, and the norms of
-    the ModFC layers (inr_net.network.N.modK.norm), 22,089 numbers of 11,287,743.
+    unlike cips3d: the published model's dead parameters are not here: inr_net.to_rgbs.4, .8 and
+    .16, and the norms of the ModFC layers (inr_net.network.N.modK.norm), 22,089 numbers of
+    11,287,743.
 
     Args:
-        img_resolution: side of the image and of the auxiliary image, unless `render` is told another.
+        img_resolution: side of the image and of the auxiliary image, unless `render` is told
+            another.
         z_nerf_dim: length of z_nerf.
         z_inr_dim: length of z_inr.
         nerf_w_dim: length of the SIREN layers' latents.
@@ -154,17 +182,17 @@ class CIPS3D(Generator):
         inputs: what the SIREN layers are told of a sample, see `SirenField`.
         inr_w_dim: length of the INR layers' latents.
         inr_hidden_dim: width of the INR.
-        pre_rgb_dim: channels in which the INR sums its colours.
-        colour_style: whose latent drives the SIREN's colour layer; "appearance" is the published v1.
+        pre_rgb_dim: channels in which the INR sums its colors.
+        color_style: whose latent drives the SIREN's color layer; "appearance" is the published v1.
         nerf_mapping_hidden_dim: width of the shape mapping network; None is nerf_w_dim.
-        nerf_mapping_layers, nerf_mapping_head_layers, nerf_mapping_add_norm, nerf_mapping_norm_out: of the shape
-            mapping network, see `layers.multi_head_mapping`.
+        nerf_mapping_layers, nerf_mapping_head_layers, nerf_mapping_add_norm, nerf_mapping_norm_out:
+            of the shape mapping network, see `layers.multi_head_mapping`.
         inr_mapping_hidden_dim, inr_mapping_layers, inr_mapping_head_layers, inr_mapping_add_norm,
             inr_mapping_norm_out: likewise of the appearance mapping network.
         w_avg_beta: decay of the mean latents per `track`.
         box_side: side of the cube of the scene; points are divided by half of it.
-        ray_start, ray_end, num_steps, hierarchical, last_back, white_back, fill_mode, clamp_mode, lock_view,
-            ray_chunk: see `hierarchical.HierarchicalOptions`.
+        ray_start, ray_end, num_steps, hierarchical, last_back, white_back, fill_mode, clamp_mode,
+            lock_view, ray_chunk: see `hierarchical.LeftPointOptions`.
     """
 
     w_avg: Tensor
@@ -207,7 +235,7 @@ class CIPS3D(Generator):
         inr_w_dim: int = 512,
         inr_hidden_dim: int = 512,
         pre_rgb_dim: int = 3,
-        colour_style: Literal["shape", "appearance"] = "shape",
+        color_style: Literal["shape", "appearance"] = "shape",
         nerf_mapping_hidden_dim: int | None = None,
         nerf_mapping_layers: int = 4,
         nerf_mapping_head_layers: int = 0,
@@ -232,8 +260,8 @@ class CIPS3D(Generator):
         ray_chunk: int | None = None,
     ):
         super().__init__()
-        if colour_style not in ("shape", "appearance"):
-            raise ValueError(f"colour_style {colour_style!r} is unknown; choose shape or appearance")
+        if color_style not in ("shape", "appearance"):
+            raise ValueError(f"color_style {color_style!r} is unknown; choose shape or appearance")
         for name, value in (("box_side", box_side), ("img_resolution", img_resolution)):
             if value <= 0:
                 raise ValueError(f"{name} {value} is not positive; see the published 0.24 and 256")
@@ -242,7 +270,7 @@ class CIPS3D(Generator):
         self.img_resolution = self.raw_resolution = img_resolution
         self.scene_extent, self.w_avg_beta = box_side, w_avg_beta
         self.lock_view = lock_view
-        self.options = HierarchicalOptions(
+        self.options = LeftPointOptions(
             ray_start=ray_start,
             ray_end=ray_end,
             num_steps=num_steps,
@@ -259,9 +287,11 @@ class CIPS3D(Generator):
 
         shape_names = tuple(f"nerf_w{i}" for i in range(nerf_layers))
         self.latent_names = (*shape_names, "nerf_rgb", *self.inr_net.latent_names)
-        self.latent_dims = (nerf_w_dim,) * (nerf_layers + 1) + (inr_w_dim,) * len(self.inr_net.latent_names)
+        self.latent_dims = (nerf_w_dim,) * (nerf_layers + 1) + (inr_w_dim,) * len(
+            self.inr_net.latent_names
+        )
         self.num_ws = len(self.latent_names)
-        appearance = colour_style == "appearance"
+        appearance = color_style == "appearance"
         self.mapping_network_nerf = MultiHeadMapping(
             z_nerf_dim,
             nerf_mapping_hidden_dim or nerf_w_dim,
@@ -274,14 +304,18 @@ class CIPS3D(Generator):
         self.mapping_network_inr = MultiHeadMapping(
             z_inr_dim,
             inr_mapping_hidden_dim or inr_w_dim,
-            dict.fromkeys((*(("nerf_rgb",) if appearance else ()), *self.inr_net.latent_names), inr_w_dim),
+            dict.fromkeys(
+                (*(("nerf_rgb",) if appearance else ()), *self.inr_net.latent_names), inr_w_dim
+            ),
             base_layers=inr_mapping_layers,
             head_layers=inr_mapping_head_layers,
             add_norm=inr_mapping_add_norm,
             norm_out=inr_mapping_norm_out,
         )
         self.nerf_rgb_mapping = nn.Linear(inr_w_dim, nerf_w_dim) if appearance else None
-        if appearance:  # the features depend on it: a NeRF that is to stay as it is needs the appearance latents, too
+        # the features depend on it: a NeRF that is to stay as it is needs the appearance latents,
+        # too
+        if appearance:
             shape = (*type(self).parts["nerf"], "nerf_rgb_mapping.", "mapping_network_inr.")
             self.parts = {"nerf": shape, "inr": ("inr_net.",)}
         self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
@@ -295,21 +329,27 @@ class CIPS3D(Generator):
         truncation_cutoff: int | None = None,
     ) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise ValueError(f"z has shape {tuple(z.shape)}, expected [b {self.z_dim}]: z_nerf, then z_inr")
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}, expected [b {self.z_dim}]: z_nerf, then z_inr"
+            )
         z_nerf, z_inr = z.split(self.z_dims, dim=1)
         latents = self.mapping_network_nerf(z_nerf) | self.mapping_network_inr(z_inr)
         if self.nerf_rgb_mapping is not None:
             with full_precision(z):
                 latents["nerf_rgb"] = self.nerf_rgb_mapping(latents["nerf_rgb"])
-        rows = [F.pad(latents[name], (0, self.w_dim - latents[name].shape[1])) for name in self.latent_names]
+        rows = [
+            F.pad(latents[name], (0, self.w_dim - latents[name].shape[1]))
+            for name in self.latent_names
+        ]
         ws = torch.stack(rows, 1)  # b n w
         return truncated(ws, self.w_avg, truncation, truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> CIPS3DScene:
         """The scene of ws [b n w].
 
-        While the INR is trained on top of a frozen NeRF (`parts`), mapped ws give the shape no gradient, as published:
-        then nothing of the NeRF is kept for backward. Gradients reach the camera, and ws that are leaves, all the same.
+        While the INR is trained on top of a frozen NeRF (`parts`), mapped ws give the shape no
+        gradient, as published: then nothing of the NeRF is kept for backward. Gradients reach the
+        camera, and ws that are leaves, all the same.
         """
         split = self.latent_names.index("nerf_rgb") + 1
         rows = list(ws.unbind(1))
@@ -317,7 +357,9 @@ class CIPS3D(Generator):
             rows[:split] = [row.detach() for row in rows[:split]]
         latents = [w[:, :width] for w, width in zip(rows, self.latent_dims, strict=True)]
         with full_precision(ws):
-            return CIPS3DScene(*self.siren.styles(latents[:split]), self.inr_net.styles(latents[split:]))
+            return CIPS3DScene(
+                *self.siren.styles(latents[:split]), self.inr_net.styles(latents[split:])
+            )
 
     def render(
         self,
@@ -337,21 +379,23 @@ class CIPS3D(Generator):
             resolution: side of the images; None is `img_resolution`.
             rays: pixel indices [r] to render; then everything in the result is [b c r 1].
             raw: makes no difference, the auxiliary image is always shown.
-            randomness: jitter, importance and density noise, see `hierarchical`; None is deterministic.
+            randomness: jitter, importance and density noise, see `hierarchical`; None is
+                deterministic.
 
         Returns:
-            image (the INR's), raw (the auxiliary image), depth, opacity, and as extras "features" [b f h w] and
-            "ray_depth" [b 1 h w], the published depth: sum of weighted distances, which leaves out what `depth`
-            counts as seen at the last sample, the part of the light that nothing absorbs.
+            image (the INR's), raw (the auxiliary image), depth, opacity, and as extras "features"
+            [b f h w] and "ray_depth" [b 1 h w], the published depth: sum of weighted distances,
+            which leaves out what `depth` counts as seen at the last sample, the part of the light
+            that nothing absorbs.
         """
-        sight = see(self, camera, resolution or self.img_resolution, rays, randomness)
+        sight = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
 
         def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             return self._query(representation, points, directions)
 
         # A gain of 30 in front of the sine leaves nothing of half precision.
         with full_precision(sight.rays.origins):
-            seen = render_hierarchical(
+            seen = render_left_point(
                 query,
                 sight.rays,
                 self.options,
@@ -373,8 +417,14 @@ class CIPS3D(Generator):
     def field(
         self, representation: CIPS3DScene, points: Tensor, directions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Raw density [b p 1] and features [b p f] at points [b p 3] (world); no directions are (0, 0, -1)."""
-        told = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points) if directions is None else directions
+        """Raw density [b p 1] and features [b p f] at points [b p 3] (world); no directions are (0,
+        0, -1).
+        """
+        told = (
+            points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+            if directions is None
+            else directions
+        )
         with full_precision(points):
             sigma, features = self._query(representation, points[:, :, None], told[:, :, None])
         return sigma[:, :, 0], features[:, :, 0]
@@ -384,11 +434,15 @@ class CIPS3D(Generator):
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
-        """w_avg <- mean latents of `num_codes` codes, as the published code takes it anew at each truncated call."""
+        """w_avg <- mean latents of `num_codes` codes, as the published code takes it anew at each
+        truncated call.
+        """
         self.w_avg.copy_(mean_of_codes(self.map, self.z_dim, self.w_avg, num_codes, seed))
 
     def encoding(self, representation: CIPS3DScene, points: Tensor) -> Tensor:
-        """The learnt position encoding (section 3.3): the first SIREN layer at world points [b p 3] -> [b p c]."""
+        """The learnt position encoding (section 3.3): the first SIREN layer at world points [b p 3]
+        -> [b p c].
+        """
         with full_precision(points):
             x = points * (2 / self.scene_extent)
             if "posenc" in self.siren.inputs:
@@ -396,14 +450,22 @@ class CIPS3D(Generator):
             return self.siren.network[0](x, representation.gains[0], representation.phases[0])
 
     def _trains(self, part: str) -> bool:
-        return any(p.requires_grad for name, p in self.named_parameters() if self.is_part_of(name, [part]))
+        return any(
+            p.requires_grad for name, p in self.named_parameters() if self.is_part_of(name, [part])
+        )
 
-    def _query(self, scene: CIPS3DScene, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """World points [b r s 3] and directions [b r 1 3] -> sigma [b r s 1], features [b r s f]."""
+    def _query(
+        self, scene: CIPS3DScene, points: Tensor, directions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """World points [b r s 3] and directions [b r 1 3] -> sigma [b r s 1], features [b r s
+        f].
+        """
         return self.siren(points * (2 / self.scene_extent), directions, scene)
 
     def _paint(self, features: Tensor, styles: tuple[Tensor, ...]) -> Tensor:
-        """The INR's colours [b r 3] of pixel features [b r f]; without gradient a portion of pixels at a time."""
+        """The INR's colors [b r 3] of pixel features [b r f]; without gradient a portion of pixels
+        at a time.
+        """
         batch = len(features)
         styles = tuple(style.expand(batch, -1) for style in styles)
         if torch.is_grad_enabled():

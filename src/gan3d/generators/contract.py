@@ -2,8 +2,9 @@
 
     z, camera --map--> ws --represent--> representation --render(camera)--> Rendering
 
-`ws` are the latents ([b n w]); a *representation* is a scene without a camera (tri-planes, manifolds, field weights):
-a value that may be cached and rendered from anywhere. Nothing here imports Lightning.
+`ws` are the latents ([b n w]); a *representation* is a scene without a camera (tri-planes,
+manifolds, field weights): a value that may be cached and rendered from anywhere. Nothing here
+imports Lightning.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 from gan3d.camera import Camera, Rays
 from gan3d.randomness import Randomness
 
+# Opacity above which a pixel shows a surface: it has a depth there.
+SURFACE_OPACITY = 0.5
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -28,8 +32,9 @@ class Rendering:
     Attributes:
         image: [b 3 H W], about [-1, 1].
         raw: the volume-rendered image before super-resolution, [b 3 h w], or None.
-        depth: camera-space z (not distance along the ray), world units, [b 1 h w], or None (2D models). What a ray
-            sees on average: models whose opacity may stay below 1 say how they count the rest.
+        depth: camera-space z (not distance along the ray), world units, [b 1 h w], or None (2D
+            models). What a ray sees on average: models whose opacity may stay below 1 say how they
+            count the rest.
         opacity: accumulated alpha in [0, 1], [b 1 h w], or None.
         extras: whatever else the model has to show, by name.
     """
@@ -42,16 +47,17 @@ class Rendering:
 
 
 class SurfaceLayer(NamedTuple):
-    """One surface of a scene that consists of surfaces, with its picture (GRAM-HD's radiance manifolds).
+    """One surface of a scene that consists of surfaces, with its picture (GRAM-HD's radiance
+    manifolds).
 
-    Texture coordinates are those of `grid_sample` with align_corners False: grid (x, y) in [-1, 1] spans the picture
-    from edge to edge, x along its rows, y along its columns, row 0 at y = -1.
+    Texture coordinates are those of `grid_sample` with align_corners False: grid (x, y) in [-1, 1]
+    spans the picture from edge to edge, x along its rows, y along its columns, row 0 at y = -1.
 
     Attributes:
         name: of the surface.
         points: a lattice of points on it, world coordinates [h w 3].
         valid: whether the surface is there, bool [h w]; what is not valid may hold anything.
-        grid: where a point's colour stands in the picture, [h w 2].
+        grid: where a point's color stands in the picture, [h w 2].
         texture: rgb as in images, about [-1, 1], and occupancy alpha in [0, 1]: [4 H W].
     """
 
@@ -66,31 +72,37 @@ GENERATORS: dict[str, type[Generator]] = {}
 
 
 class Generator(nn.Module, ABC):
-    """Base of all generators. Registration is the class statement: a concrete subclass is known by its class name.
+    """Base of all generators. Registration is the class statement: a concrete subclass is known by
+    its class name.
 
-    Facts (set per class or per instance): `z_dim`, `w_dim`, `num_ws`, `img_resolution`, `raw_resolution` (where
-    `has_raw`), `scene_extent` (side of the cube that holds the scene, world units). Capabilities:
+    Facts (set per class or per instance): `z_dim`, `w_dim`, `num_ws`, `img_resolution`,
+    `raw_resolution` (where `has_raw`), `scene_extent` (side of the cube that holds the scene, world
+    units). Capabilities:
 
         has_camera          False: a 2D model
         camera_conditioned  map uses the camera
         has_field           field() works
         has_raw             there is a raw image beside the image
-        strict_3d           all views show one scene (with `lock_view`, where colours depend on the view)
+        strict_3d           all views show one scene (with `lock_view`, where colors depend on the view)
         any_resolution      renders images of any size
-        independent_pixels  render(rays=...) gives exactly those pixels of the whole image, whatever the others are
-        movable             synthesise() takes a transform of the picture
+        independent_pixels  render(rays=...) gives exactly those pixels of the whole image, whatever
+        the others are
+        movable             synthesize() takes a transform of the picture
 
-    `parts` names what may be frozen (`--model.freeze nerf`): for each part the beginnings of its parameters' names;
-    `style_parts` what stylisation may mix, where it is finer than `parts` ("mapping" is the mapping network). `tiny`
-    are constructor arguments of an instance that runs in seconds on a CPU: every registry-walking test uses it.
+    `parts` names what may be frozen (`--model.freeze nerf`): for each part the beginnings of its
+    parameters' names; `style_parts` what stylization may mix, where it is finer than `parts`
+    ("mapping" is the mapping network). `tiny` are constructor arguments of an instance that runs in
+    seconds on a CPU: every registry-walking test uses it.
 
-    `density_noise` is the standard deviation of noise on densities while rendering with a `randomness`: the harness
-    sets it from its schedule before an iteration, and to 0 for evaluation; models with a field honour it.
-    `lock_view` gives every colour the direction (0, 0, -1): models whose colours depend on the view honour it, and are
-    strictly 3D while it is set. Videos and measures of consistency set it.
+    `density_noise` is the standard deviation of noise on densities while rendering with a
+    `randomness`: the harness sets it from its schedule before an iteration, and to 0 for
+    evaluation; models with a field honor it. `lock_view` gives every color the direction (0, 0,
+    -1): models whose colors depend on the view honor it, and are strictly 3D while it is set.
+    Videos and measures of consistency set it.
 
-    `forward` changes no state: running statistics move by `track` only. Randomness comes from the argument
-    `randomness`, or is off. `arguments` are those of the constructor, defaults included, kept for checkpoints.
+    `forward` changes no state: running statistics move by `track` only. Randomness comes from the
+    argument `randomness`, or is off. `arguments` are those of the constructor, defaults included,
+    kept for checkpoints.
     """
 
     z_dim: int
@@ -146,7 +158,9 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Any:
-        """The scene of ws [b n w]: a value without a camera in it. `randomness=None`: constant noise."""
+        """The scene of ws [b n w]: a value without a camera in it. `randomness=None`: constant
+        noise.
+        """
 
     @abstractmethod
     def render(
@@ -164,13 +178,14 @@ class Generator(nn.Module, ABC):
         Args:
             representation: what `represent` returned.
             camera: the rendering camera, b views (None for 2D models).
-            resolution: side of the grid of rays; None is the model's own. Models with super-resolution keep their
-                image size, models with `any_resolution` return images of this size.
-            rays: pixel indices (row-major) to render, [r]; every map of the rendering is then a column of pixels,
-                [b c r 1], with the draws that these pixels have in the whole image. None renders all. Only for models
-                with `independent_pixels`.
-            raw: whether to show the raw image, for models that pay for it separately (GRAM-HD); others may show it
-                anyway.
+            resolution: side of the grid of rays; None is the model's own. Models with
+                super-resolution keep their image size, models with `any_resolution` return images
+                of this size.
+            rays: pixel indices (row-major) to render, [r]; every map of the rendering is then a
+                column of pixels, [b c r 1], with the draws that these pixels have in the whole
+                image. None renders all. Only for models with `independent_pixels`.
+            raw: whether to show the raw image, for models that pay for it separately (GRAM-HD);
+                others may show it anyway.
             randomness: jitter of samples and noise; None is deterministic.
         """
 
@@ -188,29 +203,39 @@ class Generator(nn.Module, ABC):
         """render(represent(map(z, camera)), camera)."""
         ws = self.map(z, camera, truncation=truncation, truncation_cutoff=truncation_cutoff)
         representation = self.represent(ws, randomness=randomness)
-        return self.render(representation, camera, resolution=resolution, raw=raw, randomness=randomness)
+        return self.render(
+            representation, camera, resolution=resolution, raw=raw, randomness=randomness
+        )
 
-    def field(self, representation: Any, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Density and colour at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb [b p c])."""
-        raise ValueError(f"{type(self).__name__} has no 3D field; choose a generator with has_field")
+    def field(
+        self, representation: Any, points: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Density and color at points [b p 3] (world): (sigma [b p 1] as the network gives it, rgb
+        [b p c]).
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no 3D field; choose a generator with has_field"
+        )
 
-    def synthesise(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
-        """The picture of ws [b n w], moved by a transform of its input [3 3] or [b 3 3], of models that are `movable`.
+    def synthesize(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+        """The picture of ws [b n w], moved by a transform of its input [3 3] or [b 3 3], of models
+        that are `movable`.
 
         Args:
             ws: [b n w].
-            transform: output to input coordinates (the inverse of the motion), picture widths, y down.
+            transform: output to input coordinates (the inverse of the motion), picture widths, y
+                down.
         """
         raise ValueError(
-            f"{type(self).__name__} takes no transform of its picture, so there is no equivariance to measure; choose "
-            "StyleGAN3, or EG3D with a StyleGAN3 backbone"
+            f"{type(self).__name__} takes no transform of its picture, so there is no equivariance "
+            "to measure; choose StyleGAN3, or EG3D with a StyleGAN3 backbone"
         )
 
     def surfaces(self, representation: Any) -> list[SurfaceLayer]:
         """The surfaces of one scene, of models that consist of them."""
         raise ValueError(
-            f"{type(self).__name__} has no surfaces with pictures; use a model of radiance manifolds, such as GRAMHD, "
-            "or fuse its depth maps to a mesh: gan3d fuse"
+            f"{type(self).__name__} has no surfaces with pictures; use a model of radiance "
+            "manifolds, such as GRAMHD, or fuse its depth maps to a mesh: gan3d fuse"
         )
 
     def is_part_of(self, name: str, parts: Iterable[str]) -> bool:
@@ -218,20 +243,24 @@ class Generator(nn.Module, ABC):
         return any(name.startswith(self.parts[part]) for part in parts)
 
     def statistics(self, representation: Any) -> Tensor | None:
-        """What `track` is to be told of a scene just made, [b k] (StyleGAN3: mean squares of activations), or None."""
+        """What `track` is to be told of a scene just made, [b k] (StyleGAN3: mean squares of
+        activations), or None.
+        """
         return None
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         """Moves running statistics (w_avg, magnitudes) by one batch; the only call that does.
 
         Args:
-            ws: freshly mapped latents [b n w], or their mean over the batch (and all processes), [1 n w].
+            ws: freshly mapped latents [b n w], or their mean over the batch (and all processes), [1
+                n w].
             statistics: of the scenes made of them, [b k], or their mean likewise.
-            batch_size: images in the whole batch, for averages whose half-life is counted in images.
+            batch_size: images in the whole batch, for averages whose half-life is counted in
+                images.
         """
 
 
-class Sight(NamedTuple):
+class RayView(NamedTuple):
     """The rays of b views, and how values along them become maps.
 
     Attributes:
@@ -253,9 +282,13 @@ class Sight(NamedTuple):
         return rearrange(values, "b r c -> b c r 1")
 
 
-def see(
-    generator: Generator, camera: Camera | None, side: int, rays: Tensor | None, randomness: Randomness | None
-) -> Sight:
+def cast_rays(
+    generator: Generator,
+    camera: Camera | None,
+    side: int,
+    rays: Tensor | None,
+    randomness: Randomness | None,
+) -> RayView:
     """What a generator with a camera looks along: see `Generator.render` for the arguments.
 
     Raises:
@@ -263,42 +296,57 @@ def see(
     """
     if camera is None:
         name = type(generator).__name__
-        raise ValueError(f"{name} renders from a camera, got None; give render() a Camera of b views")
+        raise ValueError(
+            f"{name} renders from a camera, got None; give render() a Camera of b views"
+        )
     if rays is not None and randomness is not None:
         randomness = randomness.chosen(rays, side * side)
-    return Sight(camera.rays(side, rays), randomness, side, rays is None)
+    return RayView(camera.rays(side, rays), randomness, side, rays is None)
 
 
 def label_of(z: Tensor, camera: Camera | None, c_dim: int) -> Tensor | None:
-    """The label that a 2D model is conditioned on, [b c_dim]: zeros without a camera, None where c_dim is 0."""
+    """The label that a 2D model is conditioned on, [b c_dim]: zeros without a camera, None where
+    c_dim is 0.
+    """
     if c_dim == 0:
         return None
     return z.new_zeros(len(z), c_dim) if camera is None else camera.label()
 
 
 def check_whole(generator: Generator, resolution: int | None, rays: Tensor | None) -> None:
-    """Refuses anything but whole images of the generator's own size, for those that make nothing else."""
+    """Refuses anything but whole images of the generator's own size, for those that make nothing
+    else.
+    """
     if resolution not in (None, generator.img_resolution) or rays is not None:
         raise ValueError(
-            f"{type(generator).__name__} shows whole images of {generator.img_resolution} px, got resolution "
-            f"{resolution} and {'no' if rays is None else 'chosen'} rays; leave both out and resize or crop the image"
+            f"{type(generator).__name__} shows whole images of {generator.img_resolution} px, got "
+            f"resolution {resolution} and {'no' if rays is None else 'chosen'} rays; leave both "
+            "out and resize or crop the image"
         )
 
 
 def register(cls: type, registry: dict[str, Any], kind: str) -> None:
-    """Adds a concrete class to a registry under its own name; two classes of one name are refused."""
+    """Adds a concrete class to a registry under its own name; two classes of one name are
+    refused.
+    """
     if inspect.isabstract(cls):
         return
     known = registry.get(cls.__name__)
-    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+    if known is not None and (known.__module__, known.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
         raise ValueError(
-            f"two {kind}s are called {cls.__name__}: {known.__module__} and {cls.__module__}; rename one of them"
+            f"two {kind}s are called {cls.__name__}: {known.__module__} and {cls.__module__}; "
+            "rename one of them"
         )
     registry[cls.__name__] = cls
 
 
 def arguments_of(cls: type, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What cls(*args, **kwargs) is made with, by name, defaults included; a wrong call is left to the constructor."""
+    """What cls(*args, **kwargs) is made with, by name, defaults included; a wrong call is left to
+    the constructor.
+    """
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind_partial(None, *args, **kwargs)

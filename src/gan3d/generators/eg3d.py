@@ -1,14 +1,16 @@
-"""EG3D: Efficient Geometry-aware 3D Generative Adversarial Networks (Chan et al., CVPR 2022, arXiv:2112.07945).
+"""EG3D: Efficient Geometry-aware 3D Generative Adversarial Networks (Chan et al., CVPR 2022,
+arXiv:2112.07945).
 
-    z, camera -> StyleGAN2 (or 3) mapping -> ws -> synthesis -> three planes -> per point: mean of plane features
-    -> decoder -> (sigma, 32 features) -> volume rendering -> feature image, its first three channels the raw image
-    -> super-resolution -> image
+    z, camera -> StyleGAN2 (or 3) mapping -> ws -> synthesis -> three planes -> per point: mean of
+    plane features -> decoder -> (sigma, 32 features) -> volume rendering -> feature image, its
+    first three channels the raw image -> super-resolution -> image
 
-`EG3D()` is the published ffhq512-128 model (30,662,136 parameters), with its parameter names. Deviations are marked
-`unlike eg3d` here, in `rendering` and in `layers.superresolution`; those that change numbers can be switched back
-(`depth_clamp`, `auto_limits`, `legacy_raw`).
+`EG3D()` is the published ffhq512-128 model (30,662,136 parameters), with its parameter names.
+Deviations are marked `unlike eg3d` here, in `rendering` and in `layers.superresolution`; those that
+change numbers can be switched back (`depth_clamp`, `auto_limits`, `legacy_raw`).
 
-Convention: the scene is the cube of side `box_warp` about the origin, seen from outside; directions are ignored.
+Convention: the scene is the cube of side `box_warp` about the origin, seen from outside; directions
+are ignored.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import LABEL_DIM, Camera
-from gan3d.generators.contract import Generator, Rendering, see
+from gan3d.generators.contract import Generator, Rendering, cast_rays
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
-from gan3d.layers.alias_free_filters import Schedule
+from gan3d.layers.alias_free_filters import AliasFreeLayers
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork
 from gan3d.layers.superresolution import Layout, SuperResolution
@@ -32,12 +34,15 @@ from gan3d.ops.triplane import PROJECTIONS, PlaneAxes, PlaneTable
 from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, render_rays
 
-MAGNITUDE_HALF_LIFE = 20_000  # images after which the StyleGAN3 backbone's old magnitudes weigh half
+MAGNITUDE_HALF_LIFE = (
+    20_000  # images after which the StyleGAN3 backbone's old magnitudes weigh half
+)
 
 
 @dataclass(frozen=True, eq=False)
 class TriPlanes:
-    """Scenes without a camera: may be kept and rendered from anywhere, one scene also from many cameras at once.
+    """Scenes without a camera: may be kept and rendered from anywhere, one scene also from many
+    cameras at once.
 
     Attributes:
         planes: [b 3 c h w].
@@ -61,12 +66,14 @@ class TriPlanes:
 
 
 class Decoder(nn.Module):
-    """Mean plane features -> (raw density, colour features); one hidden layer (EG3D section 3.2).
+    """Mean plane features -> (raw density, color features); one hidden layer (EG3D section 3.2).
 
     sigma = o_0,   rgb = 1.002 sigmoid(o_1..) - 0.001  (Mip-NeRF's widened sigmoid).
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, lr_multiplier: float):
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, lr_multiplier: float
+    ):
         super().__init__()
         self.net = nn.Sequential(
             EqualizedLinear(in_channels, hidden_channels, lr_multiplier=lr_multiplier),
@@ -88,7 +95,9 @@ class Backbone(nn.Module):
         self.mapping, self.synthesis = mapping, synthesis
 
     def planes(self, ws: Tensor, randomness: Randomness | None) -> Picture:
-        """Planes [b 3c h w] and, of StyleGAN3, the magnitudes of its activations; StyleGAN2's have no columns."""
+        """Planes [b 3c h w] and, of StyleGAN3, the magnitudes of its activations; StyleGAN2's have
+        no columns.
+        """
         if isinstance(self.synthesis, AliasFreeSynthesis):
             return self.synthesis.picture(ws)
         return Picture(self.synthesis(ws, randomness=randomness), ws.new_empty(len(ws), 0))
@@ -100,16 +109,21 @@ class EG3D(Generator):
     Args:
         z_dim: length of z.
         w_dim: length of each latent of ws.
-        img_resolution: side of the image: 4 (layouts 8X, 8XDC) or 2 (2X, 4X) times `sr_input_resolution`.
-        raw_resolution: side of the rendered image when `render` is not told another; any size works.
+        img_resolution: side of the image: 4 (layouts 8X, 8XDC) or 2 (2X, 4X) times
+            `sr_input_resolution`.
+        raw_resolution: side of the rendered image when `render` is not told another; any size
+            works.
         plane_resolution: side of the planes, a power of two.
         plane_channels: features per plane.
-        backbone: the network that makes the planes: StyleGAN2 as in the paper, or StyleGAN3, configuration T or R
-            (StyleGAN3-R). One canvas of StyleGAN3 carries all three planes: that it moves and turns within the canvas
-            is no rigid motion of the scene. Its planes are not scaled down as its images are (output_scale 1).
+        backbone: the network that makes the planes: StyleGAN2 as in the paper, or StyleGAN3,
+            configuration T or R (StyleGAN3-R). One canvas of StyleGAN3 carries all three planes:
+            that it moves and turns within the canvas is no rigid motion of the scene. Its planes
+            are not scaled down as its images are (output_scale 1).
         backbone_layers: of a StyleGAN3 backbone.
-        backbone_critical: how many of its last layers are critically sampled; planes are interpolated: 0 or 1 may do.
-        channel_base: width rule of the backbone: min(channel_base / resolution, channel_max) channels.
+        backbone_critical: how many of its last layers are critically sampled; planes are
+            interpolated: 0 or 1 may do.
+        channel_base: width rule of the backbone: min(channel_base / resolution, channel_max)
+            channels.
         channel_max: see channel_base.
         conv_clamp: the backbone's activations are clamped to this; None is off.
         mapping_layers: fully connected layers from (z, camera) to w.
@@ -122,16 +136,19 @@ class EG3D(Generator):
         decoder_hidden_dim: width of the decoder's hidden layer.
         decoder_lr_multiplier: learning-rate multiplier of the decoder.
         feature_channels: rendered features; the first three are the raw image.
-        depth_samples, importance_samples, ray_start, ray_end, box_warp, disparity, white_background, density_noise,
-            depth_clamp, auto_limits, ray_chunk: see `rendering.RenderOptions`.
-        superresolution: layout (see `layers.superresolution`), or "none": the image is the raw image.
+        depth_samples, importance_samples, ray_start, ray_end, box_warp, disparity,
+            white_background, density_noise, depth_clamp, auto_limits, ray_chunk: see
+            `rendering.RenderOptions`.
+        superresolution: layout (see `layers.superresolution`), or "none": the image is the raw
+            image.
         sr_channels: widths of the two blocks; None is the layout's own.
         sr_input_resolution: what features are resized to first; None follows from img_resolution.
-        sr_noise: noise of the blocks: "none", "const", or "random" (constant without a `randomness`).
+        sr_noise: noise of the blocks: "none", "const", or "random" (constant without a
+            `randomness`).
         sr_antialias: whether resizing that shrinks is low-pass filtered.
         sr_clamp: activations of super-resolution are clamped to this; None is off.
-        legacy_raw: with a 2X or 4X layout and no resizing, the published code adds block0's image to the raw image in
-            place and returns that; set it for official 2X and 4X weights.
+        legacy_raw: with a 2X or 4X layout and no resizing, the published code adds block0's image
+            to the raw image in place and returns that; set it for official 2X and 4X weights.
     """
 
     has_field: ClassVar[bool] = True
@@ -206,7 +223,9 @@ class EG3D(Generator):
     ):
         super().__init__()
         if feature_channels < 3:
-            raise ValueError(f"feature_channels {feature_channels} is less than 3, the raw image's colours")
+            raise ValueError(
+                f"feature_channels {feature_channels} is less than 3, the raw image's colors"
+            )
         self.z_dim, self.w_dim = z_dim, w_dim
         self.img_resolution, self.raw_resolution = img_resolution, raw_resolution
         self.plane_channels, self.plane_axes = plane_channels, plane_axes
@@ -236,12 +255,21 @@ class EG3D(Generator):
                 conv_clamp=conv_clamp,
             )
         elif backbone not in ("StyleGAN3", "StyleGAN3-R"):
-            raise ValueError(f"backbone {backbone!r} is unknown; choose StyleGAN2, StyleGAN3 or StyleGAN3-R")
+            raise ValueError(
+                f"backbone {backbone!r} is unknown; choose StyleGAN2, StyleGAN3 or StyleGAN3-R"
+            )
         else:
-            schedule = Schedule(channel_base, channel_max, backbone_layers, backbone_critical)
+            schedule = AliasFreeLayers(
+                channel_base, channel_max, backbone_layers, backbone_critical
+            )
             schedule = schedule.turning() if backbone == "StyleGAN3-R" else schedule
             synthesis = AliasFreeSynthesis(
-                w_dim, plane_resolution, 3 * plane_channels, schedule, output_scale=1.0, conv_clamp=conv_clamp
+                w_dim,
+                plane_resolution,
+                3 * plane_channels,
+                schedule,
+                output_scale=1.0,
+                conv_clamp=conv_clamp,
             )
         self.num_ws = synthesis.num_ws
         mapping = MappingNetwork(
@@ -256,16 +284,20 @@ class EG3D(Generator):
             w_avg_beta=w_avg_beta,
         )
         self.backbone = Backbone(mapping, synthesis)
-        self.decoder = Decoder(plane_channels, decoder_hidden_dim, feature_channels, decoder_lr_multiplier)
+        self.decoder = Decoder(
+            plane_channels, decoder_hidden_dim, feature_channels, decoder_lr_multiplier
+        )
         self.superresolution: SuperResolution | None = None
         self.independent_pixels, self.movable = superresolution == "none", backbone != "StyleGAN2"
         if superresolution == "none" and img_resolution != raw_resolution:
             raise ValueError(
-                f"img_resolution {img_resolution} is not raw_resolution {raw_resolution}; "
-                "without super-resolution the image is the raw image: make them equal"
+                f"img_resolution {img_resolution} is not raw_resolution {raw_resolution}; without "
+                "super-resolution the image is the raw image: make them equal"
             )
         if plane_axes not in PROJECTIONS:
-            raise ValueError(f"plane_axes {plane_axes!r} is unknown; choose {' or '.join(PROJECTIONS)}")
+            raise ValueError(
+                f"plane_axes {plane_axes!r} is unknown; choose {' or '.join(PROJECTIONS)}"
+            )
         if superresolution != "none":
             self.superresolution = SuperResolution(
                 superresolution,
@@ -299,13 +331,15 @@ class EG3D(Generator):
         planes = rearrange(made.image, "b (k c) h w -> b k c h w", k=3)
         return TriPlanes(planes, ws[:, -1], self.plane_axes, made.magnitudes)
 
-    def synthesise(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
-        """The planes side by side, [b 3c h w], moved by a transform of their canvas, [3 3] or [b 3 3].
+    def synthesize(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+        """The planes side by side, [b 3c h w], moved by a transform of their canvas, [3 3] or [b 3
+        3].
 
-        For measures of equivariance in the image plane; only a StyleGAN3 backbone takes a transform (`movable`).
+        For measures of equivariance in the image plane; only a StyleGAN3 backbone takes a transform
+        (`movable`).
         """
         if not isinstance(self.backbone.synthesis, AliasFreeSynthesis):
-            return super().synthesise(ws, transform)
+            return super().synthesize(ws, transform)
         return self.backbone.synthesis(ws, transform)
 
     def render(
@@ -324,23 +358,29 @@ class EG3D(Generator):
             representation: what `represent` returned, b scenes or one.
             camera: b views.
             resolution: side of the raw image; None is `raw_resolution`. The image keeps its size.
-            rays: pixel indices [r] of the raw image. Super-resolution needs all of them, so only a model without it
-                renders some: then everything in the result is [b c r 1].
-            randomness: jitter of samples, density noise and super-resolution's noise; None is deterministic.
+            rays: pixel indices [r] of the raw image. Super-resolution needs all of them, so only a
+                model without it renders some: then everything in the result is [b c r 1].
+            randomness: jitter of samples, density noise and super-resolution's noise; None is
+                deterministic.
 
         Returns:
-            image, raw, depth and opacity, and as extras "features" [b f h w] (in [-1, 1], like the raw image) and
-            "ray_depth" [b 1 h w], distance along the ray, which the published code calls image_depth.
+            image, raw, depth and opacity, and as extras "features" [b f h w] (in [-1, 1], like the
+            raw image) and "ray_depth" [b 1 h w], distance along the ray, which the published code
+            calls image_depth.
         """
         if rays is not None and self.superresolution is not None:
             raise ValueError(
-                f"got {rays.numel()} rays, but super-resolution needs the whole image; "
-                "leave out `rays` or build EG3D with superresolution 'none'"
+                f"got {rays.numel()} rays, but super-resolution needs the whole image; leave out "
+                "`rays` or build EG3D with superresolution 'none'"
             )
-        sight = see(self, camera, resolution or self.raw_resolution, rays, randomness)
+        sight = cast_rays(self, camera, resolution or self.raw_resolution, rays, randomness)
         # Densities and transmittances need float32 also where the networks do not.
         with torch.autocast(representation.planes.device.type, enabled=False):
-            options = replace(self.options, density_noise=self.density_noise) if self.density_noise else self.options
+            options = (
+                replace(self.options, density_noise=self.density_noise)
+                if self.density_noise
+                else self.options
+            )
             field = lambda points, _: self._query(representation, points)  # noqa: E731
             seen = render_rays(field, sight.rays, options, sight.randomness)
 
@@ -352,12 +392,20 @@ class EG3D(Generator):
             if self.legacy_raw and self.superresolution.first_up == 1 and first.shape == low.shape:
                 low = first
         extras = {"features": features, "ray_depth": sight.maps(seen.depth)}
-        return Rendering(image, low, sight.maps(seen.depth * sight.rays.cosines), sight.maps(seen.opacity), extras)
+        return Rendering(
+            image,
+            low,
+            sight.maps(seen.depth * sight.rays.cosines),
+            sight.maps(seen.opacity),
+            extras,
+        )
 
     def field(
         self, representation: TriPlanes, points: Tensor, directions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Raw density [b p 1] and features [b p f] in about [0, 1] at points [b p 3]; directions make no difference."""
+        """Raw density [b p 1] and features [b p f] in about [0, 1] at points [b p 3]; directions
+        make no difference.
+        """
         with torch.autocast(points.device.type, enabled=False):
             return self._query(representation, points)
 

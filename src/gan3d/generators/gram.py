@@ -1,15 +1,17 @@
-"""GRAM: Generative Radiance Manifolds for 3D-Aware Image Generation (Deng et al., CVPR 2022, arXiv:2112.08867).
+"""GRAM: Generative Radiance Manifolds for 3D-Aware Image Generation (Deng et al., CVPR 2022,
+arXiv:2112.08867).
 
     z -> mapping -> ws (a gain and a phase per FiLM layer)
-    rays -> crossings of 23 level sets of s(x), shared by all instances, and a plane behind -> FiLM-SIREN radiance there
-         -> alpha compositing -> image
+    rays -> crossings of 23 level sets of s(x), shared by all instances, and a plane behind ->
+         FiLM-SIREN radiance there -> alpha compositing -> image
 
-`GRAM()` is the published FFHQ model at 64 x 64 (1,950,621 parameters), stage 1 of GRAM-HD, which has these parameters
-under the same names. Deviations are marked `unlike gram` here and in `manifolds`.
+`GRAM()` is the published FFHQ model at 64 x 64 (1,950,621 parameters), stage 1 of GRAM-HD, which
+has these parameters under the same names. Deviations are marked `unlike gram` here and in
+`manifolds`.
 
-Convention: the published cameras stand at distance 1 with a field of view of 12 degrees (`Camera.from_sphere`); for
-others give `scene_extent`, `ray_start` and `ray_end`. Densities mean something on the surfaces only, so there is no
-`field`.
+Convention: the published cameras stand at distance 1 with a field of view of 12 degrees
+(`Camera.from_sphere`); for others give `scene_extent`, `ray_start` and `ray_end`. Densities mean
+something on the surfaces only, so there is no `field`.
 """
 
 from __future__ import annotations
@@ -21,17 +23,23 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering, see
+from gan3d.generators.contract import Generator, Rendering, cast_rays
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.manifold_predictor import ManifoldPredictor
-from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
+from gan3d.layers.manifold_radiance import (
+    NUM_FILM,
+    ColorActivation,
+    DensityActivation,
+    ManifoldRadiance,
+)
 from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
-from gan3d.manifolds import ManifoldOptions, render_manifolds
 from gan3d.randomness import Randomness
+from gan3d.rendering.manifolds import ManifoldOptions, render_manifolds
 
 
 class GRAM(Generator):
-    """Radiance on learned surfaces; any resolution, every pixel by itself, from any camera the same scene.
+    """Radiance on learned surfaces; any resolution, every pixel by itself, from any camera the same
+    scene.
 
     Args:
         z_dim: length of z.
@@ -41,13 +49,14 @@ class GRAM(Generator):
         w_avg_beta: decay of the mean latent per `track`.
         predictor_width: width of the manifold predictor.
         predictor_layers: its hidden layers.
-        predictor_center: centre of its initial spheres, in half extents of the scene.
+        predictor_center: center of its initial spheres, in half extents of the scene.
         predictor_init_radius: offset of its initial levels.
-        scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end, background, delta_alpha,
-            white_back, last_back, shared_origin, ray_chunk: see `manifolds.ManifoldOptions`.
-        colour_activation, density_activation: see `layers.manifold_radiance`.
-        lock_view: give the radiance generator the direction (0, 0, -1) instead of the ray's: colours then do not
-            depend on the camera. May be changed later (`generator.lock_view = True`).
+        scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end,
+            background, delta_alpha, white_back, last_back, shared_origin, ray_chunk: see
+            `manifolds.ManifoldOptions`.
+        color_activation, density_activation: see `layers.manifold_radiance`.
+        lock_view: give the radiance generator the direction (0, 0, -1) instead of the ray's: colors
+            then do not depend on the camera. May be changed later (`generator.lock_view = True`).
     """
 
     w_avg: Tensor
@@ -55,7 +64,11 @@ class GRAM(Generator):
     any_resolution: ClassVar[bool] = True
     independent_pixels: bool = True
     parts = {"predictor": ("predictor.",), "radiance": ("mapping.", "radiance.")}
-    style_parts = {"mapping": ("mapping.", "w_avg"), "predictor": ("predictor.",), "radiance": ("radiance.",)}
+    style_parts = {
+        "mapping": ("mapping.", "w_avg"),
+        "predictor": ("predictor.",),
+        "radiance": ("radiance.",),
+    }
     tiny: ClassVar[dict[str, Any]] = {
         "z_dim": 16,
         "img_resolution": 32,
@@ -94,13 +107,17 @@ class GRAM(Generator):
         last_back: bool = False,
         shared_origin: bool = False,
         ray_chunk: int | None = None,
-        colour_activation: ColourActivation = "widen_sigmoid",
+        color_activation: ColorActivation = "widen_sigmoid",
         density_activation: DensityActivation = "softplus",
         lock_view: bool = False,
     ):
         super().__init__()
         self.z_dim, self.w_dim, self.num_ws = z_dim, 2 * hidden_dim, NUM_FILM
-        self.img_resolution, self.scene_extent, self.lock_view = img_resolution, scene_extent, lock_view
+        self.img_resolution, self.scene_extent, self.lock_view = (
+            img_resolution,
+            scene_extent,
+            lock_view,
+        )
         self.w_avg_beta = w_avg_beta
         self.options = ManifoldOptions(
             scene_extent=scene_extent,
@@ -128,7 +145,7 @@ class GRAM(Generator):
         self.radiance = ManifoldRadiance(
             hidden_dim,
             extent=scene_extent,
-            colour_activation=colour_activation,
+            color_activation=color_activation,
             density_activation=density_activation,
         )
         self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
@@ -150,7 +167,9 @@ class GRAM(Generator):
         return rearrange(self.mapping(z), "b (two n h) -> b n (two h)", two=2, n=NUM_FILM)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
-        """The scene is ws itself: the surfaces are shared, and their radiance is a function of ws."""
+        """The scene is ws itself: the surfaces are shared, and their radiance is a function of
+        ws.
+        """
         return ws
 
     def render(
@@ -163,13 +182,14 @@ class GRAM(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no difference.
+        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no
+        difference.
 
         Returns:
-            image, depth (sum of weights times camera z, not divided by the opacity) and opacity, and as extra
-            "ray_depth" [b 1 h w], the same of distances along the ray.
+            image, depth (sum of weights times camera z, not divided by the opacity) and opacity,
+            and as extra "ray_depth" [b 1 h w], the same of distances along the ray.
         """
-        sight = see(self, camera, resolution or self.img_resolution, rays, randomness)
+        sight = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
         ws = representation.expand(len(sight.rays.origins), -1, -1)
 
         def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +213,7 @@ class GRAM(Generator):
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
         """Sets the mean latent to that of `num_codes` draws of z, the same draws in every call.
 
-        unlike gram: not redrawn whenever it is used (its Q12), because a picture must not depend on what was drawn
-        before.
+        unlike gram: not redrawn whenever it is used (its Q12), because a picture must not depend on
+        what was drawn before.
         """
         self.w_avg.copy_(mean_of_codes(self.latents, self.z_dim, self.w_avg, num_codes, seed))

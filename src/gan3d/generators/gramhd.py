@@ -1,15 +1,17 @@
-"""GRAM-HD: 3D-Consistent Image Generation at High Resolution with Generative Radiance Manifolds (Xiang et al., ICCV
-2023, arXiv:2206.07255).
+"""GRAM-HD: 3D-Consistent Image Generation at High Resolution with Generative Radiance Manifolds
+(Xiang et al., ICCV 2023, arXiv:2206.07255).
 
-    GRAM (stage 1, frozen) on an L x L grid of each of its surfaces -> maps of colour, alpha and features
-        -> super-resolution of each map -> maps of colour and alpha, H x H
+    GRAM (stage 1, frozen) on an L x L grid of each of its surfaces -> maps of color, alpha and
+        features -> super-resolution of each map -> maps of color and alpha, H x H
     rays meet the surfaces; maps are looked up there -> alpha compositing -> image
 
-Images are super-resolved on the surfaces and not on the screen: whoever looks at a point of a surface sees the same
-texel. `GRAMHD()` is the published 256 x 256 FFHQ model (11,399,012 parameters; 512 and 1024 likewise), its stage 1
-under the names of `GRAM`. Deviations are marked `unlike gramhd`.
+Images are super-resolved on the surfaces and not on the screen: whoever looks at a point of a
+surface sees the same texel. `GRAMHD()` is the published 256 x 256 FFHQ model (11,399,012
+parameters; 512 and 1024 likewise), its stage 1 under the names of `GRAM`. Deviations are marked
+`unlike gramhd`.
 
-Convention: that of `generators.gram`. Maps are [b k c H W], row 0 at the smallest y, the background after the K levels.
+Convention: that of `generators.gram`. Maps are [b k c H W], row 0 at the smallest y, the background
+after the K levels.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ from torch import Tensor
 from gan3d.camera import Camera
 from gan3d.generators.contract import Rendering, SurfaceLayer
 from gan3d.generators.gram import GRAM
-from gan3d.layers.manifold_radiance import NUM_FILM, ColourActivation, DensityActivation, ManifoldRadiance
+from gan3d.layers.manifold_radiance import (
+    NUM_FILM,
+    ColorActivation,
+    DensityActivation,
+    ManifoldRadiance,
+)
 from gan3d.layers.manifold_superresolution import (
     BackgroundSuperResolution,
     ForegroundSuperResolution,
@@ -32,8 +39,9 @@ from gan3d.layers.manifold_superresolution import (
     Upsampling,
 )
 from gan3d.layers.precision import full_precision
-from gan3d.manifolds import (
-    Composite,
+from gan3d.randomness import Randomness
+from gan3d.rendering.manifolds import (
+    ManifoldRendering,
     Surfaces,
     background_coordinate,
     background_grid,
@@ -48,20 +56,21 @@ from gan3d.manifolds import (
     upsample_surfaces,
     view_directions,
 )
-from gan3d.randomness import Randomness
 
-# Grid points (per surface) whose radiance is computed again at once in the backward pass, with checkpointing.
+# Grid points (per surface) whose radiance is computed again at once in the backward pass, with
+# checkpointing.
 CHECKPOINTED_POINTS = 1024
 # Rays composited at once when no gradient is kept.
 SHOWN_RAYS, SHOWN_RAYS_ELSEWHERE = {"cpu": 2**13}, 2**18
 
 
 class RadianceMaps(NamedTuple):
-    """Scenes with locked view directions: without a camera in them, to be kept and rendered from anywhere.
+    """Scenes with locked view directions: without a camera in them, to be kept and rendered from
+    anywhere.
 
     Attributes:
-        foreground: colour and alpha of the K levels, [b k 4 H W].
-        background: colour of the plane, [b 3 H W].
+        foreground: color and alpha of the K levels, [b k 4 H W].
+        background: color of the plane, [b 3 H W].
         low_foreground: what `foreground` was made finer from, [b k 4 L L].
         low_background: [b 3 L L].
         ws: [b 10 w]; only the raw image needs them.
@@ -77,42 +86,48 @@ class RadianceMaps(NamedTuple):
 class GRAMHD(GRAM):
     """GRAM with super-resolved surfaces.
 
-    ws are the nine gains and phases of GRAM's layers and, as the tenth, the style of the super-resolution, padded with
-    zeros to one width. The scene is ws itself, because colours depend on the view directions and so do the maps made
-    of them; with `lock_view` they do not, and the scene is the maps (`RadianceMaps`): showing it from another camera
-    costs next to nothing.
+    ws are the nine gains and phases of GRAM's layers and, as the tenth, the style of the
+    super-resolution, padded with zeros to one width. The scene is ws itself, because colors depend
+    on the view directions and so do the maps made of them; with `lock_view` they do not, and the
+    scene is the maps (`RadianceMaps`): showing it from another camera costs next to nothing.
 
     Args:
         z_dim: length of z.
         img_resolution: H, side of the maps, and of the image when `render` is not told another.
         lr_resolution: L, side of the grids and of the raw image; H / L is a power of two.
-        hidden_dim, mapping_hidden_dim, w_avg_beta, predictor_width, predictor_layers, predictor_center,
-            predictor_init_radius, colour_activation, density_activation: as in `GRAM`.
-        feature_dim: features on the grids, beside colour and alpha.
+        hidden_dim, mapping_hidden_dim, w_avg_beta, predictor_width, predictor_layers,
+            predictor_center, predictor_init_radius, color_activation, density_activation: as in
+            `GRAM`.
+        feature_dim: features on the grids, beside color and alpha.
         fg_channels: width of the trunk of the levels' super-resolution.
         fg_blocks: its RRDBs.
         fg_growth: width of its dense blocks.
-        fg_up_channels: width after each doubling; None is the published rule, fg_channels twice, then halved each time.
+        fg_up_channels: width after each doubling; None is the published rule, fg_channels twice,
+            then halved each time.
         fg_style: "mapping" or "affine", what makes styles of z.
         fg_last_kernel: side of its last kernel.
         bg_channels, bg_blocks, bg_growth: those of the background's.
         bg_up_channels: None is bg_channels, then halved each time.
         bg_upsampling: "bilinear" (published), "bicubic", "nearest" or "shuffle".
         bg_residual: whether it adds to a bicubic interpolation.
-        scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end, delta_alpha, white_back,
-            last_back, shared_origin, ray_chunk: see `manifolds.ManifoldOptions`. With `shared_origin` the view
-            directions on the grids are the first view's, too.
+        scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end,
+            delta_alpha, white_back, last_back, shared_origin, ray_chunk: see
+            `manifolds.ManifoldOptions`. With `shared_origin` the view directions on the grids are
+            the first view's, too.
         grid_extent: e, the grids cover [-e, e]; None is scene_extent / 2 (published: fov / 100).
-        grid_heights: z of the first and last sample of a grid; None is +-scene_extent / 2 (published: 1 - ray limits).
+        grid_heights: z of the first and last sample of a grid; None is +-scene_extent / 2
+            (published: 1 - ray limits).
         grid_delta_alpha: delta_alpha on the grids; published 0.04 whatever the other is.
         lock_view: see `GRAM`.
-        geometry: where rays meet surfaces: "upsampled", interpolated between L x L rays (published), or "exact".
-        lookup: whether map texels are "official" (areas, though the grids have points on the border: contents shrink
-            by 1 - 1/L) or "aligned" with the points of the grid. Super-resolution gets used to what it is trained with.
-        frozen: whether all of stage 1 but the feature heads is fixed. The predictor always is: nothing of the image
-            depends on it differentiably.
-        checkpointing: compute the super-resolution and the radiance on the grids again in the backward pass, to save
-            memory.
+        geometry: where rays meet surfaces: "upsampled", interpolated between L x L rays
+            (published), or "exact".
+        lookup: whether map texels are "official" (areas, though the grids have points on the
+            border: contents shrink by 1 - 1/L) or "aligned" with the points of the grid.
+            Super-resolution gets used to what it is trained with.
+        frozen: whether all of stage 1 but the feature heads is fixed. The predictor always is:
+            nothing of the image depends on it differentiably.
+        checkpointing: compute the super-resolution and the radiance on the grids again in the
+            backward pass, to save memory.
     """
 
     has_raw: ClassVar[bool] = True
@@ -121,7 +136,10 @@ class GRAMHD(GRAM):
         "predictor": ("predictor.",),
         "radiance": (
             "mapping.",
-            *(f"radiance.{name}." for name in ("network", "color_layer", "output_sigma", "output_color")),
+            *(
+                f"radiance.{name}."
+                for name in ("network", "color_layer", "output_sigma", "output_color")
+            ),
         ),
         "features": ("radiance.output_feature.",),
         "super_resolution": ("super_resolution.", "super_resolution_bg."),
@@ -190,7 +208,7 @@ class GRAMHD(GRAM):
         grid_extent: float | None = None,
         grid_heights: tuple[float, float] | None = None,
         grid_delta_alpha: float = 0.04,
-        colour_activation: ColourActivation = "widen_sigmoid",
+        color_activation: ColorActivation = "widen_sigmoid",
         density_activation: DensityActivation = "softplus",
         lock_view: bool = False,
         geometry: Literal["upsampled", "exact"] = "upsampled",
@@ -225,8 +243,8 @@ class GRAMHD(GRAM):
         scale = img_resolution // lr_resolution
         if scale * lr_resolution != img_resolution or scale & (scale - 1):
             raise ValueError(
-                f"img_resolution {img_resolution} is not lr_resolution {lr_resolution} times a power of two; "
-                f"use img_resolution {4 * lr_resolution}"
+                f"img_resolution {img_resolution} is not lr_resolution {lr_resolution} times a "
+                f"power of two; use img_resolution {4 * lr_resolution}"
             )
         for name, value, known in (
             ("geometry", geometry, ("upsampled", "exact")),
@@ -236,12 +254,16 @@ class GRAMHD(GRAM):
                 raise ValueError(f"{name} {value!r} is unknown; choose {' or '.join(known)}")
         self.raw_resolution, self.geometry, self.lookup = lr_resolution, geometry, lookup
         self.grid_extent = scene_extent / 2 if grid_extent is None else grid_extent
-        self.grid_heights, self.grid_delta_alpha, self.checkpointing = grid_heights, grid_delta_alpha, checkpointing
+        self.grid_heights, self.grid_delta_alpha, self.checkpointing = (
+            grid_heights,
+            grid_delta_alpha,
+            checkpointing,
+        )
         self.radiance = ManifoldRadiance(
             hidden_dim,
             feature_dim,
             extent=scene_extent,
-            colour_activation=colour_activation,
+            color_activation=color_activation,
             density_activation=density_activation,
         )
         doublings = scale.bit_length() - 1
@@ -281,10 +303,13 @@ class GRAMHD(GRAM):
             if self.is_part_of(name, ("predictor", "radiance") if frozen else ("predictor",)):
                 parameter.requires_grad_(False)
 
-    # -- latents and scenes --------------------------------------------------------------------------------------------
+    # -- latents and scenes
+    # --------------------------------------------------------------------------------------------
 
     def latents(self, z: Tensor) -> Tensor:
-        """z [b z_dim] -> [b 10 w]: those of GRAM and the style of super-resolution, shorter ones end in zeros."""
+        """z [b z_dim] -> [b 10 w]: those of GRAM and the style of super-resolution, shorter ones
+        end in zeros.
+        """
         rows = super().latents(z), self.super_resolution.map(z)[:, None]
         return torch.cat([F.pad(row, (0, self.w_dim - row.shape[-1])) for row in rows], 1)
 
@@ -293,8 +318,13 @@ class GRAMHD(GRAM):
         return self.radiance_maps(ws) if self.lock_view else ws
 
     def radiance_maps(self, ws: Tensor, camera: Camera | None = None) -> RadianceMaps:
-        """Super-resolved maps of ws [b 10 w], with the view directions of b cameras, or (0, 0, -1) without."""
-        film, style = ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim], ws[:, -1, : self.super_resolution.style_dim]
+        """Super-resolved maps of ws [b 10 w], with the view directions of b cameras, or (0, 0, -1)
+        without.
+        """
+        film, style = (
+            ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim],
+            ws[:, -1, : self.super_resolution.style_dim],
+        )
         low, low_background = self._grids(film, camera)
         high = self.super_resolution(low, style).to(low.dtype)
         with full_precision(high):
@@ -303,12 +333,19 @@ class GRAMHD(GRAM):
         return RadianceMaps(foreground, background, low[:, :, :4].contiguous(), low_background, ws)
 
     @torch.no_grad()
-    def surfaces(self, representation: Tensor | RadianceMaps, resolution: int | None = None) -> list[SurfaceLayer]:
-        """The surfaces of one scene on resolution x resolution points (None: L), nearest first, the background last.
+    def surfaces(
+        self, representation: Tensor | RadianceMaps, resolution: int | None = None
+    ) -> list[SurfaceLayer]:
+        """The surfaces of one scene on resolution x resolution points (None: L), nearest first, the
+        background last.
 
-        Colours are those of locked view directions, whatever `lock_view` is.
+        Colors are those of locked view directions, whatever `lock_view` is.
         """
-        maps = representation if isinstance(representation, RadianceMaps) else self.radiance_maps(representation)
+        maps = (
+            representation
+            if isinstance(representation, RadianceMaps)
+            else self.radiance_maps(representation)
+        )
         if len(maps.background) != 1:
             raise ValueError(f"got {len(maps.background)} scenes, expected one: represent(ws[:1])")
         side = resolution or self.raw_resolution
@@ -321,22 +358,36 @@ class GRAMHD(GRAM):
             heights=self.grid_heights,
         )
         (behind,) = background_grid(side, self.options, maps.background)
-        # Aligned lookups have -1 and 1 at the centres of the outer texels.
+        # Aligned lookups have -1 and 1 at the centers of the outer texels.
         shrink = 1 - 1 / self.img_resolution if self.lookup == "aligned" else 1.0
 
-        def surface(name: str, points: Tensor, valid: Tensor, grid: Tensor, texture: Tensor) -> SurfaceLayer:
-            points, valid, grid = (values.unflatten(0, (side, side)) for values in (points, valid, shrink * grid))
-            return SurfaceLayer(name, points, valid, grid, torch.cat([2 * texture[:3] - 1, texture[3:]]))
+        def surface(
+            name: str, points: Tensor, valid: Tensor, grid: Tensor, texture: Tensor
+        ) -> SurfaceLayer:
+            points, valid, grid = (
+                values.unflatten(0, (side, side)) for values in (points, valid, shrink * grid)
+            )
+            return SurfaceLayer(
+                name, points, valid, grid, torch.cat([2 * texture[:3] - 1, texture[3:]])
+            )
 
         levels = zip(points[0].unbind(1), valid[0].unbind(1), maps.foreground[0])
-        surfaces = [surface(f"level {i}", p, v, p[:, :2] / self.grid_extent, m) for i, (p, v, m) in enumerate(levels)]
-        everywhere, opaque = torch.ones_like(valid[0, :, 0]), torch.ones_like(maps.background[0, :1])
+        surfaces = [
+            surface(f"level {i}", p, v, p[:, :2] / self.grid_extent, m)
+            for i, (p, v, m) in enumerate(levels)
+        ]
+        everywhere, opaque = (
+            torch.ones_like(valid[0, :, 0]),
+            torch.ones_like(maps.background[0, :1]),
+        )
         grid = background_coordinate(behind[:, :2], self.scene_extent)
         texture = torch.cat([maps.background[0], opaque])
         return [*surfaces, surface("background", behind, everywhere, grid, texture)]
 
     def _grids(self, film: Tensor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-        """Colour, alpha and features on the levels' grids [b k 4+f L L], and colour on the background's [b 3 L L]."""
+        """Color, alpha and features on the levels' grids [b k 4+f L L], and color on the
+        background's [b 3 L L].
+        """
         b, side, options = len(film), self.raw_resolution, self.options
         with torch.no_grad():
             points, valid = foreground_grid(
@@ -367,7 +418,9 @@ class GRAMHD(GRAM):
             # unlike gramhd: the density of the background is not computed, because it is not used.
             return (self.radiance(where[:, :, 0], views[:, :, 0], film, sigma=False).rgb,)
 
-        chunk = options.ray_chunk or (CHECKPOINTED_POINTS if self.checkpointing and torch.is_grad_enabled() else None)
+        chunk = options.ray_chunk or (
+            CHECKPOINTED_POINTS if self.checkpointing and torch.is_grad_enabled() else None
+        )
         inputs = points.expand(b, -1, -1, -1), valid.expand(b, -1, -1), directions(points)
         (foreground,) = by_chunks(level, inputs, chunk)
         (background,) = by_chunks(plane, (behind.expand(b, -1, -1, -1), directions(behind)), chunk)
@@ -376,7 +429,8 @@ class GRAMHD(GRAM):
             rearrange(background, "b (h w) c -> b c h w", h=side),
         )
 
-    # -- images --------------------------------------------------------------------------------------------------------
+    # -- images
+    # ----------------------------------------------------------------------------------------------
 
     def render(
         self,
@@ -388,7 +442,8 @@ class GRAMHD(GRAM):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no difference.
+        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no
+        difference.
 
         A gradient reaches the camera by where its rays meet the surfaces, if the camera needs one.
 
@@ -397,18 +452,24 @@ class GRAMHD(GRAM):
             camera: b views.
             resolution: side of the image; None is H. The maps keep their size.
             rays: None; every pixel is interpolated from several rays.
-            raw: whether to show the image of stage 1 at L x L, whose corner rays are those of the image.
+            raw: whether to show the image of stage 1 at L x L, whose corner rays are those of the
+                image.
             randomness: not used.
 
         Returns:
-            image, depth (sum of weights times camera z, not divided by the opacity), opacity and, if asked for, raw
-            (without gradient). Extras: "ray_depth" [b 1 h w], the depth in distances along the ray; with raw also
-            "maps" [b k+1 4 H W] and "raw_maps" [b k+1 4 L L], the K levels and the background, whose alpha is 0 there.
+            image, depth (sum of weights times camera z, not divided by the opacity), opacity and,
+            if asked for, raw (without gradient). Extras: "ray_depth" [b 1 h w], the depth in
+            distances along the ray; with raw also "maps" [b k+1 4 H W] and "raw_maps" [b k+1 4 L
+            L], the K levels and the background, whose alpha is 0 there.
         """
         if camera is None:
-            raise ValueError("GRAMHD renders from a camera, got None; give render() a Camera of b views")
+            raise ValueError(
+                "GRAMHD renders from a camera, got None; give render() a Camera of b views"
+            )
         if rays is not None:
-            raise ValueError(f"got {rays.numel()} rays, but GRAMHD renders whole images; leave out `rays`")
+            raise ValueError(
+                f"got {rays.numel()} rays, but GRAMHD renders whole images; leave out `rays`"
+            )
         side = self.img_resolution if resolution is None else resolution
         coarse = spanning_camera(camera, side, self.raw_resolution)
         with torch.set_grad_enabled(torch.is_grad_enabled() and camera.label().requires_grad):
@@ -416,7 +477,9 @@ class GRAMHD(GRAM):
         maps = representation
         if not isinstance(maps, RadianceMaps):
             views = None if self.lock_view else camera
-            maps = self.radiance_maps(maps if views is None else maps.expand(len(camera), -1, -1), views)
+            maps = self.radiance_maps(
+                maps if views is None else maps.expand(len(camera), -1, -1), views
+            )
         seen, depth = self._show(maps, high, camera)
         image, depth, opacity, ray_depth = (
             rearrange(values, "b (h w) c -> b c h w", h=side)
@@ -430,7 +493,9 @@ class GRAMHD(GRAM):
         assert low is not None
         return Rendering(image, self._raw(maps.ws, low, coarse), depth, opacity, extras)
 
-    def _surfaces(self, camera: Camera, coarse: Camera, side: int, raw: bool) -> tuple[Surfaces | None, Surfaces]:
+    def _surfaces(
+        self, camera: Camera, coarse: Camera, side: int, raw: bool
+    ) -> tuple[Surfaces | None, Surfaces]:
         """Where rays meet the K levels and the background: L x L (if needed), and side x side."""
         low, upsampled = None, self.geometry == "upsampled"
         if raw or upsampled:
@@ -440,8 +505,12 @@ class GRAMHD(GRAM):
             return low, Surfaces(points, valid)
         return low, trace_surfaces(self.predictor, camera.rays(side), self.options)
 
-    def _show(self, maps: RadianceMaps, surfaces: Surfaces, camera: Camera) -> tuple[Composite, Tensor]:
-        """Looks maps up on the surfaces and composites them; also the depth in camera z, [b r 1]."""
+    def _show(
+        self, maps: RadianceMaps, surfaces: Surfaces, camera: Camera
+    ) -> tuple[ManifoldRendering, Tensor]:
+        """Looks maps up on the surfaces and composites them; also the depth in camera z, [b r
+        1].
+        """
         b, aligned, options = len(surfaces.points), self.lookup == "aligned", self.options
         foreground = maps.foreground.to(surfaces.points.dtype).expand(b, -1, -1, -1, -1)
         background = maps.background.to(surfaces.points.dtype).expand(b, -1, -1, -1)
@@ -449,19 +518,27 @@ class GRAMHD(GRAM):
         origins = camera.origins[:1] if options.shared_origin else camera.origins
 
         def shade(points: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-            rgba = look_up_foreground(foreground, points[:, :, :-1], self.grid_extent, aligned=aligned)
-            behind = look_up_background(background, points[:, :, -1], self.scene_extent, aligned=aligned)
+            rgba = look_up_foreground(
+                foreground, points[:, :, :-1], self.grid_extent, aligned=aligned
+            )
+            behind = look_up_background(
+                background, points[:, :, -1], self.scene_extent, aligned=aligned
+            )
             rgb = torch.cat([rgba[..., :3], behind[:, :, None]], 2)
             alpha = F.pad(rgba[..., 3], (0, 1), value=1.0) * valid
             distances = distances_to(points, origins[:, None])
-            seen = composite(alpha, rgb, distances, white_back=options.white_back, last_back=options.last_back)
-            ahead = ((points - camera.origins[:, None, None]) * camera.forward[:, None, None]).sum(-1)
+            seen = composite(
+                alpha, rgb, distances, white_back=options.white_back, last_back=options.last_back
+            )
+            ahead = ((points - camera.origins[:, None, None]) * camera.forward[:, None, None]).sum(
+                -1
+            )
             return *seen, (seen.weights * ahead).sum(-1, keepdim=True)
 
         with full_precision(foreground):
             some = SHOWN_RAYS.get(foreground.device.type, SHOWN_RAYS_ELSEWHERE)
             *seen, depth = by_chunks(shade, surfaces, None if torch.is_grad_enabled() else some)
-        return Composite(*seen), depth
+        return ManifoldRendering(*seen), depth
 
     @torch.no_grad()
     def _raw(self, ws: Tensor, surfaces: Surfaces, camera: Camera) -> Tensor:
@@ -479,12 +556,16 @@ class GRAMHD(GRAM):
 
 
 def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
-    """The camera whose coarse x coarse rays span those of `camera` at fine x fine: they have the same corners.
+    """The camera whose coarse x coarse rays span those of `camera` at fine x fine: they have the
+    same corners.
 
-    Image coordinates: fine u is a u' + (1 - a) / 2 of coarse u', a = (1 - 1 / F) / (1 - 1 / C); the centre stays.
+    Image coordinates: fine u is a u' + (1 - a) / 2 of coarse u', a = (1 - 1 / F) / (1 - 1 / C); the
+    center stays.
     """
     a = (1 - 1 / fine) / (1 - 1 / coarse)
-    inverse = camera.intrinsics.new_tensor([[1 / a, 0, (a - 1) / (2 * a)], [0, 1 / a, (a - 1) / (2 * a)], [0, 0, 1]])
+    inverse = camera.intrinsics.new_tensor(
+        [[1 / a, 0, (a - 1) / (2 * a)], [0, 1 / a, (a - 1) / (2 * a)], [0, 0, 1]]
+    )
     return Camera(camera.cam2world, inverse @ camera.intrinsics)
 
 

@@ -1,16 +1,17 @@
-"""pi-GAN: Periodic Implicit Generative Adversarial Networks for 3D-Aware Image Synthesis (Chan et al., CVPR 2021,
-arXiv:2012.00926), as the CIPS-3D repository carries it (specs/cips3d.md 20).
+"""pi-GAN: Periodic Implicit Generative Adversarial Networks for 3D-Aware Image Synthesis (Chan et
+al., CVPR 2021, arXiv:2012.00926), as the CIPS-3D repository carries it (specs/cips3d.md 20).
 
     z -> mapping network -> gains and phases of 9 layers
-    ray -> 12 + 12 points -> eight FiLM-SIREN layers -> sigma; with the direction through a ninth -> colour
-        -> volume rendering -> image
+    ray -> 12 + 12 points -> eight FiLM-SIREN layers -> sigma; with the direction through a ninth ->
+        color -> volume rendering -> image
 
-Every pixel is made of its own ray alone: rays may be rendered in any portions, at any resolution. `PiGAN()` is the
-published model for CelebA and Cats (a field in a box, "spatial"); `PiGAN(box_side=2.0)` that for CARLA ("tall"), whose
-points are not scaled.
+Every pixel is made of its own ray alone: rays may be rendered in any portions, at any resolution.
+`PiGAN()` is the published model for CelebA and Cats (a field in a box, "spatial");
+`PiGAN(box_side=2.0)` that for CARLA ("tall"), whose points are not scaled.
 
-Convention: the scene is about the origin; cameras of the published models stand on the unit sphere, and their pixel
-grid is that of `Camera.from_sphere(.., resolution=..)`. Directions are unit vectors from the camera, world coordinates.
+Convention: the scene is about the origin; cameras of the published models stand on the unit sphere,
+and their pixel grid is that of `Camera.from_sphere(.., resolution=..)`. Directions are unit vectors
+from the camera, world coordinates.
 """
 
 from __future__ import annotations
@@ -23,23 +24,25 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering, see
-from gan3d.hierarchical import Clamp, Fill, HierarchicalOptions, render_hierarchical
+from gan3d.generators.contract import Generator, Rendering, cast_rays
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.film_siren import FiLMSiren, siren_head
 from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
 from gan3d.layers.precision import full_precision
 from gan3d.randomness import Randomness
+from gan3d.rendering.left_point import Clamp, Fill, LeftPointOptions, render_left_point
 
 GRID_SPREAD = 0.01
 
 
 class PiGANField(nn.Module):
-    """Points of the box [-1, 1]^3 to (raw density, colour in [0, 1]) (pi-GAN section 3.1 and figure 2).
+    """Points of the box [-1, 1]^3 to (raw density, color in [0, 1]) (pi-GAN section 3.1 and figure
+    2).
 
         h_0 = x,   h_{i+1} = siren_i(h_i),   sigma = final(h_L),   rgb = sigmoid(linear(siren_L([d, h_L])))
 
-    With a grid, h_0 = [features of the grid at x, x]: trilinear between corners, zero outside of the box.
+    With a grid, h_0 = [features of the grid at x, x]: trilinear between corners, zero outside of
+    the box.
 
     Args:
         hidden_dim: width.
@@ -48,45 +51,65 @@ class PiGANField(nn.Module):
         grid_resolution: its side.
     """
 
-    def __init__(self, hidden_dim: int, layers: int, grid_channels: int = 0, grid_resolution: int = 96):
+    def __init__(
+        self, hidden_dim: int, layers: int, grid_channels: int = 0, grid_resolution: int = 96
+    ):
         super().__init__()
         if layers < 1:
-            raise ValueError(f"hidden_layers {layers} leaves no layer to read the density from; use 1 or more")
+            raise ValueError(
+                f"hidden_layers {layers} leaves no layer to read the density from; use 1 or more"
+            )
         if grid_channels < 0 or grid_resolution < 1:
-            raise ValueError(f"a grid of {grid_channels} x {grid_resolution}^3; use 32 x 96^3, or grid_channels 0")
+            raise ValueError(
+                f"a grid of {grid_channels} x {grid_resolution}^3; use 32 x 96^3, or grid_channels "
+                "0"
+            )
         self.grid: nn.Parameter | None = None
         if grid_channels:
             # unlike pi-GAN, perhaps: our specification does not tell how the published grid starts.
-            self.grid = nn.Parameter(GRID_SPREAD * torch.randn(1, grid_channels, *[grid_resolution] * 3))
+            self.grid = nn.Parameter(
+                GRID_SPREAD * torch.randn(1, grid_channels, *[grid_resolution] * 3)
+            )
         first = FiLMSiren(grid_channels + 3, hidden_dim, first=True)
-        self.network = nn.ModuleList([first, *(FiLMSiren(hidden_dim, hidden_dim) for _ in range(layers - 1))])
+        self.network = nn.ModuleList(
+            [first, *(FiLMSiren(hidden_dim, hidden_dim) for _ in range(layers - 1))]
+        )
         self.final_layer = siren_head(hidden_dim, 1)
         self.color_layer_sine = FiLMSiren(3 + hidden_dim, hidden_dim)
         self.color_layer_linear = siren_head(hidden_dim, 3)
 
     def forward(self, points: Tensor, directions: Tensor, ws: Tensor) -> tuple[Tensor, Tensor]:
-        """Points [b p 3] of the box, unit directions [b p 3], ws [b n 2h] -> sigma [b p 1], rgb [b p 3]."""
+        """Points [b p 3] of the box, unit directions [b p 3], ws [b n 2h] -> sigma [b p 1], rgb [b
+        p 3].
+        """
         gains, phases = (half.unbind(1) for half in ws.chunk(2, dim=-1))
-        h = points if self.grid is None else torch.cat([self._grid_features(self.grid, points), points], -1)
+        h = (
+            points
+            if self.grid is None
+            else torch.cat([self._grid_features(self.grid, points), points], -1)
+        )
         for layer, gain, phase in zip(self.network, gains, phases):
             h = layer(h, gain, phase)
-        colour = self.color_layer_sine(torch.cat([directions, h], -1), gains[-1], phases[-1])
-        return self.final_layer(h), self.color_layer_linear(colour).sigmoid()
+        color = self.color_layer_sine(torch.cat([directions, h], -1), gains[-1], phases[-1])
+        return self.final_layer(h), self.color_layer_linear(color).sigmoid()
 
     @staticmethod
     def _grid_features(grid: Tensor, points: Tensor) -> Tensor:
         """Features of the grid [1 c z y x] at points [b p 3], [b p c]."""
         where = rearrange(points, "b p c -> 1 1 b p c")
-        features = F.grid_sample(grid, where, mode="bilinear", padding_mode="zeros", align_corners=True)
+        features = F.grid_sample(
+            grid, where, mode="bilinear", padding_mode="zeros", align_corners=True
+        )
         return rearrange(features, "1 c 1 b p -> b p c")
 
 
 class PiGAN(Generator):
     """pi-GAN with one FiLM-SIREN field.
 
-    ws has one row per FiLM layer, the colour layer's last: its gain, then its phase (before gamma = 15 gain + 30).
-    A scene is its ws. Parameters are called as in the published state dict (specs/cips3d.md, appendix C) but for
-    siren.mapping_network (`mapping_network`), siren.network.N.layer (`siren.network.N`), siren.color_layer_sine.layer
+    ws has one row per FiLM layer, the color layer's last: its gain, then its phase (before gamma =
+    15 gain + 30). A scene is its ws. Parameters are called as in the published state dict
+    (specs/cips3d.md, appendix C) but for siren.mapping_network (`mapping_network`),
+    siren.network.N.layer (`siren.network.N`), siren.color_layer_sine.layer
     (`siren.color_layer_sine`) and siren.color_layer_linear.0 (`siren.color_layer_linear`).
 
     Args:
@@ -96,13 +119,14 @@ class PiGAN(Generator):
         hidden_layers: FiLM-SIREN layers before the density.
         mapping_hidden_dim: width of the mapping network.
         mapping_hidden_layers: layers of the mapping network before the last one.
-        grid_channels: features of a learnt grid that the field is told besides the point; 0 is none, the published
-            variants with a grid have 32.
+        grid_channels: features of a learnt grid that the field is told besides the point; 0 is
+            none, the published variants with a grid have 32.
         grid_resolution: its side: 96 or 64.
         w_avg_beta: decay of the mean latents per `track`.
-        box_side: side of the cube of the scene; points are divided by half of it. 2 leaves them alone.
-        ray_start, ray_end, num_steps, hierarchical, last_back, white_back, fill_mode, clamp_mode, lock_view,
-            ray_chunk: see `hierarchical.HierarchicalOptions`.
+        box_side: side of the cube of the scene; points are divided by half of it. 2 leaves them
+        alone. ray_start, ray_end, num_steps, hierarchical, last_back, white_back, fill_mode,
+        clamp_mode, lock_view,
+            ray_chunk: see `hierarchical.LeftPointOptions`.
     """
 
     w_avg: Tensor
@@ -151,10 +175,11 @@ class PiGAN(Generator):
         super().__init__()
         if box_side <= 0:
             raise ValueError(
-                f"box_side {box_side} is not positive; it is the side of the scene's cube, 2 for no scaling"
+                f"box_side {box_side} is not positive; it is the side of the scene's cube, 2 for "
+                "no scaling"
             )
         self.lock_view = lock_view
-        self.options = HierarchicalOptions(
+        self.options = LeftPointOptions(
             ray_start=ray_start,
             ray_end=ray_end,
             num_steps=num_steps,
@@ -167,9 +192,15 @@ class PiGAN(Generator):
         )
         self.z_dim, self.w_dim, self.num_ws = z_dim, 2 * hidden_dim, hidden_layers + 1
         self.img_resolution, self.box_side, self.w_avg_beta = img_resolution, box_side, w_avg_beta
-        self.scene_extent = min(box_side, ray_end - ray_start)  # nothing outside of the rays' limits is ever seen
+        self.scene_extent = min(
+            box_side, ray_end - ray_start
+        )  # nothing outside of the rays' limits is ever seen
         self.mapping_network = FiLMMapping(
-            z_dim, self.num_ws * self.w_dim, mapping_hidden_dim, mapping_hidden_layers, last_scale=0.25
+            z_dim,
+            self.num_ws * self.w_dim,
+            mapping_hidden_dim,
+            mapping_hidden_layers,
+            last_scale=0.25,
         )
         self.siren = PiGANField(hidden_dim, hidden_layers, grid_channels, grid_resolution)
         self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
@@ -188,7 +219,10 @@ class PiGAN(Generator):
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
         if ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f"ws has shape {tuple(ws.shape)}, expected [b {self.num_ws} {self.w_dim}]; use map(z)")
+            raise ValueError(
+                f"ws has shape {tuple(ws.shape)}, expected [b {self.num_ws} {self.w_dim}]; use "
+                "map(z)"
+            )
         return ws
 
     def render(
@@ -201,7 +235,8 @@ class PiGAN(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows a scene; one scene may be rendered from many cameras. image = 2 sum_i w_i rgb_i - 1.
+        """Shows a scene; one scene may be rendered from many cameras. image = 2 sum_i w_i rgb_i -
+        1.
 
         Args:
             representation: what `represent` returned, b scenes or one.
@@ -209,23 +244,27 @@ class PiGAN(Generator):
             resolution: side of the image; None is `img_resolution`.
             rays: pixel indices [r] to render; then everything in the result is [b c r 1].
             raw: makes no difference, there is one image.
-            randomness: jitter, importance and density noise, see `hierarchical`; None is deterministic.
+            randomness: jitter, importance and density noise, see `hierarchical`; None is
+                deterministic.
 
         Returns:
-            image, depth, opacity, and as extra "ray_depth" [b 1 h w], the published depth: sum of weighted distances,
-            which leaves out what `depth` counts as seen at the last sample, the light that nothing absorbs.
+            image, depth, opacity, and as extra "ray_depth" [b 1 h w], the published depth: sum of
+            weighted distances, which leaves out what `depth` counts as seen at the last sample, the
+            light that nothing absorbs.
         """
-        sight = see(self, camera, resolution or self.img_resolution, rays, randomness)
+        sight = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
 
         def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             r, s = points.shape[1:3]
             told = rearrange(directions.expand_as(points), "b r s c -> b (r s) c")
-            sigma, rgb = self._query(representation, rearrange(points, "b r s c -> b (r s) c"), told)
+            sigma, rgb = self._query(
+                representation, rearrange(points, "b r s c -> b (r s) c"), told
+            )
             return sigma.unflatten(1, (r, s)), rgb.unflatten(1, (r, s))
 
         # A gain of 30 in front of the sine leaves nothing of half precision.
         with full_precision(sight.rays.origins):
-            seen = render_hierarchical(
+            seen = render_left_point(
                 query,
                 sight.rays,
                 self.options,
@@ -241,8 +280,12 @@ class PiGAN(Generator):
             extras={"ray_depth": sight.maps(seen.depth)},
         )
 
-    def field(self, representation: Tensor, points: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Raw density [b p 1] and colour [b p 3] in [0, 1] at points [b p 3] (world); no directions are (0, 0, -1)."""
+    def field(
+        self, representation: Tensor, points: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Raw density [b p 1] and color [b p 3] in [0, 1] at points [b p 3] (world); no directions
+        are (0, 0, -1).
+        """
         told = points.new_tensor([0.0, 0.0, -1.0]) if directions is None else directions
         with full_precision(points):
             return self._query(representation, points, told.expand_as(points))
@@ -252,11 +295,13 @@ class PiGAN(Generator):
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
-        """w_avg <- mean latents of `num_codes` codes, as the published code takes it anew at each truncated call.
+        """w_avg <- mean latents of `num_codes` codes, as the published code takes it anew at each
+        truncated call.
 
         Args:
             num_codes: how many.
-            seed: of the codes, which are drawn on the CPU: the mean is the same wherever the model is.
+            seed: of the codes, which are drawn on the CPU: the mean is the same wherever the model
+                is.
         """
         self.w_avg.copy_(mean_of_codes(self.map, self.z_dim, self.w_avg, num_codes, seed))
 

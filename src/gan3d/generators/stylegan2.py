@@ -19,12 +19,14 @@ from gan3d.randomness import Randomness
 class StyleGAN2(Generator):
     """StyleGAN2; its representation is the image itself, [b img_channels H W].
 
-    The defaults are the FFHQ 256 model of the StyleGAN2-ADA and StyleGAN3 papers (channel_base 16384, 24.8 million
-    parameters); the 1024 px one is img_resolution 1024, channel_base 32768. State-dict names are the published ones.
+    The defaults are the FFHQ 256 model of the StyleGAN2-ADA and StyleGAN3 papers (channel_base
+    16384, 24.8 million parameters); the 1024 px one is img_resolution 1024, channel_base 32768.
+    State-dict names are the published ones.
 
     Args:
         z_dim: size of z.
-        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero label).
+        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero
+            label).
         w_dim: size of a latent.
         img_resolution: a power of two.
         img_channels: 3, or more where the image is a feature image.
@@ -38,8 +40,8 @@ class StyleGAN2(Generator):
         mapping_layer_features: width between mapping layers, w_dim by default.
         w_avg_beta: decay of the mean latent per `track`.
         use_noise: whether the layers have per-pixel noise; without it they have no such parameters.
-        noise: which noise they are given: "auto" is drawn where there is a `randomness` and constant otherwise, "const"
-            is always constant, "none" leaves it out.
+        noise: which noise they are given: "auto" is drawn where there is a `randomness` and
+            constant otherwise, "const" is always constant, "none" leaves it out.
         fused: form of the modulated convolutions, see `layers.modulated`; None chooses.
     """
 
@@ -75,7 +77,12 @@ class StyleGAN2(Generator):
         fused: bool | None = None,
     ):
         super().__init__()
-        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = z_dim, c_dim, w_dim, img_resolution
+        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = (
+            z_dim,
+            c_dim,
+            w_dim,
+            img_resolution,
+        )
         self.camera_conditioned = c_dim > 0
         if noise not in ("auto", "const", "none"):
             raise ValueError(f"noise {noise!r} is unknown; choose auto, const or none")
@@ -116,7 +123,9 @@ class StyleGAN2(Generator):
         return self.mapping(z, c, truncation=truncation, truncation_cutoff=truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
-        return self.synthesis(ws, noise=None if self.noise == "auto" else self.noise, randomness=randomness)
+        return self.synthesis(
+            ws, noise=None if self.noise == "auto" else self.noise, randomness=randomness
+        )
 
     def render(
         self,

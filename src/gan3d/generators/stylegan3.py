@@ -1,4 +1,5 @@
-"""StyleGAN3 (Karras et al. 2021), configurations T and R: pictures that move and turn with their input coordinates.
+"""StyleGAN3 (Karras et al. 2021), configurations T and R: pictures that move and turn with their
+input coordinates.
 
 z, c --mapping--> ws --alias-free synthesis--> image
 """
@@ -13,22 +14,24 @@ from torch import Tensor
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering, check_whole, label_of
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
-from gan3d.layers.alias_free_filters import Schedule
+from gan3d.layers.alias_free_filters import AliasFreeLayers
 from gan3d.layers.mapping import MappingNetwork
 from gan3d.randomness import Randomness
 
 
 class StyleGAN3(Generator):
-    """StyleGAN3; its representation is a `Picture`: the image, and the magnitudes that `track` is to be told.
+    """StyleGAN3; its representation is a `Picture`: the image, and the magnitudes that `track` is
+    to be told.
 
-    The defaults are the published ones of configuration T at 256 px. State-dict names are the published ones. There is
-    no noise: images depend on ws (and the transform) only.
+    The defaults are the published ones of configuration T at 256 px. State-dict names are the
+    published ones. There is no noise: images depend on ws (and the transform) only.
 
     Args:
-        config: "T" (translation) or "R" (translation and rotation): 1x1 kernels, radial filters, and twice the
-            channel_base and channel_max that are given.
+        config: "T" (translation) or "R" (translation and rotation): 1x1 kernels, radial filters,
+            and twice the channel_base and channel_max that are given.
         z_dim: size of z.
-        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero label).
+        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero
+            label).
         w_dim: size of a latent.
         img_resolution: a power of two.
         img_channels: 3, or more where the image is a feature image.
@@ -44,13 +47,16 @@ class StyleGAN3(Generator):
         conv_kernel: side of the kernels; None is that of the configuration, 3 or 1.
         filter_size: taps at the lower sampling rate.
         lrelu_upsampling: sampling rate of the activation over that of its layer.
-        use_radial_filters: downsampling filters alike in all directions; None is as the configuration has it.
+        use_radial_filters: downsampling filters alike in all directions; None is as the
+            configuration has it.
         conv_clamp: largest magnitude of activations; None is no limit.
-        num_fp16_res: under autocast, the finest so many doublings of resolution run in low precision.
+        num_fp16_res: under autocast, the finest so many doublings of resolution run in low
+            precision.
         mapping_layers: of the mapping network.
         mapping_lr_multiplier: of the mapping network.
         w_avg_beta: decay of the mean latent per `track`.
-        magnitude_ema_beta: decay of the running magnitudes per `track` and `settle`; None counts images by
+        magnitude_ema_beta: decay of the running magnitudes per `track` and `settle`; None counts
+            images by
         magnitude_half_life_kimg: after so many thousand images old magnitudes weigh half.
     """
 
@@ -98,10 +104,18 @@ class StyleGAN3(Generator):
         super().__init__()
         if config not in ("T", "R"):
             raise ValueError(f"config {config!r} is unknown; choose T or R")
-        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = z_dim, c_dim, w_dim, img_resolution
+        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = (
+            z_dim,
+            c_dim,
+            w_dim,
+            img_resolution,
+        )
         self.camera_conditioned = c_dim > 0
-        self.magnitude_ema_beta, self.magnitude_half_life_kimg = magnitude_ema_beta, magnitude_half_life_kimg
-        schedule = Schedule(
+        self.magnitude_ema_beta, self.magnitude_half_life_kimg = (
+            magnitude_ema_beta,
+            magnitude_half_life_kimg,
+        )
+        schedule = AliasFreeLayers(
             channel_base=channel_base,
             channel_max=channel_max,
             num_layers=num_layers,
@@ -120,7 +134,12 @@ class StyleGAN3(Generator):
         if use_radial_filters is not None:
             schedule = replace(schedule, use_radial_filters=use_radial_filters)
         self.synthesis = AliasFreeSynthesis(
-            w_dim, img_resolution, img_channels, schedule, output_scale=output_scale, conv_clamp=conv_clamp
+            w_dim,
+            img_resolution,
+            img_channels,
+            schedule,
+            output_scale=output_scale,
+            conv_clamp=conv_clamp,
         )
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(
@@ -147,14 +166,14 @@ class StyleGAN3(Generator):
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Picture:
         return self.synthesis.picture(ws)
 
-    def synthesise(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+    def synthesize(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
         """The image of ws, moved.
 
         Args:
             ws: [b num_ws w_dim].
-            transform: output to input coordinates (the inverse of the motion), image widths, y down, [3 3] or
-                [b 3 3]; None is the buffer `synthesis.input.transform`. A translation by (-dx, -dy) moves the
-                picture by (dx, dy).
+            transform: output to input coordinates (the inverse of the motion), image widths, y
+                down, [3 3] or [b 3 3]; None is the buffer `synthesis.input.transform`. A
+                translation by (-dx, -dy) moves the picture by (dx, dy).
 
         Returns:
             [b img_channels H W].
@@ -178,22 +197,27 @@ class StyleGAN3(Generator):
         return representation.magnitudes
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
-        # unlike stylegan3: magnitudes move after the pass, not within it, so that forward changes no state; the gains
-        # of a pass are those of the batch before. `settle` is the published order.
+        # unlike stylegan3: magnitudes move after the pass, not within it, so that forward changes
+        # no state; the gains of a pass are those of the batch before. `settle` is the published
+        # order.
         self.mapping.track(ws)
         if statistics is not None:
             self.synthesis.track(statistics, self.magnitude_decay(batch_size))
 
     def settle(self, ws: Tensor, *, batch_size: int = 32) -> Tensor:
-        """The image [b c H W] of ws while the running magnitudes move by them, layer by layer. Changes state!
+        """The image [b c H W] of ws while the running magnitudes move by them, layer by layer.
+        Changes state!
 
-        This is the published pass with update_emas (but for w_avg, which `track` moves). It also calibrates a network
-        that was not trained: some passes, and every layer's input has unit magnitude.
+        This is the published pass with update_emas (but for w_avg, which `track` moves). It also
+        calibrates a network that was not trained: some passes, and every layer's input has unit
+        magnitude.
         """
         return self.synthesis.settle(ws, self.magnitude_decay(batch_size))
 
     def magnitude_decay(self, batch_size: int) -> float:
-        """Decay of the running magnitudes per batch: 0.5^(batch_size / half-life), or what is fixed."""
+        """Decay of the running magnitudes per batch: 0.5^(batch_size / half-life), or what is
+        fixed.
+        """
         if self.magnitude_ema_beta is not None:
             return self.magnitude_ema_beta
         return 0.5 ** (batch_size / (self.magnitude_half_life_kimg * 1000))

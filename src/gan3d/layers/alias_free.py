@@ -1,12 +1,14 @@
-"""Alias-free synthesis network (Karras et al. 2021, StyleGAN3): Fourier features, then filtered layers.
+"""Alias-free synthesis network (Karras et al. 2021, StyleGAN3): Fourier features, then filtered
+layers.
 
     input:  x_c(p) = sin(2 pi (f_c . p + phi_c)) turned and moved as w says, mixed by a matrix
     layer:  x <- down(clamp(sqrt(2) lrelu(up(modconv(g x, A w) + b)))),   g = 1 / sqrt(E[x^2])
     image:  output_scale clamp(modconv(g x, A w) + b), without demodulation
 
-g keeps the signal at unit magnitude: E[x^2] is a running mean, one number per layer. A pass reports the magnitudes that
-it met, and `track` moves the means by them, so that `forward` changes nothing; `settle` is the published way.
-Names of parameters and buffers are those of the published weights. The schedule is in `layers.alias_free_filters`.
+g keeps the signal at unit magnitude: E[x^2] is a running mean, one number per layer. A pass reports
+the magnitudes that it met, and `track` moves the means by them, so that `forward` changes nothing;
+`settle` is the published way. Names of parameters and buffers are those of the published weights.
+The schedule is in `layers.alias_free_filters`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan3d.layers.alias_free_filters import LayerSpec, Schedule, Signal
+from gan3d.layers.alias_free_filters import AliasFreeLayers, LayerSpec, Signal
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.modulated import demodulation
 from gan3d.layers.precision import full_precision
@@ -26,7 +28,9 @@ from gan3d.ops.filtered_lrelu import filtered_lrelu
 
 
 class Picture(NamedTuple):
-    """What a pass gives: the image [b c H W], and the mean square of every layer's input, [b num_layers + 1]."""
+    """What a pass gives: the image [b c H W], and the mean square of every layer's input, [b
+    num_layers + 1].
+    """
 
     image: Tensor
     magnitudes: Tensor
@@ -37,7 +41,8 @@ class FourierInput(nn.Module):
 
     Args:
         w_dim: size of w.
-        signal: channels, side of the map, sampling rate s, and the cutoff B within which frequencies are.
+        signal: channels, side of the map, sampling rate s, and the cutoff B within which
+            frequencies are.
     """
 
     transform: Tensor
@@ -65,18 +70,21 @@ class FourierInput(nn.Module):
 
         Args:
             w: [b w_dim].
-            transform: output to input coordinates (the inverse of the picture's motion), in image widths, y down,
-                [3 3] or [b 3 3]; None is the buffer `transform`.
+            transform: output to input coordinates (the inverse of the picture's motion), in image
+                widths, y down, [3 3] or [b 3 3]; None is the buffer `transform`.
 
         Returns:
             [b c h w].
 
-        Convention: pixel j of n is at ((j + 1/2) - n / 2) / s, so that the image spans [-1/2, 1/2] and the margin is
-        beyond.
+        Convention: pixel j of n is at ((j + 1/2) - n / 2) / s, so that the image spans [-1/2, 1/2]
+        and the margin is beyond.
         """
         user = self.transform if transform is None else transform.to(self.transform)
         if user.shape not in ((3, 3), (len(w), 3, 3)):
-            raise ValueError(f"transform has shape {tuple(user.shape)}; expected [3 3] or [b 3 3] with b = {len(w)}")
+            raise ValueError(
+                f"transform has shape {tuple(user.shape)}; expected [3 3] or [b 3 3] with b = "
+                f"{len(w)}"
+            )
         with full_precision(w):
             matrix = self._motion(w.to(self.weight.dtype)) @ user  # b 3 3
             frequencies = self.freqs @ matrix[:, :2, :2]  # b c 2
@@ -90,8 +98,12 @@ class FourierInput(nn.Module):
         t = self.affine(w)
         cos, sin, x, y = (t / t[:, :2].norm(dim=1, keepdim=True)).unbind(1)
         one, zero = torch.ones_like(x), torch.zeros_like(x)
-        rotation = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).unflatten(1, (3, 3))
-        translation = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1).unflatten(1, (3, 3))
+        rotation = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).unflatten(
+            1, (3, 3)
+        )
+        translation = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1).unflatten(
+            1, (3, 3)
+        )
         return rotation @ translation
 
     def _amplitude(self, frequencies: Tensor) -> Tensor:
@@ -100,12 +112,19 @@ class FourierInput(nn.Module):
         return (1 - (frequencies.norm(dim=2) - cutoff) / (nyquist - cutoff)).clamp(0, 1)
 
     def _sampled(self, frequencies: Tensor, phases: Tensor) -> Tensor:
-        """sin(2 pi (f_x x + f_y y + phi)) on the grid, [b c h w], as sin(a + b) = sin a cos b + cos a sin b."""
+        """sin(2 pi (f_x x + f_y y + phi)) on the grid, [b c h w], as sin(a + b) = sin a cos b + cos
+        a sin b.
+        """
         size, rate = self.signal.size, self.signal.sampling_rate
-        place = (torch.arange(size, device=phases.device, dtype=phases.dtype) + 0.5 - size / 2) / rate
+        place = (
+            torch.arange(size, device=phases.device, dtype=phases.dtype) + 0.5 - size / 2
+        ) / rate
         along_x = 2 * math.pi * (frequencies[..., :1] * place + phases[..., None])  # b c w
         along_y = 2 * math.pi * frequencies[..., 1:] * place  # b c h
-        rows, columns = torch.stack([along_y.cos(), along_y.sin()], 3), torch.stack([along_x.sin(), along_x.cos()], 2)
+        rows, columns = (
+            torch.stack([along_y.cos(), along_y.sin()], 3),
+            torch.stack([along_x.sin(), along_x.cos()], 2),
+        )
         return rows @ columns
 
 
@@ -138,8 +157,8 @@ class AliasFreeLayer(nn.Module):
         spec, k = self.spec, self.spec.kernel_size
         if x.shape[1:] != (spec.inside.channels, spec.inside.size, spec.inside.size):
             raise ValueError(
-                f"layer {spec.name} got {tuple(x.shape)}; expected [b {spec.inside.channels} {spec.inside.size} "
-                f"{spec.inside.size}]"
+                f"layer {spec.name} got {tuple(x.shape)}; expected [b {spec.inside.channels} "
+                f"{spec.inside.size} {spec.inside.size}]"
             )
         with full_precision(x):
             styles = self.affine(w.to(self.affine.weight.dtype))
@@ -150,7 +169,9 @@ class AliasFreeLayer(nn.Module):
             y = modulated_conv(x, self.weight, styles, gain, demodulate=not spec.is_rgb)
         else:
             with full_precision(x):
-                y = modulated_conv(x.to(styles.dtype), self.weight, styles, gain, demodulate=not spec.is_rgb)
+                y = modulated_conv(
+                    x.to(styles.dtype), self.weight, styles, gain, demodulate=not spec.is_rgb
+                )
         before, after = spec.padding
         return filtered_lrelu(
             y,
@@ -169,8 +190,9 @@ class AliasFreeLayer(nn.Module):
         spec = self.spec
         kind = "critical" if spec.is_critical else "radial" if spec.down_radial else "separable"
         return (
-            f"{spec.inside.channels}, {spec.outside.channels}, {spec.kernel_size}x{spec.kernel_size}, "
-            f"size={spec.inside.size}->{spec.outside.size}, rate={spec.inside.sampling_rate}->"
+            f"{spec.inside.channels}, {spec.outside.channels}, "
+            f"{spec.kernel_size}x{spec.kernel_size}, size={spec.inside.size}->{spec.outside.size}, "
+            f"rate={spec.inside.sampling_rate}->"
             f"{spec.tmp_sampling_rate}->{spec.outside.sampling_rate}, {kind}"
         )
 
@@ -178,9 +200,9 @@ class AliasFreeLayer(nn.Module):
 class AliasFreeSynthesis(nn.Module):
     """ws to an image, or to the planes of a tri-plane (then with output_scale 1).
 
-    A pass changes no state. `picture` also gives the magnitudes that `track` wants; `settle` does both at once, layer
-    by layer, and changes the state: the published training pass, and the way to calibrate a network that was not
-    trained.
+    A pass changes no state. `picture` also gives the magnitudes that `track` wants; `settle` does
+    both at once, layer by layer, and changes the state: the published training pass, and the way to
+    calibrate a network that was not trained.
 
     Args:
         w_dim: size of a latent.
@@ -196,14 +218,17 @@ class AliasFreeSynthesis(nn.Module):
         w_dim: int,
         img_resolution: int,
         img_channels: int,
-        schedule: Schedule = Schedule(),
+        schedule: AliasFreeLayers = AliasFreeLayers(),
         *,
         output_scale: float = 0.25,
         conv_clamp: float | None = 256,
     ):
         super().__init__()
         if img_resolution < 4 or img_resolution & (img_resolution - 1):
-            raise ValueError(f"img_resolution {img_resolution} is not a power of two from 4 on; use 64, 128, 256, ..")
+            raise ValueError(
+                f"img_resolution {img_resolution} is not a power of two from 4 on; use 64, 128, "
+                "256, .."
+            )
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
         self.output_scale = output_scale
         specs = schedule.layers(img_resolution, img_channels)
@@ -231,7 +256,8 @@ class AliasFreeSynthesis(nn.Module):
         return Picture(self._image(x), torch.stack(magnitudes, 1))
 
     def settle(self, ws: Tensor, beta: float, transform: Tensor | None = None) -> Tensor:
-        """The image, while every running magnitude moves by this batch just before its layer uses it. Changes state!
+        """The image, while every running magnitude moves by this batch just before its layer uses
+        it. Changes state!
 
         Args:
             ws: [b num_ws w_dim].
@@ -245,23 +271,33 @@ class AliasFreeSynthesis(nn.Module):
         return self._image(x)
 
     def track(self, magnitudes: Tensor, beta: float) -> None:
-        """magnitude_ema <- m + beta (magnitude_ema - m), m the batch mean of magnitudes [b num_layers + 1]."""
+        """magnitude_ema <- m + beta (magnitude_ema - m), m the batch mean of magnitudes [b
+        num_layers + 1].
+        """
         if magnitudes.ndim != 2 or magnitudes.shape[1] != len(self.layer_names):
-            raise ValueError(f"magnitudes have shape {tuple(magnitudes.shape)}; expected [b {len(self.layer_names)}]")
+            raise ValueError(
+                f"magnitudes have shape {tuple(magnitudes.shape)}; expected [b "
+                f"{len(self.layer_names)}]"
+            )
         for layer, mean in zip(self.layers, magnitudes.mean(0), strict=True):
             _move(layer.magnitude_ema, mean, beta)
 
     def _start(self, ws: Tensor, transform: Tensor | None) -> Tensor:
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f"ws have shape {tuple(ws.shape)}; expected [b {self.num_ws} {self.w_dim}]")
+            raise ValueError(
+                f"ws have shape {tuple(ws.shape)}; expected [b {self.num_ws} {self.w_dim}]"
+            )
         return self.input(ws[:, 0], transform)
 
     def _image(self, x: Tensor) -> Tensor:
         return x.to(self.input.weight.dtype) * self.output_scale
 
 
-def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, gain: Tensor, *, demodulate: bool) -> Tensor:
-    """Modulated convolution of StyleGAN3 (appendix F), with zeros around so that the map grows by k - 1.
+def modulated_conv(
+    x: Tensor, weight: Tensor, styles: Tensor, gain: Tensor, *, demodulate: bool
+) -> Tensor:
+    """Modulated convolution of StyleGAN3 (appendix F), with zeros around so that the map grows by k
+    - 1.
 
         w''_noik = g d_no s_ni w_oik,   d_no = 1 / sqrt(sum_ik (s_ni w_oik)^2 + 1e-8)       w and s at unit magnitude
 
@@ -279,15 +315,17 @@ def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, gain: Tensor, *, d
         scale = gain.expand(len(x), 1)
         if demodulate:
             weight = weight * weight.square().mean([1, 2, 3], keepdim=True).rsqrt()
-            # unlike stylegan3: per image, not over the batch, so that images do not depend on each other. Demodulation
-            # takes the difference out again, but for its 1e-8.
+            # unlike stylegan3: per image, not over the batch, so that images do not depend on each
+            # other. Demodulation takes the difference out again, but for its 1e-8.
             styles = styles * styles.square().mean(1, keepdim=True).rsqrt()
             scale = scale * demodulation(weight, styles)
     k = weight.shape[-1]
     if k > 1 and len(x) > 1:  # one kernel for all, scaled maps: fastest but for the two cases below
         y = F.conv2d(x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), padding=k - 1)
         return y * scale.to(y.dtype)[:, :, None, None]
-    kernels = (weight * styles[:, None, :, None, None] * scale[:, :, None, None, None]).to(x.dtype)  # b o i k k
+    kernels = (weight * styles[:, None, :, None, None] * scale[:, :, None, None, None]).to(
+        x.dtype
+    )  # b o i k k
     if k == 1:
         return (kernels.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])
     return F.conv2d(x, kernels[0], padding=k - 1)
@@ -297,7 +335,9 @@ def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, gain: Tensor, *, d
 def mean_square(x: Tensor) -> Tensor:
     """Mean of x^2 over c h w, [b], not in low precision and without a gradient."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    rows = torch.linalg.vector_norm(x, dim=3, dtype=dtype).square()  # by rows: one sum over all would lose digits
+    rows = torch.linalg.vector_norm(
+        x, dim=3, dtype=dtype
+    ).square()  # by rows: one sum over all would lose digits
     return rows.mean([1, 2]) / x.shape[3]
 
 

@@ -1,11 +1,13 @@
-"""Filters and layer schedule of the alias-free generator (Karras et al. 2021, section 3 and appendices C and F).
+"""Filters and layer schedule of the alias-free generator (Karras et al. 2021, section 3 and
+appendices C and F).
 
     cutoff      f_c(i) = f_c,0 (f_c,N / f_c,0)^min(i / (L - K), 1)            f_c,N = R / 2, and K layers keep it
     stopband    f_t(i) likewise, from first_stopband to last_stopband_rel f_c,N
     sampling    s(i) = 2^ceil(log2(min(2 f_t, R))),   half width  f_h(i) = max(f_t, s / 2) - f_c
 
-Convention: the image has width 1, so that a sampling rate is a number of pixels; every map has a margin of some pixels
-beyond the image on each side. All of it is computed in float64, filters are float32 in the end.
+Convention: the image has width 1, so that a sampling rate is a number of pixels; every map has a
+margin of some pixels beyond the image on each side. All of it is computed in float64, filters are
+float32 in the end.
 """
 
 from __future__ import annotations
@@ -51,16 +53,25 @@ class LayerSpec:
     def padding(self) -> tuple[int, int]:
         """Zeros before and after the zero-inserted signal, per axis; negative crops.
 
-        As many as turn size_in + k - 1 samples (after the convolution) into size_out, shared out with floor division.
+        As many as turn size_in + k - 1 samples (after the convolution) into size_out, shared out
+        with floor division.
         """
         fine = (self.outside.size - 1) * self.down + 1
-        total = fine - (self.inside.size + self.kernel_size - 1) * self.up + self.up_taps + self.down_taps - 2
+        total = (
+            fine
+            - (self.inside.size + self.kernel_size - 1) * self.up
+            + self.up_taps
+            + self.down_taps
+            - 2
+        )
         before = (total + self.up) // 2
         return before, total - before
 
     def up_filter(self) -> Tensor | None:
         """[up_taps], or None for one tap."""
-        return lowpass(self.up_taps, self.inside.cutoff, 2 * self.inside.half_width, self.tmp_sampling_rate)
+        return lowpass(
+            self.up_taps, self.inside.cutoff, 2 * self.inside.half_width, self.tmp_sampling_rate
+        )
 
     def down_filter(self) -> Tensor | None:
         """[down_taps], [down_taps down_taps] if radial, or None for one tap."""
@@ -69,7 +80,7 @@ class LayerSpec:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class AliasFreeLayers:
     """Options of the schedule, by their published names.
 
     Attributes:
@@ -84,8 +95,10 @@ class Schedule:
         conv_kernel: side of the convolutions' kernels; 1 for equivariance to rotations.
         filter_size: taps at the lower of the two sampling rates.
         lrelu_upsampling: sampling rate of the activation over the higher of the layer's two.
-        use_radial_filters: downsampling filters alike in all directions, but for the critical layers.
-        num_fp16_res: the finest so many doublings of resolution may run in low precision under autocast.
+        use_radial_filters: downsampling filters alike in all directions, but for the critical
+            layers.
+        num_fp16_res: the finest so many doublings of resolution may run in low precision under
+            autocast.
     """
 
     channel_base: int = 32768
@@ -105,20 +118,30 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 <= self.num_critical < self.num_layers:
             raise ValueError(
-                f"num_critical {self.num_critical} of num_layers {self.num_layers} layers; leave one that is not"
+                f"num_critical {self.num_critical} of num_layers {self.num_layers} layers; leave "
+                "one that is not"
             )
 
-    def turning(self) -> Schedule:
-        """Configuration R of this configuration T: 1x1 kernels, radial filters, twice the channels."""
+    def turning(self) -> AliasFreeLayers:
+        """Configuration R of this configuration T: 1x1 kernels, radial filters, twice the
+        channels.
+        """
         base, most = 2 * self.channel_base, 2 * self.channel_max
-        return replace(self, channel_base=base, channel_max=most, conv_kernel=1, use_radial_filters=True)
+        return replace(
+            self, channel_base=base, channel_max=most, conv_kernel=1, use_radial_filters=True
+        )
 
     def signals(self, img_resolution: int, img_channels: int) -> list[Signal]:
-        """The signals after the layers, [num_layers + 1]; the last is the image, the first is also the input."""
+        """The signals after the layers, [num_layers + 1]; the last is the image, the first is also
+        the input.
+        """
         last_cutoff, last = img_resolution / 2, self.num_layers
         exponents = np.minimum(np.arange(last + 1) / (last - self.num_critical), 1)
         cutoffs = self.first_cutoff * (last_cutoff / self.first_cutoff) ** exponents
-        stopbands = self.first_stopband * (last_cutoff * self.last_stopband_rel / self.first_stopband) ** exponents
+        stopbands = (
+            self.first_stopband
+            * (last_cutoff * self.last_stopband_rel / self.first_stopband) ** exponents
+        )
         rates = np.exp2(np.ceil(np.log2(np.minimum(stopbands * 2, img_resolution))))
         half_widths = np.maximum(stopbands, rates / 2) - cutoffs
         sizes = rates + self.margin_size * 2
@@ -127,17 +150,26 @@ class Schedule:
         channels[-1] = img_channels
         return [
             Signal(int(s), float(f_c), float(f_h), int(size), int(c))
-            for s, f_c, f_h, size, c in zip(rates, cutoffs, half_widths, sizes, channels, strict=True)
+            for s, f_c, f_h, size, c in zip(
+                rates, cutoffs, half_widths, sizes, channels, strict=True
+            )
         ]
 
     def layers(self, img_resolution: int, img_channels: int) -> list[LayerSpec]:
-        """The layers, [num_layers + 1]; layer i takes the signal of layer i - 1, layer 0 that of itself."""
+        """The layers, [num_layers + 1]; layer i takes the signal of layer i - 1, layer 0 that of
+        itself.
+        """
         signals = self.signals(img_resolution, img_channels)
-        return [self._layer(i, signals[max(i - 1, 0)], signal, img_resolution) for i, signal in enumerate(signals)]
+        return [
+            self._layer(i, signals[max(i - 1, 0)], signal, img_resolution)
+            for i, signal in enumerate(signals)
+        ]
 
     def _layer(self, i: int, inside: Signal, outside: Signal, img_resolution: int) -> LayerSpec:
         is_rgb, is_critical = i == self.num_layers, i >= self.num_layers - self.num_critical
-        fine = max(inside.sampling_rate, outside.sampling_rate) * (1 if is_rgb else self.lrelu_upsampling)
+        fine = max(inside.sampling_rate, outside.sampling_rate) * (
+            1 if is_rgb else self.lrelu_upsampling
+        )
         up, down = fine // inside.sampling_rate, fine // outside.sampling_rate
         return LayerSpec(
             name=f"L{i}_{outside.size}_{outside.channels}",
@@ -156,7 +188,9 @@ class Schedule:
         )
 
 
-def lowpass(taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False) -> Tensor | None:
+def lowpass(
+    taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False
+) -> Tensor | None:
     """A Kaiser-windowed low-pass filter with sum 1 (appendix C, equations 5 to 7).
 
         h_j = 2 f_c/s sinc(2 f_c/s (j - (n-1)/2)) k_j                               separable
@@ -187,7 +221,9 @@ def lowpass(taps: int, cutoff: float, width: float, sampling_rate: float, *, rad
 
 
 def kaiser_beta(taps: int, width: float) -> float:
-    """Shape of Kaiser's window for a transition band of `width` (in half sampling rates), after his formulas."""
+    """Shape of Kaiser's window for a transition band of `width` (in half sampling rates), after his
+    formulas.
+    """
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)

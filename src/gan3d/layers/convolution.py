@@ -1,4 +1,4 @@
-"""Convolution with an equalised learning rate and resampling (StyleGAN2)."""
+"""Convolution with an equalized learning rate and resampling (StyleGAN2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ BINOMIAL = (1, 3, 3, 1)  # StyleGAN2's low-pass filter
 
 
 class EqualizedConv2d(nn.Module):
-    """y = clamp(act(conv(x, W / sqrt(in k k)) + b)), W ~ N(0, 1), with resampling by `conv2d_resample`.
+    """y = clamp(act(conv(x, W / sqrt(in k k)) + b)), W ~ N(0, 1), with resampling by
+    `conv2d_resample`.
 
     Args:
         in_channels: of x.
@@ -74,7 +75,8 @@ class EqualizedConv2d(nn.Module):
             up=self.up,
             down=self.down,
             padding=w.shape[-1] // 2,
-            flip_weight=self.up == 1,  # as published: the finer grid is convolved, the same grid is correlated
+            flip_weight=self.up
+            == 1,  # as published: the finer grid is convolved, the same grid is correlated
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         gain = GAINS[self.activation] * gain

@@ -2,7 +2,7 @@
 
 x_0 = z,   x_{i+1} = leaky_relu_0.2(A_i x_i + a_i),   out = A_L x_L + a_L
 
-z is not normalised. What `out` means (gains, phases, styles) is the model's.
+z is not normalized. What `out` means (gains, phases, styles) is the model's.
 """
 
 from __future__ import annotations
@@ -20,28 +20,40 @@ SLOPE = 0.2
 class FiLMMapping(nn.Module):
     """out of z, always in the precision of its parameters, also under autocast.
 
-    Initial weights are N(0, 2 / (1.04 in)) (Kaiming, leaky ReLU), the last one's times `last_scale`; biases as torch's
-    Linear. `network` holds the layers: Linear at 0, 2, 4, .., leaky ReLU between.
+    Initial weights are N(0, 2 / (1.04 in)) (Kaiming, leaky ReLU), the last one's times
+    `last_scale`; biases as torch's Linear. `network` holds the layers: Linear at 0, 2, 4, .., leaky
+    ReLU between.
 
     Args:
         z_dim: size of z.
         out_dim: size of out.
         hidden_dim: width between the layers.
         hidden_layers: L, layers before the last one.
-        last_scale: on the last layer's initial weight; 0.25 for gains and phases, 1 for the styles of GRAM-HD.
+        last_scale: on the last layer's initial weight; 0.25 for gains and phases, 1 for the styles
+            of GRAM-HD.
     """
 
     def __init__(
-        self, z_dim: int, out_dim: int, hidden_dim: int = 256, hidden_layers: int = 3, *, last_scale: float = 0.25
+        self,
+        z_dim: int,
+        out_dim: int,
+        hidden_dim: int = 256,
+        hidden_layers: int = 3,
+        *,
+        last_scale: float = 0.25,
     ):
         super().__init__()
         if hidden_layers < 1:
-            raise ValueError(f"hidden_layers {hidden_layers} is not positive; pi-GAN, GRAM and GRAM-HD have 3")
+            raise ValueError(
+                f"hidden_layers {hidden_layers} is not positive; pi-GAN, GRAM and GRAM-HD have 3"
+            )
         self.z_dim, self.out_dim = z_dim, out_dim
         layers: list[nn.Module] = []
         for inside, out in pairwise([z_dim, *[hidden_dim] * hidden_layers, out_dim]):
             linear = nn.Linear(inside, out)
-            nn.init.kaiming_normal_(linear.weight, a=SLOPE, mode="fan_in", nonlinearity="leaky_relu")
+            nn.init.kaiming_normal_(
+                linear.weight, a=SLOPE, mode="fan_in", nonlinearity="leaky_relu"
+            )
             layers += [linear, nn.LeakyReLU(SLOPE)]
         with torch.no_grad():
             linear.weight.mul_(last_scale)
@@ -50,6 +62,8 @@ class FiLMMapping(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z [b z_dim] -> [b out_dim]."""
         if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise ValueError(f"z has shape {tuple(z.shape)}, expected [b {self.z_dim}]; one z needs z[None]")
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}, expected [b {self.z_dim}]; one z needs z[None]"
+            )
         with full_precision(z):
             return self.network(z.to(self.get_parameter("network.0.weight").dtype))

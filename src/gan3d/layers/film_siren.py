@@ -13,7 +13,8 @@ from gan3d.ops.film_siren import film_siren
 class FiLMSiren(nn.Module):
     """y = sin((15 gain + 30) (W x + b) + phase), see ops.film_siren.
 
-    Initial weights are uniform in +-sqrt(6 / in) / 25, those of a first layer in +-1 / in; biases as torch's Linear.
+    Initial weights are uniform in +-sqrt(6 / in) / 25, those of a first layer in +-1 / in; biases
+    as torch's Linear.
 
     Args:
         in_features: of x.
@@ -33,7 +34,9 @@ class FiLMSiren(nn.Module):
 
 
 def siren_head(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer on SIREN features: weights uniform in +-sqrt(6 / in) / 25, bias as torch's Linear."""
+    """A linear layer on SIREN features: weights uniform in +-sqrt(6 / in) / 25, bias as torch's
+    Linear.
+    """
     head = nn.Linear(in_features, out_features)
     limit = math.sqrt(6 / in_features) / 25
     nn.init.uniform_(head.weight, -limit, limit)

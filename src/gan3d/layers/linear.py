@@ -1,4 +1,6 @@
-"""Fully connected layer with an equalised learning rate (Progressive GAN, section 4.1; StyleGAN2)."""
+"""Fully connected layer with an equalized learning rate (Progressive GAN, section 4.1;
+StyleGAN2).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from gan3d.ops.bias_act import Activation, bias_act
 
 
 class EqualizedLinear(nn.Module):
-    """y = act(x (W lr / sqrt(in))^T + b lr), W ~ N(0, 1) / lr: all weights are learnt at one speed, lr times slower.
+    """y = act(x (W lr / sqrt(in))^T + b lr), W ~ N(0, 1) / lr: all weights are learnt at one speed,
+    lr times slower.
 
     Args:
         in_features: size of x.

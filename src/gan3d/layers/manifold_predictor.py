@@ -1,4 +1,6 @@
-"""The scalar field whose level sets are GRAM's surfaces (GRAM section 3.2, `manifold predictor`)."""
+"""The scalar field whose level sets are GRAM's surfaces (GRAM section 3.2, `manifold
+predictor`).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from gan3d.layers.precision import full_precision
 
 
 class ManifoldPredictor(nn.Module):
-    """s(x) = output(relu(.. relu(network_0(x / (E/2) - center)))), shared by all instances of a model.
+    """s(x) = output(relu(.. relu(network_0(x / (E/2) - center)))), shared by all instances of a
+    model.
 
-    It starts as s ~ 10 |x / (E/2) - center| - init_radius: concentric spheres about (E/2) center (Atzmon & Lipman,
-    CVPR 2020).
+    It starts as s ~ 10 |x / (E/2) - center| - init_radius: concentric spheres about (E/2) center
+    (Atzmon & Lipman, CVPR 2020).
 
     Args:
         width: of the hidden layers.
@@ -36,7 +39,10 @@ class ManifoldPredictor(nn.Module):
     ):
         super().__init__()
         if num_layers < 1 or len(center) != 3:
-            raise ValueError(f"num_layers {num_layers} and center {tuple(center)}; expected 1 or more, and 3 numbers")
+            raise ValueError(
+                f"num_layers {num_layers} and center {tuple(center)}; expected 1 or more, and 3 "
+                "numbers"
+            )
         self.center, self.extent = tuple(float(value) for value in center), extent
         layers: list[nn.Module] = []
         for i in range(num_layers):
@@ -50,7 +56,9 @@ class ManifoldPredictor(nn.Module):
         nn.init.constant_(self.output_layer.bias, -init_radius)
 
     def forward(self, points: Tensor) -> Tensor:
-        """points [.. 3] (world) -> s [..], never in half precision: surfaces are found by comparing it."""
+        """points [.. 3] (world) -> s [..], never in half precision: surfaces are found by comparing
+        it.
+        """
         with full_precision(points):
             center = torch.tensor(self.center, dtype=points.dtype, device=points.device)
             return self.output_layer(self.network(points * (2 / self.extent) - center))[..., 0]

@@ -4,12 +4,14 @@
                  -> modulated conv
     background   RRDB trunk -> log2 S times (conv, lrelu, interpolation x2) -> conv, lrelu -> 0.2 conv + bicubic(x)
 
-All maps of one image share one style, so a modulated convolution is one dense convolution over the image's maps (the
-published code makes it a grouped one, with a kernel per map). The maps of an image are independent of each other, so
-they pass through the whole network a few at a time: as many as the cache of a CPU holds, or all of them on a GPU.
+All maps of one image share one style, so a modulated convolution is one dense convolution over the
+image's maps (the published code makes it a grouped one, with a kernel per map). The maps of an
+image are independent of each other, so they pass through the whole network a few at a time: as many
+as the cache of a CPU holds, or all of them on a GPU.
 
-Convention: maps are [b k c h w], images, then manifolds; both networks give back unbounded values. Pixels are areas
-(align_corners False). Differentiable any number of times, save that checkpointing allows one.
+Convention: maps are [b k c h w], images, then manifolds; both networks give back unbounded values.
+Pixels are areas (align_corners False). Differentiable any number of times, save that checkpointing
+allows one.
 """
 
 from __future__ import annotations
@@ -30,16 +32,19 @@ from gan3d.layers.rrdb import RESIDUAL_SCALE, SLOPE, RRDBTrunk
 
 Upsampling = Literal["shuffle", "bilinear", "bicubic", "nearest"]
 StyleSource = Literal["mapping", "affine"]
-PIXELS_AT_ONCE = {"cpu": 2**12}  # of low-resolution maps: one of 64 x 64, whose widest tensor is 3 MB
+PIXELS_AT_ONCE = {
+    "cpu": 2**12
+}  # of low-resolution maps: one of 64 x 64, whose widest tensor is 3 MB
 PIXELS_AT_ONCE_ELSEWHERE = 2**17  # all 23 maps of one image
 
 
 class ModulatedConv2d(nn.Module):
-    """Convolution whose kernel is modulated and demodulated by a style, for maps that all have this style.
+    """Convolution whose kernel is modulated and demodulated by a style, for maps that all have this
+    style.
 
         w'_oik = d_o s_i w_oik,   d_o = 1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8),   y = w' * x + b
 
-    Initialised as torch's Conv2d; zeros beyond the border.
+    Initialized as torch's Conv2d; zeros beyond the border.
 
     Args:
         in_channels: i of x.
@@ -67,7 +72,9 @@ class ModulatedConv2d(nn.Module):
 
 
 class _MapSuperResolution(RRDBTrunk, ABC):
-    """Trunk, upsampling convolutions of `up_channels`, `HRconv` and `conv_last`, over few maps at a time."""
+    """Trunk, upsampling convolutions of `up_channels`, `HRconv` and `conv_last`, over few maps at a
+    time.
+    """
 
     upconvs: nn.ModuleList
     HRconv: nn.Module
@@ -91,7 +98,8 @@ class _MapSuperResolution(RRDBTrunk, ABC):
         widths = upsampling_channels(channels, scale) if up_channels is None else tuple(up_channels)
         if len(widths) != _log2(scale):
             raise ValueError(
-                f"up_channels {widths} has {len(widths)} widths; scale {scale} needs {_log2(scale)}, one per doubling"
+                f"up_channels {widths} has {len(widths)} widths; scale {scale} needs "
+                f"{_log2(scale)}, one per doubling"
             )
         self.scale, self.checkpointing, fan = scale, checkpointing, 4 if shuffle else 1
         inside = (channels, *widths)
@@ -114,7 +122,9 @@ class _MapSuperResolution(RRDBTrunk, ABC):
         for piece in maps.split(max(1, pixels // (maps.shape[-2] * maps.shape[-1]))):
             piece = piece.contiguous(memory_format=torch.channels_last)
             if self.checkpointing and torch.is_grad_enabled():
-                yield checkpoint(self.enlarge, piece, *kernels, use_reentrant=False, preserve_rng_state=False)
+                yield checkpoint(
+                    self.enlarge, piece, *kernels, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 yield self.enlarge(piece, *kernels)
 
@@ -123,8 +133,8 @@ class ForegroundSuperResolution(_MapSuperResolution):
     """Radiance and feature maps -> finer radiance maps, in the style of z.
 
     Args:
-        in_channels: of the maps: colour, alpha, features.
-        out_channels: of the finer maps: colour, alpha before the sigmoid.
+        in_channels: of the maps: color, alpha, features.
+        out_channels: of the finer maps: color, alpha before the sigmoid.
         z_dim: size of z.
         scale: S, how much finer, a power of two.
         channels: of the trunk.
@@ -134,7 +144,8 @@ class ForegroundSuperResolution(_MapSuperResolution):
         style: "mapping", a network of four layers, or "affine", one layer.
         mapping_hidden_dim: width of that network.
         last_kernel: side of the last kernel.
-        checkpointing: keep only the input of each few maps for the backward pass, and compute the rest again.
+        checkpointing: keep only the input of each few maps for the backward pass, and compute the
+            rest again.
     """
 
     def __init__(
@@ -168,7 +179,9 @@ class ForegroundSuperResolution(_MapSuperResolution):
         self.style_dims = [conv.weight.shape[1] for conv in self._modulated()]
         self.style_dim, self.style = sum(self.style_dims), style
         if style == "mapping":
-            self.mapping_network = FiLMMapping(z_dim, self.style_dim, mapping_hidden_dim, last_scale=1.0)
+            self.mapping_network = FiLMMapping(
+                z_dim, self.style_dim, mapping_hidden_dim, last_scale=1.0
+            )
         elif style == "affine":
             self.affine = nn.Linear(z_dim, self.style_dim)
         else:
@@ -182,8 +195,9 @@ class ForegroundSuperResolution(_MapSuperResolution):
         """maps [b k in h w], styles [b style_dim] -> [b k out S h S w]."""
         if maps.ndim != 5 or styles.shape != (len(maps), self.style_dim):
             raise ValueError(
-                f"maps {tuple(maps.shape)} and styles {tuple(styles.shape)} are not [b k c h w] and "
-                f"[b {self.style_dim}] with one b; split stacked maps by rearrange(maps, '(b k) ... -> b k ...')"
+                f"maps {tuple(maps.shape)} and styles {tuple(styles.shape)} are not [b k c h w] "
+                f"and [b {self.style_dim}] with one b; split stacked maps by rearrange(maps, '(b "
+                "k) ... -> b k ...')"
             )
         pieces = [piece for m, style in zip(maps, styles) for piece in self._of_image(m, style)]
         return torch.cat(pieces).unflatten(0, maps.shape[:2])
@@ -201,7 +215,11 @@ class ForegroundSuperResolution(_MapSuperResolution):
         return self._enlarge_all(maps, *(conv.kernel(part) for conv, part in parts))
 
     def _modulated(self) -> list[ModulatedConv2d]:
-        return [conv for conv in (*self.upconvs, self.HRconv, self.conv_last) if isinstance(conv, ModulatedConv2d)]
+        return [
+            conv
+            for conv in (*self.upconvs, self.HRconv, self.conv_last)
+            if isinstance(conv, ModulatedConv2d)
+        ]
 
     @classmethod
     def _conv(cls, inside: int, out: int, kernel: int = 3) -> ModulatedConv2d:
@@ -209,7 +227,7 @@ class ForegroundSuperResolution(_MapSuperResolution):
 
 
 class BackgroundSuperResolution(_MapSuperResolution):
-    """Colour maps of the background -> finer ones; without style.
+    """Color maps of the background -> finer ones; without style.
 
         y = bicubic(x) + 0.2 conv_last(..), conv_last starting at zero;   without residual y = conv_last(..)
 
@@ -223,7 +241,8 @@ class BackgroundSuperResolution(_MapSuperResolution):
         num_blocks: RRDBs of the trunk.
         growth: of the dense blocks.
         up_channels: width after each doubling; None is `upsampling_channels`.
-        upsampling: by an interpolation (conv, lrelu, interpolation), or "shuffle" (conv, pixel shuffle, lrelu).
+        upsampling: by an interpolation (conv, lrelu, interpolation), or "shuffle" (conv, pixel
+            shuffle, lrelu).
         residual: whether the network adds to an interpolation of its input.
         checkpointing: keep only the input for the backward pass, and compute the rest again.
     """
@@ -243,9 +262,14 @@ class BackgroundSuperResolution(_MapSuperResolution):
         checkpointing: bool = False,
     ):
         if upsampling not in ("shuffle", "bilinear", "bicubic", "nearest"):
-            raise ValueError(f"upsampling {upsampling!r} is unknown; choose shuffle, bilinear, bicubic or nearest")
+            raise ValueError(
+                f"upsampling {upsampling!r} is unknown; choose shuffle, bilinear, bicubic or "
+                "nearest"
+            )
         if residual and in_channels != out_channels:
-            raise ValueError(f"a residual needs as many channels out as in, got {in_channels} and {out_channels}")
+            raise ValueError(
+                f"a residual needs as many channels out as in, got {in_channels} and {out_channels}"
+            )
         super().__init__(
             in_channels,
             out_channels,
@@ -267,7 +291,8 @@ class BackgroundSuperResolution(_MapSuperResolution):
         """maps [b k in h w] -> [b k out S h S w]."""
         if maps.ndim != 5:
             raise ValueError(
-                f"maps have shape {tuple(maps.shape)}, expected [b k c h w]; one map per image is maps[:, None]"
+                f"maps have shape {tuple(maps.shape)}, expected [b k c h w]; one map per image is "
+                "maps[:, None]"
             )
         return torch.cat(list(self._enlarge_all(maps.flatten(0, 1)))).unflatten(0, maps.shape[:2])
 
@@ -279,7 +304,11 @@ class BackgroundSuperResolution(_MapSuperResolution):
             else:
                 y = interpolate(F.leaky_relu_(conv(y), SLOPE), 2, self.upsampling)
         y = self.conv_last(F.leaky_relu_(self.HRconv(y), SLOPE))
-        return torch.add(interpolate(x, self.scale, "bicubic"), y, alpha=RESIDUAL_SCALE) if self.residual else y
+        return (
+            torch.add(interpolate(x, self.scale, "bicubic"), y, alpha=RESIDUAL_SCALE)
+            if self.residual
+            else y
+        )
 
     @classmethod
     def _conv(cls, inside: int, out: int, kernel: int = 3) -> nn.Conv2d:
@@ -287,14 +316,18 @@ class BackgroundSuperResolution(_MapSuperResolution):
 
 
 def same_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Correlation of x [n i h w] with weight [o i k k], of the same size, zeros beyond the border."""
+    """Correlation of x [n i h w] with weight [o i k k], of the same size, zeros beyond the
+    border.
+    """
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
 def conv_shuffle(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """pixel_shuffle(conv(x), 2): weight's rows are "(c i j)", i and j the place in a 2 x 2 block of pixels.
+    """pixel_shuffle(conv(x), 2): weight's rows are "(c i j)", i and j the place in a 2 x 2 block of
+    pixels.
 
-    The rows are reordered first, so that the shuffle moves whole pixels of channels-last maps (three times as fast).
+    The rows are reordered first, so that the shuffle moves whole pixels of channels-last maps
+    (three times as fast).
 
     Args:
         x: [n a h w].
@@ -313,7 +346,9 @@ def conv_shuffle(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def interpolate(x: Tensor, scale: int, mode: Literal["bilinear", "bicubic", "nearest"]) -> Tensor:
     """x [n c h w], finer by `scale`, in the pixel-area convention."""
-    return F.interpolate(x, scale_factor=float(scale), mode=mode, align_corners=None if mode == "nearest" else False)
+    return F.interpolate(
+        x, scale_factor=float(scale), mode=mode, align_corners=None if mode == "nearest" else False
+    )
 
 
 def upsampling_channels(channels: int, scale: int) -> tuple[int, ...]:

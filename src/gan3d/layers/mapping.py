@@ -1,4 +1,5 @@
-"""Mapping network: latent z and label c to the intermediate latent w (StyleGAN section 2; StyleGAN2-ADA for labels).
+"""Mapping network: latent z and label c to the intermediate latent w (StyleGAN section 2;
+StyleGAN2-ADA for labels).
 
 w = fc_{L-1}(.. fc_0([n(z), n(embed(c))])),   n(x) = x / sqrt(mean(x^2) + 1e-8)
 truncated:  w <- w_avg + psi (w - w_avg)
@@ -59,7 +60,9 @@ class MappingNetwork(nn.Module):
     ):
         super().__init__()
         if z_dim + c_dim == 0:
-            raise ValueError("z_dim and c_dim are both 0; a mapping network needs a latent or a label")
+            raise ValueError(
+                "z_dim and c_dim are both 0; a mapping network needs a latent or a label"
+            )
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
         embed_features = 0 if c_dim == 0 else w_dim if embed_features is None else embed_features
@@ -115,7 +118,10 @@ class MappingNetwork(nn.Module):
     def truncate(self, ws: Tensor, truncation: float, cutoff: int | None = None) -> Tensor:
         """w_avg + psi (w - w_avg) in the first `cutoff` (None: all) of ws [b n w]."""
         if not self.tracks:
-            raise ValueError("this mapping network keeps no mean of w to truncate towards; give num_ws and w_avg_beta")
+            raise ValueError(
+                "this mapping network keeps no mean of w to truncate towards; give num_ws and "
+                "w_avg_beta"
+            )
         return truncated(ws, self.w_avg, truncation, cutoff)
 
     @torch.no_grad()

@@ -1,4 +1,6 @@
-"""The mean latent, and truncation toward it: psi trades variety of samples for quality (StyleGAN, appendix B)."""
+"""The mean latent, and truncation toward it: psi trades variety of samples for quality (StyleGAN,
+appendix B).
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,16 @@ def truncated(ws: Tensor, mean: Tensor, truncation: float, cutoff: int | None = 
 
 @torch.no_grad()
 def follow(mean: Tensor, ws: Tensor, beta: float) -> None:
-    """mean <- m + beta (mean - m), in place; m the batch mean of freshly mapped ws [b n w], mean [n w]."""
+    """mean <- m + beta (mean - m), in place; m the batch mean of freshly mapped ws [b n w], mean [n
+    w].
+    """
     mean.copy_(ws.mean(0).to(mean.dtype).lerp(mean, beta))
 
 
 @torch.no_grad()
-def mean_of_codes(latents: Callable[[Tensor], Tensor], z_dim: int, like: Tensor, num_codes: int, seed: int) -> Tensor:
+def mean_of_codes(
+    latents: Callable[[Tensor], Tensor], z_dim: int, like: Tensor, num_codes: int, seed: int
+) -> Tensor:
     """Mean latents [n w] of codes z ~ N(0, I), the same codes in every call and on every device.
 
     Args:

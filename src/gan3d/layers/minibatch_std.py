@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 class MinibatchStd(nn.Module):
-    """Appends how much a group of images differs: mean over c h w of sqrt(var over the group + 1e-8), a constant map.
+    """Appends how much a group of images differs: mean over c h w of sqrt(var over the group +
+    1e-8), a constant map.
 
     Convention: groups are strided. With m groups, group j holds images j, j + m, j + 2m, ...
 
@@ -27,14 +28,17 @@ class MinibatchStd(nn.Module):
         group = b if self.group_size is None else min(self.group_size, b)
         if b % group or c % self.num_channels:
             raise ValueError(
-                f"minibatch standard deviation got {b} images of {c} channels for groups of {group} and "
-                f"{self.num_channels} maps; both must divide: change the batch size, group_size or mbstd_channels"
+                f"minibatch standard deviation got {b} images of {c} channels for groups of "
+                f"{group} and {self.num_channels} maps; both must divide: change the batch size, "
+                "group_size or mbstd_channels"
             )
         y = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of half precision overflow
         y = rearrange(y, "(g m) (f c) h w -> g m f c h w", g=group, f=self.num_channels)
         # Not torch.var: in float32 its second derivative (R1) has four times the error.
         spread = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean([2, 3, 4])  # m f
-        return torch.cat([x, repeat(spread.to(x.dtype), "m f -> (g m) f h w", g=group, h=h, w=w)], 1)
+        return torch.cat(
+            [x, repeat(spread.to(x.dtype), "m f -> (g m) f h w", g=group, h=h, w=w)], 1
+        )
 
     def extra_repr(self) -> str:
         return f"group_size={self.group_size}, num_channels={self.num_channels}"

@@ -22,11 +22,18 @@ class ModFC(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, w_dim: int, *, demodulate: bool = True, slope: float | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        w_dim: int,
+        *,
+        demodulate: bool = True,
+        slope: float | None = None,
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
-        # As published, the fan is that of the transposed matrix; demodulation removes the scale anyhow.
+        # As published, the fan is that of the transposed matrix; demodulation removes the scale
+        # anyhow.
         leaky_kaiming_(self.weight)
         self.modulation = nn.Linear(w_dim, in_features)
         leaky_kaiming_(self.modulation.weight)
@@ -42,5 +49,7 @@ class ModFC(nn.Module):
 
 
 def leaky_kaiming_(weight: Tensor) -> None:
-    """N(0, 2 / (1.04 fan)) in place, fan = weight.shape[1]: Kaiming's rule for leaky ReLUs of slope 0.2."""
+    """N(0, 2 / (1.04 fan)) in place, fan = weight.shape[1]: Kaiming's rule for leaky ReLUs of slope
+    0.2.
+    """
     nn.init.kaiming_normal_(weight, a=0.2, nonlinearity="leaky_relu")

@@ -3,9 +3,10 @@
     w'_noik = s_ni w_oik                                                                   (1)
     w''_noik = d_no w'_noik,   d_no = 1 / sqrt(sum_ik w'_noik^2 + 1e-8)                    (3)
 
-The convolution is linear in its input, so the styles s may scale the input and the demodulation d the output, with
-one shared kernel (`fused=False`); or every sample has its own kernel w'' (`fused=True`, one grouped convolution, a
-plain one for a single sample). d itself needs no w'': sum_ik w'^2 = sum_i s_ni^2 sum_k w_oik^2.
+The convolution is linear in its input, so the styles s may scale the input and the demodulation d
+the output, with one shared kernel (`fused=False`); or every sample has its own kernel w''
+(`fused=True`, one grouped convolution, a plain one for a single sample). d itself needs no w'':
+sum_ik w'^2 = sum_i s_ni^2 sum_k w_oik^2.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def modulated_conv2d(
         resample_filter: low-pass filter, see `conv2d_resample`.
         demodulate: scale every output channel back to unit variance (3).
         flip_weight: True is correlation, False true convolution.
-        fused: one kernel per sample, or one for all; None takes the former for a single sample without gradient, where
-            it is one plain convolution.
+        fused: one kernel per sample, or one for all; None takes the former for a single sample
+            without gradient, where it is one plain convolution.
 
     Returns:
         [b o H W].
@@ -54,8 +55,8 @@ def modulated_conv2d(
     b = len(x)
     if styles.shape != (b, weight.shape[1]):
         raise ValueError(
-            f"styles have shape {tuple(styles.shape)}; expected [b i] = {(b, weight.shape[1])} for x {tuple(x.shape)} "
-            f"and weight {tuple(weight.shape)}"
+            f"styles have shape {tuple(styles.shape)}; expected [b i] = {(b, weight.shape[1])} for "
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)}"
         )
     if demodulate and runs_in_half(x):
         weight, styles = _keep_in_range(weight, styles)
@@ -78,7 +79,9 @@ def modulated_conv2d(
         y = y if b == 1 else rearrange(y, "1 (b o) h w -> b o h w", b=b)
         return y if noise is None else y + noise.to(y.dtype)
     x = x * styles.to(x.dtype)[:, :, None, None]
-    y = conv2d_resample(x, weight.to(x.dtype), resample_filter, up=up, padding=padding, flip_weight=flip_weight)
+    y = conv2d_resample(
+        x, weight.to(x.dtype), resample_filter, up=up, padding=padding, flip_weight=flip_weight
+    )
     if d is None:
         return y if noise is None else y + noise.to(y.dtype)
     d = d.to(y.dtype)[:, :, None, None]

@@ -14,16 +14,19 @@ from gan3d.layers.precision import full_precision
 class MultiHeadMapping(nn.Module):
     """w_k = head_k(base(z / sqrt(mean(z^2) + 1e-8))), one head per consumer k.
 
-    base: `base_layers` linear layers of width `hidden_dim`, after each but the last [LayerNorm,] leaky ReLU (0.2).
-    head_k: `head_layers` linear layers with leaky ReLUs between them, the last of the consumer's width. Without head
-    layers all consumers share one vector. Latents are always in the precision of the parameters, also under autocast.
+    base: `base_layers` linear layers of width `hidden_dim`, after each but the last [LayerNorm,]
+        leaky ReLU (0.2).
+    head_k: `head_layers` linear layers with leaky ReLUs between them, the last of the consumer's
+    width. Without head layers all consumers share one vector. Latents are always in the precision
+    of the parameters, also under autocast.
 
     Args:
         z_dim: length of z.
         hidden_dim: width of the base.
         heads: length of w_k by consumer; without head layers all of them must be hidden_dim.
         base_layers: linear layers of the base, 1 or more.
-        head_layers: linear layers of each head; with them, the base's last layer is followed by norm and activation.
+        head_layers: linear layers of each head; with them, the base's last layer is followed by
+            norm and activation.
         add_norm: LayerNorm before the base's activations.
         norm_out: LayerNorm on the latents.
     """
@@ -45,8 +48,8 @@ class MultiHeadMapping(nn.Module):
         other = {name: width for name, width in heads.items() if width != hidden_dim}
         if other and head_layers == 0:
             raise ValueError(
-                f"without head layers all latents have length hidden_dim {hidden_dim}, expected {other}; "
-                "change hidden_dim or add head_layers"
+                f"without head layers all latents have length hidden_dim {hidden_dim}, expected "
+                f"{other}; change hidden_dim or add head_layers"
             )
         self.z_dim, self.names = z_dim, tuple(heads)
         base: list[nn.Module] = []
@@ -66,7 +69,9 @@ class MultiHeadMapping(nn.Module):
     def forward(self, z: Tensor) -> dict[str, Tensor]:
         """z [b z_dim] -> w_k [b w_k] by consumer."""
         if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise ValueError(f"the mapping network got z of shape {tuple(z.shape)}; expected [b {self.z_dim}]")
+            raise ValueError(
+                f"the mapping network got z of shape {tuple(z.shape)}; expected [b {self.z_dim}]"
+            )
         with full_precision(z):
             shared = self.base_net(normalize_second_moment(z))
             if not self.heads:

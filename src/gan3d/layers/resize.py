@@ -14,15 +14,19 @@ ResizeFilter = Literal["antialiased", "classic", "none"]
 
 
 def filtered_resizing(
-    image: Tensor, size: int, filter_mode: ResizeFilter | float = "antialiased", f: Tensor | None = None
+    image: Tensor,
+    size: int,
+    filter_mode: ResizeFilter | float = "antialiased",
+    f: Tensor | None = None,
 ) -> Tensor:
-    """Images at another size, bilinear, pixel centres at half-integers.
+    """Images at another size, bilinear, pixel centers at half-integers.
 
     Args:
         image: [b c h w].
         size: side of the result.
-        filter_mode: "antialiased" widens the kernel where it shrinks, "none" does not, a number in [0, 1] mixes none
-            (0) and antialiased (1), "classic" resizes at twice the size, between StyleGAN2's up- and downsampling.
+        filter_mode: "antialiased" widens the kernel where it shrinks, "none" does not, a number in
+            [0, 1] mixes none (0) and antialiased (1), "classic" resizes at twice the size, between
+            StyleGAN2's up- and downsampling.
         f: filter of "classic", [1, 3, 3, 1] by default.
 
     Returns:
@@ -36,10 +40,15 @@ def filtered_resizing(
         return _bilinear(image, size, antialias=filter_mode == "antialiased")
     if isinstance(filter_mode, str) or not 0 <= filter_mode <= 1:
         raise ValueError(
-            f"filter_mode {filter_mode!r} is unknown; choose antialiased, classic, none or a number of 0..1"
+            f"filter_mode {filter_mode!r} is unknown; choose antialiased, classic, none or a "
+            "number of 0..1"
         )
-    return _bilinear(image, size, antialias=False).lerp(_bilinear(image, size, antialias=True), filter_mode)
+    return _bilinear(image, size, antialias=False).lerp(
+        _bilinear(image, size, antialias=True), filter_mode
+    )
 
 
 def _bilinear(image: Tensor, size: int, antialias: bool) -> Tensor:
-    return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
+    return F.interpolate(
+        image, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias
+    )

@@ -4,11 +4,12 @@
     RRDB          y = x + 0.2 D_3(D_2(D_1(x)))
     trunk         f = conv_first(x),   y = f + trunk_conv(R_n(.. R_1(f)))
 
-All convolutions are 3x3 with bias and see zeros beyond the border. Differentiable any number of times.
+All convolutions are 3x3 with bias and see zeros beyond the border. Differentiable any number of
+times.
 
-On a CPU the concatenations cost next to nothing as long as they stay in the cache and channels come last: give it few
-maps at a time (`layers.manifold_superresolution` does). A preallocated buffer of all channels was slower: convolutions
-copy an input whose channels are not dense.
+On a CPU the concatenations cost next to nothing as long as they stay in the cache and channels come
+last: give it few maps at a time (`layers.manifold_superresolution` does). A preallocated buffer of
+all channels was slower: convolutions copy an input whose channels are not dense.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""FiLM-SIREN layers with style layers of their own, as CIPS-3D's NeRF is made of (specs/cips3d.md 5)."""
+"""FiLM-SIREN layers with style layers of their own, as CIPS-3D's NeRF is made of (specs/cips3d.md
+5).
+"""
 
 from __future__ import annotations
 

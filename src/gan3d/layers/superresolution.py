@@ -2,8 +2,9 @@
 
     resize raw image and features to `input_resolution` -> block0 -> block1 -> image
 
-All six layers take one style, the last latent. The layouts are the published modules, named after their factor from a
-64 px rendering: block1 doubles the resolution, block0 doubles it too (8X, 8XDC) or keeps it (2X, 4X).
+All six layers take one style, the last latent. The layouts are the published modules, named after
+their factor from a 64 px rendering: block1 doubles the resolution, block0 doubles it too (8X, 8XDC)
+or keeps it (2X, 4X).
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ class SuperResolution(nn.Module):
         if side < 1 or side * factor != img_resolution:
             near = max(side, 1) * factor
             raise ValueError(
-                f"img_resolution {img_resolution} is not {factor} times sr_input_resolution {side}, "
-                f"as superresolution {layout} needs; use img_resolution {near}, or leave sr_input_resolution out"
+                f"img_resolution {img_resolution} is not {factor} times sr_input_resolution "
+                f"{side}, as superresolution {layout} needs; use img_resolution {near}, or leave "
+                "sr_input_resolution out"
             )
         self.input_resolution, self.first_up = side, facts.first_up
         self.noise, self.antialias = noise, antialias
@@ -111,10 +113,11 @@ class SuperResolution(nn.Module):
             randomness: of "random" noise.
 
         Returns:
-            image [b 3 H W] and the image branch after block0. unlike eg3d: `raw` is not written to, because that
-            changes what the discriminator sees and stops the gradient in float32.
+            image [b 3 H W] and the image branch after block0. unlike eg3d: `raw` is not written to,
+            because that changes what the discriminator sees and stops the gradient in float32.
         """
-        # unlike eg3d: 4X shrinks renderings larger than its input, where the published module fails.
+        # unlike eg3d: 4X shrinks renderings larger than its input, where the published module
+        # fails.
         if raw.shape[-1] != self.input_resolution:
             raw, features = self._resize(raw), self._resize(features)
         noise = None if self.noise == "random" else self.noise
@@ -126,4 +129,6 @@ class SuperResolution(nn.Module):
 
     def _resize(self, image: Tensor) -> Tensor:
         size = (self.input_resolution, self.input_resolution)
-        return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=self.antialias)
+        return F.interpolate(
+            image, size=size, mode="bilinear", align_corners=False, antialias=self.antialias
+        )

@@ -1,10 +1,11 @@
-"""Synthesis network of StyleGAN2 (section 2 and figure 7): constant, styled convolutions, RGB skips.
+"""Synthesis network of StyleGAN2 (section 2 and figure 7): constant, styled convolutions, RGB
+skips.
 
     layer:  x <- clamp(sqrt(2) lrelu(modconv(x, A w) + strength noise + b))
     block:  x <- conv1(conv0(x));   img <- up(img) + torgb(x)                       ("skip", the default)
 
-Latents: the layers of all blocks take one w after the other; the torgb of a block shares its w with the next layer.
-Names of parameters and buffers are those of the published weights.
+Latents: the layers of all blocks take one w after the other; the torgb of a block shares its w with
+the next layer. Names of parameters and buffers are those of the published weights.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def block_resolutions(img_resolution: int) -> list[int]:
     """4, 8, .. img_resolution."""
     power = img_resolution.bit_length() - 1
     if img_resolution < 4 or img_resolution != 2**power:
-        raise ValueError(f"img_resolution {img_resolution} is not a power of two from 4 on; use 64, 128, 256, ..")
+        raise ValueError(
+            f"img_resolution {img_resolution} is not a power of two from 4 on; use 64, 128, 256, .."
+        )
     return [2**i for i in range(2, power + 1)]
 
 
@@ -101,7 +104,8 @@ class SynthesisLayer(nn.Module):
         Args:
             x: [b i h w], h w the resolution over `up`.
             w: [b w_dim].
-            noise: "random" draws, "const" is the buffer, "none"; None is random where there is randomness, else const.
+            noise: "random" draws, "const" is the buffer, "none"; None is random where there is
+                randomness, else const.
             randomness: where draws come from.
             gain: multiplies the result and the clamp.
 
@@ -110,7 +114,10 @@ class SynthesisLayer(nn.Module):
         """
         expected = self.resolution // self.up
         if x.shape[2:] != (expected, expected):
-            raise ValueError(f"a layer of resolution {self.resolution} got {tuple(x.shape)}; expected {expected} px")
+            raise ValueError(
+                f"a layer of resolution {self.resolution} got {tuple(x.shape)}; expected "
+                f"{expected} px"
+            )
         y = modulated_conv2d(
             x,
             self.weight,
@@ -119,7 +126,8 @@ class SynthesisLayer(nn.Module):
             up=self.up,
             padding=self.weight.shape[-1] // 2,
             resample_filter=self.resample_filter,
-            flip_weight=self.up == 1,  # as published: the finer grid is convolved, the same grid is correlated
+            flip_weight=self.up
+            == 1,  # as published: the finer grid is convolved, the same grid is correlated
             fused=self.fused,
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
@@ -135,7 +143,9 @@ class SynthesisLayer(nn.Module):
         if mode == "const":
             return self.noise_const * self.noise_strength
         if randomness is None:
-            raise ValueError("noise 'random' needs draws; give randomness, or noise 'const' or 'none'")
+            raise ValueError(
+                "noise 'random' needs draws; give randomness, or noise 'const' or 'none'"
+            )
         draws = randomness.normal(self.noise_name, 1, self.resolution, self.resolution)
         return draws.to(self.noise_const) * self.noise_strength
 
@@ -188,7 +198,8 @@ class SynthesisBlock(nn.Module):
         img_channels: of the image.
         is_last: the last block has a torgb in every architecture.
         architecture: "skip" adds a torgb per block, "resnet" has a residual path, "orig" neither.
-        up: factor over the block before. 1 is EG3D's block without upsampling: the image is added at its own size.
+        up: factor over the block before. 1 is EG3D's block without upsampling: the image is added
+            at its own size.
         use_noise: whether the layers have noise.
         conv_clamp: largest magnitude of features and of torgb.
         fused: form of the modulated convolutions, see `modulated_conv2d`.
@@ -213,8 +224,15 @@ class SynthesisBlock(nn.Module):
     ):
         super().__init__()
         if architecture not in ("skip", "resnet", "orig"):
-            raise ValueError(f"architecture {architecture!r} is unknown; choose skip, resnet or orig")
-        self.in_channels, self.resolution, self.up, self.architecture = in_channels, resolution, up, architecture
+            raise ValueError(
+                f"architecture {architecture!r} is unknown; choose skip, resnet or orig"
+            )
+        self.in_channels, self.resolution, self.up, self.architecture = (
+            in_channels,
+            resolution,
+            up,
+            architecture,
+        )
         self.register_buffer("resample_filter", setup_filter(BINOMIAL))
 
         def layer(i: int, inside: int, factor: int) -> SynthesisLayer:
@@ -238,7 +256,9 @@ class SynthesisBlock(nn.Module):
         self.num_conv = 1 if in_channels == 0 else 2
         self.num_torgb = int(is_last or architecture == "skip")
         if self.num_torgb:
-            self.torgb = ToRGB(out_channels, img_channels, w_dim=w_dim, conv_clamp=conv_clamp, fused=fused)
+            self.torgb = ToRGB(
+                out_channels, img_channels, w_dim=w_dim, conv_clamp=conv_clamp, fused=fused
+            )
         if in_channels > 0 and architecture == "resnet":
             self.skip = EqualizedConv2d(in_channels, out_channels, 1, bias=False, up=up)
 
@@ -266,14 +286,17 @@ class SynthesisBlock(nn.Module):
             randomness: see `SynthesisLayer.forward`.
 
         Returns:
-            x [b o H W], img [b img_channels H W] (None until there is a torgb). The image is never in low precision.
+            x [b o H W], img [b img_channels H W] (None until there is a torgb). The image is never
+            in low precision.
         """
         if ws.ndim != 3 or ws.shape[1] != self.num_ws:
             raise ValueError(
-                f"a block of resolution {self.resolution} got ws {tuple(ws.shape)}; expected [b {self.num_ws} w]"
+                f"a block of resolution {self.resolution} got ws {tuple(ws.shape)}; expected [b "
+                f"{self.num_ws} w]"
             )
         latents = iter(ws.unbind(1))
-        # Channels last from here on, as every layer keeps it: convolutions and filters are faster so.
+        # Channels last from here on, as every layer keeps it: convolutions and filters are faster
+        # so.
         x = self.const.expand(len(ws), -1, -1, -1) if x is None else x
         x = x.contiguous(memory_format=torch.channels_last)
         if self.in_channels == 0:
@@ -281,7 +304,12 @@ class SynthesisBlock(nn.Module):
         elif self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
             x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
-            x = self.conv1(x, next(latents), noise=noise, randomness=randomness, gain=math.sqrt(0.5)) + y
+            x = (
+                self.conv1(
+                    x, next(latents), noise=noise, randomness=randomness, gain=math.sqrt(0.5)
+                )
+                + y
+            )
         else:
             x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
             x = self.conv1(x, next(latents), noise=noise, randomness=randomness)
@@ -290,7 +318,9 @@ class SynthesisBlock(nn.Module):
                 img = upsample2d(img, self.resample_filter, up=self.up)
         if self.num_torgb:
             rgb = self.torgb(x, next(latents)).to(self.resample_filter.dtype)
-            img = rgb if img is None else img + rgb  # unlike eg3d: never in place, which changed its raw image
+            img = (
+                rgb if img is None else img + rgb
+            )  # unlike eg3d: never in place, which changed its raw image
         return x, img
 
 
@@ -349,10 +379,14 @@ class SynthesisNetwork(nn.Module):
         """From coarse to fine."""
         return [getattr(self, f"b{resolution}") for resolution in self.resolutions]
 
-    def forward(self, ws: Tensor, *, noise: Noise | None = None, randomness: Randomness | None = None) -> Tensor:
+    def forward(
+        self, ws: Tensor, *, noise: Noise | None = None, randomness: Randomness | None = None
+    ) -> Tensor:
         """[b num_ws w_dim] -> [b img_channels H W]; noise as in `SynthesisLayer.forward`."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f"ws have shape {tuple(ws.shape)}; expected [b {self.num_ws} {self.w_dim}]")
+            raise ValueError(
+                f"ws have shape {tuple(ws.shape)}; expected [b {self.num_ws} {self.w_dim}]"
+            )
         x = img = None
         first = 0
         for block in self.blocks:

@@ -1,4 +1,5 @@
-"""Metrics: one evaluation protocol for every model. They know the generator contract, never a model.
+"""Metrics: one evaluation protocol for every model. They know the generator contract, never a
+model.
 
 The names below load their modules when they are first used: torchmetrics takes a second to import.
 """
@@ -30,7 +31,9 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str):
     if name not in _HOMES:
-        raise AttributeError(f"module 'gan3d.metrics' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'gan3d.metrics' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -1,4 +1,6 @@
-"""Alarms: numbers that tell a degenerate 3D GAN while it trains. Pure functions of images, depth and cameras."""
+"""Alarms: numbers that tell a degenerate 3D GAN while it trains. Pure functions of images, depth
+and cameras.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,17 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.camera import Camera
+from gan3d.generators.contract import SURFACE_OPACITY
 
 
 def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
-    """Relief of the visible surface: rms deviation of its depth from the best-fit plane, world units.
+    """Relief of the visible surface: rms deviation of its depth from the best-fit plane, world
+    units.
 
         min over a, b, c of rms(z - (a x + b y + c)),   (x, y, z) = z K^-1 (u, v, 1) in camera axes
 
-    A billboard gives 0, at any tilt. Real heads (radius 2.7) have 0.056 on average and 0.039 at least. It is linear in
-    the relief, and tells nothing about whether the relief is right.
+    A billboard gives 0, at any tilt. Real heads (radius 2.7) have 0.056 on average and 0.039 at
+    least. It is linear in the relief, and tells nothing about whether the relief is right.
 
     Args:
         depth: camera z [b 1 h w].
@@ -26,9 +30,12 @@ def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
         [b] float64; 0 where fewer than four pixels are opaque. Not meant to be differentiated.
     """
     if depth.ndim != 4 or depth.shape[1] != 1 or len(camera) != len(depth):
-        raise ValueError(f"depth {list(depth.shape)} and {len(camera)} cameras; expected depth [b 1 h w], b cameras")
+        raise ValueError(
+            f"depth {list(depth.shape)} and {len(camera)} cameras; expected depth [b 1 h w], b "
+            "cameras"
+        )
     height, width = depth.shape[-2:]
-    seen = depth.isfinite() if opacity is None else depth.isfinite() & (opacity > 0.5)
+    seen = depth.isfinite() if opacity is None else depth.isfinite() & (opacity > SURFACE_OPACITY)
     z = rearrange(torch.where(seen, depth.detach().double(), 0.0), "b 1 h w -> b (h w)")
     v, u = torch.meshgrid(
         (torch.arange(height, device=z.device, dtype=z.dtype) + 0.5) / height,
@@ -48,7 +55,8 @@ def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
 def z_sensitivity(images: Tensor) -> Tensor:
     """How much z changes the image: rms over pixels of the unbiased standard deviation over z.
 
-    0: the generator ignores z (mode collapse). Half the mean squared difference of two images is its square.
+    0: the generator ignores z (mode collapse). Half the mean squared difference of two images is
+    its square.
 
     Args:
         images: one camera, b different z, [b 3 H W].
@@ -66,8 +74,8 @@ def camera_leak(images: Tensor) -> Tensor:
 
         rms std over conditioning cameras (z fixed) / rms std over z (conditioning camera fixed)
 
-    All images are rendered from one camera, so that an honest scene does not change with the conditioning: 0. At 1 the
-    camera says as much about the head as z does.
+    All images are rendered from one camera, so that an honest scene does not change with the
+    conditioning: 0. At 1 the camera says as much about the head as z does.
 
     Args:
         images: [z c 3 H W]: for each z the image under each conditioning camera.
@@ -76,7 +84,10 @@ def camera_leak(images: Tensor) -> Tensor:
         A scalar; 0 where nothing changes at all, infinite where only the camera does.
     """
     if images.ndim != 5 or min(images.shape[:2]) < 2:
-        raise ValueError(f"images have shape {list(images.shape)}, expected [z c 3 H W] with at least 2 z and 2 c")
+        raise ValueError(
+            f"images have shape {list(images.shape)}, expected [z c 3 H W] with at least 2 z and 2 "
+            "c"
+        )
     images = images.double()
     by_camera, by_z = (images.var(dim=dim).mean().sqrt() for dim in (1, 0))
     return torch.where(by_camera > 0, by_camera / by_z, torch.zeros_like(by_camera))

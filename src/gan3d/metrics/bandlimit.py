@@ -1,12 +1,15 @@
-"""Moved pictures: shifts and rotations that a band-limited picture survives, each with the mask of what is known.
+"""Moved pictures: shifts and rotations that a band-limited picture survives, each with the mask of
+what is known.
 
-Karras et al. 2021 ("Alias-Free Generative Adversarial Networks"), appendix E. All return (z, mask), both [b c h w]; the
-mask is 1 where z comes from pixels of x alone, and 0 where it depends on what lies outside of the picture.
+Karras et al. 2021 ("Alias-Free Generative Adversarial Networks"), appendix E. All return (z, mask),
+both [b c h w]; the mask is 1 where z comes from pixels of x alone, and 0 where it depends on what
+lies outside of the picture.
 
-Convention: the picture spans [-1/2, 1/2] along x (right) and y (down), pixel (i, j) has its centre at
-((j + 1/2)/w - 1/2, (i + 1/2)/h - 1/2). Translations are in picture widths (x) and heights (y). A [3 3] matrix is a
-forward map of the picture: what stood at (x, y) is afterwards at mat (x, y, 1). Angles are radians; a positive one
-turns counter-clockwise as the picture is looked at.
+Convention: the picture spans [-1/2, 1/2] along x (right) and y (down), pixel (i, j) has its center
+at ((j + 1/2)/w - 1/2, (i + 1/2)/h - 1/2). Translations are in picture widths (x) and heights (y). A
+[3 3] matrix is a
+forward map of the picture: what stood at (x, y) is afterwards at mat (x, y, 1). Angles are radians;
+a positive one turns counter-clockwise as the picture is looked at.
 """
 
 from __future__ import annotations
@@ -36,12 +39,18 @@ def rotation(angle: float) -> Tensor:
 
 
 def shift_integer(x: Tensor, tx: float, ty: float) -> Moved:
-    """Shift by whole pixels, (tx w, ty h) rounded to the nearest (half to even); zeros come in from outside."""
+    """Shift by whole pixels, (tx w, ty h) rounded to the nearest (half to even); zeros come in from
+    outside.
+    """
     _check(x)
     height, width = x.shape[-2:]
     right, down = round(tx * width), round(ty * height)
     rows, columns = _overlap(height, down), _overlap(width, right)
-    sources = (..., slice(rows.start - down, rows.stop - down), slice(columns.start - right, columns.stop - right))
+    sources = (
+        ...,
+        slice(rows.start - down, rows.stop - down),
+        slice(columns.start - right, columns.stop - right),
+    )
     z, mask = torch.zeros_like(x), torch.zeros_like(x)
     z[..., rows, columns] = x[sources]
     mask[..., rows, columns] = 1
@@ -53,7 +62,8 @@ def shift_fractional(x: Tensor, tx: float, ty: float, a: int = 3) -> Moved:
 
         z[n] = sum_k h_k x[n - i - k],   h_k ~ sinc(k - f) sinc((k - f) / a),  sum_k h_k = 1,  k = 1-a .. a
 
-    where i + f is the distance in pixels, 0 <= f < 1. The mask holds the pixels of which all taps lie in x.
+    where i + f is the distance in pixels, 0 <= f < 1. The mask holds the pixels of which all taps
+    lie in x.
     """
     _check(x)
     height, width = x.shape[-2:]
@@ -67,7 +77,9 @@ def shift_fractional(x: Tensor, tx: float, ty: float, a: int = 3) -> Moved:
 def _lanczos_rows(x: Tensor, distance: float, a: int) -> tuple[Tensor, slice]:
     """Shifts along the last axis, and the samples of which all taps lie in x."""
     size = x.shape[-1]
-    whole = min(max(math.floor(distance), -size - a), size + a - 1)  # further is outside all the same
+    whole = min(
+        max(math.floor(distance), -size - a), size + a - 1
+    )  # further is outside all the same
     k = torch.arange(1 - a, a + 1, dtype=torch.float64)
     offset = k - distance % 1
     taps = torch.sinc(offset) * torch.sinc(offset / a)
@@ -80,15 +92,24 @@ def _lanczos_rows(x: Tensor, distance: float, a: int) -> tuple[Tensor, slice]:
 
 
 def band_limit_filter(
-    mat: Tensor, *, a: int, amax: int, up: int, aflt: int = 64, cutoff_in: float = 1.0, cutoff_out: float = 1.0
+    mat: Tensor,
+    *,
+    a: int,
+    amax: int,
+    up: int,
+    aflt: int = 64,
+    cutoff_in: float = 1.0,
+    cutoff_out: float = 1.0,
 ) -> Tensor:
     """The filter that passes what both the pixel grid and the transformed pixel grid can hold.
 
         f = (F1 * F2) . (V1 * V2)       F1 = sinc(ci x) sinc(ci y), F2 = sinc(co xo) sinc(co yo),
-                                        V1 = l(x) l(y), V2 = l(xo) l(yo), l(x) = sinc(x / a) within |x| < a
+                                        V1 = l(x) l(y), V2 = l(xo) l(yo), l(x) = sinc(x / a) within
+                                        |x| < a
 
-    with (xo, yo) = mat (x, y), * the convolution and . the product: two ideal low-pass filters under the convolution of
-    their Lanczos windows. Every phase of the result passes a constant unchanged.
+    with (xo, yo) = mat (x, y), * the convolution and . the product: two ideal low-pass filters
+    under the convolution of their Lanczos windows. Every phase of the result passes a constant
+    unchanged.
 
     Args:
         mat: [2 2] or [3 3]; its translation has no part in it.
@@ -107,12 +128,16 @@ def band_limit_filter(
     y = x.mT
     turn = mat[:2, :2].double().cpu()
     xo, yo = turn[0, 0] * x + turn[0, 1] * y, turn[1, 0] * x + turn[1, 1] * y
-    sincs = torch.stack([_low_pass(cutoff_in * x, cutoff_in * y), _low_pass(cutoff_out * xo, cutoff_out * yo)])
+    sincs = torch.stack(
+        [_low_pass(cutoff_in * x, cutoff_in * y), _low_pass(cutoff_out * xo, cutoff_out * yo)]
+    )
     windows = torch.stack([_window(x, a) * _window(y, a), _window(xo, a) * _window(yo, a)])
     f = _convolve(sincs) * _convolve(windows)
 
     kept = slice(middle - (amax * up - 1), middle + amax * up)
-    f = F.pad(f[kept, kept], (0, 1, 0, 1))  # to whole pixels, so that every phase has as many samples
+    f = F.pad(
+        f[kept, kept], (0, 1, 0, 1)
+    )  # to whole pixels, so that every phase has as many samples
     phases = f.reshape(2 * amax, up, 2 * amax, up)
     phases = phases / (phases.sum(dim=(0, 2), keepdim=True) * up**2)
     return phases.reshape(f.shape)[:-1, :-1].contiguous()
@@ -129,7 +154,9 @@ def _window(x: Tensor, a: int) -> Tensor:
 def _convolve(pair: Tensor) -> Tensor:
     """Circular convolution of two [n n] grids whose origin is in their middle."""
     spectra = torch.fft.rfft2(torch.fft.ifftshift(pair, dim=(-2, -1)))
-    return torch.fft.fftshift(torch.fft.irfft2(spectra[0] * spectra[1], s=pair.shape[-2:]), dim=(-2, -1))
+    return torch.fft.fftshift(
+        torch.fft.irfft2(spectra[0] * spectra[1], s=pair.shape[-2:]), dim=(-2, -1)
+    )
 
 
 def transform(
@@ -143,7 +170,8 @@ def transform(
     cutoff_in: float = 1.0,
     cutoff_out: float = 1.0,
 ) -> Moved:
-    """A linear map of the picture: filtered to what it can hold afterwards, oversampled `up` times, sampled bilinearly.
+    """A linear map of the picture: filtered to what it can hold afterwards, oversampled `up` times,
+    sampled bilinearly.
 
     Args:
         x: [b c h w].
@@ -151,7 +179,9 @@ def transform(
         a, amax, up, aflt, cutoff_in, cutoff_out: of `band_limit_filter`; `up` is even.
     """
     _check(x)
-    f = band_limit_filter(mat, a=a, amax=amax, up=up, aflt=aflt, cutoff_in=cutoff_in, cutoff_out=cutoff_out)
+    f = band_limit_filter(
+        mat, a=a, amax=amax, up=up, aflt=aflt, cutoff_in=cutoff_in, cutoff_out=cutoff_out
+    )
     margin = len(f) // 2
     canvas = upsample2d(x, f.to(x), up=up, padding=margin)
     known = torch.zeros_like(canvas[:1, :1])
@@ -167,11 +197,14 @@ def transform(
 def _sources(size: Sequence[int], mat: Tensor, up: int, margin: int) -> Tensor:
     """Where on the oversampled canvas every pixel comes from, float64 [1 h w 2] for grid_sample.
 
-    An even factor and an odd filter leave every pixel half a fine sample right of and below its centre: so 1 / (up w).
+    An even factor and an odd filter leave every pixel half a fine sample right of and below its
+    center: so 1 / (up w).
     """
-    centres = [(torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in size]
-    y, x = torch.meshgrid(*centres, indexing="ij")
-    sources = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ torch.linalg.inv(mat.double().cpu()).mT
+    centers = [(torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in size]
+    y, x = torch.meshgrid(*centers, indexing="ij")
+    sources = (
+        torch.stack([x, y, torch.ones_like(x)], dim=-1) @ torch.linalg.inv(mat.double().cpu()).mT
+    )
     extent = torch.tensor([size[1], size[0]], dtype=torch.float64)  # w, h
     return ((2 * sources[..., :2] + 1 / (up * extent)) * extent / (extent + 2 * margin / up))[None]
 
@@ -184,8 +217,9 @@ def rotate(x: Tensor, angle: float, a: int = 3) -> Moved:
 def pseudo_rotate(x: Tensor, angle: float, a: int = 3) -> Moved:
     """The picture as it stands, filtered as if it had come by `rotate(.., angle)`.
 
-    The filter has one sample per pixel, as published: what the turned grid holds beyond this grid's own limits folds
-    back, so that near the Nyquist frequency it is no low-pass filter. Where a picture is smooth it changes nothing.
+    The filter has one sample per pixel, as published: what the turned grid holds beyond this grid's
+    own limits folds back, so that near the Nyquist frequency it is no low-pass filter. Where a
+    picture is smooth it changes nothing.
     """
     _check(x)
     f = band_limit_filter(rotation(-angle), a=a, amax=2 * a, up=1)
@@ -204,5 +238,6 @@ def _overlap(size: int, distance: int) -> slice:
 def _check(x: Tensor) -> None:
     if x.ndim != 4:
         raise ValueError(
-            f"pictures have shape {list(x.shape)}, expected [b c h w]; planes: put them among the channels"
+            f"pictures have shape {list(x.shape)}, expected [b c h w]; planes: put them among the "
+            "channels"
         )

@@ -1,7 +1,8 @@
 """Feature networks of the published protocols: pictures in, numbers that a metric compares out.
 
-All take images [b 3 H W] (or [b 1 H W]) in [-1, 1] and give [b c], as `SmallFeatures` and `FrechetDistance` have it.
-The protocols of StyleGAN2, StyleGAN3 and EG3D use two networks, that come as TorchScript files:
+All take images [b 3 H W] (or [b 1 H W]) in [-1, 1] and give [b c], as `SmallFeatures` and
+`FrechetDistance` have it. The protocols of StyleGAN2, StyleGAN3 and EG3D use two networks, that
+come as TorchScript files:
 
     inception-2015-12-05.pt    InceptionV3 of the 2015 TensorFlow graph: 2048 features (FID, KID), 1008 classes (IS)
     vgg16.pt                   VGG16: 4096 features (precision, recall), LPIPS embeddings (path length)
@@ -26,8 +27,10 @@ PROBABILITIES: Mapping[str, bool] = MappingProxyType({"no_output_bias": True})
 LPIPS: Mapping[str, bool] = MappingProxyType({"resize_images": False, "return_lpips": True})
 
 
-def quantised(images: Tensor) -> Tensor:
-    """Images [b c H W] in [-1, 1] as 8 bits store them: clip(127.5 x + 128, 0, 255) without its fraction, uint8."""
+def quantized(images: Tensor) -> Tensor:
+    """Images [b c H W] in [-1, 1] as 8 bits store them: clip(127.5 x + 128, 0, 255) without its
+    fraction, uint8.
+    """
     return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
@@ -36,12 +39,15 @@ class ScriptedFeatures(nn.Module):
 
     Args:
         path: of the file.
-        flags: what to ask of it, by the names of its own arguments; the default is that of inception-2015-12-05.pt and
-            vgg16.pt for features.
-        rounded: give it 8-bit values, as FID, KID, IS, precision and recall do; False gives it 127.5 (x + 1) as it is.
+        flags: what to ask of it, by the names of its own arguments; the default is that of
+            inception-2015-12-05.pt and vgg16.pt for features.
+        rounded: give it 8-bit values, as FID, KID, IS, precision and recall do; False gives it
+            127.5 (x + 1) as it is.
     """
 
-    def __init__(self, path: str | Path, flags: Mapping[str, bool] = FEATURES, rounded: bool = True):
+    def __init__(
+        self, path: str | Path, flags: Mapping[str, bool] = FEATURES, rounded: bool = True
+    ):
         super().__init__()
         self.path, self.flags, self.rounded = str(path), dict(flags), rounded
         self.network = _load(Path(path))
@@ -63,13 +69,14 @@ class ScriptedFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [b c] of images [b 3 H W] in [-1, 1]."""
-        images = _coloured(images)
-        x = quantised(images) if self.rounded else (images.float() + 1) * 127.5
+        images = _colored(images)
+        x = quantized(images) if self.rounded else (images.float() + 1) * 127.5
         return self.network(x, **self.flags)
 
 
 class FidelityFeatures(nn.Module):
-    """The same InceptionV3 from the package torch-fidelity, which keeps (or fetches) the weights itself.
+    """The same InceptionV3 from the package torch-fidelity, which keeps (or fetches) the weights
+    itself.
 
     Args:
         layer: "2048" for FID and KID, "logits_unbiased" for the probabilities of IS.
@@ -85,9 +92,9 @@ class FidelityFeatures(nn.Module):
             self.network = NoTrainInceptionV3("inception-v3-compat", [layer], antialias=False)
         except (ImportError, OSError) as error:
             raise ValueError(
-                f"InceptionV3 is not available here: {error} "
-                "Give the file inception-2015-12-05.pt (--inception FILE), or install torch-fidelity and let it fetch "
-                "its weights once; --features small needs neither"
+                f"InceptionV3 is not available here: {error} Give the file inception-2015-12-05.pt "
+                "(--inception FILE), or install torch-fidelity and let it fetch its weights once; "
+                "--features small needs neither"
             ) from error
 
     @property
@@ -97,7 +104,7 @@ class FidelityFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (or probabilities) [b c] of images [b 3 H W] in [-1, 1]."""
-        x = self.network(quantised(_coloured(images)))
+        x = self.network(quantized(_colored(images)))
         return x.softmax(dim=1) if self.layer.startswith("logits") else x
 
 
@@ -107,8 +114,14 @@ def inception_features(path: str | Path | None = None) -> ScriptedFeatures | Fid
 
 
 def inception_probabilities(path: str | Path | None = None) -> ScriptedFeatures | FidelityFeatures:
-    """Probabilities of the classes for IS; the logits without the bias of the last layer, as the score has it."""
-    return FidelityFeatures("logits_unbiased") if path is None else ScriptedFeatures(path, PROBABILITIES)
+    """Probabilities of the classes for IS; the logits without the bias of the last layer, as the
+    score has it.
+    """
+    return (
+        FidelityFeatures("logits_unbiased")
+        if path is None
+        else ScriptedFeatures(path, PROBABILITIES)
+    )
 
 
 def vgg_features(path: str | Path | None = None) -> ScriptedFeatures:
@@ -123,26 +136,35 @@ def vgg_embedding(path: str | Path | None = None) -> ScriptedFeatures:
 
 def _vgg_file(path: str | Path | None, purpose: str) -> str | Path:
     if path is None:
-        raise ValueError(f"no VGG16 for {purpose}; give the file vgg16.pt (--vgg FILE), or use --features small")
+        raise ValueError(
+            f"no VGG16 for {purpose}; give the file vgg16.pt (--vgg FILE), or use --features small"
+        )
     return path
 
 
 def _load(path: Path) -> torch.jit.ScriptModule:
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; expected a TorchScript network such as inception-2015-12-05.pt")
+        raise ValueError(
+            f"there is no file {path}; expected a TorchScript network such as "
+            "inception-2015-12-05.pt"
+        )
     with warnings.catch_warnings():  # the published networks exist as TorchScript only
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         try:
             network = torch.jit.load(str(path), map_location="cpu")
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0]
-            raise ValueError(f"{path} is not a TorchScript file ({first}); download it again") from error
+            raise ValueError(
+                f"{path} is not a TorchScript file ({first}); download it again"
+            ) from error
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network.eval()
 
 
-def _coloured(images: Tensor) -> Tensor:
+def _colored(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images have shape {list(images.shape)}, expected [b 3 H W] or [b 1 H W] in [-1, 1]")
+        raise ValueError(
+            f"images have shape {list(images.shape)}, expected [b 3 H W] or [b 1 H W] in [-1, 1]"
+        )
     return images.expand(-1, 3, -1, -1)

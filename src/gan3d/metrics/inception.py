@@ -21,7 +21,10 @@ def inception_score(probabilities: Tensor, num_splits: int = 10) -> tuple[Tensor
     """
     n = len(probabilities)
     if probabilities.ndim != 2 or n < num_splits:
-        raise ValueError(f"probabilities of shape {list(probabilities.shape)} for {num_splits} splits; expected [n c]")
+        raise ValueError(
+            f"probabilities of shape {list(probabilities.shape)} for {num_splits} splits; expected "
+            "[n c]"
+        )
     scores = []
     for i in range(num_splits):
         p = probabilities[i * n // num_splits : (i + 1) * n // num_splits].double()

@@ -1,10 +1,13 @@
-"""Kernel distance between two sets of features: with Inception features, the KID (Binkowski et al. 2018).
+"""Kernel distance between two sets of features: with Inception features, the KID (Binkowski et al.
+2018).
 
-    MMD^2 = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i, y_j)
+    MMD^2 = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i,
+    y_j)
 
     k(x, y) = (<x, y> / d + 1)^3,   d the number of features
 
-It has no bias in the number of images, in contrast to the Frechet distance, and may come out negative.
+It has no bias in the number of images, in contrast to the Frechet distance, and may come out
+negative.
 """
 
 from __future__ import annotations
@@ -15,25 +18,38 @@ from torch import Tensor
 
 
 def kernel_distance(
-    real: Tensor, fake: Tensor, *, num_subsets: int = 100, max_subset_size: int = 1000, seed: int = 909
+    real: Tensor,
+    fake: Tensor,
+    *,
+    num_subsets: int = 100,
+    max_subset_size: int = 1000,
+    seed: int = 909,
 ) -> Tensor:
-    """MMD^2, averaged over random subsets. The defaults are the protocol `kid50k_full` of StyleGAN3.
+    """MMD^2, averaged over random subsets. The defaults are the protocol `kid50k_full` of
+    StyleGAN3.
 
     Args:
         real: features [n c].
         fake: features [m c].
         num_subsets: so many.
         max_subset_size: of both sets each, at most; less where a set is smaller.
-        seed: of numpy's RandomState, that draws fakes and then reals of a subset without replacement.
+        seed: of numpy's RandomState, that draws fakes and then reals of a subset without
+            replacement.
 
     Returns:
         A float64 scalar.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
-        raise ValueError(f"features have shapes {list(real.shape)} and {list(fake.shape)}, expected [n c] and [m c]")
+        raise ValueError(
+            f"features have shapes {list(real.shape)} and {list(fake.shape)}, expected [n c] and "
+            "[m c]"
+        )
     size = min(len(real), len(fake), max_subset_size)
     if size < 2:
-        raise ValueError(f"{len(real)} real and {len(fake)} fake features, subsets of {size}; use 2 of each or more")
+        raise ValueError(
+            f"{len(real)} real and {len(fake)} fake features, subsets of {size}; use 2 of each or "
+            "more"
+        )
     real, fake = real.float(), fake.float()
     draws = np.random.RandomState(seed)
     total = torch.zeros((), dtype=torch.float64, device=real.device)

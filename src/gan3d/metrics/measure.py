@@ -1,7 +1,8 @@
-"""What a generator gives to the metrics: pictures, steps in its latent space, latents to move; any generator.
+"""What a generator gives to the metrics: pictures, steps in its latent space, latents to move; any
+generator.
 
-Every draw is that of an image of a `Protocol` (its seed and the image's number), whatever the batch size. Generators
-are expected in evaluation mode.
+Every draw is that of an image of a `Protocol` (its seed and the image's number), whatever the batch
+size. Generators are expected in evaluation mode.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator
-from gan3d.metrics.equivariance import Synthesise
-from gan3d.metrics.features import quantised
+from gan3d.metrics.equivariance import Synthesize
+from gan3d.metrics.features import quantized
 from gan3d.metrics.path_length import EPSILON, Sampling, Space, path_points, squared_steps
 from gan3d.randomness import Randomness
 
@@ -48,7 +49,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.num < 1 or self.batch_size < 1:
-            raise ValueError(f"{self.num} pictures in batches of {self.batch_size}; both are 1 or more")
+            raise ValueError(
+                f"{self.num} pictures in batches of {self.batch_size}; both are 1 or more"
+            )
 
     @property
     def num_batches(self) -> int:
@@ -62,8 +65,11 @@ class Protocol:
 
 
 @torch.no_grad()
-def fake_pictures(generator: Generator, protocol: Protocol, cameras: Cameras | None = None) -> Iterator[Tensor]:
-    """Pictures [b 3 H W] of z ~ N(0, I), batch by batch, with the values in [-1, 1] that 8 bits can store.
+def fake_pictures(
+    generator: Generator, protocol: Protocol, cameras: Cameras | None = None
+) -> Iterator[Tensor]:
+    """Pictures [b 3 H W] of z ~ N(0, I), batch by batch, with the values in [-1, 1] that 8 bits can
+    store.
 
     Args:
         generator: any.
@@ -75,11 +81,13 @@ def fake_pictures(generator: Generator, protocol: Protocol, cameras: Cameras | N
     """
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw)
-        ws = generator.map(draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation)
+        ws = generator.map(
+            draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation
+        )
         images = _picture(generator, protocol, draw, camera, ws)
         if not bool(images.isfinite().all()):
             raise ArithmeticError(f"{type(generator).__name__} made pictures that are not finite")
-        yield quantised(images).float() / 127.5 - 1
+        yield quantized(images).float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -93,7 +101,8 @@ def path_steps(
     sampling: Sampling = "end",
     epsilon: float = EPSILON,
 ) -> Iterator[Tensor]:
-    """Squared perceptual steps [b] between `num` pairs of z, batch by batch; both ends share camera and noise.
+    """Squared perceptual steps [b] between `num` pairs of z, batch by batch; both ends share camera
+    and noise.
 
     Args:
         generator: any.
@@ -108,7 +117,11 @@ def path_steps(
         camera = _camera(generator, cameras, draw)
         latents = partial(generator.map, camera=camera, truncation=protocol.truncation)
         ends = [draw.normal(name, generator.z_dim) for name in ("z", "z.other")]
-        t = draw.uniform("path") if sampling == "full" else torch.zeros(len(draw), device=draw.device)
+        t = (
+            draw.uniform("path")
+            if sampling == "full"
+            else torch.zeros(len(draw), device=draw.device)
+        )
         if space == "w":
             start, end = path_points(latents(ends[0]), latents(ends[1]), t, space, epsilon)
         else:
@@ -124,10 +137,15 @@ def latent_batches(
     """Latents and the randomness of their images, for `measure_equivariance`."""
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw) if generator.camera_conditioned else None
-        yield generator.map(draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation), draw
+        yield (
+            generator.map(
+                draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation
+            ),
+            draw,
+        )
 
 
-def movable(generator: Generator) -> Synthesise:
+def movable(generator: Generator) -> Synthesize:
     """The generator as a function (ws, transform) -> picture.
 
     Raises:
@@ -135,14 +153,16 @@ def movable(generator: Generator) -> Synthesise:
     """
     if not generator.movable:
         raise ValueError(
-            f"{type(generator).__name__} takes no transform of its picture, so there is no equivariance to measure; "
-            "choose StyleGAN3, or EG3D with a StyleGAN3 backbone"
+            f"{type(generator).__name__} takes no transform of its picture, so there is no "
+            "equivariance to measure; choose StyleGAN3, or EG3D with a StyleGAN3 backbone"
         )
-    return generator.synthesise
+    return generator.synthesize
 
 
 @torch.no_grad()
-def collect(batches: Iterable[Tensor], networks: Mapping[Name, nn.Module | Embed]) -> dict[Name, Tensor]:
+def collect(
+    batches: Iterable[Tensor], networks: Mapping[Name, nn.Module | Embed]
+) -> dict[Name, Tensor]:
     """Features [n c] of all pictures by each network, on the CPU.
 
     Args:
@@ -156,10 +176,14 @@ def collect(batches: Iterable[Tensor], networks: Mapping[Name, nn.Module | Embed
     return {name: torch.cat(parts) for name, parts in rows.items()}
 
 
-def _picture(generator: Generator, protocol: Protocol, draw: Randomness, camera: Camera | None, ws: Tensor) -> Tensor:
+def _picture(
+    generator: Generator, protocol: Protocol, draw: Randomness, camera: Camera | None, ws: Tensor
+) -> Tensor:
     randomness = draw if protocol.noise else None
     scene = generator.represent(ws, randomness=randomness)
-    return generator.render(scene, camera, resolution=protocol.resolution, raw=False, randomness=randomness).image
+    return generator.render(
+        scene, camera, resolution=protocol.resolution, raw=False, randomness=randomness
+    ).image
 
 
 def _camera(generator: Generator, cameras: Cameras | None, draw: Randomness) -> Camera | None:
@@ -167,8 +191,8 @@ def _camera(generator: Generator, cameras: Cameras | None, draw: Randomness) -> 
         return cameras(draw)
     if generator.has_camera or generator.camera_conditioned:
         raise ValueError(
-            f"{type(generator).__name__} needs a camera for every picture and got none; give cameras, such as those "
-            "of a data set (--data)"
+            f"{type(generator).__name__} needs a camera for every picture and got none; give "
+            "cameras, such as those of a data set (--data)"
         )
     return None
 

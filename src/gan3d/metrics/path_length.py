@@ -1,9 +1,10 @@
-"""Perceptual path length: how much the picture changes on a small step between two latents (Karras et al. 2019, 4.1).
+"""Perceptual path length: how much the picture changes on a small step between two latents (Karras
+et al. 2019, 4.1).
 
     PPL = E[ d(G(a(t)), G(a(t + eps)))^2 ] / eps^2     a(t): the straight way from w0 to w1, or the arc from z0 to z1
 
-d^2 is the squared distance of perceptual embeddings. In W with t = 0 ("end") and the mean over what lies between the
-1st and the 99th percentile it is the `ppl2_wend` of StyleGAN2 and StyleGAN3.
+d^2 is the squared distance of perceptual embeddings. In W with t = 0 ("end") and the mean over what
+lies between the 1st and the 99th percentile it is the `ppl2_wend` of StyleGAN2 and StyleGAN3.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ EPSILON = 1e-4
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """The point at t on the great circle from a to b (Shoemake 1985), of length 1.
 
-        cos(t phi) a + sin(t phi) n,   cos phi = <a, b>,   n = (b - <a, b> a) / |..|,   a and b normalised first
+        cos(t phi) a + sin(t phi) n,   cos phi = <a, b>,   n = (b - <a, b> a) / |..|,   a and b normalized first
 
     Args:
         a, b: [.. c]; of parallel ones the result is a.
@@ -39,10 +40,15 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def box_downsampled(images: Tensor, size: int = 256) -> Tensor:
-    """Images [b c H W] averaged over square blocks, to `size` px or the next above it; smaller ones stay."""
+    """Images [b c H W] averaged over square blocks, to `size` px or the next above it; smaller ones
+    stay.
+    """
     factor = max(images.shape[-1] // size, 1)
     if images.shape[-1] % factor or images.shape[-2] % factor:
-        raise ValueError(f"images of {list(images.shape[-2:])} px can not be averaged by {factor}; use powers of two")
+        raise ValueError(
+            f"images of {list(images.shape[-2:])} px can not be averaged by {factor}; use powers "
+            "of two"
+        )
     return reduce(images, "b c (h y) (w x) -> b c h w", "mean", y=factor, x=factor)
 
 
@@ -59,7 +65,8 @@ def squared_steps(
     """d(G(start), G(end))^2 / eps^2 of every pair.
 
     Args:
-        picture: latents -> images [b 3 H W] in [-1, 1], in float32, all else (camera, noise) being equal.
+        picture: latents -> images [b 3 H W] in [-1, 1], in float32, all else (camera, noise) being
+            equal.
         embed: images [b 3 h w] in [-1, 1] -> perceptual embeddings [b c].
         start, end: latents of points that lie `epsilon` of a way apart.
         epsilon: that part.
@@ -68,17 +75,22 @@ def squared_steps(
     Returns:
         [b] float64.
     """
-    one, other = (embed(box_downsampled(picture(latents).float(), size)).double() for latents in (start, end))
+    one, other = (
+        embed(box_downsampled(picture(latents).float(), size)).double() for latents in (start, end)
+    )
     return (one - other).square().sum(dim=1) / epsilon**2
 
 
-def path_points(a: Tensor, b: Tensor, t: Tensor, space: Space = "w", epsilon: float = EPSILON) -> tuple[Tensor, Tensor]:
+def path_points(
+    a: Tensor, b: Tensor, t: Tensor, space: Space = "w", epsilon: float = EPSILON
+) -> tuple[Tensor, Tensor]:
     """The points at t and t + eps on the way from a to b.
 
     Args:
         a, b: ws [b n w], or z [b c].
         t: where on the way, [b].
-        space: "w" goes straight, "z" along the great circle; StyleGAN's mapping normalises z anyway.
+        space: "w" goes straight, "z" along the great circle; StyleGAN's mapping normalizes z
+            anyway.
         epsilon: length of the step, 1 is the whole way.
     """
     if space not in get_args(Space):
@@ -92,7 +104,8 @@ def path_points(a: Tensor, b: Tensor, t: Tensor, space: Space = "w", epsilon: fl
 def trimmed_mean(values: Tensor, low: float = 1.0, high: float = 99.0) -> Tensor:
     """Mean of what lies from one percentile to the other, both included.
 
-    The lower one is the nearest value at or below it, the upper one the nearest at or above it: none is interpolated.
+    The lower one is the nearest value at or below it, the upper one the nearest at or above it:
+    none is interpolated.
 
     Args:
         values: [n].

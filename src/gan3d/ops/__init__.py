@@ -1,1 +1,3 @@
-"""Operators: the equation, a reference that reads like it, and faster forms with the same numbers."""
+"""Operators: the equation, a reference that reads like it, and faster forms with the same
+numbers.
+"""

@@ -1,10 +1,12 @@
-"""A FIR filter along one axis, with up- and downsampling, as products with blocks of a banded matrix.
+"""A FIR filter along one axis, with up- and downsampling, as products with blocks of a banded
+matrix.
 
     y_o = sum_i M_oi x_i,   M_oi = g[i up + before - o down]                     g: taps in the order of correlation
 
-The matrix is the same for every block of outputs but for the border, where zero padding takes columns away: one small
-dense block serves all of the signal. A matrix product does three to six times the multiplications that are needed, at
-many times their speed, in the usual memory layout, without a zero stored. The transposed matrix is one of its kind.
+The matrix is the same for every block of outputs but for the border, where zero padding takes
+columns away: one small dense block serves all of the signal. A matrix product does three to six
+times the multiplications that are needed, at many times their speed, in the usual memory layout,
+without a zero stored. The transposed matrix is one of its kind.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-BLOCK = 64  # outputs of a block where no sample is dropped; measured: 48 to 64 is best for 6 to 24 taps
+BLOCK = (
+    64  # outputs of a block where no sample is dropped; measured: 48 to 64 is best for 6 to 24 taps
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,9 @@ class Band:
             first = start * self.down // self.up + self._offset
             begin, end = max(first, 0), min(first + self._block.shape[1], self.size_in)
             stop, end = min(start + rows, self.size_out), max(begin, end)
-            blocks.append((start, stop, begin, end, self._block[: stop - start, begin - first : end - first]))
+            blocks.append(
+                (start, stop, begin, end, self._block[: stop - start, begin - first : end - first])
+            )
         return blocks
 
     @property
@@ -80,16 +86,23 @@ class Band:
     def _block(self) -> Tensor:
         """M of as many outputs as make a block, from the first input that they see."""
         rows = _rows(self.size_out, self.up, self.down)
-        phase = self._offset * self.up + self.before  # place of that input among the taps of the first output
+        phase = (
+            self._offset * self.up + self.before
+        )  # place of that input among the taps of the first output
         columns = max((len(self.taps) - 1 - phase + (rows - 1) * self.down) // self.up + 1, 0)
-        i, o = torch.arange(columns, device=self.taps.device), torch.arange(rows, device=self.taps.device)
+        i, o = (
+            torch.arange(columns, device=self.taps.device),
+            torch.arange(rows, device=self.taps.device),
+        )
         place = i * self.up + phase - o[:, None] * self.down
         inside = (place >= 0) & (place < len(self.taps))
         return torch.where(inside, self.taps[place.clamp(0, len(self.taps) - 1)], 0)
 
 
 def _rows(size: int, up: int, down: int) -> int:
-    """Outputs of a block: about BLOCK, fewer where samples are dropped, in equal shares of whole inputs."""
+    """Outputs of a block: about BLOCK, fewer where samples are dropped, in equal shares of whole
+    inputs.
+    """
     step = up // math.gcd(up, down)
     wanted = max(BLOCK * up // max(up, down), step)
     share = math.ceil(size / math.ceil(size / wanted))

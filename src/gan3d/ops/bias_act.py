@@ -2,7 +2,8 @@
 
     y = clamp(gain act(x + b), -clamp, clamp)
 
-The default gain keeps the variance of a normal input: sqrt(2) for relu, lrelu and swish, 1 for the rest.
+The default gain keeps the variance of a normal input: sqrt(2) for relu, lrelu and swish, 1 for the
+rest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Activation = Literal["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
+Activation = Literal[
+    "linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"
+]
 GAINS: dict[str, float] = {
     "linear": 1.0,
     "relu": math.sqrt(2),
@@ -39,7 +42,8 @@ def bias_act(
     clamp: float | None = None,
     overwrite: bool = False,
 ) -> Tensor:
-    """Bias along dimension 1, activation, gain, clamp; differentiable as often as the activation is.
+    """Bias along dimension 1, activation, gain, clamp; differentiable as often as the activation
+    is.
 
     Args:
         x: [b c ..].
@@ -48,7 +52,8 @@ def bias_act(
         alpha: slope of lrelu below 0 (default 0.2); the others have none.
         gain: replaces the activation's own gain.
         clamp: largest magnitude of the result, after the gain; None is no limit.
-        overwrite: x is not needed any more; where no gradient is recorded the result takes its memory.
+        overwrite: x is not needed any more; where no gradient is recorded the result takes its
+            memory.
 
     Returns:
         As x.
@@ -57,7 +62,8 @@ def bias_act(
         raise ValueError(f"activation {act!r} is unknown; choose one of {', '.join(GAINS)}")
     if b is not None and b.shape != x.shape[1:2]:
         raise ValueError(
-            f"bias has shape {tuple(b.shape)}, x {tuple(x.shape)}; expected one number per channel (dim 1)"
+            f"bias has shape {tuple(b.shape)}, x {tuple(x.shape)}; expected one number per channel "
+            "(dim 1)"
         )
     gain = GAINS[act] if gain is None else gain
     own = overwrite and not torch.is_grad_enabled()
@@ -65,7 +71,10 @@ def bias_act(
         b = b.to(x.dtype).reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)])
         x, own = (x.add_(b) if own else x + b), not torch.is_grad_enabled()
     if act != "linear":
-        x, own = _activate(x, act, LRELU_SLOPE if alpha is None else alpha, own), not torch.is_grad_enabled()
+        x, own = (
+            _activate(x, act, LRELU_SLOPE if alpha is None else alpha, own),
+            not torch.is_grad_enabled(),
+        )
     if gain != 1:
         x, own = (x.mul_(gain) if own else x * gain), not torch.is_grad_enabled()
     if clamp is not None:

@@ -1,19 +1,20 @@
-"""Volume rendering along rays by the mid-point rule: weights, colour, depth and opacity.
+"""Volume rendering along rays by the mid-point rule: weights, color, depth and opacity.
 
-Samples s = 0..S-1 of a ray lie at distances d_s with raw densities sigma_s and colours c_s. Between neighbours
+Samples s = 0..S-1 of a ray lie at distances d_s with raw densities sigma_s and colors c_s. Between
+neighbors
 
     tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i)        (Mip-NeRF's shifted softplus)
     w_i   = T_i (1 - exp(-tau_i)),   T_i = exp(-(tau_0 + .. + tau_{i-1}))     (NeRF eq. 3; Max 1995)
     C = sum_i w_i (c_i + c_{i+1}) / 2,   W = sum_i w_i,   D = sum_i w_i (d_i + d_{i+1}) / (2 W)
 
-`reference` is these lines, in the published order of operations. `composite` gives the same numbers without an
-[S-1, c] tensor: each sample's own weight is v_s = (w_{s-1} + w_s) / 2, so that C = sum_s v_s c_s; and it takes its
-samples in several blocks of any order, sorting the scalars d and sigma and handing the weights back to the blocks,
-so that colours are never moved.
+`reference` is these lines, in the published order of operations. `composite` gives the same numbers
+without an [S-1, c] tensor: each sample's own weight is v_s = (w_{s-1} + w_s) / 2, so that C = sum_s
+v_s c_s; and it takes its samples in several blocks of any order, sorting the scalars d and sigma
+and handing the weights back to the blocks, so that colors are never moved.
 
-Convention: depths are distances along unit rays; shapes are [.. s] and colours [.. s c]; any leading dimensions.
-`alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D: w_i = alpha_i T_i,
-C = sum_i w_i c_i.
+Convention: depths are distances along unit rays; shapes are [.. s] and colors [.. s c]; any leading
+dimensions. `alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D:
+w_i = alpha_i T_i, C = sum_i w_i c_i.
 
 All of it is differentiable any number of times.
 """
@@ -33,7 +34,7 @@ class Samples(NamedTuple):
     Attributes:
         depths: distance along the ray, [.. s].
         sigma: raw density (before the activation), [.. s].
-        rgb: colours or features, [.. s c].
+        rgb: colors or features, [.. s c].
     """
 
     depths: Tensor
@@ -46,7 +47,8 @@ class Composite(NamedTuple):
 
     Attributes:
         rgb: [.. c].
-        depth: expected distance of what is seen, [..]; a ray that meets nothing has the distance of its last sample.
+        depth: expected distance of what is seen, [..]; a ray that meets nothing has the distance of
+            its last sample.
         opacity: W in [0, 1], [..].
     """
 
@@ -60,14 +62,16 @@ def composite(*blocks: Samples, background: float | None = None) -> Composite:
 
     Args:
         blocks: samples; a single block must be in order of depth, several are merged here.
-        background: colour behind everything, added (1 - W) times; None is black (0).
+        background: color behind everything, added (1 - W) times; None is black (0).
 
     Returns:
         rgb [.. c], depth [..], opacity [..].
     """
     depths = torch.cat([block.depths for block in blocks], -1)
     sigma = torch.cat([block.sigma for block in blocks], -1)
-    weights = _sample_weights(sigma, depths) if len(blocks) == 1 else _unordered_weights(sigma, depths)
+    weights = (
+        _sample_weights(sigma, depths) if len(blocks) == 1 else _unordered_weights(sigma, depths)
+    )
     opacity = weights.sum(-1)
     parts = weights.split([block.depths.shape[-1] for block in blocks], -1)
     rgb = _contract(parts[0], blocks[0].rgb)
@@ -79,7 +83,9 @@ def composite(*blocks: Samples, background: float | None = None) -> Composite:
 
 
 def reference(samples: Samples, background: float | None = None) -> Composite:
-    """The equations as they stand: mid-point colours, and T as a product with the published 1e-10 in it."""
+    """The equations as they stand: mid-point colors, and T as a product with the published 1e-10 in
+    it.
+    """
     depths, sigma, rgb = samples
     rgb_mid = (rgb[..., :-1, :] + rgb[..., 1:, :]) / 2
     depths_mid = (depths[..., :-1] + depths[..., 1:]) / 2
@@ -90,25 +96,33 @@ def reference(samples: Samples, background: float | None = None) -> Composite:
     color = (weights[..., None] * rgb_mid).sum(-2)
     if background is not None:
         color = color + background * (1 - opacity)[..., None]
-    return Composite(color, _expected_depth((weights * depths_mid).sum(-1), opacity, depths), opacity)
+    return Composite(
+        color, _expected_depth((weights * depths_mid).sum(-1), opacity, depths), opacity
+    )
 
 
 def optical_depths(sigma: Tensor, depths: Tensor) -> Tensor:
-    """tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i), of sorted samples, [.. s] -> [.. s-1]."""
+    """tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i), of sorted samples, [.. s]
+    -> [.. s-1].
+    """
     sigma_mid = (sigma[..., :-1] + sigma[..., 1:]) / 2
     return F.softplus(sigma_mid - 1) * (depths[..., 1:] - depths[..., :-1])
 
 
 def interval_weights(tau: Tensor) -> Tensor:
-    """w_i = T_i (1 - exp(-tau_i)): the part of the light that interval i absorbs, [.. i] -> [.. i]."""
+    """w_i = T_i (1 - exp(-tau_i)): the part of the light that interval i absorbs, [.. i] -> [..
+    i].
+    """
     before = F.pad(tau.cumsum(-1)[..., :-1], (1, 0))
     return torch.exp(-before) * (1 - torch.exp(-tau))
 
 
 def alpha_weights(alpha: Tensor) -> Tensor:
-    """Left-point weights w_i = alpha_i T_i, T_i = prod_{j<i} (1 - alpha_j + 1e-10), of opacities in order of depth.
+    """Left-point weights w_i = alpha_i T_i, T_i = prod_{j<i} (1 - alpha_j + 1e-10), of opacities in
+    order of depth.
 
-    The rule of pi-GAN, GRAM and CIPS-3D (NeRF eq. 3): each sample stands for the interval behind it.
+    The rule of pi-GAN, GRAM and CIPS-3D (NeRF eq. 3): each sample stands for the interval behind
+    it.
 
     Args:
         alpha: opacity of each sample, [.. s].
@@ -154,6 +168,10 @@ def _contract(weights: Tensor, rgb: Tensor) -> Tensor:
 
 
 def _expected_depth(weighted: Tensor, opacity: Tensor, depths: Tensor) -> Tensor:
-    """Sum of weighted depths over W; the last sample's depth where W = 0, without a NaN in the gradient."""
+    """Sum of weighted depths over W; the last sample's depth where W = 0, without a NaN in the
+    gradient.
+    """
     empty = opacity <= 0
-    return torch.where(empty, depths.amax(-1), weighted / torch.where(empty, torch.ones_like(opacity), opacity))
+    return torch.where(
+        empty, depths.amax(-1), weighted / torch.where(empty, torch.ones_like(opacity), opacity)
+    )

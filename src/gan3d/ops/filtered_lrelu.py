@@ -1,15 +1,18 @@
-"""Leaky ReLU on a finer grid (Karras et al. 2021, section 3.2 and appendix F): the activation makes no aliases.
+"""Leaky ReLU on a finer grid (Karras et al. 2021, section 3.2 and appendix F): the activation makes
+no aliases.
 
     y = down(f_d * clamp(gain lrelu(up(x + b; f_u))))
 
-`filtered_lrelu_reference` is these words. `filtered_lrelu` gives the same numbers without storing a zero or, but for a
-few maps at a time, the signal on the fine grid, which is four to sixteen times x: separable filters are products with
-banded matrices (`ops.banded`), maps go through the whole chain one handful after the other, and what the derivatives
-need of the fine grid (signs, and what was clamped) is made again from x.
+`filtered_lrelu_reference` is these words. `filtered_lrelu` gives the same numbers without storing a
+zero or, but for a few maps at a time, the signal on the fine grid, which is four to sixteen times
+x: separable filters are products with banded matrices (`ops.banded`), maps go through the whole
+chain one handful after the other, and what the derivatives need of the fine grid (signs, and what
+was clamped) is made again from x.
 
     dx = up^T(m down^T(dy)),   m = gain (1 | slope | 0 where clamped)
 
-The chain is piecewise linear, so m does not change with x and derivatives of all orders are of this one kind.
+The chain is piecewise linear, so m does not change with x and derivatives of all orders are of this
+one kind.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ from gan3d.ops.resample import Padding, padding_sides, taps_along, upfirdn2d, up
 
 FINE_SAMPLES = 2**19  # of the maps that a core has in hand: 2 MB, which stay in its cache
 FINE_SAMPLES_GPU = 2**27
-DEPTHWISE = 8  # maps that a depthwise convolution takes at once: 8 stay in the cache at the sizes of 256 px
+DEPTHWISE = (
+    8  # maps that a depthwise convolution takes at once: 8 stay in the cache at the sizes of 256 px
+)
 
 
 def filtered_lrelu(
@@ -47,18 +52,21 @@ def filtered_lrelu(
     clamp: float | None = None,
     flip_filter: bool = False,
 ) -> Tensor:
-    """Bias, upsampling, leaky ReLU, gain, clamp, downsampling; x and b may be differentiated any number of times.
+    """Bias, upsampling, leaky ReLU, gain, clamp, downsampling; x and b may be differentiated any
+    number of times.
 
     Low precision is left inside: the fine grid is float32 at least.
 
     Args:
         x: [b c h w].
-        fu: filter of the upsampling, [k] (separable), [ky kx] or None (identity); its gain becomes up^2.
+        fu: filter of the upsampling, [k] (separable), [ky kx] or None (identity); its gain becomes
+            up^2.
         fd: filter of the downsampling, likewise; its gain stays 1.
         b: bias [c], or None; zeros are inserted and padded after it is added.
         up: fine samples per sample of x.
         down: one of so many fine samples is kept.
-        padding: zeros around the zero-inserted signal: a number, (x, y) or (left, right, top, bottom); negative crops.
+        padding: zeros around the zero-inserted signal: a number, (x, y) or (left, right, top,
+            bottom); negative crops.
         gain: factor after the activation.
         slope: of the activation below 0.
         clamp: largest magnitude after the gain, on the fine grid; None is no limit.
@@ -70,7 +78,7 @@ def filtered_lrelu(
     _check(x, fu, fd, b, up, down, padding)
     if fu is None and fd is None and up == 1 and down == 1 and not any(padding_sides(padding)):
         return bias_act(x, b, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
-    job = _Job(up, down, padding_sides(padding), gain, slope, clamp, flip_filter)
+    job = _Settings(up, down, padding_sides(padding), gain, slope, clamp, flip_filter)
     return _FilteredLReLU.apply(x, x.new_zeros(x.shape[1]) if b is None else b, fu, fd, job)
 
 
@@ -97,7 +105,13 @@ def filtered_lrelu_reference(
 
 
 def _check(
-    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, up: int, down: int, padding: Padding
+    x: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    padding: Padding,
 ) -> None:
     if x.ndim != 4 or (b is not None and b.shape != x.shape[1:2]):
         raise ValueError(
@@ -112,12 +126,12 @@ def _check(
         fine, needed = size * up + sum(around), taps_along(fu)[place] + taps_along(fd)[place] - 1
         if fine < needed or min(around) <= -size * up:
             raise ValueError(
-                f"filtered_lrelu got {size} samples along {axis}, {fine} after insertion and padding {around}; "
-                f"the filters need {needed}"
+                f"filtered_lrelu got {size} samples along {axis}, {fine} after insertion and "
+                f"padding {around}; the filters need {needed}"
             )
 
 
-class _Job(NamedTuple):
+class _Settings(NamedTuple):
     up: int
     down: int
     padding: tuple[int, int, int, int]
@@ -129,7 +143,9 @@ class _Job(NamedTuple):
 
 class _FilteredLReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, b: Tensor, fu: Tensor | None, fd: Tensor | None, job: _Job) -> Tensor:
+    def forward(
+        ctx, x: Tensor, b: Tensor, fu: Tensor | None, fd: Tensor | None, job: _Settings
+    ) -> Tensor:
         ctx.save_for_backward(x, b, fu, fd)
         ctx.job = job
         return _by_handfuls(_Chain(job, fu, fd, x), _Chain.value, x, b)
@@ -138,7 +154,13 @@ class _FilteredLReLU(torch.autograd.Function):
     def backward(ctx, dy: Tensor):
         x, b, fu, fd = ctx.saved_tensors
         dx = _Linearised.apply(dy, x, b, fu, fd, ctx.job, True)
-        return dx, dx.sum([0, 2, 3]).to(b.dtype) if ctx.needs_input_grad[1] else None, None, None, None
+        return (
+            dx,
+            dx.sum([0, 2, 3]).to(b.dtype) if ctx.needs_input_grad[1] else None,
+            None,
+            None,
+            None,
+        )
 
 
 class _Linearised(torch.autograd.Function):
@@ -146,7 +168,14 @@ class _Linearised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, v: Tensor, x: Tensor, b: Tensor, fu: Tensor | None, fd: Tensor | None, job: _Job, transposed: bool
+        ctx,
+        v: Tensor,
+        x: Tensor,
+        b: Tensor,
+        fu: Tensor | None,
+        fd: Tensor | None,
+        job: _Settings,
+        transposed: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, b, fu, fd)
         ctx.job, ctx.transposed = job, transposed
@@ -160,9 +189,11 @@ class _Linearised(torch.autograd.Function):
 
 
 class _Chain:
-    """Up, activation, down, for maps of one size; everything here is on plain tensors [n h w] without gradients."""
+    """Up, activation, down, for maps of one size; everything here is on plain tensors [n h w]
+    without gradients.
+    """
 
-    def __init__(self, job: _Job, fu: Tensor | None, fd: Tensor | None, x: Tensor):
+    def __init__(self, job: _Settings, fu: Tensor | None, fd: Tensor | None, x: Tensor):
         self.gain, self.slope, self.clamp = job.gain, job.slope, job.clamp
         self.dtype = torch.promote_types(x.dtype, torch.float32)
         one = x.new_ones(1, dtype=self.dtype)  # no filter; where the grid stays, not even a product
@@ -173,7 +204,11 @@ class _Chain:
 
     def value(self, x: Tensor) -> Tensor:
         fine, alpha = self.rise(x), self.slope
-        return self.fall(bias_act(fine, act="lrelu", alpha=alpha, gain=self.gain, clamp=self.clamp, overwrite=True))
+        return self.fall(
+            bias_act(
+                fine, act="lrelu", alpha=alpha, gain=self.gain, clamp=self.clamp, overwrite=True
+            )
+        )
 
     def linear(self, x: Tensor, v: Tensor) -> Tensor:
         return self.fall(self.sloped(x, self.rise(v)))
@@ -193,12 +228,20 @@ class _Chain:
     def handful(self, device: torch.device) -> int:
         """How many maps go through at once."""
         height, width = self.rise.size_out
-        samples = FINE_SAMPLES * torch.get_num_threads() if device.type == "cpu" else FINE_SAMPLES_GPU
-        return max(samples // (height * width), DEPTHWISE if self.rise.plane or self.fall.plane else 1)
+        samples = (
+            FINE_SAMPLES * torch.get_num_threads() if device.type == "cpu" else FINE_SAMPLES_GPU
+        )
+        return max(
+            samples // (height * width), DEPTHWISE if self.rise.plane or self.fall.plane else 1
+        )
 
 
-def _by_handfuls(chain: _Chain, step: Callable[..., Tensor], x: Tensor, b: Tensor, *v: Tensor) -> Tensor:
-    """step(x + b, v) over all maps of x [b c h w], a handful at a time, in the precision of the chain."""
+def _by_handfuls(
+    chain: _Chain, step: Callable[..., Tensor], x: Tensor, b: Tensor, *v: Tensor
+) -> Tensor:
+    """step(x + b, v) over all maps of x [b c h w], a handful at a time, in the precision of the
+    chain.
+    """
     maps = [t.flatten(0, 1) for t in (x, *v)]
     bias = b.to(chain.dtype).repeat(len(x))[:, None, None]
     many, y = chain.handful(x.device), None
@@ -215,7 +258,9 @@ def _by_handfuls(chain: _Chain, step: Callable[..., Tensor], x: Tensor, b: Tenso
 
 @dataclass(frozen=True, eq=False)
 class _Resampling:
-    """upfirdn2d of maps [n h w] of one size with the filter g (in the order of correlation), a linear map."""
+    """upfirdn2d of maps [n h w] of one size with the filter g (in the order of correlation), a
+    linear map.
+    """
 
     g: Tensor | None
     up: int
@@ -224,7 +269,7 @@ class _Resampling:
     size_in: tuple[int, int]
 
     @staticmethod
-    def of(f: Tensor | None, job: _Job, size: tuple[int, int], *, rising: bool) -> _Resampling:
+    def of(f: Tensor | None, job: _Settings, size: tuple[int, int], *, rising: bool) -> _Resampling:
         """The first or the last step of a job."""
         if f is not None:
             f = f if job.flip else f.flip(list(range(f.ndim)))
@@ -234,8 +279,14 @@ class _Resampling:
 
     @property
     def size_out(self) -> tuple[int, int]:
-        (h, w), (kx, ky), (left, right, top, bottom) = self.size_in, taps_along(self.g), self.padding
-        return (h * self.up + top + bottom - ky) // self.down + 1, (w * self.up + left + right - kx) // self.down + 1
+        (h, w), (kx, ky), (left, right, top, bottom) = (
+            self.size_in,
+            taps_along(self.g),
+            self.padding,
+        )
+        return (h * self.up + top + bottom - ky) // self.down + 1, (
+            w * self.up + left + right - kx
+        ) // self.down + 1
 
     @property
     def plane(self) -> bool:
@@ -247,8 +298,12 @@ class _Resampling:
         if self.g is None:
             return F.pad(x, self.padding)
         if self.plane:
-            maps = x[None].contiguous(memory_format=torch.channels_last)  # depthwise convolutions are fast so
-            y = upfirdn2d(maps, self.g, up=self.up, down=self.down, padding=self.padding, flip_filter=True)
+            maps = x[None].contiguous(
+                memory_format=torch.channels_last
+            )  # depthwise convolutions are fast so
+            y = upfirdn2d(
+                maps, self.g, up=self.up, down=self.down, padding=self.padding, flip_filter=True
+            )
             return y[0].contiguous()
         along_x, along_y = self._bands
         if self.up > 1:

@@ -2,8 +2,9 @@
 
     y_bno = d_bo sum_i x_bni s_bi W_io,   d_bo = (sum_i s_bi^2 W_io^2 + eps)^(-1/2)
 
-`style` s holds the +1 of the released code already (s = A w + 1); without demodulation d = 1. The demodulation is a
-product of two matrices, d^-2 = s^2 W^2 + eps: the squared weights of every image, [b i o], are never made.
+`style` s holds the +1 of the released code already (s = A w + 1); without demodulation d = 1. The
+demodulation is a product of two matrices, d^-2 = s^2 W^2 + eps: the squared weights of every image,
+[b i o], are never made.
 
 Three formulations of the same numbers, all differentiable any number of times:
 
@@ -11,9 +12,9 @@ Three formulations of the same numbers, all differentiable any number of times:
     bmm       W'_bio = W_io s_bi d_bo, then a batched product: writes 2 b i o numbers besides the product
     scale     ((x s) W) d with the one shared weight: writes b n (i + o) numbers besides the product
 
-Hence the choice: "scale" where n (i + o) <= 2 i o (few points per image, big batches), else "bmm"; "grouped" never. The
-rule counts memory traffic. It was measured on a CPU (benchmarks/modfc.py); for GPUs it is a count, not a measurement
-(n = 1, i = o = 512: bmm moves 180 times the bytes of scale).
+Hence the choice: "scale" where n (i + o) <= 2 i o (few points per image, big batches), else "bmm";
+"grouped" never. The rule counts memory traffic. It was measured on a CPU (benchmarks/modfc.py); for
+GPUs it is a count, not a measurement (n = 1, i = o = 512: bmm moves 180 times the bytes of scale).
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ def modfc(
         x: [b n i].
         weight: W, shared by the images, [i o].
         style: s of each image, [b i].
-        demodulate: whether to divide by the norm of each output's modulated weights; otherwise d = 1.
+        demodulate: whether to divide by the norm of each output's modulated weights; otherwise d =
+            1.
         eps: added to the squared norm.
-        slope: of a leaky ReLU on the result, applied in place (also where a gradient is recorded); None is none.
+        slope: of a leaky ReLU on the result, applied in place (also where a gradient is recorded);
+            None is none.
         form: formulation; None chooses by shape.
 
     Returns:
@@ -68,7 +71,9 @@ def choose_form(n: int, i: int, o: int) -> Form:
 
 
 def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
-    """d = (s^2 W^2 + eps)^(-1/2) of weight [i o] and style [b i], [b o]; never in lower precision than the weight's."""
+    """d = (s^2 W^2 + eps)^(-1/2) of weight [i o] and style [b i], [b o]; never in lower precision
+    than the weight's.
+    """
     with torch.autocast(weight.device.type, enabled=False):
         return (style.to(weight.dtype).square() @ weight.square() + eps).rsqrt()
 
@@ -105,6 +110,7 @@ def _check(x: Tensor, weight: Tensor, style: Tensor) -> None:
     fits = x.ndim == 3 and weight.ndim == 2 and x.shape[2] == weight.shape[0]
     if not fits or style.shape != (x.shape[0], x.shape[2]):
         raise ValueError(
-            f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and style {tuple(style.shape)} are not [b n i], [i o] "
-            "and [b i]; a published weight [1 i o] needs weight[0], one point per image x[:, None]"
+            f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and style {tuple(style.shape)} are "
+            "not [b n i], [i o] and [b i]; a published weight [1 i o] needs weight[0], one point "
+            "per image x[:, None]"
         )

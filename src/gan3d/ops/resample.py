@@ -1,14 +1,17 @@
-"""Up- and downsampling with a FIR filter f (StyleGAN2, section 4 and appendix B; Karras et al. 2021, upfirdn).
+"""Up- and downsampling with a FIR filter f (StyleGAN2, section 4 and appendix B; Karras et al.
+2021, upfirdn).
 
     upfirdn(x) = (f * pad(x with up-1 zeros after every sample))[::down]          per channel, * is true convolution
 
-`upfirdn2d_reference` is these words. `upfirdn2d` gives the same numbers without ever storing the zeros: a strided
-depthwise convolution where samples are dropped, a strided transposed one where they are inserted.
+`upfirdn2d_reference` is these words. `upfirdn2d` gives the same numbers without ever storing the
+zeros: a strided depthwise convolution where samples are dropped, a strided transposed one where
+they are inserted.
 
-Convention: `up`, `down` are one number or (x, y); `padding` is one number, (x, y) or (left, right, top, bottom),
-counted on the zero-inserted signal, negative crops. `flip_filter=False` is true convolution, True is correlation. A
-filter of one dimension is separable: it is applied along x, then along y, each with the square root of `gain`. All of
-it can be differentiated any number of times.
+Convention: `up`, `down` are one number or (x, y); `padding` is one number, (x, y) or (left, right,
+top, bottom), counted on the zero-inserted signal, negative crops. `flip_filter=False` is true
+convolution, True is correlation. A
+filter of one dimension is separable: it is applied along x, then along y, each with the square root
+of `gain`. All of it can be differentiated any number of times.
 """
 
 from __future__ import annotations
@@ -39,14 +42,17 @@ def setup_filter(
         normalize: divide by the sum, so that a constant stays that constant.
         flip: reverse the taps.
         gain: of the whole filter, gain^(d/2) goes into one of d dimensions.
-        separable: keep a list as a list; None does so from 8 taps on, shorter lists become their outer product.
+        separable: keep a list as a list; None does so from 8 taps on, shorter lists become their
+            outer product.
 
     Returns:
         [k] if separable, else [k k].
     """
     f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
     if f.ndim > 2 or f.numel() == 0:
-        raise ValueError(f"a filter has shape {tuple(f.shape)}; expected a number, a list or a matrix of taps")
+        raise ValueError(
+            f"a filter has shape {tuple(f.shape)}; expected a number, a list or a matrix of taps"
+        )
     f = f[None] if f.ndim == 0 else f
     if separable is None:
         separable = f.ndim == 1 and f.numel() >= 8
@@ -85,7 +91,11 @@ def upfirdn2d(
     """
     job = _plan(x, f, up, down, padding)
     for kernel, step in _passes(job, f, x, flip_filter, gain):
-        x = _insert_and_filter(x, kernel, step) if max(step.up) > 1 else _filter_and_drop(x, kernel, step)
+        x = (
+            _insert_and_filter(x, kernel, step)
+            if max(step.up) > 1
+            else _filter_and_drop(x, kernel, step)
+        )
     return x
 
 
@@ -115,7 +125,12 @@ def upfirdn2d_reference(
 
 
 def filter2d(
-    x: Tensor, f: Tensor | None, *, padding: Padding = 0, flip_filter: bool = False, gain: float = 1.0
+    x: Tensor,
+    f: Tensor | None,
+    *,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
 ) -> Tensor:
     """Filters x [b c h w] and keeps its size (zeros beyond the border); `padding` comes on top."""
     left, right, top, bottom = padding_sides(padding)
@@ -139,7 +154,9 @@ def upsample2d(
     (left, right), (top, bottom) = upsampling_padding(kx, up_x), upsampling_padding(ky, up_y)
     p = padding_sides(padding)
     around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
-    return upfirdn2d(x, f, up=(up_x, up_y), padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
+    return upfirdn2d(
+        x, f, up=(up_x, up_y), padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y
+    )
 
 
 def downsample2d(
@@ -154,10 +171,15 @@ def downsample2d(
     """x [b c h w] at 1/down of its size."""
     down_x, down_y = _pair(down)
     kx, ky = taps_along(f)
-    (left, right), (top, bottom) = downsampling_padding(kx, down_x), downsampling_padding(ky, down_y)
+    (left, right), (top, bottom) = (
+        downsampling_padding(kx, down_x),
+        downsampling_padding(ky, down_y),
+    )
     p = padding_sides(padding)
     around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
-    return upfirdn2d(x, f, down=(down_x, down_y), padding=around, flip_filter=flip_filter, gain=gain)
+    return upfirdn2d(
+        x, f, down=(down_x, down_y), padding=around, flip_filter=flip_filter, gain=gain
+    )
 
 
 def conv2d_resample(
@@ -171,10 +193,12 @@ def conv2d_resample(
     flip_weight: bool = True,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution on the finer of two grids, with the FIR filter between them (StyleGAN2, appendix B).
+    """Convolution on the finer of two grids, with the FIR filter between them (StyleGAN2, appendix
+    B).
 
-    up > 1: conv(upsample(x)), as a transposed convolution and then the filter; down > 1: downsample(conv(x)), as the
-    filter and then a strided convolution; 1x1 kernels work on the coarser grid, which gives the same numbers.
+    up > 1: conv(upsample(x)), as a transposed convolution and then the filter; down > 1:
+    downsample(conv(x)), as the filter and then a strided convolution; 1x1 kernels work on the
+    coarser grid, which gives the same numbers.
 
     Args:
         x: [b i h w].
@@ -198,7 +222,9 @@ def conv2d_resample(
         )
     k = w.shape[-1]
     if up > 1 and k > 1:
-        return _conv_then_upsample(x, w if not flip_weight else w.flip(2, 3), f, up, padding, groups)
+        return _conv_then_upsample(
+            x, w if not flip_weight else w.flip(2, 3), f, up, padding, groups
+        )
     w = w if flip_weight else w.flip(2, 3)
     if down > 1:
         (left, right), (top, bottom) = (downsampling_padding(n, down) for n in taps_along(f))
@@ -211,7 +237,9 @@ def conv2d_resample(
 
 
 def upsampling_padding(taps: int, up: int) -> tuple[int, int]:
-    """Zeros (before, after) with which upsampling gives `up` times the size, centred as well as an even filter can."""
+    """Zeros (before, after) with which upsampling gives `up` times the size, centered as well as an
+    even filter can.
+    """
     return (taps + up - 1) // 2, (taps - up) // 2
 
 
@@ -220,8 +248,12 @@ def downsampling_padding(taps: int, down: int) -> tuple[int, int]:
     return (taps - down + 1) // 2, (taps - down) // 2
 
 
-def _conv_then_upsample(x: Tensor, w: Tensor, f: Tensor | None, up: int, padding: int, groups: int) -> Tensor:
-    """conv(zero-inserted x) by a transposed convolution of stride `up` with w [o i k k], then the filter."""
+def _conv_then_upsample(
+    x: Tensor, w: Tensor, f: Tensor | None, up: int, padding: int, groups: int
+) -> Tensor:
+    """conv(zero-inserted x) by a transposed convolution of stride `up` with w [o i k k], then the
+    filter.
+    """
     k = w.shape[-1]
     kx, ky = taps_along(f)
     (left, right), (top, bottom) = upsampling_padding(kx, up), upsampling_padding(ky, up)
@@ -251,17 +283,25 @@ def _plan(x: Tensor, f: Tensor | None, up: Pair, down: Pair, padding: Padding) -
         "wh", (x.shape[3], x.shape[2]), step.up, step.padding[::2], step.padding[1::2], strict=True
     ):
         taps = taps_along(f)["wh".index(axis)]
-        if -before > (n - 1) * u or -after > n * u - 1 or n * u + min(before, 0) + min(after, 0) < 1:
-            raise ValueError(f"upfirdn2d got {n} samples along {axis} and crops all of them; crop less")
+        if (
+            -before > (n - 1) * u
+            or -after > n * u - 1
+            or n * u + min(before, 0) + min(after, 0) < 1
+        ):
+            raise ValueError(
+                f"upfirdn2d got {n} samples along {axis} and crops all of them; crop less"
+            )
         if n * u + before + after < taps:
             raise ValueError(
-                f"upfirdn2d got {n} samples along {axis}, {n * u + before + after} after insertion and padding; "
-                f"a filter of {taps} taps needs as many"
+                f"upfirdn2d got {n} samples along {axis}, {n * u + before + after} after insertion "
+                f"and padding; a filter of {taps} taps needs as many"
             )
     return step
 
 
-def _passes(step: _Step, f: Tensor | None, x: Tensor, flip: bool, gain: float) -> list[tuple[Tensor, _Step]]:
+def _passes(
+    step: _Step, f: Tensor | None, x: Tensor, flip: bool, gain: float
+) -> list[tuple[Tensor, _Step]]:
     """The kernels [ky kx] that convolve one after the other, each with its share of the work."""
     f = x.new_ones(1, 1) if f is None else f.to(x.dtype)
     f = f.flip(list(range(f.ndim))) if flip else f
@@ -289,14 +329,16 @@ def _filter_and_drop(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
 def _insert_and_filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
     """Strided transposed depthwise convolution.
 
-    Without padding it yields the full convolution, (n - 1) up + k samples; what is asked for starts k - 1 - before
-    samples into it and ends k - up - after samples before its end.
+    Without padding it yields the full convolution, (n - 1) up + k samples; what is asked for starts
+    k - 1 - before samples into it and ends k - up - after samples before its end.
     """
     c, (up_x, up_y), (down_x, down_y) = x.shape[1], step.up, step.down
     (ky, kx), (left, right, top, bottom) = kernel.shape, step.padding
     crop_x, crop_y = (kx - 1 - left, kx - up_x - right), (ky - 1 - top, ky - up_y - bottom)
     own = (max(min(crop_y), 0), max(min(crop_x), 0))
-    y = F.conv_transpose2d(x, kernel.expand(c, 1, ky, kx), stride=(up_y, up_x), padding=own, groups=c)
+    y = F.conv_transpose2d(
+        x, kernel.expand(c, 1, ky, kx), stride=(up_y, up_x), padding=own, groups=c
+    )
     rest = [own[1] - crop_x[0], own[1] - crop_x[1], own[0] - crop_y[0], own[0] - crop_y[1]]
     y = F.pad(y, rest) if any(rest) else y
     return y[:, :, ::down_y, ::down_x]
@@ -325,5 +367,7 @@ def taps_along(f: Tensor | None) -> tuple[int, int]:
     if f is None:
         return 1, 1
     if f.ndim not in (1, 2):
-        raise ValueError(f"a filter has shape {tuple(f.shape)}; expected [k] or [k k], see setup_filter")
+        raise ValueError(
+            f"a filter has shape {tuple(f.shape)}; expected [k] or [k k], see setup_filter"
+        )
     return f.shape[-1], f.shape[0]

@@ -2,17 +2,19 @@
 
     F(x) = 1/3 sum_p bilinear(plane_p, projection_p(2 x / box_warp))          (the mean, as in the code; the paper sums)
 
-Convention: the cube of side `box_warp` about the origin is [-1, 1]^3. A projection (a, b) takes world axis a along the
-width of the plane and b along its height. Bilinear, texel centres at half-integers (align_corners=False), zero outside:
-beyond the box, features fade to 0 over half a texel.
+Convention: the cube of side `box_warp` about the origin is [-1, 1]^3. A projection (a, b) takes
+world axis a along the width of the plane and b along its height. Bilinear, texel centers at
+half-integers (align_corners=False), zero outside: beyond the box, features fade to 0 over half a
+texel.
 
-`official` axes are (x,y), (x,z), (z,x): the third plane is the second one transposed and nothing sees (y,z). All
-published weights have it (NVlabs/eg3d issue 67). `fixed` has (z,y) in its place.
+`official` axes are (x,y), (x,z), (z,x): the third plane is the second one transposed and nothing
+sees (y,z). All published weights have it (NVlabs/eg3d issue 67). `fixed` has (z,y) in its place.
 
-`plane_features_reference` is grid_sample. `PlaneTable` is the fast form for any device: with official axes plane 3 is
-folded into plane 2 (bilinear sampling is linear in the texels, and sampling at (z,x) is sampling the transpose at
-(x,z)), and each point is one weighted sum of 8 (or 12) rows of a [texels, c] table. Both may be differentiated any
-number of times, in the planes and in the points.
+`plane_features_reference` is grid_sample. `PlaneTable` is the fast form for any device: with
+official axes plane 3 is folded into plane 2 (bilinear sampling is linear in the texels, and
+sampling at (z,x) is sampling the transpose at (x,z)), and each point is one weighted sum of 8 (or
+12) rows of a [texels, c] table. Both may be differentiated any number of times, in the planes and
+in the points.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ PROJECTIONS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 
 
-def plane_features_reference(planes: Tensor, points: Tensor, *, box_warp: float, axes: PlaneAxes) -> Tensor:
+def plane_features_reference(
+    planes: Tensor, points: Tensor, *, box_warp: float, axes: PlaneAxes
+) -> Tensor:
     """Features of each plane by grid_sample.
 
     Args:
@@ -47,7 +51,11 @@ def plane_features_reference(planes: Tensor, points: Tensor, *, box_warp: float,
     pairs = torch.tensor(PROJECTIONS[axes], device=points.device)
     grid = rearrange((points * (2 / box_warp))[..., pairs], "b p k xy -> (b k) 1 p xy")
     sampled = F.grid_sample(
-        rearrange(planes, "b k c h w -> (b k) c h w"), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        rearrange(planes, "b k c h w -> (b k) c h w"),
+        grid,
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
     )
     return rearrange(sampled, "(b k) c 1 p -> b k p c", b=len(planes))
 
@@ -85,14 +93,23 @@ class PlaneTable:
     def features(self, points: Tensor, *, box_warp: float) -> Tensor:
         """F(x) of points [b .. 3] -> [b .. c]; a table of one scene serves points of any batch."""
         if self.batch not in (1, len(points)):
-            raise ValueError(f"{self.batch} scenes cannot serve points of a batch of {len(points)}; give 1 or as many")
+            raise ValueError(
+                f"{self.batch} scenes cannot serve points of a batch of {len(points)}; give 1 or "
+                "as many"
+            )
         flat = (points * (2 / box_warp)).flatten(1, -2)
         columns = [_taps(flat[..., axis], self.width) for axis in range(3)]
-        rows = columns if self.height == self.width else [_taps(flat[..., axis], self.height) for axis in range(3)]
+        rows = (
+            columns
+            if self.height == self.width
+            else [_taps(flat[..., axis], self.height) for axis in range(3)]
+        )
         texels = self.height * self.width
         scene = torch.zeros(1, 1, dtype=torch.long, device=points.device)
         if self.batch > 1:
-            scene = torch.arange(self.batch, device=points.device)[:, None] * (len(self.projections) * texels)
+            scene = torch.arange(self.batch, device=points.device)[:, None] * (
+                len(self.projections) * texels
+            )
         indices, weights = [], []
         for plane, (u, v) in enumerate(self.projections):
             for row, row_weight in rows[v]:
@@ -102,15 +119,20 @@ class PlaneTable:
                     weights.append(row_weight * column_weight)
         # The mean is over the three planes, folded or not.
         gathered = _WeightedRows.apply(
-            self.rows, torch.stack(weights, -1).flatten(0, 1) / 3, torch.stack(indices, -1).flatten(0, 1)
+            self.rows,
+            torch.stack(weights, -1).flatten(0, 1) / 3,
+            torch.stack(indices, -1).flatten(0, 1),
         )
         return gathered.unflatten(0, points.shape[:-1])
 
 
 def _taps(coordinate: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """The two texels around a coordinate of [-1, 1] and their linear weights, 0 for texels that do not exist."""
+    """The two texels around a coordinate of [-1, 1] and their linear weights, 0 for texels that do
+    not exist.
+    """
     position = ((coordinate + 1) * size - 1) / 2
-    # Clamping keeps far points (and infinities) within the range of integers; their weights are 0 all the same.
+    # Clamping keeps far points (and infinities) within the range of integers; their weights are 0
+    # all the same.
     low = position.detach().floor().clamp(-2, size)
     fraction = (position - low).clamp(0, 1)
     index = low.long()
@@ -122,10 +144,12 @@ def _taps(coordinate: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 
 class _WeightedRows(torch.autograd.Function):
-    """out_p = sum_k weights[p, k] rows[indices[p, k]]; rows [n c], weights [p k], indices [p k] -> [p c].
+    """out_p = sum_k weights[p, k] rows[indices[p, k]]; rows [n c], weights [p k], indices [p k] ->
+    [p c].
 
-    Unlike `F.embedding_bag`, which computes the forward pass, it has a derivative of any order; and scattering one
-    tap after the other takes a third of embedding_bag's time on a CPU (its backward sorts).
+    Unlike `F.embedding_bag`, which computes the forward pass, it has a derivative of any order; and
+    scattering one tap after the other takes a third of embedding_bag's time on a CPU (its backward
+    sorts).
     """
 
     @staticmethod

@@ -1,0 +1,42 @@
+"""Cameras: poses and lenses, the rays they cast, distributions of them, and paths for videos."""
+
+from gan3d.camera.camera import LABEL_DIM, Camera, Rays, check_labels
+from gan3d.camera.pinhole import (
+    flip_camera_axes,
+    intrinsics_from_eg3d_fov,
+    intrinsics_from_focal,
+    intrinsics_from_fov,
+    look_at,
+)
+from gan3d.camera.poses import (
+    DatasetPoses,
+    FixedPose,
+    GaussianPose,
+    PosePrior,
+    SphereUniformPose,
+    TruncatedGaussianPose,
+    UniformPose,
+)
+from gan3d.camera.trajectories import eg3d_wiggle, orbit, wiggle
+
+__all__ = [
+    "LABEL_DIM",
+    "Camera",
+    "DatasetPoses",
+    "FixedPose",
+    "GaussianPose",
+    "PosePrior",
+    "Rays",
+    "SphereUniformPose",
+    "TruncatedGaussianPose",
+    "UniformPose",
+    "check_labels",
+    "eg3d_wiggle",
+    "flip_camera_axes",
+    "intrinsics_from_eg3d_fov",
+    "intrinsics_from_focal",
+    "intrinsics_from_fov",
+    "look_at",
+    "orbit",
+    "wiggle",
+]

@@ -1,0 +1,1 @@
+"""Weights of official code, read safely and written back."""

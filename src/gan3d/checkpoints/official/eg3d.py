@@ -1,0 +1,257 @@
+"""Weights of official EG3D, in both directions: our names are theirs, constructor arguments follow
+from the file.
+
+Sizes follow from the shapes of the tensors, which win over what the file states of itself. The rest
+is read from the attributes of the file's modules, then from the arguments that it states; a plain
+state dict states nothing, and gets the rendering options of the published configuration
+(`PRESETS`).
+
+An imported generator computes what the official code computes: depths are clamped over the batch,
+rays that miss the box of an 'auto' model get the published limits, and 2X and 4X models return the
+raw image that block0 was added to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gan3d.checkpoints.official.networks import (
+    Network,
+    beside,
+    number,
+    read_networks,
+    section,
+    whole,
+    write_state,
+)
+from gan3d.checkpoints.official.stylegan2 import (
+    discriminator_from_official,
+    mapping_arguments,
+    synthesis_arguments,
+)
+from gan3d.checkpoints.portable import build, from_pretrained, load_discriminator, save_pretrained
+from gan3d.generators import GENERATORS, Generator
+
+Preset = Literal["ffhq", "afhq", "shapenet"]
+PlaneAxes = Literal["official", "fixed"]
+
+# Rendering options of train.py, with pose conditioning where the published models have it.
+_FACES = {
+    "depth_resolution": 48,
+    "depth_resolution_importance": 48,
+    "ray_start": 2.25,
+    "ray_end": 3.3,
+    "box_warp": 1,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "ffhq": {**_FACES, "c_scale": 1, "avg_camera_radius": 2.7, "avg_camera_pivot": [0, 0, 0.2]},
+    "afhq": {**_FACES, "c_scale": 1, "avg_camera_radius": 2.7, "avg_camera_pivot": [0, 0, -0.06]},
+    "shapenet": {
+        "depth_resolution": 64,
+        "depth_resolution_importance": 64,
+        "ray_start": "auto",
+        "ray_end": "auto",
+        "box_warp": 1.6,
+        "white_back": True,
+        "c_gen_conditioning_zero": True,
+        "avg_camera_radius": 1.7,
+        "avg_camera_pivot": [0, 0, 0],
+    },
+}
+# Names of modules in official files, the only ones that are known; nothing is imported by such a
+# name.
+LAYOUTS = {
+    f"training.superresolution.SuperresolutionHybrid{name}": name
+    for name in ("2X", "4X", "8X", "8XDC")
+}
+NO_UPSAMPLING, UPSAMPLING = ("2X", "4X"), ("8X", "8XDC")
+
+
+def import_eg3d(
+    file: Path,
+    out: Path | None = None,
+    which: Literal["G_ema", "G"] = "G_ema",
+    plane_axes: PlaneAxes = "official",
+    preset: Preset = "ffhq",
+    discriminator: bool = True,
+) -> str:
+    """Turns official EG3D weights into a portable file, discriminator included; nothing in them is
+    executed.
+
+    Args:
+        file: a snapshot (.pkl), or a state dict of the generator (.pt, .safetensors).
+        out: the new file; by default beside `file`, ending in .safetensors.
+        which: generator of a snapshot: the average over training (G_ema) or the last one (G).
+        plane_axes: official, as all published weights were trained (no plane sees y with z), or
+            fixed, for weights trained with the authors' later correction.
+        preset: rendering options of a state dict, which has none of its own.
+        discriminator: whether the discriminator of a snapshot comes along.
+    """
+    network, *others = read_networks(file, which, *(["D"] if discriminator else []))
+    if not network.rendering:
+        network = with_preset(network, preset)
+    generator = generator_from_official(network, plane_axes=plane_axes)
+    judge = discriminator_from_official(others[0]) if others else None
+    path = save_pretrained(beside(file, out, ".safetensors"), generator, judge, facts=network.facts)
+    also = "" if judge is None else f", with its {type(judge).__name__}"
+    return f"{path}: EG3D, {generator.img_resolution} px, plane_axes {plane_axes}{also}"
+
+
+def export_eg3d(
+    file: Path, out: Path | None = None, which: Literal["generator", "discriminator"] = "generator"
+) -> str:
+    """Writes a network of a portable file as a state dict for official code.
+
+    Args:
+        file: a portable file (gan3d import eg3d, gan3d export training).
+        out: the new file, written by torch.save; by default beside `file`, ending in .pt.
+        which: of the two networks.
+    """
+    generator = from_pretrained(file)
+    if type(generator).__name__ != "EG3D":
+        raise ValueError(
+            f"{file} holds {type(generator).__name__}, not an EG3D; official code has no such "
+            "weights"
+        )
+    module = generator if which == "generator" else load_discriminator(file)
+    path = write_state(beside(file, out, ".pt"), module)
+    fixed = generator.arguments["plane_axes"] == "fixed"
+    return f"{path}: a state dict of official names" + (
+        "; its planes are the fixed ones: correct the official code likewise"
+        if fixed and module is generator
+        else ""
+    )
+
+
+def generator_from_official(network: Network, *, plane_axes: PlaneAxes = "official") -> Generator:
+    """EG3D with the weights of an official generator.
+
+    Args:
+        network: weights, with rendering options (`with_preset` for a plain state dict).
+        plane_axes: as in `EG3D`; files do not state it.
+
+    Raises:
+        ValueError: these are no weights of EG3D, or of one that can not be built here.
+    """
+    state = dict(network.state)
+    label_dim = network.shape("backbone.mapping.embed.weight")[1]
+    state.setdefault("dataset_label_std", torch.zeros(label_dim))  # older files have none
+    return build(
+        GENERATORS, "EG3D", {**generator_arguments(network), "plane_axes": plane_axes}, state
+    )
+
+
+def with_preset(network: Network, preset: Preset) -> Network:
+    """A plain state dict with the rendering options of a published configuration."""
+    facts = {
+        "source": f"official state dict, options of {preset}",
+        "rendering_kwargs": PRESETS[preset],
+    }
+    return Network(
+        network.state, network.options, PRESETS[preset], facts={**network.facts, **facts}
+    )
+
+
+def generator_arguments(network: Network) -> dict[str, Any]:
+    """Constructor arguments of our EG3D, `plane_axes` excepted, for an official generator."""
+    mapping = mapping_arguments(network, "backbone.mapping.")
+    planes = synthesis_arguments(network, "backbone.synthesis.", None)
+    if planes["channels"] % 3 or planes["architecture"] != "skip":
+        raise ValueError(
+            f"the backbone makes {planes['channels']} channels ({planes['architecture']}), not "
+            "three planes"
+        )
+    hidden, plane_channels = network.shape("decoder.net.0.weight")
+    return {
+        "z_dim": mapping["z_dim"],
+        "w_dim": mapping["w_dim"],
+        "plane_resolution": planes["resolution"],
+        "plane_channels": plane_channels,
+        "channel_base": planes["channel_base"],
+        "channel_max": planes["channel_max"],
+        "conv_clamp": planes["conv_clamp"],
+        "mapping_layers": mapping["num_layers"],
+        "mapping_embed_dim": mapping["embed_features"],
+        "mapping_hidden_dim": mapping["layer_features"],
+        "mapping_lr_multiplier": mapping["lr_multiplier"],
+        "w_avg_beta": mapping["w_avg_beta"],
+        "decoder_hidden_dim": hidden,
+        "feature_channels": network.shape("decoder.net.2.weight")[0] - 1,
+        **_rendering(network),
+        **_superresolution(network),
+    }
+
+
+def _rendering(network: Network) -> dict[str, Any]:
+    options = section(network.rendering, "rendering_kwargs")
+
+    def ray_limit(name: str) -> float | str:
+        value = options.get(name)
+        return "auto" if value == "auto" else number(value, name)
+
+    limits = {name: ray_limit(name) for name in ("ray_start", "ray_end")}
+    conditioned = not options.get("c_gen_conditioning_zero", False)
+    multiplier = network.attribute("decoder.net.0", "bias_gain", options.get("decoder_lr_mul", 1))
+    return {
+        **limits,
+        "c_scale": number(options.get("c_scale", 0), "c_scale") if conditioned else 0,
+        "decoder_lr_multiplier": number(multiplier, "decoder_lr_mul"),
+        "depth_samples": whole(options.get("depth_resolution"), "depth_resolution"),
+        "importance_samples": whole(
+            options.get("depth_resolution_importance", 0), "depth_resolution_importance"
+        ),
+        "box_warp": number(options.get("box_warp"), "box_warp"),
+        "disparity": bool(options.get("disparity_space_sampling", False)),
+        "white_background": bool(options.get("white_back", False)),
+        "density_noise": number(options.get("density_noise", 0), "density_noise"),
+        "depth_clamp": "batch",
+        "auto_limits": "official" if "auto" in limits.values() else "clipped",
+    }
+
+
+def _superresolution(network: Network) -> dict[str, Any]:
+    """The two blocks; their resolutions are those of their noise."""
+    options = network.rendering
+    sides = [network.shape(f"superresolution.block{i}.conv1.noise_const")[0] for i in (0, 1)]
+    layout = _layout(network, sides)
+    input_resolution = sides[0] if layout in NO_UPSAMPLING else sides[0] // 2
+    clamp = 256 if network.options.get("sr_num_fp16_res", 4) else None  # training's default is 4
+    clamp = network.attribute("superresolution.block0.conv1", "conv_clamp", clamp)
+    noise = options.get("superresolution_noise_mode", "none")
+    if noise not in ("none", "const", "random"):
+        raise ValueError("superresolution_noise_mode of the file is none of none, const, random")
+    raw = network.attribute("", "neural_rendering_resolution", input_resolution)
+    antialias = network.attribute(
+        "superresolution", "sr_antialias", options.get("sr_antialias", True)
+    )
+    return {
+        "img_resolution": sides[1],
+        "raw_resolution": whole(raw, "neural_rendering_resolution"),
+        "superresolution": layout,
+        "sr_channels": tuple(
+            network.shape(f"superresolution.block{i}.conv1.weight")[0] for i in (0, 1)
+        ),
+        "sr_input_resolution": input_resolution,
+        "sr_noise": noise,
+        "sr_antialias": bool(antialias),
+        "sr_clamp": None if clamp is None else number(clamp, "conv_clamp"),
+        "legacy_raw": layout in NO_UPSAMPLING,
+    }
+
+
+def _layout(network: Network, sides: list[int]) -> str:
+    """The layout that the file names, as far as its tensors agree; 2X and 4X compute the same."""
+    stated = network.rendering.get("superresolution_module")
+    named = LAYOUTS.get(stated) if isinstance(stated, str) else None
+    if "superresolution.resample_filter" not in network.state:
+        return "8XDC"  # the only one without that buffer
+    block = network.attribute("superresolution", "_modules", {}).get("block0")
+    without = getattr(block, "class_name", "") == "SynthesisBlockNoUp"
+    if block is None:
+        without = named in NO_UPSAMPLING if named in (*NO_UPSAMPLING, "8X") else sides[1] < 512
+    if without:
+        return named if named in NO_UPSAMPLING else "4X" if sides[1] >= 256 else "2X"
+    return "8X"

@@ -1,0 +1,426 @@
+"""Procedural multi-view heads: a data set whose 3D truth is known, made in minutes without
+downloads or licenses.
+
+    heads = sample_heads(seed=0, indices=range(8))                    # attributes, a function of (seed, index) alone
+    views = render_heads(heads, head_camera(yaw, pitch), 64)          # image, true depth and mask in memory
+    write_heads(Path("heads64.zip"), num=4000)                        # EG3D's layout, true depth beside it
+
+docs/heads.md is the data card. Layout of what `write_heads` writes (image k = head · views + view):
+
+    dataset.json                       {"labels": [["00000/img00000000.png", [25 floats]], ...]}
+    00000/img00000000.png              RGB
+    depth/00000/img00000000.npy        float16 [H W], camera z of the pixel's center ray, +inf on the background
+    mask/00000/img00000000.png         8-bit gray, the share of the pixel that the head covers
+    attributes.json                    {"names": [...], "images": [{"file", "head", "view", "yaw", "pitch",
+                                       "values"}, ...]}; values [len(names)]
+
+Convention: world y up, the face looks along +z, x is image right in the frontal view; cameras are
+OpenCV cam2world; a label is cam2world (16) and the normalized intrinsics (9); yaw > 0 moves the
+camera to +x, pitch > 0 up, in radians.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from gan3d.data.archive import StoredZip
+from gan3d.data.heads.attributes import ATTRIBUTE_NAMES, sample_angles, sample_heads
+from gan3d.data.heads.render import head_camera, render_heads
+
+SHEET_YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
+_RAYS_PER_JOB = (
+    64 * 128 * 128
+)  # 64 images at 64 px: large enough that calls cost little, small enough for the memory
+_SHEET_HEADS = 8
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Consecutive images for one call of the renderer; everything a worker needs."""
+
+    seed: int
+    images: range
+    views: int
+    resolution: int
+    supersample: int
+    yaw_std: float
+    pitch_std: float
+    smile_yaw: float
+    ground_truth: bool
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One image, encoded."""
+
+    number: int
+    png: bytes
+    label: list[float]
+    depth: bytes
+    mask: bytes
+    facts: dict[str, Any]
+
+
+def write_heads(
+    out: Path | None = None,
+    num: int = 4000,
+    resolution: int = 64,
+    seed: int = 0,
+    views: int = 1,
+    first: int = 0,
+    yaw_std: float = 0.3,
+    pitch_std: float = 0.15,
+    smile_yaw: float = 0.0,
+    supersample: int = 2,
+    workers: int | None = None,
+    ground_truth: bool = True,
+    sheet: Path | None = None,
+) -> None:
+    """Make procedural heads with known 3D truth: images, camera labels, depth, masks and
+    attributes.
+
+    Head i depends on the seed and on i only, so parts of a set can be made, or made again, on their
+    own.
+
+    Args:
+        out: Where to write: a name ending in .zip for a zip file, otherwise a folder; nothing may
+            be there yet.
+        num: Number of heads; the set has num x views images.
+        resolution: Pixels along a side of an image.
+        seed: Number of the data set; use different seeds for training and for evaluation.
+        views: Views of every head, from independent cameras.
+        first: Number of the first head: makes heads first .. first + num - 1 under the names they
+            have in the whole set.
+        yaw_std: Standard deviation of the camera's yaw in radians (FFHQ: about 0.3).
+        pitch_std: Standard deviation of the camera's pitch in radians (FFHQ: about 0.15).
+        smile_yaw: Correlation from -1 to 1 between smile and yaw (of the first view), as
+            photographs have it.
+        supersample: HeadRays per pixel along a side, for smooth edges.
+        workers: Worker processes; null for one per core, 1 to stay in this process.
+        ground_truth: Write true depth, masks and attributes beside the images.
+        sheet: Draw a contact sheet (heads x yaws, .png or .jpg) here; without `out` it is all that
+            is made.
+
+    Raises:
+        ValueError: an argument is out of range or something is there already.
+        RuntimeError: a worker process died.
+    """
+    _check(num, resolution, seed, views, first, yaw_std, pitch_std, smile_yaw, supersample, workers)
+    if out is None and sheet is None:
+        raise ValueError(
+            "neither out nor sheet is given, so nothing would be made; give --out heads64.zip or "
+            "--sheet sheet.png"
+        )
+    if sheet is not None:
+        sheet = _checked_sheet(Path(sheet))
+    if out is not None:
+        out = _checked_out(Path(out))
+        begin, end = first * views, (first + num) * views
+        workers = workers or len(os.sched_getaffinity(0))
+        share = max(16, math.ceil((end - begin) / workers))
+        per_job = max(1, min(share, _RAYS_PER_JOB // (resolution * supersample) ** 2))
+        jobs = [
+            _Job(
+                seed,
+                range(k, min(k + per_job, end)),
+                views,
+                resolution,
+                supersample,
+                yaw_std,
+                pitch_std,
+                smile_yaw,
+                ground_truth,
+            )
+            for k in range(begin, end, per_job)
+        ]
+        with (
+            _results(_render_job, jobs, workers) as batches,
+            tqdm(total=end - begin, unit="image", desc=out.name) as bar,
+        ):
+            _write(out, batches, bar, ground_truth)
+    if sheet is not None:
+        contact_sheet(
+            sheet,
+            seed=seed,
+            first=first,
+            num=min(num, _SHEET_HEADS),
+            resolution=resolution,
+            supersample=supersample,
+        )
+
+
+def contact_sheet(
+    path: Path,
+    seed: int = 0,
+    first: int = 0,
+    num: int = _SHEET_HEADS,
+    yaws: Sequence[float] = SHEET_YAWS,
+    resolution: int = 64,
+    supersample: int = 2,
+    pitch: float = 0.05,
+) -> None:
+    """Draw heads (rows) from several yaws (columns) into one picture.
+
+    Args:
+        path: where to write it; .png or .jpg.
+        seed: number of the data set.
+        first: first head.
+        num: heads.
+        yaws: radians, one column each.
+        resolution: pixels along a side of one view.
+        supersample: rays per pixel along a side.
+        pitch: radians, of all views.
+    """
+    path = _checked_sheet(Path(path))
+    rows = []
+    angles = torch.tensor(list(yaws), dtype=torch.float64)
+    for index in tqdm(range(first, first + num), unit="head", desc=path.name):
+        heads = sample_heads(seed, [index]).select([0] * len(angles))
+        views = render_heads(
+            heads,
+            head_camera(angles, torch.full_like(angles, pitch)),
+            resolution,
+            supersample,
+            depth=False,
+        )
+        rows.append(np.concatenate(list(_bytes(views.image)), axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        Image.fromarray(np.concatenate(rows, axis=0)).save(partial, quality=92)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(
+    num: int,
+    resolution: int,
+    seed: int,
+    views: int,
+    first: int,
+    yaw_std: float,
+    pitch_std: float,
+    smile_yaw: float,
+    supersample: int,
+    workers: int | None,
+) -> None:
+    """Refuse numbers out of range, with what was got, what is expected and a value that works."""
+    lowest = {
+        "num": (num, 1, 4000), "resolution": (resolution, 8, 64), "seed": (seed, 0, 0), "views": (views, 1, 1),
+        "first": (first, 0, 0),
+        "supersample": (supersample, 1, 2), "workers": (1 if workers is None else workers, 1, 2),
+        "yaw_std": (yaw_std, 0, 0.3), "pitch_std": (pitch_std, 0, 0.15),
+    }  # fmt: skip
+    for name, (got, low, example) in lowest.items():
+        if not low <= got < float("inf"):
+            raise ValueError(
+                f"{name} {got} is not a number of at least {low}; use for example {example}"
+            )
+    if not -1 <= smile_yaw <= 1:
+        raise ValueError(
+            f"smile_yaw {smile_yaw} is not a correlation from -1 to 1; use for example 0.5, or 0 "
+            "for none"
+        )
+    if supersample > 8:
+        raise ValueError(
+            f"supersample {supersample} is more than 8, which would take {supersample**2} rays per "
+            "pixel; use 2"
+        )
+
+
+def _checked_out(out: Path) -> Path:
+    """Refuse to write over anything."""
+    if out.is_dir() and not any(out.iterdir()) and out.suffix.lower() != ".zip":
+        return out
+    if out.exists():
+        raise ValueError(
+            f"{out} exists already, expected nothing there (or an empty folder); remove it or "
+            "choose another name"
+        )
+    return out
+
+
+def _checked_sheet(sheet: Path) -> Path:
+    if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(
+            f"sheet {sheet} ends in {sheet.suffix or 'nothing'!r}, expected .png or .jpg; use for "
+            "example sheet.png"
+        )
+    return sheet
+
+
+def _render_job(job: _Job) -> list[_Record]:
+    """Render and encode the images of a job."""
+    numbers = list(job.images)
+    heads = list(range(numbers[0] // job.views, numbers[-1] // job.views + 1))
+    rows = [number // job.views - heads[0] for number in numbers]
+    view = [number % job.views for number in numbers]
+    attributes = sample_heads(job.seed, heads, job.smile_yaw)
+    yaw, pitch = sample_angles(job.seed, heads, job.views, job.yaw_std, job.pitch_std)
+    yaw, pitch = yaw[rows, view], pitch[rows, view]
+    camera = head_camera(yaw, pitch)
+    views = render_heads(
+        attributes.select(rows), camera, job.resolution, job.supersample, depth=job.ground_truth
+    )
+    images, masks = _bytes(views.image), (views.mask[:, 0] * 255).round().byte().numpy()
+    depths, labels = views.depth[:, 0].numpy().astype(np.float16), camera.label().tolist()
+    return [
+        _Record(
+            number=number,
+            png=_png(images[k]),
+            label=labels[k],
+            depth=_npy(depths[k]) if job.ground_truth else b"",
+            mask=_png(masks[k]) if job.ground_truth else b"",
+            facts={
+                "head": number // job.views,
+                "view": view[k],
+                "yaw": round(float(yaw[k]), 6),
+                "pitch": round(float(pitch[k]), 6),
+                "values": [round(value, 6) for value in attributes.values[rows[k]].tolist()],
+            },
+        )
+        for k, number in enumerate(numbers)
+    ]
+
+
+def _bytes(images: Tensor) -> np.ndarray:
+    """[b 3 H W] in [-1, 1] to [b H W 3] bytes."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def _png(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, format="png", compress_level=4)
+    return stream.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def _start_worker() -> None:
+    """Start of a worker: the processes are the parallelism, and Ctrl-C is the parent's to
+    handle.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _results(
+    task: Callable[[Any], Any], jobs: Sequence[Any], workers: int
+) -> Iterator[Iterator[Any]]:
+    """Results of `task` over `jobs` in their order, from worker processes (or this one, if one is
+    enough).
+
+    A worker that dies breaks the pool, which the executor reports as an error; it never hangs.
+    """
+    workers = min(workers, len(jobs))
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield map(task, jobs)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    executor = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        yield _in_order(executor, task, jobs, ahead=2 * workers)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process died (killed, no memory, or started by a script without `if __name__ "
+            "== '__main__'`); nothing was written; use workers 1 to render in this process"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    executor: ProcessPoolExecutor, task: Callable[[Any], Any], jobs: Sequence[Any], ahead: int
+) -> Iterator[Any]:
+    """At most `ahead` jobs under way, so that a slow disk does not fill the memory."""
+    waiting = deque(executor.submit(task, job) for job in jobs[:ahead])
+    for job in jobs[ahead:]:
+        yield waiting.popleft().result()
+        waiting.append(executor.submit(task, job))
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth: bool) -> None:
+    """Write all records under a temporary name beside `out`, then rename: `out` is whole or not
+    there.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with StoredZip(partial) if out.suffix.lower() == ".zip" else _Folder(partial) as store:
+            labels, facts = [], []
+            for records in batches:
+                for record in records:
+                    name = f"{record.number // 1000:05d}/img{record.number:08d}"
+                    store.put(f"{name}.png", record.png)
+                    labels.append([f"{name}.png", record.label])
+                    if ground_truth:
+                        store.put(f"depth/{name}.npy", record.depth)
+                        store.put(f"mask/{name}.png", record.mask)
+                        facts.append({"file": f"{name}.png", **record.facts})
+                bar.update(len(records))
+            store.put("dataset.json", json.dumps({"labels": labels}).encode())
+            if ground_truth:
+                store.put(
+                    "attributes.json",
+                    json.dumps({"names": ATTRIBUTE_NAMES, "images": facts}).encode(),
+                )
+        os.replace(partial, out)  # replaces an empty folder too
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+class _Folder:
+    """Files in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Folder:
+        self.path.mkdir()
+        return self
+
+    def put(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Training: the harness (Lightning), its losses, schedules, callbacks and loggers."""

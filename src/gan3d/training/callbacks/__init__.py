@@ -1,0 +1,18 @@
+"""Callbacks: what a user sees of a run while it trains."""
+
+from gan3d.training.callbacks.alarms import AlarmLevels, alarms
+from gan3d.training.callbacks.evaluation import Evaluation, rounded
+from gan3d.training.callbacks.predictions import Predictions
+from gan3d.training.callbacks.progress import KimgProgressBar, progress_line
+from gan3d.training.callbacks.snapshots import Snapshots
+
+__all__ = [
+    "AlarmLevels",
+    "Evaluation",
+    "KimgProgressBar",
+    "Predictions",
+    "Snapshots",
+    "alarms",
+    "progress_line",
+    "rounded",
+]

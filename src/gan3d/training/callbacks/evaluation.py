@@ -1,0 +1,177 @@
+"""Frechet distance of the EMA generator to held-out images while it trains."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from gan3d.apps.views import render_views
+from gan3d.metrics import FrechetDistance, SmallFeatures
+from gan3d.training.callbacks.periodic import (
+    PeriodicCallback,
+    fixed_draws,
+    forget_later,
+    images_seen,
+    log_everywhere,
+)
+
+if TYPE_CHECKING:
+    from gan3d.training.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(PeriodicCallback):
+    """Frechet distance of the EMA generator's images to held-out real ones, with fixed z and
+    cameras.
+
+    Logs `distance/frechet`, and at the start of a run `distance/floor` (one half of the reals
+    against the other: what perfect fakes would get, or a little more, as the halves are smaller)
+    and `distance/mean_image` (the mean real image: what ignoring z would get). As many fakes as
+    reals are used; compare numbers at equal n only. The fakes are shared out over the processes and
+    rounded to 8 bits, like the reals.
+
+    Args:
+        every_kimg: between two evaluations.
+        num_images: of the held-out images; all of them if they are fewer.
+        batch_size: fakes rendered at once.
+        features: [b 3 H W] in [-1, 1] -> [b c]; None are `SmallFeatures` (whose distance is not the
+            FID).
+    """
+
+    def __init__(
+        self,
+        every_kimg: float = 200.0,
+        num_images: int = 2000,
+        batch_size: int = 16,
+        features: nn.Module | None = None,
+    ):
+        super().__init__(every_kimg)
+        self.num_images, self.batch_size = num_images, batch_size
+        self.features = features or SmallFeatures()
+        self._num_real = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        forget_later(trainer, images_seen(pl_module))
+        self._see_reals(trainer, cast("GAN", pl_module))
+        super().on_train_start(trainer, pl_module)
+
+    def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
+        if self._num_real == 0:
+            return
+        value = self._of_fakes(trainer, cast("GAN", pl_module))
+        log_everywhere(trainer, {"distance/frechet": value}, seen)
+        if (
+            not final and seen > 0
+        ):  # for ModelCheckpoint(monitor="distance/frechet"); Lightning allows it here only
+            pl_module.log("distance/frechet", value, logger=False, on_step=True, on_epoch=False)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.distance = FrechetDistance(self.features).to(pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`validate` and `test`: all held-out images against as many fakes."""
+        self.distance.update(batch.image, real=True)
+        self.distance.update(rounded(outputs["image"]), real=False)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("distance/frechet", self.distance.compute().float(), rank_zero_only=True)
+
+    on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _of_fakes(self, trainer: Trainer, module: GAN) -> float:
+        self.distance.reset()
+        num_batches = math.ceil(self._num_real / self.batch_size)
+        for turn in range(math.ceil(num_batches / trainer.world_size)):
+            batch = turn * trainer.world_size + trainer.global_rank
+            # Without a batch of its own a process renders the last one for nothing: sharded weights
+            # need all of them.
+            start = min(batch, num_batches - 1) * self.batch_size
+            draw = fixed_draws(
+                module, range(start, min(start + self.batch_size, self._num_real)), "evaluation"
+            )
+            cameras = module.sample_cameras(draw) if module.generator_ema.has_camera else None
+            fakes = render_views(
+                module.generator_ema,
+                draw.normal("z", module.generator_ema.z_dim),
+                cameras,
+                conditioning=cameras,
+                resolution=module.raw_resolution_now(),
+                raw=False,
+                batch_size=self.batch_size,
+            ).image.to(module.device)
+            if batch < num_batches:
+                self.distance.update(rounded(fakes), real=False)
+        return float(self.distance.compute())
+
+    def _see_reals(self, trainer: Trainer, module: GAN) -> None:
+        """Statistics of the reals, floor and mean image. Every process sees its own share of the
+        reals.
+        """
+        rank, world_size = trainer.global_rank, trainer.world_size
+        self.distance = FrechetDistance(self.features, reset_real=False).to(module.device)
+        halves = FrechetDistance(self.features).to(module.device)
+        total, num = (
+            torch.zeros((1, 3, *[module.generator_ema.img_resolution] * 2), device=module.device),
+            0,
+        )
+        with torch.random.fork_rng(devices=[]):  # the iterator of a DataLoader draws a seed
+            for images in self._reals(trainer, len(range(rank, self.num_images, world_size))):
+                images = images.to(module.device)
+                self.distance.update(images, real=True)
+                place = rank + world_size * torch.arange(
+                    num, num + len(images), device=module.device
+                )
+                for half in (0, 1):
+                    halves.update(images[place % 2 == half], real=half == 0)
+                total, num = total + images.sum(0, keepdim=True), num + len(images)
+        counted = torch.tensor(num, dtype=torch.float64, device=module.device)
+        self._num_real = int(trainer.strategy.reduce(counted, reduce_op="sum"))
+        if 0 < self._num_real < 4:
+            raise ValueError(
+                f"Evaluation found {self._num_real} held-out images; hold out at least 4, better "
+                "1000"
+            )
+        if self._num_real == 0:
+            log.info(
+                "no images are held out, so there is no Frechet distance; set data.heldout to "
+                "their number"
+            )
+        elif images_seen(module) == 0:
+            mean = trainer.strategy.reduce(total, reduce_op="sum") / self._num_real
+            self.distance.update(torch.cat([mean, mean]), real=False)
+            metrics = {
+                "distance/floor": float(halves.compute()),
+                "distance/mean_image": float(self.distance.compute()),
+            }
+            log_everywhere(trainer, metrics, 0)
+
+    @staticmethod
+    def _reals(trainer: Trainer, limit: int) -> Iterator[Tensor]:
+        """This process's held-out images, at most `limit`, in batches [b 3 H W]."""
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        for batch in [] if datamodule is None else datamodule.val_dataloader():
+            if limit <= 0:
+                return
+            yield batch.image[:limit]
+            limit -= len(batch.image)
+
+
+def rounded(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as 8 bits store them."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1

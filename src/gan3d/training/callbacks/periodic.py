@@ -1,0 +1,115 @@
+"""Callbacks: what a user sees of a run while it trains. Progress, times and file names count
+images, not steps.
+
+An event is due when a multiple of its interval lies among the images of the last iteration: a
+function of images seen alone, so that a resumed run neither repeats nor skips one. No callback
+draws from a global random stream or changes
+the state of a network: training is bit for bit the same with and without them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from gan3d.randomness import Randomness
+from gan3d.schedules import crossed
+from gan3d.training.loggers import DiskLogger
+
+if TYPE_CHECKING:
+    from gan3d.training.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+def images_seen(pl_module: LightningModule) -> int:
+    return int(cast("GAN", pl_module).images_seen)
+
+
+def is_last(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Whether no iteration follows this one, as far as images and steps decide."""
+    over = images_seen(pl_module) >= cast("GAN", pl_module).total_kimg * 1000
+    return over or 0 <= trainer.max_steps <= trainer.global_step
+
+
+def log_everywhere(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Gives metrics to all loggers, with images seen as the step."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step=step)
+
+
+def forget_later(trainer: Trainer, step: int) -> None:
+    """Drops what an interrupted run has logged after the images from which this one goes on."""
+    for logger in trainer.loggers:
+        if isinstance(logger, DiskLogger):
+            logger.truncate(step)
+
+
+def say(message: str) -> None:
+    """A warning in the console that leaves the progress bar in one piece."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        log.warning(message)
+
+
+class PeriodicCallback(Callback, ABC):
+    """Something done at the start of a run, every so many kimg, and at its end."""
+
+    def __init__(self, every_kimg: float):
+        if every_kimg <= 0:
+            raise ValueError(
+                f"every_kimg {every_kimg} is not positive; leave the callback out to have none of "
+                "it"
+            )
+        self.every_kimg = every_kimg
+        self._before = 0
+        self._done_at: int | None = None
+
+    @abstractmethod
+    def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
+        """Does it, at so many images seen."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before, self._done_at = images_seen(pl_module), None
+        forget_later(trainer, self._before)
+        if self._before == 0:
+            self._act(trainer, pl_module, 0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        before, self._before = self._before, images_seen(pl_module)
+        # What is due after the last iteration is left to on_train_end: done once, and known to be
+        # final.
+        if crossed(before, self._before, self.every_kimg) and not is_last(trainer, pl_module):
+            self._act(trainer, pl_module, self._before)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._done_at != images_seen(pl_module):
+            self._act(trainer, pl_module, images_seen(pl_module), final=True)
+        else:
+            self.conclude(trainer, pl_module, images_seen(pl_module))
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
+        """What is still to do at the end where the last act was not known to be the last
+        (--trainer.max_time).
+        """
+
+    def _act(
+        self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool = False
+    ) -> None:
+        self._done_at = seen
+        self.act(trainer, pl_module, seen, final)
+
+
+def fixed_draws(module: GAN, indices: range | list[int], phase: str) -> Randomness:
+    """Fixed draws for looking at a run: the same in every run, whatever its seed."""
+    return Randomness(
+        0, indices, phase, device=module.device, dtype=cast(torch.dtype, module.dtype)
+    )

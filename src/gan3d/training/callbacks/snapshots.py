@@ -1,0 +1,162 @@
+"""Pictures, videos and geometry alarms of the EMA generator while it trains."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from einops import rearrange
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from gan3d.apps.pictures import grid, side_by_side, to_uint8
+from gan3d.apps.video import orbit_video
+from gan3d.apps.views import frontal, orbit_like, render_views, repeated
+from gan3d.camera import Camera
+from gan3d.generators.contract import Rendering
+from gan3d.metrics import camera_leak, flatness, z_sensitivity
+from gan3d.training.callbacks.alarms import AlarmLevels, alarms
+from gan3d.training.callbacks.periodic import (
+    PeriodicCallback,
+    fixed_draws,
+    log_everywhere,
+    say,
+)
+from gan3d.training.loggers import log_pictures, log_videos
+
+if TYPE_CHECKING:
+    from gan3d.training.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+class Snapshots(PeriodicCallback):
+    """Pictures of the EMA generator with fixed z and cameras, an orbit video, and geometry alarms.
+
+    Logs `fakes` (a grid), `layers` (raw | image | depth of every head, for models that have them),
+    `orbit` (video) and `alarm/flatness`, `alarm/z_sensitivity`, `alarm/camera_leak`. Only the first
+    process renders.
+
+    Args:
+        every_kimg: between two snapshots.
+        num_heads: heads in the pictures.
+        batch_size: heads rendered at once.
+        video_every: a video with every so many-th snapshot and at the end; 0 is never.
+        video_heads: heads in the video.
+        video_frames: of one orbit, at 30 frames per second.
+        video_yaw: largest angle of the orbit, radians.
+        alarm: when to warn.
+    """
+
+    def __init__(
+        self,
+        every_kimg: float = 200.0,
+        num_heads: int = 16,
+        batch_size: int = 4,
+        video_every: int = 10,
+        video_heads: int = 4,
+        video_frames: int = 90,
+        video_yaw: float = 0.5,
+        alarm: AlarmLevels = AlarmLevels(),
+    ):
+        super().__init__(every_kimg)
+        if num_heads < 2:
+            raise ValueError(f"num_heads {num_heads}: the alarms compare heads; use 2 or more")
+        self.num_heads, self.batch_size = num_heads, batch_size
+        self.video_every, self.video_heads, self.video_frames = (
+            video_every,
+            video_heads,
+            video_frames,
+        )
+        self.video_yaw, self.alarm = video_yaw, alarm
+        self._sounding: set[str] = set()
+
+    def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
+        module = cast("GAN", pl_module)
+        if not trainer.is_global_zero:
+            return
+        z, cameras = self._heads(module)
+        view = self._views(module, z, cameras, conditioning=cameras)
+        log_pictures(trainer.loggers, "fakes", [grid(to_uint8(view.image))], step=seen)
+        if view.raw is not None or view.depth is not None:
+            columns = 1 if self.num_heads < 6 else 2
+            log_pictures(
+                trainer.loggers, "layers", [grid(side_by_side(view), columns, gap=6)], step=seen
+            )
+        self._check(trainer, module, z, cameras, seen)
+        if cameras is not None and self._wants_video(seen, final):
+            self._video(trainer, module, z[: self.video_heads], cameras, seen)
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
+        module = cast("GAN", pl_module)
+        if not trainer.is_global_zero or self._wants_video(seen, final=False):
+            return
+        z, cameras = self._heads(module)
+        if cameras is not None and self.video_every:
+            self._video(trainer, module, z[: self.video_heads], cameras, seen)
+
+    def _heads(self, module: GAN) -> tuple[Tensor, Camera | None]:
+        """The latents and cameras of every snapshot."""
+        draw = fixed_draws(module, range(self.num_heads), "snapshot")
+        z = draw.normal("z", module.generator_ema.z_dim)
+        return z, module.sample_cameras(draw) if module.generator_ema.has_camera else None
+
+    def _wants_video(self, seen: int, final: bool) -> bool:
+        if not self.video_every:
+            return False
+        return final or (
+            seen > 0 and round(seen // (self.every_kimg * 1000)) % self.video_every == 0
+        )
+
+    def _views(
+        self, module: GAN, z: Tensor, cameras: Camera | None, conditioning: Camera | None
+    ) -> Rendering:
+        return render_views(
+            module.generator_ema,
+            z,
+            cameras,
+            conditioning=conditioning,
+            resolution=module.raw_resolution_now(),
+            batch_size=self.batch_size,
+        )
+
+    def _check(
+        self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera | None, seen: int
+    ) -> None:
+        """Logs the alarms' values, and says which are new."""
+        front = None if cameras is None else frontal(cameras)
+        views = self._views(module, z, repeated(front, len(z)), repeated(front, len(z)))
+        values = {"alarm/z_sensitivity": float(z_sensitivity(views.image))}
+        if front is not None and views.depth is not None:
+            on_cpu = front.select([0] * len(z)).to(views.depth.device)
+            values["alarm/flatness"] = float(flatness(views.depth, views.opacity, on_cpu).mean())
+        if front is not None and cameras is not None and module.generator_ema.camera_conditioned:
+            num = min(4, len(z))
+            every_z = z[:num].repeat_interleave(num, dim=0)
+            conditioning = cameras.select(list(range(num)) * num)
+            images = self._views(module, every_z, repeated(front, num * num), conditioning).image
+            leak = camera_leak(rearrange(images, "(z c) k h w -> z c k h w", z=num))
+            values["alarm/camera_leak"] = float(leak)
+        log_everywhere(trainer, values, seen)
+        sounding = alarms(values, self.alarm) if seen >= self.alarm.after_kimg * 1000 else {}
+        if trainer.is_global_zero:
+            for name in sounding.keys() - self._sounding:
+                say(f"{seen / 1000:g} kimg: {sounding[name]}")
+        self._sounding = set(sounding)
+
+    def _video(self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera, seen: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "orbit.mp4"
+            orbit_video(
+                path,
+                module.generator_ema,
+                z,
+                orbit_like(cameras, self.video_frames, yaw=self.video_yaw),
+                conditioning=frontal(cameras),
+                resolution=module.raw_resolution_now(),
+                progress=trainer.is_global_zero and sys.stderr.isatty(),
+            )
+            log_videos(trainer.loggers, "orbit", [path], step=seen)

@@ -1,0 +1,85 @@
+"""What fits together in a run: refused before anything is trained, with what is missing and what to
+set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gan3d.discriminators import check_pair
+from gan3d.schedules import Ramp
+from gan3d.training.phases import Phases
+from gan3d.training.stages import Stages, names_of
+
+
+def check_compatibility(
+    phases: Phases, stages: Stages, freeze: Iterable[str], density_noise: Ramp
+) -> None:
+    """Refuses losses, stages and parts that the two networks can not serve.
+
+    Raises:
+        ValueError: naming what is missing and which argument to change.
+    """
+    generator, discriminator = phases.generator, phases.discriminator
+    g, d = type(generator).__name__, type(discriminator).__name__
+    check_pair(generator, discriminator)
+    phases.rays.check(generator)
+    if phases.density.weight > 0 and not generator.has_field:
+        raise ValueError(
+            f"density regularization needs a generator with a field, {g} has none; set "
+            "--model.density.weight 0"
+        )
+    if phases.consistency.weight > 0 and not generator.has_raw:
+        raise ValueError(
+            f"consistency compares image and raw image, {g} has none; set "
+            "--model.consistency.weight 0"
+        )
+    if phases.consistency.weight > 0 and phases.rays.mode != "full":
+        raise ValueError(
+            f"consistency compares whole images; set --model.rays.mode full, got {phases.rays.mode}"
+        )
+    if phases.pose.enabled and not discriminator.predicts_pose:
+        raise ValueError(f"{d} does not tell the pose; set the weights of --model.pose to 0")
+    if phases.latent.weight > 0 and discriminator.latent_dim != generator.z_dim:
+        told = (
+            f"tells a z of {discriminator.latent_dim}" if discriminator.latent_dim else "tells no z"
+        )
+        raise ValueError(
+            f"{d} {told}, that of {g} has {generator.z_dim}; match them or set "
+            "--model.latent.weight 0"
+        )
+    if phases.patch.weight > 0 and not discriminator.predicts_patches:
+        raise ValueError(
+            f"{d} does not judge patches; set --model.patch.weight 0, or take one that does"
+        )
+    if any((density_noise.initial, density_noise.final)) and not generator.has_field:
+        raise ValueError(
+            f"density_noise needs a generator with a field, {g} has none; leave it out"
+        )
+    if phases.pose.enabled and not generator.has_camera:
+        raise ValueError(f"{g} has no camera whose pose could be told; set --model.pose.weight 0")
+    for stage in stages:
+        if stage.num_rays is not None:
+            replace(phases.rays, num_rays=stage.num_rays)  # refuses mode full
+        for part in (*freeze, *names_of(stage.freeze)):
+            if part not in generator.parts:
+                known = ", ".join(generator.parts) or "none"
+                raise ValueError(f"{g} has no part {part!r} to freeze; its parts: {known}")
+        if stage.resolution in (None, generator.img_resolution):
+            continue
+        if not generator.any_resolution:
+            raise ValueError(
+                f"a stage has resolution {stage.resolution}, but {g} makes images of "
+                f"{generator.img_resolution} px only; leave out the stage's resolution"
+            )
+        if stage.resolution not in discriminator.img_resolutions:
+            raise ValueError(
+                f"a stage has resolution {stage.resolution}, {d} judges "
+                f"{', '.join(map(str, discriminator.img_resolutions))} px; choose one of these"
+            )
+        if stage.resolution > generator.img_resolution:
+            raise ValueError(
+                f"a stage has resolution {stage.resolution}, above img_resolution "
+                f"{generator.img_resolution}; raise img_resolution"
+            )

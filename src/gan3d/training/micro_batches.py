@@ -1,0 +1,69 @@
+"""Micro-batches: a process's share of a batch, split so that the split can not be seen in the
+result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from gan3d.camera import Camera
+
+
+class PosedBatch(Protocol):
+    """What training data give: see gan3d.data.Batch."""
+
+    image: Tensor
+    camera: Camera | None
+    index: Tensor
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch: real images [b 3 H W], their cameras, the image indices that all draws depend
+    on, and its share of the process's batch."""
+
+    image: Tensor
+    camera: Camera | None
+    indices: list[int]
+    share: float = 1.0
+
+
+def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dtype) -> list[Part]:
+    """Splits a batch into parts, each in the order in which minibatch standard deviation groups
+    consecutive images.
+
+    The discriminator's groups are strided, "(g m)": group m holds images m, m + M, .. of its input.
+    Laid out as here, group m of every part is the same `group_size` consecutive images, however a
+    batch is split up.
+
+    Args:
+        batch: of one process.
+        size: images per part, at most all of them.
+        group_size: images that are judged together.
+        dtype: of the networks.
+    """
+    local = len(batch)
+    size = min(size, local)
+    if local % size or size % group_size:
+        raise ValueError(
+            f"a process has {local} images per iteration in micro-batches of {size}, judged in "
+            f"groups of {group_size}: each must divide the one before; change data.batch_size, "
+            "model.micro_batch_size or the discriminator's group_size"
+        )
+    parts = []
+    for start in range(0, local, size):
+        order = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group_size).to(
+            batch.index.device
+        )
+        camera = None if batch.camera is None else batch.camera.select(order).to(dtype)
+        parts.append(
+            Part(batch.image[order].to(dtype), camera, batch.index[order].tolist(), size / local)
+        )
+    return parts

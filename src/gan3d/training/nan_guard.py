@@ -1,0 +1,53 @@
+"""Guards: a run that goes wrong says so, and says what went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient became NaN or infinite."""
+
+
+class GradientWatch:
+    """Remembers the gradient norms of each phase on the device, to be read once per iteration."""
+
+    def __init__(self) -> None:
+        self._norms: list[tuple[str, list[str], Tensor]] = []
+
+    def watch(self, phase: str, network: nn.Module) -> Tensor:
+        """The norm of all gradients of a network, a scalar still on the device."""
+        named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
+        if not named:
+            raise RuntimeError(f"phase {phase}: no parameter received a gradient")
+        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
+        self._norms.append((phase, [name for name, _ in named], norms))
+        return norms.square().sum().sqrt()
+
+    def check(self, values: dict[str, float], images_seen: int, seeds: Sequence[int] = ()) -> None:
+        """Raises where a value is not finite, naming the first culprit in the order in which things
+        were computed.
+        """
+        bad_values = [name for name, value in values.items() if not math.isfinite(value)]
+        if not bad_values:
+            return
+        where = [
+            f"{phase}: gradient of {name}"
+            for phase, names, norms in self._norms
+            for name, finite in zip(names, torch.isfinite(norms).tolist(), strict=True)
+            if not finite
+        ]
+        culprits = ", ".join(bad_values[:4]) + (
+            f"; first bad gradients: {', '.join(where[:3])}" if where else ""
+        )
+        raise NonFiniteError(
+            f"the run stopped at {images_seen / 1000:.3f} kimg: {culprits} is not finite (images "
+            f"{min(seeds, default=images_seen)}..{max(seeds, default=images_seen)} of the run). "
+            "The last checkpoint is from before and intact. Try a larger --model.r1.gamma, a "
+            "smaller learning rate, or --trainer.precision 32-true, then resume with --ckpt_path "
+            "last"
+        )

@@ -1,0 +1,52 @@
+"""Distributed strategies for a GAN: two optimizers, several backward passes per iteration, double
+backward.
+
+`gan_ddp` replicates the networks and averages gradients when the harness says that a phase's
+backward passes are done. There is no DistributedDataParallel wrapper: it fails at the second
+backward pass of an iteration, and it can not see which network a phase trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch import nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+
+class GANDDPStrategy(DDPStrategy):
+    """Data parallel training in which the harness asks for the reduction (`--trainer.strategy
+    gan_ddp`).
+    """
+
+    strategy_name = "gan_ddp"
+
+    def configure_ddp(self) -> None:
+        """Instead of wrapping the model: every process starts from the first one's weights and
+        buffers.
+        """
+        assert self.model is not None
+        with torch.no_grad():
+            for tensor in [*self.model.parameters(), *self.model.buffers()]:
+                dist.broadcast(tensor.data, src=0)
+
+    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Averages gradients over the processes, one flat message per dtype."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for dtype in dict.fromkeys(g.dtype for g in gradients):
+            some = [g for g in gradients if g.dtype == dtype]
+            flat = _flatten_dense_tensors(some)
+            dist.all_reduce(flat)
+            flat /= self.world_size
+            for gradient, mean in zip(some, _unflatten_dense_tensors(flat, some), strict=True):
+                gradient.copy_(mean)
+
+
+StrategyRegistry.register(
+    GANDDPStrategy.strategy_name,
+    GANDDPStrategy,
+    description="DDP for GANs: replicated networks, explicit reduction",
+)

@@ -1,0 +1,357 @@
+"""Rendering of fields that are known in closed form; limits, samples, chunks and their independence
+of one another.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan3d.camera import Camera, Rays
+from gan3d.randomness import Randomness, Recorded
+from gan3d.rendering import (
+    RenderOptions,
+    importance_depths,
+    inverse_cdf,
+    ray_box,
+    ray_limits,
+    render_rays,
+    stratified_depths,
+)
+
+
+def rays_of(num: int = 1, resolution: int = 8, radius: float = 2.7, fov: float = 18.83) -> Rays:
+    yaw = torch.linspace(-0.6, 0.6, num) if num > 1 else torch.zeros(1)
+    return Camera.from_angles(yaw, 0.3 * yaw, radius=radius, fov=fov).rays(resolution)
+
+
+def raw_density(density: float) -> float:
+    return 1 + math.log(math.expm1(density))
+
+
+def fog(density: float, color: float = 0.25):
+    """The same everywhere."""
+
+    def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = torch.full_like(points[..., :1], raw_density(density))
+        return sigma, torch.full_like(points, color)
+
+    return field
+
+
+def blob(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """A soft colored ball about the origin."""
+    return 12 - 60 * points.norm(dim=-1, keepdim=True), torch.sigmoid(4 * points)
+
+
+def wall(z: float):
+    """Opaque behind the world plane at height z; the camera looks along -z."""
+
+    def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return 1e4 * (z - points[..., 2:]).sign(), points
+
+    return field
+
+
+# -- options
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"depth_samples": 3}, "needs at least 4"),
+        ({"depth_samples": 1, "importance_samples": 0}, "needs at least 2"),
+        ({"ray_start": "auto"}, "set both to 'auto' or neither"),
+        ({"ray_start": 3.0, "ray_end": 2.0}, "expected 0 <= start < end"),
+        ({"ray_start": "auto", "ray_end": "auto", "disparity": True}, "disparity needs numbers"),
+        ({"ray_start": 0.0, "disparity": True}, "disparity needs numbers"),
+        ({"box_warp": 0.0}, "not positive"),
+        ({"ray_chunk": 0}, "not positive"),
+    ],
+)
+def test_impossible_options_are_refused_with_what_is_needed(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        RenderOptions(**wrong)
+
+
+# -- analytic scenes
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("importance_samples", [0, 16])
+@pytest.mark.parametrize("disparity", [False, True])
+def test_homogeneous_medium_has_the_opacity_of_beers_law(importance_samples, disparity):
+    options = RenderOptions(
+        depth_samples=16, importance_samples=importance_samples, disparity=disparity
+    )
+    rays = rays_of(2)
+    depths = stratified_depths(*ray_limits(rays, options), 16, disparity=disparity)
+    expected = 1 - torch.exp(-0.8 * (depths[..., -1:] - depths[..., :1]))
+    seen = render_rays(fog(0.8), rays, options)
+    assert torch.allclose(seen.opacity, expected, atol=1e-6)
+    assert torch.allclose(seen.features, 0.25 * expected.expand(-1, -1, 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"ray_start": 2.0, "ray_end": 3.5}, {"ray_start": "auto", "ray_end": "auto"}]
+)
+def test_opaque_plane_renders_its_own_depth(limits):
+    options = RenderOptions(depth_samples=64, importance_samples=64, box_warp=1.2, **limits)
+    rays = rays_of(1, 16)
+    seen = render_rays(wall(0.1), rays, options)
+    assert torch.allclose(seen.opacity, torch.ones_like(seen.opacity), atol=1e-6)
+    camera_z = (
+        seen.depth * rays.cosines
+    )  # of the plane z = 0.1 from a frontal camera: the same for all pixels
+    assert (camera_z - 2.6).abs().max() < 0.015
+    world = rays.origins + seen.depth * rays.directions
+    assert (world[..., 2] - 0.1).abs().max() < 0.015
+
+
+def test_importance_samples_sharpen_the_depth_of_a_surface():
+    rays = rays_of(1, 16)
+    coarse = render_rays(wall(0.1), rays, RenderOptions(depth_samples=12, importance_samples=0))
+    fine = render_rays(wall(0.1), rays, RenderOptions(depth_samples=12, importance_samples=12))
+    error = lambda seen: (seen.depth * rays.cosines - 2.6).abs().mean()  # noqa: E731
+    assert error(fine) < 0.5 * error(coarse)
+
+
+def test_white_background_fills_what_is_not_opaque():
+    rays = rays_of(2)
+    black = render_rays(blob, rays, RenderOptions(depth_samples=8, importance_samples=8))
+    white = render_rays(
+        blob, rays, RenderOptions(depth_samples=8, importance_samples=8, white_background=True)
+    )
+    assert torch.allclose(
+        white.features - black.features, (1 - black.opacity).expand(-1, -1, 3), atol=1e-6
+    )
+
+
+def test_a_field_may_look_at_directions():
+    def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(points[..., :1], 1e4), directions.expand_as(points)
+
+    rays = rays_of(2)
+    seen = render_rays(field, rays, RenderOptions(depth_samples=4, importance_samples=4))
+    assert torch.allclose(seen.features, rays.directions, atol=1e-5)
+
+
+# -- limits
+# --------------------------------------------------------------------------------------------------
+
+
+def test_box_limits_of_hand_made_rays():
+    origins = torch.tensor(
+        [[0.0, 0, 3], [0, 0, 0], [0, 0, -3], [2, 0, 3], [0.5, 0, 3], [0.2, 0.1, 3]]
+    )
+    directions = torch.tensor(
+        [[0.0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -2]]
+    )
+    near, far = ray_box(origins, directions, 1.0)
+    # front, inside, box behind, miss, along a face, not of unit length
+    assert near[:, 0].tolist() == [2.5, -0.5, -3.5, -1.0, 2.5, 1.25]
+    assert far[:, 0].tolist() == [3.5, 0.5, -2.5, -2.0, 3.5, 1.75]
+
+
+def test_auto_limits_lie_on_the_box_for_cameras_all_around_a_sphere():
+    generator = torch.Generator().manual_seed(0)
+    yaw, pitch = (2 * torch.rand(2, 20, generator=generator) - 1) * torch.tensor([[math.pi], [1.5]])
+    rays = Camera.from_angles(yaw, pitch, radius=2.0, fov=60.0).rays(9)
+    options = RenderOptions(ray_start="auto", ray_end="auto", box_warp=1.4)
+    near, far = ray_limits(rays, options)
+    hit = (far > near)[..., 0]
+    assert 0.1 < hit.float().mean() < 0.9
+    for limit in (near, far):
+        points = rays.origins + limit * rays.directions
+        assert torch.allclose(points[hit].abs().amax(-1), torch.tensor(0.7), atol=1e-5)
+    along = torch.linspace(0, 6, 600)[:, None]
+    missed = (rays.origins[~hit][:, None] + along * rays.directions[~hit][:, None]).abs().amax(-1)
+    assert missed.min() > 0.7 - 1e-5  # a ray that is said to miss is nowhere in the box
+
+
+def test_rays_that_miss_the_box_are_empty_under_auto():
+    rays = rays_of(2, 12, fov=60.0)
+    options = RenderOptions(
+        depth_samples=6, importance_samples=6, ray_start="auto", ray_end="auto", box_warp=1.0
+    )
+    near, far = ray_box(rays.origins, rays.directions, 1.0)
+    seen = render_rays(fog(3.0), rays, options)
+    missed = (far <= near)[..., 0]
+    assert missed.any()
+    assert (~missed).any()
+    assert (seen.opacity[missed] == 0).all()
+    assert (seen.opacity[~missed] > 0).all()
+    assert seen.depth.isfinite().all()
+
+
+def test_a_camera_inside_the_box_sees_nothing_behind_it():
+    rays = rays_of(1, 4, radius=0.2)
+    near, _ = ray_limits(rays, RenderOptions(ray_start="auto", ray_end="auto"))
+    assert (near == 0).all()
+    near, _ = ray_limits(
+        rays, RenderOptions(ray_start="auto", ray_end="auto", auto_limits="official")
+    )
+    assert (near < 0).all()
+
+
+def test_official_limits_of_missed_rays_are_the_range_of_near_limits_of_the_batch():
+    rays = rays_of(2, 12, fov=60.0)
+    near, far = ray_box(rays.origins, rays.directions, 1.0)
+    hit = far > near
+    options = RenderOptions(ray_start="auto", ray_end="auto", auto_limits="official")
+    filled_near, filled_far = ray_limits(rays, options)
+    assert (filled_near[~hit] == near[hit].min()).all()
+    assert (filled_far[~hit] == near[hit].max()).all()
+    assert torch.equal(filled_near[hit], near[hit])
+    assert torch.equal(filled_far[hit], far[hit])
+
+
+# -- samples
+# --------------------------------------------------------------------------------------------------
+
+
+def test_stratified_samples_stay_one_to_a_step():
+    near, far = torch.full((2, 5, 1), 1.0), torch.full((2, 5, 1), 3.0)
+    jitter = torch.rand(2, 5, 9, generator=torch.Generator().manual_seed(0))
+    steps = (stratified_depths(near, far, 9, jitter=jitter) - 1.0) / 0.25
+    assert torch.equal(steps.floor(), torch.arange(9.0).expand(2, 5, 9))
+    assert torch.allclose(
+        stratified_depths(near, far, 9), (torch.arange(9.0) + 0.5).expand(2, 5, 9) * 0.25 + 1
+    )
+
+
+def test_disparity_samples_are_equally_spaced_in_inverse_depth():
+    near, far = torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 4.0)
+    inverse = 1 / stratified_depths(near, far, 10, disparity=True)
+    assert torch.allclose(
+        inverse.diff(), inverse.new_tensor(-(2 - 0.25) / 9).expand(1, 1, 9), atol=1e-5
+    )
+
+
+def test_disparity_with_few_samples_and_late_jitter_stays_in_front_of_the_camera():
+    near, far = torch.full((1, 1, 1), 0.1), torch.full((1, 1, 1), 10.0)
+    depths = stratified_depths(near, far, 4, jitter=torch.full((1, 1, 4), 0.999), disparity=True)
+    assert depths.isfinite().all()
+    assert (depths.diff() >= 0).all()
+
+
+def test_inverse_cdf_of_equal_weights_is_a_straight_line():
+    bins = torch.linspace(2, 4, 9)
+    u = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(inverse_cdf(bins, torch.ones(8), u), 2 + 2 * u, atol=1e-5)
+
+
+def test_inverse_cdf_of_one_weight_falls_into_its_interval():
+    weights = torch.zeros(8, dtype=torch.float64)
+    weights[5] = 1
+    u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    samples = inverse_cdf(torch.arange(9.0, dtype=torch.float64), weights, u)
+    assert torch.allclose(samples, 5 + u, atol=1e-3)
+
+
+def test_importance_samples_gather_half_an_interval_before_the_weight():
+    """As published: the weight of interval i is given to the mid-points i-1 and i, not around
+    mid-point i.
+    """
+    depths = torch.linspace(0, 20, 21, dtype=torch.float64)
+    weights = torch.zeros(20, dtype=torch.float64)
+    weights[10] = 1  # between depths 10 and 11
+    samples = importance_depths(depths, weights, 200)
+    inside = samples[(samples > 8) & (samples < 12)]
+    assert len(inside) > 150
+    assert abs(inside.mean() - 10.0) < 0.15
+
+
+# -- independence
+# --------------------------------------------------------------------------------------------------
+
+JITTERED = RenderOptions(depth_samples=8, importance_samples=7, density_noise=0.5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 30, 64, 1000])
+@pytest.mark.parametrize("auto_limits", ["clipped", "official"])
+@pytest.mark.parametrize("depth_clamp", ["ray", "batch"])
+def test_chunks_of_rays_change_nothing(chunk, auto_limits, depth_clamp):
+    rays, randomness = rays_of(2, 8, fov=50.0), Randomness(3, [0, 1])
+    options = {
+        "depth_samples": 8,
+        "importance_samples": 7,
+        "density_noise": 0.5,
+        "ray_start": "auto",
+        "ray_end": "auto",
+        "auto_limits": auto_limits,
+        "depth_clamp": depth_clamp,
+    }
+    with torch.no_grad():
+        whole = render_rays(blob, rays, RenderOptions(**options, ray_chunk=10**6), randomness)
+        chunked = render_rays(blob, rays, RenderOptions(**options, ray_chunk=chunk), randomness)
+    for got, want in zip(chunked, whole):
+        assert torch.allclose(got, want, atol=1e-6)
+
+
+def test_recomputed_chunks_have_the_gradient_of_the_whole():
+    rays, randomness = rays_of(2, 6), Randomness(3, [0, 1])
+    scale = torch.tensor(1.3, requires_grad=True)
+
+    def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        sigma, rgb = blob(scale * points, directions)
+        return sigma, scale * rgb
+
+    def gradient(chunk: int | None) -> Tensor:
+        options = RenderOptions(
+            depth_samples=8, importance_samples=7, density_noise=0.5, ray_chunk=chunk
+        )
+        seen = render_rays(field, rays, options, randomness)
+        return torch.autograd.grad(
+            seen.features.square().sum() + seen.depth.sum() + seen.opacity.sum(), scale
+        )[0]
+
+    assert torch.allclose(gradient(10), gradient(None), rtol=1e-4)
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch():
+    rays, randomness = rays_of(3, 8, fov=50.0), Randomness(3, [5, 6, 7])
+    options = RenderOptions(depth_samples=8, importance_samples=7, ray_start="auto", ray_end="auto")
+    together = render_rays(blob, rays, options, randomness)
+    one = Rays(rays.origins[1:2], rays.directions[1:2], rays.cosines[1:2])
+    alone = render_rays(blob, one, options, Randomness(3, [6]))
+    for got, want in zip(alone, together):
+        assert torch.allclose(got, want[1:2], atol=1e-6)
+
+
+def test_no_randomness_is_jitter_in_the_middle_and_equal_steps_of_probability():
+    rays = rays_of(2, 4)
+    recorded = Recorded(
+        {
+            "depth_jitter": torch.full((2, 16, 8), 0.5),
+            "importance": torch.linspace(0, 1, 7).expand(2, 16, 7),
+            "density_noise": torch.zeros(2, 16, 15),
+        }
+    )
+    for got, want in zip(
+        render_rays(blob, rays, JITTERED, recorded), render_rays(blob, rays, JITTERED)
+    ):
+        assert torch.equal(got, want)
+
+
+def test_density_noise_needs_a_randomness_and_changes_the_density():
+    rays, quiet = rays_of(1, 4), RenderOptions(depth_samples=8, importance_samples=7)
+    assert torch.equal(
+        render_rays(blob, rays, JITTERED).opacity, render_rays(blob, rays, quiet).opacity
+    )
+    draws = Randomness(0, [0])
+    noisy, still = render_rays(blob, rays, JITTERED, draws), render_rays(blob, rays, quiet, draws)
+    assert (noisy.opacity - still.opacity).abs().max() > 1e-3
+
+
+def test_cameras_receive_a_gradient_through_the_points():
+    camera = Camera.from_angles(torch.zeros(1), 0.1)
+    pose = camera.cam2world.clone().requires_grad_()
+    seen = render_rays(
+        blob, Camera(pose, camera.intrinsics).rays(4), RenderOptions(depth_samples=6)
+    )
+    seen.features.sum().backward()
+    assert pose.grad is not None
+    assert pose.grad[0, :3, 3].abs().min() > 0

@@ -1,0 +1,442 @@
+"""Callbacks: when they act, what they log, and that training does not feel them."""
+
+import csv
+import io
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gan3d.camera import GaussianPose
+from gan3d.generators import GENERATORS, Generator, Rendering
+from gan3d.metrics import FrechetDistance, SmallFeatures
+from gan3d.randomness import Randomness
+from gan3d.training.callbacks import (
+    AlarmLevels,
+    Evaluation,
+    KimgProgressBar,
+    Snapshots,
+    alarms,
+    progress_line,
+)
+from gan3d.training.loggers import DiskLogger
+
+BATCH = 50
+
+
+class Slabs(Generator):
+    """A textured plane z = 0 whose colors follow z and, as far as `leak` says, the conditioning
+    camera.
+    """
+
+    z_dim, w_dim, num_ws, img_resolution = 3, 3, 1, 16
+    camera_conditioned = True
+    has_raw = True
+
+    def __init__(self, leak: float = 0.0):
+        super().__init__()
+        self.color = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm2d(3)
+        self.dropout = nn.Dropout(0.5)
+        self.leak = leak
+
+    def map(self, z, camera=None, *, truncation=1.0, truncation_cutoff=None):
+        follow = 0 if camera is None else self.leak * camera.yaw_pitch()[0][:, None]
+        return (self.color(z) + follow)[:, None]
+
+    def represent(self, ws, *, randomness=None):
+        return torch.tanh(self.dropout(ws[:, 0]))
+
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
+        ray = camera.rays(16)
+        distance = -ray.origins[..., 2] / ray.directions[..., 2]
+        texture = (20 * (ray.origins + distance[..., None] * ray.directions)[..., :1]).sin()
+        image = (representation[:, None] * (0.6 + 0.4 * texture)).mT.reshape(-1, 3, 16, 16)
+        depth = (distance[..., None] * ray.cosines).reshape(-1, 1, 16, 16)
+        return Rendering(self.norm(image), image[..., ::2, ::2], depth, torch.ones_like(depth))
+
+
+class Blots(Generator):
+    """A 2D model: flat colors."""
+
+    z_dim, w_dim, num_ws, img_resolution = 3, 3, 1, 16
+    has_camera = False
+
+    def __init__(self):
+        super().__init__()
+        self.color = nn.Linear(3, 3)
+
+    def map(self, z, camera=None, *, truncation=1.0, truncation_cutoff=None):
+        return self.color(z)[:, None]
+
+    def represent(self, ws, *, randomness=None):
+        return ws[:, 0]
+
+    def render(
+        self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
+    ):
+        assert camera is None
+        return Rendering(torch.tanh(representation)[:, :, None, None].expand(-1, -1, 16, 16))
+
+
+for name in ("Slabs", "Blots"):
+    GENERATORS.pop(name)  # of these tests only: no registry-walking test shall see them
+
+
+class Harness(LightningModule):
+    """The face of the harness that callbacks see; its training draws from the global random stream
+    on purpose.
+    """
+
+    def __init__(self, generator: Generator, total_kimg: float):
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator, self.generator_ema = generator, generator
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.total_kimg, self.seed = total_kimg, 0
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+
+    def sample_cameras(self, randomness):
+        return GaussianPose().sample(randomness)
+
+    def raw_resolution_now(self):
+        return None
+
+    def configure_optimizers(self):
+        return torch.optim.SGD([self.weight], lr=0.1)
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        self.weight.grad = torch.randn(4) + next(iter(self.generator.parameters())).sum().detach()
+        optimizer.step()
+        self.images_seen += BATCH
+        seen = int(self.images_seen)
+        for logger in self.loggers:
+            logger.log_metrics({"loss/generator": float(self.weight.detach().sum())}, step=seen)
+        if seen >= self.total_kimg * 1000:
+            self.trainer.should_stop = True
+
+
+class Colors(LightningDataModule):
+    """Held-out images: flat random colors with a little noise."""
+
+    def __init__(self, num: int = 48):
+        super().__init__()
+        stream = torch.Generator().manual_seed(0)
+        self.images = (
+            torch.rand(num, 3, 1, 1, generator=stream) * 2
+            - 1
+            + 0.1 * torch.randn(num, 3, 16, 16, generator=stream)
+        )
+
+    def train_dataloader(self):
+        return DataLoader(torch.zeros(10_000, 1))
+
+    def val_dataloader(self):
+        if not len(self.images):
+            return []
+        return DataLoader(
+            self.images,
+            batch_size=20,
+            collate_fn=lambda rows: SimpleNamespace(image=torch.stack(rows)),
+        )
+
+
+def fit(
+    run_dir, callbacks, *, total_kimg=1.0, generator=None, data=None, ckpt_path=None, max_steps=-1
+):
+    torch.manual_seed(0)
+    module = Harness(generator or Slabs(), total_kimg)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        max_steps=max_steps,
+        logger=DiskLogger(run_dir) if run_dir else False,
+        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, KimgProgressBar) for callback in callbacks),
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, datamodule=data or Colors(), ckpt_path=ckpt_path, weights_only=True)
+    return trainer, module
+
+
+def table(run_dir) -> dict[str, dict[int, float]]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0].keys() - {"step"}
+    return {
+        name: {int(row["step"]): float(row[name]) for row in rows if row[name]} for name in names
+    }
+
+
+def files(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+SMALL = {"num_heads": 4, "video_every": 2, "video_heads": 2, "video_frames": 3}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run of 1 kimg with an event every 0.4 kimg."""
+    folder = tmp_path_factory.mktemp("run")
+    fit(folder, [Snapshots(0.4, **SMALL), Evaluation(0.4, num_images=40, batch_size=16)])
+    return folder
+
+
+def test_events_come_at_the_start_at_every_interval_and_at_the_end(run_dir):
+    moments = ["000000000", "000000400", "000000800", "000001000"]
+    expected = [f"{key}_{moment}.png" for key in ("fakes", "layers") for moment in moments]
+    assert files(run_dir / "pictures") == expected
+    assert list(table(run_dir)["distance/frechet"]) == [0, 400, 800, 1000]
+
+
+def test_videos_come_with_every_other_snapshot_and_at_the_end(run_dir):
+    assert files(run_dir / "videos") == ["orbit_000000800.mp4", "orbit_000001000.mp4"]
+
+
+class OutOfTime(Callback):
+    """Stops the run as --trainer.max_time does: after the callbacks of an iteration, at 500
+    images.
+    """
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if int(pl_module.images_seen) == 500:
+            trainer.should_stop = True
+
+
+def test_a_run_out_of_time_right_after_a_snapshot_still_has_its_video(tmp_path):
+    fit(tmp_path, [Snapshots(0.5, **SMALL), OutOfTime()], total_kimg=9.0)
+    assert files(tmp_path / "videos") == ["orbit_000000500.mp4"]
+    assert files(tmp_path / "pictures")[-1] == "layers_000000500.png"
+
+
+def test_an_event_due_after_the_last_iteration_happens_once(tmp_path):
+    snapshots = Snapshots(0.5, **SMALL)
+    acted = []
+    act, snapshots.act = snapshots.act, lambda *args: acted.append(args[2:]) or act(*args)
+    fit(tmp_path, [snapshots])
+    assert acted == [(0, False), (500, False), (1000, True)]
+    acted.clear()
+    fit(tmp_path, [snapshots], total_kimg=9.0, max_steps=10)
+    assert acted == [(0, False), (500, True)]
+
+
+def test_a_billboard_raises_the_flatness_alarm_value_of_zero(run_dir):
+    values = table(run_dir)
+    assert max(values["alarm/flatness"].values()) < 1e-5
+    assert min(values["alarm/z_sensitivity"].values()) > 0.1
+    assert set(values["alarm/camera_leak"].values()) == {0.0}
+
+
+def test_reference_distances_are_logged_once_and_frame_the_scale(run_dir):
+    values = table(run_dir)
+    assert list(values["distance/floor"]) == list(values["distance/mean_image"]) == [0]
+    assert 0 < values["distance/floor"][0] < values["distance/mean_image"][0]
+
+
+def test_training_is_bit_for_bit_the_same_with_and_without_callbacks(tmp_path):
+    _, plain = fit(None, [])
+    callbacks = [KimgProgressBar(), Snapshots(0.2, **SMALL), Evaluation(0.3, num_images=40)]
+    _, watched = fit(tmp_path, callbacks)
+    assert torch.equal(plain.weight, watched.weight)
+    for (name, a), b in zip(plain.state_dict().items(), watched.state_dict().values()):
+        assert torch.equal(a, b), name
+    assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
+
+
+def test_a_resumed_run_repeats_and_skips_nothing(tmp_path):
+    def callbacks():
+        return [Snapshots(0.3, **SMALL), Evaluation(0.3, num_images=40)]
+
+    fit(tmp_path / "unbroken", callbacks(), total_kimg=1.0)
+    trainer, _ = fit(tmp_path / "resumed", callbacks(), total_kimg=1.0, max_steps=10)  # 0.5 kimg
+    trainer.save_checkpoint(tmp_path / "at500.ckpt")
+    fit(
+        tmp_path / "resumed",
+        callbacks(),
+        total_kimg=1.0,
+        max_steps=15,
+        ckpt_path=tmp_path / "at500.ckpt",
+    )
+    fit(tmp_path / "resumed", callbacks(), total_kimg=1.0, ckpt_path=tmp_path / "at500.ckpt")
+    unbroken, resumed = table(tmp_path / "unbroken"), table(tmp_path / "resumed")
+    assert unbroken.keys() == resumed.keys()
+    for name in (
+        "distance/frechet",
+        "alarm/z_sensitivity",
+    ):  # the end of the first session, at 500, stays in the file
+        assert set(resumed[name]) - set(unbroken[name]) == {500}
+        assert {step: value for step, value in resumed[name].items() if step != 500} == unbroken[
+            name
+        ]
+    assert list(resumed["loss/generator"]) == list(unbroken["loss/generator"])
+
+
+class IterationCounter(Callback):
+    """Logs as Lightning's LearningRateMonitor does: with iterations for a step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        trainer.loggers[0].log_metrics({"lr": 0.1}, step=trainer.global_step)
+
+
+def test_a_resumed_run_keeps_its_rows_although_another_callback_counts_iterations(tmp_path):
+    trainer, _ = fit(tmp_path, [], max_steps=10)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    fit(tmp_path, [IterationCounter(), KimgProgressBar()], ckpt_path=tmp_path / "a.ckpt")
+    assert list(table(tmp_path)["loss/generator"]) == list(range(50, 1001, 50))
+
+
+def test_the_distance_does_not_depend_on_the_size_of_batches(tmp_path):
+    values = []
+    for batch_size in (7, 40):
+        fit(
+            tmp_path / str(batch_size),
+            [Evaluation(5.0, num_images=40, batch_size=batch_size)],
+            total_kimg=0.1,
+        )
+        values.append(table(tmp_path / str(batch_size))["distance/frechet"][0])
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_the_distance_is_that_of_as_many_fakes_as_reals_in_eight_bits(tmp_path):
+    """Written out: z and cameras of the fixed draws, conditioning by the same cameras, bytes,
+    moments.
+    """
+    _, module = fit(tmp_path, [Evaluation(5.0, num_images=30)], total_kimg=0.1)
+    metric, draw = FrechetDistance(SmallFeatures()), Randomness(0, range(30), "evaluation")
+    generator, cameras = module.generator_ema.eval(), module.sample_cameras(draw)
+    with torch.no_grad():
+        fakes = generator(draw.normal("z", 3), cameras).image
+    metric.update(((fakes + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1, real=False)
+    metric.update(Colors().images[:30], real=True)
+    assert table(tmp_path)["distance/frechet"][100] == pytest.approx(
+        metric.compute().item(), rel=1e-4
+    )
+
+
+def test_the_distance_can_be_monitored(tmp_path):
+    trainer, _ = fit(tmp_path, [Evaluation(0.4, num_images=40)])
+    assert float(trainer.callback_metrics["distance/frechet"]) == pytest.approx(
+        table(tmp_path)["distance/frechet"][800]
+    )
+
+
+def test_without_held_out_images_training_goes_on_and_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="gan3d.training.callbacks"):
+        fit(tmp_path, [Evaluation(0.4)], data=Colors(0))
+    assert any("set data.heldout" in record.message for record in caplog.records)
+    assert "distance/frechet" not in table(tmp_path)
+
+
+def test_too_few_held_out_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="3 held-out images"):
+        fit(tmp_path, [Evaluation(0.4)], data=Colors(3))
+
+
+def test_a_2d_model_has_pictures_but_no_depth_orbit_or_geometry_alarm(tmp_path):
+    fit(tmp_path, [Snapshots(0.5, **SMALL), Evaluation(0.5)], generator=Blots())
+    assert files(tmp_path / "pictures") == [
+        f"fakes_00000{moment}.png" for moment in ("0000", "0500", "1000")
+    ]
+    assert not (tmp_path / "videos").exists()
+    assert table(tmp_path).keys() & {"alarm/flatness", "alarm/camera_leak"} == set()
+
+
+def test_an_alarm_is_told_in_one_sentence_once_and_only_after_its_time(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="gan3d.training.callbacks"):
+        fit(
+            tmp_path,
+            [Snapshots(0.2, **SMALL, alarm=AlarmLevels(after_kimg=0.5))],
+            generator=Slabs(leak=50.0),
+        )
+    told = [record.message for record in caplog.records]
+    assert sorted(message.split(":")[0] for message in told) == ["0.6 kimg", "0.6 kimg"]
+    assert any("nearly flat" in message and "--model.r1.gamma" in message for message in told)
+    assert any(
+        "conditioning camera" in message and "--model.conditioning" in message for message in told
+    )
+
+
+def test_a_healthy_run_raises_no_alarm():
+    healthy = {"alarm/flatness": 0.056, "alarm/z_sensitivity": 0.3, "alarm/camera_leak": 0.1}
+    assert alarms(healthy, AlarmLevels()) == {}
+    collapsed = healthy | {"alarm/z_sensitivity": 0.001}
+    assert list(alarms(collapsed, AlarmLevels())) == ["alarm/z_sensitivity"]
+
+
+def test_intervals_and_heads_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="every_kimg 0 is not positive"):
+        Evaluation(0)
+    with pytest.raises(ValueError, match="2 or more"):
+        Snapshots(1.0, num_heads=1)
+
+
+# --------------------------------------------------------------------------------------------------
+# progress bar
+
+
+class Terminal(io.StringIO):
+    def __init__(self, tty: bool):
+        super().__init__()
+        self.tty = tty
+
+    def isatty(self) -> bool:
+        return self.tty
+
+
+def test_the_line_counts_images_and_estimates_from_this_session_only():
+    metrics = {"loss/generator": torch.tensor(0.812), "loss/discriminator": 1.2}
+    line = progress_line(seen=60_000, first=40_000, total_kimg=100, seconds=50.0, metrics=metrics)
+    assert line == "60.0/100 kimg, 400 images/s, 01:40 left, G 0.81, D 1.20"
+
+
+def test_the_line_shows_as_many_digits_as_the_length_of_the_run_asks_for():
+    assert progress_line(0, 0, 25000, 1.0, {}) == "0/25000 kimg"
+    assert progress_line(3_200, 0, 10, 1.0, {}).startswith("3.20/10 kimg, 3200 images/s")
+    assert progress_line(50, 0, 0.4, 10.0, {}) == "0.050/0.4 kimg, 5 images/s, 01:10 left"
+
+
+def test_without_a_terminal_lines_are_few(monkeypatch):
+    stream = Terminal(tty=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    fit(None, [KimgProgressBar()])
+    lines = [line for line in stream.getvalue().splitlines() if "kimg" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("100% | 1.000/1 kimg, ")
+
+
+def test_a_terminal_shows_one_bar_that_ends_full(monkeypatch):
+    stream = Terminal(tty=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    fit(None, [KimgProgressBar(refresh_seconds=0.0)])
+    assert "\n" not in stream.getvalue().rstrip("\n")
+    last = stream.getvalue().split("\r")[-1]
+    assert last.startswith("100% |")
+    assert "1.000/1 kimg" in last
+
+
+def test_after_a_resume_the_bar_starts_at_the_images_seen(tmp_path, monkeypatch):
+    trainer, _ = fit(None, [], max_steps=10)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    stream = Terminal(tty=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    fit(None, [KimgProgressBar(refresh_seconds=0.0)], ckpt_path=tmp_path / "a.ckpt")
+    shares = [int(part.split("%")[0]) for part in stream.getvalue().split("\r") if "%" in part]
+    assert min(shares) == 50
+    assert max(shares) == 100
+    assert shares == sorted(shares)
+
+
+def test_no_time_is_promised_before_an_image_was_seen():
+    assert progress_line(100, 100, 1.0, 5.0, {}) == "0.100/1 kimg"

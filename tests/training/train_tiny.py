@@ -1,0 +1,181 @@
+"""Trains a tiny model for some iterations: run as a script by tests that need a process of their
+own.
+
+python train_tiny.py DATA [--model cips3d] [--out STATE] [--run DIR [--resume] [--kill-at K]]
+[--devices 2] ..
+"""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
+from gan3d.augment import ADA, Blur
+from gan3d.data.datamodule import PosedImagesModule
+from gan3d.discriminators import (
+    CIPS3DDiscriminator,
+    DualDiscriminator,
+    GRAMDiscriminator,
+    StyleGAN2Discriminator,
+)
+from gan3d.generators import CIPS3D, EG3D, GRAMHD, StyleGAN3
+from gan3d.schedules import Ramp
+from gan3d.training.checkpoints import Checkpoints
+from gan3d.training.ema import EMA
+from gan3d.training.gan import GAN
+from gan3d.training.loggers import DiskLogger
+from gan3d.training.losses import (
+    R1,
+    CrossResolution,
+    DensityRegularization,
+    Patches,
+    PoseConditioning,
+    PosePrediction,
+)
+from gan3d.training.optimizers import Adam
+from gan3d.training.ray_gradients import RayGradients
+from gan3d.training.stages import Stage
+
+BATCH = 8
+
+
+class Kill(Callback):
+    """Dies like a machine that loses power, in the middle of an iteration."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        if int(pl_module.iterations) == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def eg3d(**options) -> GAN:
+    """Everything that EG3D, StyleGAN2 and ADA regularize."""
+    return GAN(
+        EG3D(**EG3D.tiny),
+        DualDiscriminator(**DualDiscriminator.tiny),
+        r1=R1(gamma=1.0, interval=4),
+        density=DensityRegularization(weight=0.25, interval=4, num_points=50),
+        conditioning=PoseConditioning(fade_kimg=0.05),
+        style_mixing=0.5,
+        augment=ADA(preset="bgc", target=0.0, kimg=0.1),
+        ema=EMA(half_life_kimg=0.05),
+        **options,
+    )
+
+
+def cips3d(**options) -> GAN:
+    """Stages in the middle of the run: 8 px, 16 px fading in, 32 px in chunks of rays with a frozen
+    NeRF.
+    """
+    stages = [
+        Stage(resolution=8),
+        Stage(from_kimg=0.032, resolution=16, fade_kimg=0.024, lr_g=1e-3, gamma=2.0, num_rays=100),
+        Stage(from_kimg=0.064, batch_size=4, diffaug=True, judge_raw=False, freeze="nerf"),
+    ]
+    return GAN(
+        CIPS3D(**CIPS3D.tiny),
+        CIPS3DDiscriminator(**CIPS3DDiscriminator.tiny),
+        r1=R1(gamma=1.0, interval=1, of="image"),
+        rays=RayGradients("chunked", chunk=300),
+        density_noise=Ramp(1.0, 0.0, fade_kimg=0.05),
+        stages=stages,
+        ema=EMA(half_life_kimg=0.05, ramp_up=0, start_kimg=0.016),
+        optimizer_g=Adam(lr=2e-3, clip_norm=10),
+        optimizer_d=Adam(lr=2e-3, clip_norm=10),
+        **options,
+    )
+
+
+def gramhd(**options) -> GAN:
+    """The second stage of GRAM-HD, with all of its losses."""
+    return GAN(
+        GRAMHD(**GRAMHD.tiny),
+        GRAMDiscriminator(**GRAMDiscriminator.tiny),
+        r1=R1(gamma=1.0, interval=1),
+        pose=PosePrediction(weight=15.0, real_weight=15.0),
+        patch=Patches(weight=0.1),
+        consistency=CrossResolution(weight=1.0),
+        ema=EMA(half_life_kimg=0.05),
+        optimizer_g=Adam(lr=2e-4, clip_norm=0.3),
+        optimizer_d=Adam(lr=2e-4, clip_norm=0.3),
+        **options,
+    )
+
+
+def stylegan3(**options) -> GAN:
+    """A 2D model with running magnitudes, style mixing, blur and augmentation."""
+    return GAN(
+        StyleGAN3(**StyleGAN3.tiny),
+        StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 0}),
+        r1=R1(gamma=1.0, interval=4, of="image"),
+        style_mixing=0.9,
+        blur=Blur(sigma=2.0, fade_kimg=0.1),
+        augment=ADA(preset="bg", p=0.5),
+        ema=EMA(half_life_kimg=0.05),
+        **options,
+    )
+
+
+MODELS = {"eg3d": eg3d, "cips3d": cips3d, "gramhd": gramhd, "stylegan3": stylegan3}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("--model", default="eg3d", choices=MODELS)
+    parser.add_argument("--out")
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--micro", type=int)
+    parser.add_argument("--iterations", type=int, default=12)
+    parser.add_argument("--precision", default="64-true")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    seed_everything(0)
+    gan = MODELS[args.model](
+        micro_batch_size=args.micro,
+        seed=args.seed,
+        total_kimg=BATCH * args.iterations / 1000,
+        log_every_kimg=0.020,
+    )
+    callbacks: list[Callback] = []
+    if args.run:
+        callbacks.append(Checkpoints(args.run / "checkpoints", every_kimg=0.024))
+    if args.kill_at is not None:
+        callbacks.append(Kill(args.kill_at))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=args.devices,
+        strategy="gan_ddp" if args.devices > 1 else "auto",
+        precision=args.precision,
+        max_epochs=-1,
+        logger=DiskLogger(args.run) if args.run else False,
+        callbacks=callbacks,
+        enable_checkpointing=bool(args.run),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    data = PosedImagesModule(path=args.data, batch_size=BATCH, num_workers=args.workers)
+    trainer.fit(
+        gan, data, ckpt_path=str(args.run / "checkpoints" / "last.ckpt") if args.resume else None
+    )
+    assert trainer.global_step == int(gan.iterations), (
+        f"{trainer.global_step} steps for {gan.iterations} iterations"
+    )
+    if args.out and trainer.is_global_zero:
+        torch.save(gan.state_dict(), args.out)
+
+
+if __name__ == "__main__":
+    main()
