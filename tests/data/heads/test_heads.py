@@ -134,12 +134,12 @@ def test_every_shape_attribute_reaches_the_picture():
         for k, (name, (low, high)) in enumerate(SHAPES.items()):
             rows[2 * k, ATTRIBUTE_NAMES.index(name)] = low
             rows[2 * k + 1, ATTRIBUTE_NAMES.index(name)] = high
-        image = render_heads(dataset.HeadAttributes(rows), cameras([0.35] * len(rows)), 48, 1).image
+        image = render_heads(HeadAttributes(rows), cameras([0.35] * len(rows)), 48, 1).image
         for k, name in enumerate(SHAPES):
             changed[name] = max(changed[name], float((image[2 * k] - image[2 * k + 1]).abs().max()))
         k = 2 * list(SHAPES).index("freckles")  # too fine for 48 pixels
         none, many = render_heads(
-            dataset.HeadAttributes(rows[k : k + 2]), cameras([0.35] * 2), 128, 1
+            HeadAttributes(rows[k : k + 2]), cameras([0.35] * 2), 128, 1
         ).image
         changed["freckles"] = float((none - many).abs().max())
     assert [name for name, change in changed.items() if change < 0.05] == []
