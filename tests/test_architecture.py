@@ -17,7 +17,7 @@ FILES = sorted(SRC.rglob("*.py"))
 
 # The floors, from the ground up: a room imports from itself and from the floors below its own.
 FLOORS = (
-    ("ops", "randomness", "schedules"),
+    ("ops", "pretrained", "randomness", "schedules"),
     ("camera", "layers"),
     ("rendering", "augment", "data"),
     ("generators",),

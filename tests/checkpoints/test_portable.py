@@ -4,13 +4,16 @@ executed.
 
 import copy
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import gan3d
 from gan3d.checkpoints.portable import (
+    class_and_arguments,
     from_pretrained,
     load_discriminator,
     read_facts,
@@ -137,7 +140,7 @@ def described(**changes) -> str:
         ({"generator": "{}"}, "no class"),
         ({"generator": described(color=3)}, "does not take color"),
         ({"generator": described(plane_axes="yz")}, "plane_axes 'yz' is unknown"),
-        ({"generator": described(z_dim="x")}, "can not be made"),
+        ({"generator": described(z_dim="x")}, "cannot be made"),
         (
             {"generator": described(z_dim=17)},
             r"fc0.weight has shape \(16, 32\), expected \(16, 33\)",
@@ -170,10 +173,89 @@ def test_a_missing_file_or_discriminator_is_named(file, tmp_path):
         load_discriminator(file)
 
 
+@dataclass(frozen=True)
+class Inner:
+    pair: tuple[int, int] = (1, 2)
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str = "x"
+    inner: Inner | None = None
+
+
+@pytest.fixture
+def nested(monkeypatch):
+    """A generator with a dataclass among its arguments."""
+    monkeypatch.setattr("gan3d.generators.contract.GENERATORS", {})
+
+    class Nested(EG3D):
+        def __init__(self, outer: Outer = Outer("y", Inner(scale=3.0)), many: tuple = ()):
+            super().__init__(**EG3D.tiny)
+            self.outer = outer
+
+    monkeypatch.setitem(GENERATORS, "Nested", Nested)
+    return Nested
+
+
+def test_dataclasses_among_the_arguments_come_back_as_they_were(nested, tmp_path):
+    generator = nested(Outer("z", Inner((3, 4))))
+    loaded = from_pretrained(save_pretrained(tmp_path / "g.safetensors", generator))
+    assert loaded.arguments == generator.arguments
+    assert loaded.outer == Outer("z", Inner((3, 4)))
+
+
+def test_fields_that_are_not_given_are_those_of_the_default(nested):
+    _, made_with = class_and_arguments(
+        GENERATORS, "Nested", {"outer": {"inner": {"pair": [5, 6]}}, "many": [[1], 2]}
+    )
+    assert made_with == {"outer": Outer("y", Inner((5, 6), 3.0)), "many": ((1,), 2)}
+
+
+def test_a_field_that_is_not_there_is_named_with_those_that_are(nested):
+    with pytest.raises(ValueError, match=r"Inner does not take scales; it takes pair, scale"):
+        class_and_arguments(GENERATORS, "Nested", {"outer": {"inner": {"scales": 1}}})
+
+
+def test_a_folder_holds_the_file_its_metadata_and_a_card(tmp_path):
+    generator = tiny(GENERATORS, "EG3D")
+    folder = generator.save_pretrained(tmp_path / "new" / "heads", facts={"kimg": 2})
+    assert equal(from_pretrained(folder / "model.safetensors"), generator)
+    with safe_open(folder / "model.safetensors", framework="pt") as opened:
+        metadata = opened.metadata()
+    config = json.loads((folder / "config.json").read_text())
+    assert metadata["gan3d_version"] == config.pop("gan3d_version") == gan3d.__version__
+    assert config == {key: json.loads(metadata[key]) for key in config}
+    assert config["generator"]["class"] == "EG3D"
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: gan3d\n")
+    assert 'gan3d.from_pretrained("heads")' in card
+    assert "* kimg: 2" in card
+
+
+def test_a_card_that_was_edited_stays_and_the_rest_is_replaced(tmp_path):
+    tiny(GENERATORS, "EG3D").save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    other = tiny(GENERATORS, "PiGAN")
+    other.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert equal(from_pretrained(tmp_path / "model.safetensors"), other)
+    assert '"PiGAN"' in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "a.ckpt", "file"])
+def test_a_name_of_another_format_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"end its name in \.safetensors"):
+        tiny(GENERATORS, "EG3D").save_pretrained(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_arguments_that_are_no_data_are_refused(tmp_path):
     generator = tiny(GENERATORS, "EG3D")
     generator.arguments["box_warp"] = torch.nn.ReLU()
-    with pytest.raises(ValueError, match="arguments of EG3D can not be written"):
+    with pytest.raises(ValueError, match="arguments of EG3D cannot be written"):
         save_pretrained(tmp_path / "g.safetensors", generator)
     assert list(tmp_path.iterdir()) == []
 

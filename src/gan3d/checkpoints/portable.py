@@ -1,15 +1,11 @@
 """Trained networks as one file that only holds data: safetensors, with what is needed to make the
-modules again.
+modules again. What is in it, and how it is written: `gan3d.pretrained`.
 
     save_pretrained("heads.safetensors", generator, discriminator)
     generator = from_pretrained("heads.safetensors")
 
-The file's tensors are `generator.<name>` and `discriminator.<name>`; its metadata are texts:
-
-    gan3d_format    1
-    generator       {"class": "EG3D", "arguments": {"z_dim": 512, ..}}
-    discriminator   likewise, where there is one
-    facts           {..}, whatever else is worth keeping
+Arguments that are dataclasses stand as dictionaries in the file; the type hints of the constructor
+tell which dataclass to make of one.
 
 A class is looked up by name among the registered ones (`gan3d.generators.GENERATORS`), never
 imported from the file: a generator of your own package is found once your program has imported it.
@@ -19,21 +15,19 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
+from gan3d.pretrained import FORMAT, FORMAT_KEY
 
-FORMAT = 1
-FORMAT_KEY = "gan3d_format"
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -44,43 +38,27 @@ def save_pretrained(
     *,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a file that `from_pretrained` reads; an existing one is replaced in one step.
+    """Writes a trained network, as `from_pretrained` reads it: `generator.save_pretrained(path)` is
+    the same.
 
     Args:
-        path: the file, by custom `<name>.safetensors`.
-        generator: its class, constructor arguments and state go into the file.
-        discriminator: likewise, if given.
+        path: a file by the name of `<name>.safetensors`, else a folder: model.safetensors,
+            config.json, README.md.
+        generator: its class, constructor arguments and state are kept.
+        discriminator: kept with it, if given.
         facts: more to keep: numbers, texts, lists and dictionaries of them.
 
     Returns:
         the path.
+
+    Example:
+        >>> import gan3d
+        >>> generator = gan3d.EG3D(**gan3d.EG3D.tiny)
+        >>> path = gan3d.save_pretrained("heads.safetensors", generator, facts={"kimg": 200})
+        >>> type(gan3d.from_pretrained(path)).__name__
+        'EG3D'
     """
-    metadata = {FORMAT_KEY: str(FORMAT), "facts": _json("facts", dict(facts or {}))}
-    tensors: dict[str, Tensor] = {}
-    for kind, module in (("generator", generator), ("discriminator", discriminator)):
-        if module is not None:
-            name = type(module).__name__
-            metadata[kind] = _json(
-                f"the arguments of {name}", {"class": name, "arguments": module.arguments}
-            )
-            state = module.state_dict()
-            tensors |= {
-                f"{kind}.{key}": t.detach().cpu().clone().contiguous() for key, t in state.items()
-            }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.touch()  # with the usual permissions, which safetensors narrows to the owner
-        mode = partial.stat().st_mode
-        save_file(tensors, partial, metadata=metadata)
-        partial.chmod(mode)
-        os.replace(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"{path} can not be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return generator.save_pretrained(path, discriminator, facts=facts)
 
 
 def from_pretrained(path: Path | str) -> Generator:
@@ -122,34 +100,75 @@ def build(
         ValueError: there is no such class, it does not take the arguments, or the state is
         another's.
     """
+    cls, made_with = class_and_arguments(registry, name, arguments)
+    try:
+        with torch.device("meta"):
+            expected = {key: t.shape for key, t in cls(**made_with).state_dict().items()}
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be made with the arguments of the file: {error}"
+        ) from error
+    _compare(name, expected, state)
+    with torch.random.fork_rng(devices=[]):
+        module = cls(**made_with)
+    module.load_state_dict(state)
+    return module
+
+
+def class_and_arguments(
+    registry: Mapping[str, type[Network]], name: str, arguments: Mapping[str, Any]
+) -> tuple[type[Network], dict[str, Any]]:
+    """A registered class by name, and its arguments as it takes them: sequences are tuples, and a
+    dictionary is made the dataclass that the constructor asks for.
+
+    Raises:
+        ValueError: there is no such class, or it does not take the arguments.
+    """
     cls = registry.get(name)
     if cls is None:
         raise ValueError(
             f"there is no class {name!r} in this program; known: {', '.join(sorted(registry))}. A "
             "class of your own is known once the module that defines it is imported"
         )
-    unknown = sorted(set(arguments) - set(inspect.signature(cls).parameters))
+    parameters, hints = inspect.signature(cls).parameters, get_type_hints(cls.__init__)
+    unknown = sorted(set(arguments) - set(parameters))
     if unknown and not _takes_any(cls):
         raise ValueError(
             f"{name} does not take {', '.join(unknown)}; the file was made by another version of "
             f"{name}"
         )
-    try:
-        with torch.device("meta"):
-            expected = {key: t.shape for key, t in cls(**arguments).state_dict().items()}
-    except Exception as error:
-        raise ValueError(
-            f"{name} can not be made with the arguments of the file: {error}"
-        ) from error
-    _compare(name, expected, state)
-    with torch.random.fork_rng(devices=[]):
-        module = cls(**arguments)
-    module.load_state_dict(state)
-    return module
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    return cls, {
+        key: _as_asked(value, hints.get(key), defaults.get(key)) for key, value in arguments.items()
+    }
 
 
 def _takes_any(cls: type) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+
+
+def _as_asked(value: Any, hint: Any = None, default: Any = None) -> Any:
+    """A value as it comes from JSON or YAML, in the type that is asked for; fields that a
+    dictionary leaves out are those of the default.
+    """
+    if isinstance(value, (list, tuple)):
+        return tuple(_as_asked(item) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    asked = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
+    kind = next(filter(is_dataclass, asked), None)
+    if kind is None:
+        return {key: _as_asked(item) for key, item in value.items()}
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(
+            f"{kind.__name__} does not take {', '.join(unknown)}; it takes {', '.join(known)}"
+        )
+    hints = get_type_hints(kind)
+    given = {
+        key: _as_asked(item, hints[key], getattr(default, key, None)) for key, item in value.items()
+    }
+    return replace(default, **given) if isinstance(default, kind) else kind(**given)
 
 
 def _compare(name: str, expected: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> None:
@@ -184,9 +203,7 @@ def _read(path: Path | str, kind: str, registry: Mapping[str, type[Network]]) ->
             if key.startswith(prefix)
         }
     try:
-        return build(
-            registry, name, {key: _tuples(value) for key, value in arguments.items()}, state
-        )
+        return build(registry, name, arguments, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -220,20 +237,3 @@ def _parsed(path: Path | str, key: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is broken: {key} of its metadata is not a dictionary")
     return value
-
-
-def _json(what: str, value: Any) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError as error:
-        raise ValueError(
-            f"{what} can not be written: {error}; a portable file takes numbers, texts, None, "
-            "lists and dictionaries"
-        ) from error
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has no tuples; sequences among arguments come back as tuples."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

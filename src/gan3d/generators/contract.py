@@ -13,12 +13,14 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import Camera, Rays
+from gan3d.pretrained import write_pretrained
 from gan3d.randomness import Randomness
 
 # Opacity above which a pixel shows a surface: it has a depth there.
@@ -237,6 +239,36 @@ class Generator(nn.Module, ABC):
             f"{type(self).__name__} has no surfaces with pictures; use a model of radiance "
             "manifolds, such as GRAMHD, or fuse its depth maps to a mesh: gan3d fuse"
         )
+
+    def save_pretrained(
+        self,
+        path: Path | str,
+        discriminator: nn.Module | None = None,
+        *,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes this generator as `gan3d.from_pretrained` reads it.
+
+        Args:
+            path: a file by the name of `<name>.safetensors`, else a folder: model.safetensors,
+                config.json, README.md.
+            discriminator: kept with it, if given.
+            facts: more to keep: numbers, texts, lists and dictionaries of them.
+
+        Returns:
+            the path.
+
+        Example:
+            >>> import gan3d
+            >>> folder = gan3d.PiGAN(**gan3d.PiGAN.tiny).save_pretrained("heads")
+            >>> sorted(path.name for path in folder.iterdir())
+            ['README.md', 'config.json', 'model.safetensors']
+            >>> type(gan3d.from_pretrained("heads")).__name__
+            'PiGAN'
+        """
+        pair = {"generator": self, "discriminator": discriminator}
+        networks = {kind: network for kind, network in pair.items() if network is not None}
+        return write_pretrained(path, networks, facts=facts)
 
     def is_part_of(self, name: str, parts: Iterable[str]) -> bool:
         """Whether the parameter of a name belongs to one of some `parts`."""
