@@ -1,4 +1,4 @@
-"""Banded products: beside the matrix written out, and its transpose."""
+"""Banded products: against the full matrix, and its transpose."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def written_out(band: Band) -> torch.Tensor:
+def full_matrix(band: Band) -> torch.Tensor:
     """M_oi = g[i up + before - o down], entry by entry."""
     matrix = torch.zeros(band.size_out, band.size_in, dtype=torch.float64)
     for o in range(band.size_out):
@@ -24,10 +24,11 @@ def written_out(band: Band) -> torch.Tensor:
 
 
 def check(band: Band) -> None:
-    matrix, x = written_out(band), noise(2, 3, band.size_in)
+    matrix = full_matrix(band)
+    x = noise(2, 3, band.size_in)
     torch.testing.assert_close(band.along_x(x), x @ matrix.T)
     torch.testing.assert_close(band.along_y(x.mT), matrix @ x.mT)
-    torch.testing.assert_close(written_out(band.transposed()), matrix.T)
+    torch.testing.assert_close(full_matrix(band.transposed()), matrix.T)
 
 
 @settings(max_examples=60, deadline=None)
@@ -39,7 +40,7 @@ def check(band: Band) -> None:
     size_in=st.integers(1, 40),
     size_out=st.integers(1, 40),
 )
-def test_products_are_those_with_the_matrix_written_out(taps, up, down, before, size_in, size_out):
+def test_products_equal_those_with_the_full_matrix(taps, up, down, before, size_in, size_out):
     check(Band(noise(taps), up, down, before, size_in, size_out))
 
 
@@ -49,7 +50,7 @@ def test_signals_of_many_blocks_have_no_seams(up, down):
     check(Band(noise(12), up, down, 7, size_in, (size_in * up + 3) // down))
 
 
-def test_what_reaches_no_input_is_zero():
+def test_outputs_that_reach_no_input_are_zero():
     band = Band(noise(3), 1, 1, 50, 4, 5)
     assert torch.equal(band.along_x(noise(1, 1, 4)), torch.zeros(1, 1, 5, dtype=torch.float64))
     assert torch.equal(band.along_y(noise(1, 4, 2)), torch.zeros(1, 5, 2, dtype=torch.float64))

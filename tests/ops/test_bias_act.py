@@ -1,6 +1,4 @@
-"""Bias, activation, gain and clamp: closed forms, gradients, and what happens to the caller's
-tensors.
-"""
+"""Bias, activation, gain and clamp: closed forms, gradients, memory."""
 
 import math
 
@@ -49,7 +47,7 @@ def test_values_are_those_of_the_closed_form(act, recorded):
 
 @RECORDED
 @ACTIVATIONS
-def test_the_caller_keeps_its_tensors(act, recorded):
+def test_inputs_are_not_modified(act, recorded):
     for b in (noise(5, seed=1), torch.zeros(5).double(), None):
         x = noise(3, 5, 2)
         kept_x, kept_b = x.clone(), None if b is None else b.clone()
@@ -86,7 +84,7 @@ def test_a_bias_belongs_to_a_channel_whatever_follows_it():
 
 
 @ACTIVATIONS
-def test_memory_that_may_be_overwritten_is_taken_where_no_gradient_is_recorded(act):
+def test_overwrite_writes_into_x_only_if_no_gradient_is_recorded(act):
     x, b = noise(3, 5, 2), noise(5, seed=1)
     expected = bias_act(x, b, act=act, clamp=0.8)
     with torch.no_grad():
@@ -105,14 +103,12 @@ def test_slope_of_leaky_relu_is_alpha():
 
 @RECORDED
 def test_half_precision_stays_half_precision(recorded):
+    x = torch.ones(1, 2, dtype=torch.bfloat16)
     with torch.set_grad_enabled(recorded):
-        assert (
-            bias_act(torch.ones(1, 2, dtype=torch.bfloat16), torch.ones(2), act="lrelu").dtype
-            == torch.bfloat16
-        )
+        assert bias_act(x, torch.ones(2), act="lrelu").dtype == torch.bfloat16
 
 
-def test_an_unknown_activation_is_refused_with_those_there_are():
+def test_an_unknown_activation_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"gelu.*lrelu"):
         bias_act(torch.ones(1, 1), act="gelu")
 

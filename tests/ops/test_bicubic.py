@@ -1,6 +1,4 @@
-"""Gamma: an explicit matrix, what an anti-aliased reduction must keep, another library,
-derivatives.
-"""
+"""Gamma: its explicit matrix, constants and ramps, torch's antialiased bicubic, derivatives."""
 
 import pytest
 import torch
@@ -17,9 +15,7 @@ def cubic(t: float) -> float:
 
 
 def matrix(size: int, factor: int) -> torch.Tensor:
-    """Gamma along one axis, [size/S size]: every tap added to the pixel it falls on, or to the
-    nearest border pixel.
-    """
+    """Gamma along one axis, [size/S size]; taps beyond the border go to the border pixel."""
     rows = torch.zeros(size // factor, size, dtype=torch.float64)
     for p in range(size // factor):
         for i in range(4 * factor):
@@ -29,7 +25,7 @@ def matrix(size: int, factor: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
-def test_it_is_the_matrix_of_its_definition(factor):
+def test_it_equals_the_matrix_of_its_definition(factor):
     h, w = 2 * factor, 3 * factor
     x = torch.randn(2, 3, h, w, dtype=torch.float64)
     expected = matrix(h, factor) @ x @ matrix(w, factor).T
@@ -44,26 +40,24 @@ def test_taps_are_symmetric_and_sum_to_one(factor):
     torch.testing.assert_close(taps, taps.flip(0))
 
 
-def test_constants_stay():
+def test_constants_are_preserved():
     x = torch.full((1, 2, 12, 16), 0.7, dtype=torch.float64)
     torch.testing.assert_close(bicubic_downsample(x, 4), x[..., ::4, ::4])
 
 
-def test_a_ramp_keeps_its_place_pixels_being_areas():
+def test_a_ramp_is_not_shifted_when_pixels_are_areas():
     ramp = (torch.arange(64, dtype=torch.float64) + 0.5).expand(1, 64, 64)
     inner = bicubic_downsample(ramp, 4)[0, :, 2:-2]
-    torch.testing.assert_close(
-        inner, (4 * (torch.arange(16, dtype=torch.float64) + 0.5)).expand(16, 16)[:, 2:-2]
-    )
+    expected = (4 * (torch.arange(16, dtype=torch.float64) + 0.5)).expand(16, 16)
+    torch.testing.assert_close(inner, expected[:, 2:-2])
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_away_from_the_border_it_is_torchs_antialiased_reduction(factor):
+def test_away_from_the_border_it_is_torchs_antialiased_bicubic(factor):
     x = torch.randn(1, 1, 12 * factor, 12 * factor, dtype=torch.float64)
+    ours = bicubic_downsample(x, factor)
     theirs = F.interpolate(x, scale_factor=1 / factor, mode="bicubic", antialias=True)
-    torch.testing.assert_close(
-        bicubic_downsample(x, factor)[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2]
-    )
+    torch.testing.assert_close(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2])
 
 
 def test_leading_axes_are_kept():
@@ -79,7 +73,7 @@ def test_first_and_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda x: bicubic_downsample(x, 2), x)
 
 
-def test_what_does_not_divide_is_refused():
+def test_odd_factors_and_sizes_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="factor 3 is not an even number"):
         bicubic_downsample(torch.zeros(1, 6, 6), 3)
     with pytest.raises(ValueError, match="multiples of factor 4"):

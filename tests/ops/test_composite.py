@@ -1,6 +1,4 @@
-"""Compositing against closed-form scenes, the fast form against the reference, first and second
-derivatives.
-"""
+"""Compositing: closed-form scenes, the fast form against the reference, two derivatives."""
 
 import math
 
@@ -52,18 +50,12 @@ FORMS = pytest.mark.parametrize("form", [reference, composite], ids=["reference"
 
 @FORMS
 def test_homogeneous_medium_has_the_opacity_of_beers_law(form):
-    depths = torch.rand(
-        3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ).cumsum(-1)
+    generator = torch.Generator().manual_seed(0)
+    depths = torch.rand(3, 40, generator=generator, dtype=torch.float64).cumsum(-1)
+    length = depths[:, -1] - depths[:, 0]
+    rgb = depths.new_full((3, 40, 2), 0.7)
     for density in (0.01, 0.3, 2.0):
-        seen = form(
-            Samples(
-                depths,
-                torch.full_like(depths, raw_density(density)),
-                depths.new_full((3, 40, 2), 0.7),
-            )
-        )
-        length = depths[:, -1] - depths[:, 0]
+        seen = form(Samples(depths, torch.full_like(depths, raw_density(density)), rgb))
         expected = 1 - torch.exp(-density * length)
         assert torch.allclose(seen.opacity, expected, atol=1e-7)
         assert torch.allclose(seen.rgb, 0.7 * expected[:, None].expand(-1, 2), atol=1e-7)
@@ -71,7 +63,7 @@ def test_homogeneous_medium_has_the_opacity_of_beers_law(form):
 
 @FORMS
 def test_depth_of_a_homogeneous_medium_is_its_mean_free_path(form):
-    """Of an endless medium of density k, light comes from distance 1 / k on average."""
+    """In an infinite medium of density k, light travels 1 / k on average."""
     depths = torch.linspace(0, 40, 8001, dtype=torch.float64)[None]
     seen = form(Samples(depths, torch.full_like(depths, raw_density(0.5)), depths[..., None]))
     assert abs(seen.depth.item() - 2.0) < 1e-3
@@ -88,9 +80,8 @@ def test_opaque_plane_renders_its_own_depth_and_color(form):
     seen = form(Samples(depths, sigma, rgb))
     assert abs(seen.depth - wall) < 2e-3
     assert abs(seen.opacity - 1) < 1e-7
-    assert torch.allclose(
-        seen.rgb, (front + back) / 2, atol=1e-6
-    )  # half of it is the sample in front
+    # The interval at the wall averages the colors of its two ends.
+    assert torch.allclose(seen.rgb, (front + back) / 2, atol=1e-6)
 
 
 @FORMS
@@ -106,7 +97,7 @@ def test_empty_ray_shows_the_background_at_its_last_sample_without_nan(form):
 
 
 @FORMS
-def test_background_fills_what_is_not_opaque(form):
+def test_background_is_weighted_by_transparency(form):
     samples = random_samples(4, 7)
     black, white = form(samples), form(samples, background=1.0)
     assert torch.allclose(white.rgb - black.rgb, (1 - black.opacity)[:, None].expand(-1, 5))
@@ -117,7 +108,7 @@ def test_huge_optical_depths_leave_finite_weights_that_sum_to_one():
     assert torch.equal(interval_weights(tau), torch.tensor([1.0, 0, 0, 0]))
 
 
-def test_weights_and_what_passes_through_sum_to_one():
+def test_weights_and_transmittance_sum_to_one():
     tau = optical_depths(*random_samples(6, 30)[1::-1])
     assert torch.allclose(interval_weights(tau).sum(-1), 1 - torch.exp(-tau.sum(-1)))
 
@@ -133,10 +124,8 @@ def test_fast_form_is_the_reference(samples, leading, background):
 @pytest.mark.parametrize("sizes", [(4, 4), (48, 48), (7, 1), (1, 2, 5)])
 def test_blocks_are_composited_as_their_sorted_union(sizes):
     blocks = [random_samples(2, 3, size, seed=seed) for seed, size in enumerate(sizes)]
-    shuffled = [
-        Samples(*(t.flip(2) for t in blocks[0])),  # blocks need no order of their own
-        *blocks[1:],
-    ]
+    # Blocks need not be sorted.
+    shuffled = [Samples(*(t.flip(2) for t in blocks[0])), *blocks[1:]]
     expected = reference(sorted_union(*blocks), 1.0)
     assert_same(composite(*blocks, background=1.0), expected)
     assert_same(composite(*shuffled, background=1.0), expected)
@@ -181,8 +170,6 @@ def test_first_and_second_derivatives_of_merged_blocks():
 
 
 def test_density_is_averaged_before_the_activation():
-    """softplus is convex: averaging after it would absorb more than softplus((-9 + 3) / 2 - 1)
-    does.
-    """
+    """softplus is convex: averaging after it would give more than softplus((-9 + 3) / 2 - 1)."""
     tau = optical_depths(torch.tensor([-9.0, 3.0]), torch.tensor([1.0, 1.5]))
     assert torch.allclose(tau, 0.5 * F.softplus(torch.tensor([-4.0])))

@@ -1,6 +1,4 @@
-"""Leaky ReLU on a finer grid: beside its own definition, with derivatives, and on signals whose
-answer is known.
-"""
+"""Leaky ReLU on a finer grid: against its definition, derivatives, closed-form signals."""
 
 import math
 from itertools import product
@@ -29,11 +27,14 @@ PADDINGS = [7, (8, 6), (7, 5, 6, 8), (5, -1, -2, 9)]
 def test_fast_form_and_definition_agree_in_values_and_two_derivatives(fu, fd, up, down):
     for number, padding in enumerate(PADDINGS):
         options = {
+            "up": up,
+            "down": down,
             "padding": padding,
-            "flip_filter": number % 2 == 1,
+            "gain": 1.3,
+            "slope": (0.3, 0.0, 0.2, 1.0)[number],
             "clamp": (None, 0.7, 2.0, 0.9)[number],
+            "flip_filter": number % 2 == 1,
         }
-        options |= {"up": up, "down": down, "gain": 1.3, "slope": (0.3, 0.0, 0.2, 1.0)[number]}
         results = []
         for form in (filtered_lrelu, filtered_lrelu_reference):
             x, b = noise(2, 3, 7, 9).requires_grad_(), noise(3, seed=3).requires_grad_()
@@ -45,20 +46,21 @@ def test_fast_form_and_definition_agree_in_values_and_two_derivatives(fu, fd, up
             torch.testing.assert_close(fast, definition, atol=1e-10, rtol=1e-10)
 
 
+FILTER_SHAPES = st.one_of(
+    st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))
+)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    fu=st.one_of(
-        st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))
-    ),
-    fd=st.one_of(
-        st.none(), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))
-    ),
+    fu=FILTER_SHAPES,
+    fd=FILTER_SHAPES,
     up=st.integers(1, 4),
     down=st.integers(1, 4),
     padding=st.tuples(*[st.integers(-4, 12)] * 4),
 )
-def test_fast_form_does_every_job_that_the_definition_does(size, fu, fd, up, down, padding):
+def test_fast_form_accepts_every_input_that_the_definition_accepts(size, fu, fd, up, down, padding):
     x, fu, fd = noise(1, 2, *size), fu and noise(*fu, seed=1), fd and noise(*fd, seed=2)
     options = {"up": up, "down": down, "padding": padding}
     try:
@@ -88,72 +90,60 @@ def test_numeric_derivatives_agree(fu, fd, clamp):
     assert torch.autograd.gradgradcheck(op, (x, b))
 
 
-def test_a_third_derivative_is_that_of_a_piecewise_linear_function():
-    x = noise(1, 1, 4, 4).requires_grad_()
-    orders = []
+def test_third_derivatives_agree_with_the_definition():
+    x, f = noise(1, 1, 4, 4).requires_grad_(), FILTERS["even"]
+    derivatives = []
     for form in (filtered_lrelu, filtered_lrelu_reference):
-        value = (
-            form(x, FILTERS["even"], FILTERS["even"], up=2, down=2, padding=6, clamp=1.0)
-            .pow(4)
-            .sum()
-        )
+        value = form(x, f, f, up=2, down=2, padding=6, clamp=1.0).pow(4).sum()
         for _ in range(3):
             (value,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
-        orders.append(value)
-    torch.testing.assert_close(*orders)
+        derivatives.append(value)
+    torch.testing.assert_close(*derivatives)
 
 
-# -- Signals whose answer is known
-# -------------------------------------------------------------------------------------
+# -- Closed-form signals ---------------------------------------------------------------------------
 
 
 def test_without_filters_it_is_the_activation():
-    x, b = torch.tensor([-2.0, -0.5, 0.0, 1.0, 9.0]).reshape(1, 1, 1, 5), torch.tensor([0.5])
-    expected = math.sqrt(2) * torch.tensor([-0.3, 0.0, 0.5, 1.5, 3.0 / math.sqrt(2)]).reshape(
-        1, 1, 1, 5
-    )
-    torch.testing.assert_close(filtered_lrelu(x, b=b, clamp=3.0), expected)
+    x, b = torch.tensor([-2.0, -0.5, 0.0, 1.0, 9.0]), torch.tensor([0.5])
+    y = filtered_lrelu(x.reshape(1, 1, 1, 5), b=b, clamp=3.0)
+    expected = math.sqrt(2) * torch.tensor([-0.3, 0.0, 0.5, 1.5, 3.0 / math.sqrt(2)])
+    torch.testing.assert_close(y, expected.reshape(1, 1, 1, 5))
 
 
-def test_a_constant_is_activated_as_a_number():
-    f = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+def test_a_constant_signal_is_activated_like_a_number():
+    f, b = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, torch.tensor([0.25])
     for value in (-1.5, 0.75):
         x = torch.full((1, 1, 12, 12), value)
-        y = filtered_lrelu(
-            x, f, f, torch.tensor([0.25]), up=2, down=2, padding=(3, 2), slope=0.1, gain=2.0
-        )
+        y = filtered_lrelu(x, f, f, b, up=2, down=2, padding=(3, 2), slope=0.1, gain=2.0)
+        inside = y[0, 0, 3:-3, 3:-3]
         expected = 2 * (value + 0.25) * (0.1 if value < 0 else 1)
-        torch.testing.assert_close(
-            y[0, 0, 3:-3, 3:-3], torch.full_like(y[0, 0, 3:-3, 3:-3], expected)
-        )
+        torch.testing.assert_close(inside, torch.full_like(inside, expected))
 
 
-def test_the_bias_is_not_added_to_the_zeros_around():
+def test_the_bias_is_not_added_to_padded_zeros():
     x, b = torch.zeros(1, 1, 1, 1), torch.tensor([1.0])
-    y = filtered_lrelu(
-        x, b=b, up=2, padding=(1, 0, 1, 0), gain=1.0
-    )  # one sample of 1 (times up^2) among zeros
+    y = filtered_lrelu(x, b=b, up=2, padding=(1, 0, 1, 0), gain=1.0)
+    # One sample of 1 (times up^2) among zeros.
     torch.testing.assert_close(y[0, 0], torch.tensor([[0.0, 0, 0], [0, 4, 0], [0, 0, 0]]))
 
 
-def test_the_filters_are_turned_around_unless_told_otherwise():
+def test_filters_are_convolved_and_with_flip_filter_correlated():
     x, f = torch.ones(1, 1, 1, 1), torch.tensor([1.0, 2.0, 4.0])
-    line = filtered_lrelu(x, f[None], None, padding=(2, 2, 0, 0), gain=1.0)[0, 0, 0]
-    torch.testing.assert_close(line, f)
-    turned = filtered_lrelu(x, None, f[None], padding=(2, 2, 0, 0), gain=1.0, flip_filter=True)[
-        0, 0, 0
-    ]
-    torch.testing.assert_close(turned, f.flip(0))
+    options = {"padding": (2, 2, 0, 0), "gain": 1.0}
+    convolved = filtered_lrelu(x, f[None], None, **options)[0, 0, 0]
+    torch.testing.assert_close(convolved, f)
+    correlated = filtered_lrelu(x, None, f[None], **options, flip_filter=True)[0, 0, 0]
+    torch.testing.assert_close(correlated, f.flip(0))
 
 
-def test_what_is_clamped_has_the_clamp_as_value_and_no_gradient():
+def test_clamped_samples_have_the_value_of_the_clamp_and_no_gradient():
     f = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
     x = torch.full((1, 1, 8, 8), 50.0, dtype=torch.float64).requires_grad_()
-    y = filtered_lrelu(
-        x, f, f, up=2, down=2, padding=(2, 1), clamp=0.5
-    )  # crops to what is clamped throughout
-    torch.testing.assert_close(y[0, 0, 2:-2, 2:-2], torch.full_like(y[0, 0, 2:-2, 2:-2], 0.5))
-    (gradient,) = torch.autograd.grad(y[0, 0, 2:-2, 2:-2].sum(), x)
+    y = filtered_lrelu(x, f, f, up=2, down=2, padding=(2, 1), clamp=0.5)
+    inside = y[0, 0, 2:-2, 2:-2]  # depends on clamped samples only
+    torch.testing.assert_close(inside, torch.full_like(inside, 0.5))
+    (gradient,) = torch.autograd.grad(inside.sum(), x)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
@@ -165,39 +155,35 @@ def test_slope_one_is_linear_resampling_to_the_published_size():
     torch.testing.assert_close(twice, 2 * y)
 
 
-# -- How it is computed
-# ------------------------------------------------------------------------------------------------
+# -- How it is computed ----------------------------------------------------------------------------
 
 
-def test_maps_taken_one_at_a_time_give_the_same_numbers(monkeypatch):
-    x, b = noise(2, 5, 8, 8).requires_grad_(), noise(5, seed=1).requires_grad_()
+def test_chunks_of_one_map_give_the_same_numbers(monkeypatch):
+    x, b, f = noise(2, 5, 8, 8).requires_grad_(), noise(5, seed=1).requires_grad_(), FILTERS["even"]
     results = []
     for samples in (1, 2**19):
         monkeypatch.setattr(module, "FINE_SAMPLES", samples)
-        y = filtered_lrelu(
-            x, FILTERS["even"], FILTERS["even"], b, up=2, down=2, padding=6, clamp=1.0
-        )
+        y = filtered_lrelu(x, f, f, b, up=2, down=2, padding=6, clamp=1.0)
         results.append((y, *torch.autograd.grad(y.square().sum(), (x, b))))
     for one, all_at_once in zip(*results, strict=True):
         torch.testing.assert_close(one, all_at_once)
 
 
-def test_nothing_of_the_fine_grid_is_kept_for_the_derivatives():
+def test_no_fine_grid_tensor_is_kept_for_the_derivatives():
     x = noise(1, 4, 16, 16).requires_grad_()
     y = filtered_lrelu(x, FILTERS["even"], FILTERS["even"], up=4, down=2, padding=10)
     kept = sum(tensor.numel() for tensor in y.grad_fn.saved_tensors if tensor is not None)
     assert kept < x.numel() + 20
 
 
-def test_memory_layout_does_not_change_the_numbers_nor_are_inputs_changed():
+def test_memory_layout_does_not_change_the_numbers_and_inputs_are_not_modified():
     x, b = noise(2, 4, 8, 6), noise(4, seed=1)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
     kept = x.clone()
     for fu, fd in (("even", "odd"), ("none", "none"), ("none", "plane")):
         expected = filtered_lrelu(x, FILTERS[fu], FILTERS[fd], b, down=2, padding=5)
-        last = x.contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(
-            filtered_lrelu(last, FILTERS[fu], FILTERS[fd], b, down=2, padding=5), expected
-        )
+        y = filtered_lrelu(channels_last, FILTERS[fu], FILTERS[fd], b, down=2, padding=5)
+        torch.testing.assert_close(y, expected)
         assert torch.equal(x, kept)
 
 
@@ -224,16 +210,14 @@ def test_a_gpu_gives_the_same_numbers():
         torch.testing.assert_close(gpu, cpu)
 
 
-def test_what_can_not_be_filtered_is_refused():
+def test_wrong_shapes_factors_and_sizes_are_refused():
     x = noise(1, 2, 4, 4)
     with pytest.raises(ValueError, match=r"expected \[b c h w\] and \[c\]"):
         filtered_lrelu(x, b=noise(3))
-    with pytest.raises(ValueError, match="factors are 1 or more"):
+    with pytest.raises(ValueError, match="factors must be 1 or more"):
         filtered_lrelu(x, up=0)
-    with pytest.raises(
-        ValueError,
-        match=r"4 samples along w, 4 after insertion and padding .*; the filters need 11",
-    ):
+    too_short = r"4 samples along w, 4 after insertion and padding .*; the filters need 11: pad"
+    with pytest.raises(ValueError, match=too_short):
         filtered_lrelu(x, FILTERS["even"], FILTERS["even"])
-    with pytest.raises(ValueError, match="the filters need 1"):
+    with pytest.raises(ValueError, match="the filters need 1: pad more or crop less"):
         filtered_lrelu(x, padding=(-4, 4, 0, 0))

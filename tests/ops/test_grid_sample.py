@@ -12,34 +12,32 @@ SHAPES = [(1, 1, 1, 1, 2, 3), (2, 3, 5, 4, 7, 6), (3, 2, 8, 9, 1, 1)]  # b c h w
 
 def example(b, c, h, w, H, W, dtype=torch.float64):
     torch.manual_seed(0)
-    # Beyond the border, too, where pixels are zero.
-    return torch.randn(b, c, h, w, dtype=dtype), 1.3 * (2 * torch.rand(b, H, W, 2, dtype=dtype) - 1)
+    image = torch.randn(b, c, h, w, dtype=dtype)
+    # Up to 1.3, which is outside of the image, where pixels are zero.
+    grid = 1.3 * (2 * torch.rand(b, H, W, 2, dtype=dtype) - 1)
+    return image, grid
 
 
 def test_a_sample_at_a_pixel_center_is_that_pixel_and_half_way_is_the_mean():
     image = torch.arange(6.0).reshape(1, 1, 2, 3)
-    x, y = (
-        (torch.tensor([0.5, 1.5, 2.5, 2.0]) / 3 * 2 - 1),
-        (torch.tensor([0.5, 0.5, 1.5, 1.0]) / 2 * 2 - 1),
-    )
+    x = torch.tensor([0.5, 1.5, 2.5, 2.0]) / 3 * 2 - 1
+    y = torch.tensor([0.5, 0.5, 1.5, 1.0]) / 2 * 2 - 1
     sampled = grid_sample(image, torch.stack([x, y], dim=-1)[None, None])
-    torch.testing.assert_close(
-        sampled.flatten(), torch.tensor([0.0, 1.0, 5.0, 3.0]), atol=1e-5, rtol=0
-    )
+    expected = torch.tensor([0.0, 1.0, 5.0, 3.0])
+    torch.testing.assert_close(sampled.flatten(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_first_derivative_are_torch_s(shape):
+def test_values_and_first_derivative_equal_those_of_torch(shape):
     image, grid = example(*shape)
-    ours, theirs = image.clone().requires_grad_(), image.clone().requires_grad_()
-    y, expected = grid_sample(ours, grid), F.grid_sample(theirs, grid, align_corners=False)
+    image.requires_grad_()
+    y = grid_sample(image, grid)
+    expected = F.grid_sample(image, grid, align_corners=False)
     torch.testing.assert_close(y, expected)
     weight = torch.randn_like(y)
-    (g,), (g_expected,) = (
-        torch.autograd.grad((y * weight).sum(), ours),
-        torch.autograd.grad((expected * weight).sum(), theirs),
-    )
-    torch.testing.assert_close(g, g_expected)
+    (gradient,) = torch.autograd.grad((y * weight).sum(), image)
+    (expected_gradient,) = torch.autograd.grad((expected * weight).sum(), image)
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -51,7 +49,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(shape):
     assert gradgradcheck(lambda x: grid_sample(x, grid).square(), (image,))
 
 
-def test_the_derivative_is_the_adjoint_from_memory_of_any_layout():
+def test_the_derivative_is_the_adjoint_for_any_memory_layout():
     image, grid = example(2, 3, 6, 5, 4, 7)
     image.requires_grad_()
     y = grid_sample(image, grid)
@@ -60,7 +58,7 @@ def test_the_derivative_is_the_adjoint_from_memory_of_any_layout():
     torch.testing.assert_close((g * image).sum(), (weight * y).sum())
 
 
-def test_a_grid_that_wants_a_gradient_is_refused():
+def test_a_grid_that_requires_a_gradient_is_refused():
     image, grid = example(1, 1, 2, 2, 2, 2)
     with pytest.raises(ValueError, match="detach the grid"):
         grid_sample(image, grid.requires_grad_())
@@ -74,6 +72,6 @@ def test_a_grid_that_wants_a_gradient_is_refused():
 def test_the_second_derivative_exists_on_a_gpu():
     image, grid = (x.cuda() for x in example(2, 3, 5, 4, 7, 6))
     image.requires_grad_()
-    # Atomic additions: the same sum in another order.
+    # Atomics add in varying order.
     assert gradcheck(lambda x: grid_sample(x, grid), (image,), nondet_tol=1e-10)
     assert gradgradcheck(lambda x: grid_sample(x, grid).square(), (image,), nondet_tol=1e-10)

@@ -1,6 +1,4 @@
-"""The modulated fully connected layer: by hand, all formulations alike, two derivatives, what it
-keeps and refuses.
-"""
+"""The modulated fully connected layer: by hand, agreement of all forms, two derivatives, errors."""
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ DEMODULATE = pytest.mark.parametrize("demodulate", [True, False], ids=["demodula
 def inputs(
     b: int, n: int, i: int, o: int, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x, weight and style, the last one around 1."""
+    """x, weight and style; styles are around 1."""
     generator = torch.Generator().manual_seed(b + n + i + o)
     shapes = ((b, n, i), (i, o), (b, i))
     x, weight, style = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
@@ -24,7 +22,7 @@ def inputs(
 
 
 def by_definition(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True) -> Tensor:
-    """Weights of each image, divided by their norms, one image at a time."""
+    """Modulated weights divided by their norms, one image at a time."""
     images = []
     for points, s in zip(x, style):
         modulated = s[:, None] * weight
@@ -38,7 +36,7 @@ def by_definition(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = T
 def test_one_point_by_hand(form):
     x, weight = torch.tensor([[[1.0, -2.0]]]), torch.tensor([[3.0, 0.0], [2.0, 1.0]])
     style = torch.tensor([[1.0, 2.0]])
-    # modulated [[3, 0], [4, 2]]: norms 5 and 2; x of it: (3 - 8, -4)
+    # The modulated weights are [[3, 0], [4, 2]], their norms 5 and 2, the products (3 - 8, -4).
     torch.testing.assert_close(modfc(x, weight, style, form=form), torch.tensor([[[-1.0, -2.0]]]))
     plain = modfc(x, weight, style, demodulate=False, form=form)
     torch.testing.assert_close(plain, torch.tensor([[[-5.0, -4.0]]]))
@@ -58,7 +56,7 @@ def test_every_form_is_the_definition(form, demodulate, shape):
 
 
 def derivatives(demodulate: bool, form) -> list[Tensor]:
-    """First derivatives of a curved function of y, and second ones along a direction."""
+    """First derivatives of a nonlinear function of y, and second ones along a direction."""
     arguments = [t.requires_grad_() for t in inputs(2, 3, 4, 5)]
     loss = modfc(*arguments, demodulate=demodulate, form=form).pow(3).sum()
     first = torch.autograd.grad(loss, arguments, create_graph=True)
@@ -103,14 +101,14 @@ def test_the_activation_on_top_is_a_leaky_relu_with_its_derivatives(form):
 
 
 @ALL_FORMS
-def test_the_activation_leaves_the_callers_tensors_alone(form):
+def test_the_activation_does_not_modify_the_inputs(form):
     arguments = inputs(2, 3, 4, 5)
     kept = [t.clone() for t in arguments]
     modfc(*arguments, slope=0.2, form=form)
     assert all(torch.equal(a, b) for a, b in zip(arguments, kept))
 
 
-def test_a_style_and_a_weight_of_any_size_leave_the_demodulated_result_alone():
+def test_the_demodulated_result_does_not_depend_on_the_scale_of_style_and_weight():
     x, weight, style = inputs(2, 3, 4, 5)
     torch.testing.assert_close(
         modfc(x, 100 * weight, 0.3 * style), modfc(x, weight, style), atol=1e-7, rtol=1e-7
@@ -132,21 +130,21 @@ def test_demodulation_is_the_inverse_norm_of_the_modulated_weights():
     torch.testing.assert_close(demodulation(weight, style, eps=0.0), expected)
 
 
-def test_few_points_share_the_weight_and_many_get_weights_of_their_own():
-    assert (
-        choose_form(1, 512, 512)
-        == choose_form(64, 512, 512)
-        == choose_form(512, 512, 512)
-        == "scale"
-    )
-    assert (
-        choose_form(513, 512, 512)
-        == choose_form(4096, 512, 512)
-        == choose_form(4096, 32, 32)
-        == "bmm"
-    )
-    assert choose_form(60, 32, 512) == "scale"
-    assert choose_form(61, 32, 512) == "bmm"
+@pytest.mark.parametrize(
+    ("n", "i", "o", "form"),
+    [
+        (1, 512, 512, "scale"),
+        (64, 512, 512, "scale"),
+        (512, 512, 512, "scale"),
+        (513, 512, 512, "bmm"),
+        (4096, 512, 512, "bmm"),
+        (4096, 32, 32, "bmm"),
+        (60, 32, 512, "scale"),
+        (61, 32, 512, "bmm"),
+    ],
+)
+def test_few_points_share_the_weight_and_many_get_weights_per_image(n, i, o, form):
+    assert choose_form(n, i, o) == form
 
 
 def test_the_chosen_form_is_used():
@@ -156,7 +154,7 @@ def test_the_chosen_form_is_used():
 
 
 @ALL_FORMS
-def test_the_result_has_the_dtype_of_the_points_and_the_demodulation_that_of_the_weight(form):
+def test_the_result_has_the_dtype_of_x_and_the_demodulation_the_dtype_of_the_weight(form):
     x, weight, style = inputs(2, 6, 8, 3, torch.float32)
     expected = modfc(x.bfloat16().float(), weight, style)
     lowered = modfc(x.bfloat16(), weight, style, form=form)
@@ -180,6 +178,6 @@ def test_the_result_has_the_dtype_of_the_points_and_the_demodulation_that_of_the
     ],
     ids=str,
 )
-def test_wrong_shapes_are_refused_with_what_was_expected(x, weight, style):
+def test_wrong_shapes_are_refused_with_the_expected_ones(x, weight, style):
     with pytest.raises(ValueError, match=r"are not \[b n i\], \[i o\] and \[b i\]"):
         modfc(torch.zeros(x), torch.zeros(weight), torch.zeros(style))

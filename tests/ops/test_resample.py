@@ -1,4 +1,4 @@
-"""FIR resampling: beside scipy, beside its own definition, and on signals whose answer is known."""
+"""FIR resampling: against scipy, against its definition, and on closed-form signals."""
 
 from itertools import product
 
@@ -61,40 +61,41 @@ def test_fast_form_and_definition_agree_in_values_and_gradients(name, up, down):
     down=FACTORS,
     padding=st.tuples(*[st.integers(-3, 6)] * 4),
 )
-def test_fast_form_and_definition_agree_on_any_job_or_both_refuse_it(size, taps, up, down, padding):
+def test_fast_form_and_definition_agree_or_both_refuse_the_input(size, taps, up, down, padding):
     x, f = noise(1, 2, *size), noise(*taps, seed=1)
+    options = {"up": up, "down": down, "padding": padding}
     try:
-        expected = upfirdn2d_reference(x, f, up=up, down=down, padding=padding)
+        expected = upfirdn2d_reference(x, f, **options)
     except ValueError:
-        with pytest.raises(ValueError, match=r"needs as many|crop less"):
-            upfirdn2d(x, f, up=up, down=down, padding=padding)
+        with pytest.raises(ValueError, match=r"needs at least \d+: pad more|crop less"):
+            upfirdn2d(x, f, **options)
         return
-    torch.testing.assert_close(upfirdn2d(x, f, up=up, down=down, padding=padding), expected)
+    torch.testing.assert_close(upfirdn2d(x, f, **options), expected)
 
 
 def test_memory_layout_does_not_change_the_numbers():
     x, f = noise(2, 3, 8, 6), FILTERS["binomial"].double()
     strided = noise(2, 3, 16, 6)[:, :, ::2]
+    channels_last = x.contiguous(memory_format=torch.channels_last)
     for function in (upsample2d, downsample2d, filter2d):
-        last = x.contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(function(last, f), function(x, f))
+        torch.testing.assert_close(function(channels_last, f), function(x, f))
         torch.testing.assert_close(function(strided, f), function(strided.contiguous(), f))
 
 
-def test_a_ramp_is_resampled_to_a_ramp_with_pixel_centres_at_half_integers():
+def test_a_ramp_is_resampled_to_a_ramp_with_pixel_centers_at_half_integers():
     ramp, f = (torch.arange(16.0) + 0.5).expand(1, 1, 16, 16), setup_filter(BINOMIAL)
     fine, coarse = upsample2d(ramp, f)[0, 0, 8], downsample2d(ramp, f)[0, 0, 4]
     torch.testing.assert_close(fine[4:-4], (torch.arange(32.0) + 0.5)[4:-4] / 2)
     torch.testing.assert_close(coarse[2:-2], (torch.arange(8.0) + 0.5)[2:-2] * 2)
 
 
-def test_what_can_not_be_filtered_is_refused():
+def test_wrong_shapes_sizes_and_factors_are_refused():
     x = noise(1, 1, 4, 4)
     with pytest.raises(ValueError, match=r"expected \[b c h w\]"):
         upfirdn2d(x[0], None)
-    with pytest.raises(ValueError, match="a filter of 4 taps needs as many"):
+    with pytest.raises(ValueError, match="a filter of 4 taps needs at least 4: pad more"):
         upfirdn2d(x[..., :2], FILTERS["binomial"])
-    with pytest.raises(ValueError, match="factors are 1 or more"):
+    with pytest.raises(ValueError, match="factors must be 1 or more"):
         upfirdn2d(x, None, up=0)
 
 
@@ -121,7 +122,7 @@ def test_separable_filters_agree_with_scipy(up, down):
 
 
 @pytest.mark.parametrize("name", ["lopsided", "oblong", "separable"])
-def test_an_impulse_comes_back_as_the_filter(name):
+def test_the_response_to_an_impulse_is_the_filter(name):
     f = FILTERS[name].double()
     kernel = f.outer(f) if f.ndim == 1 else f
     height, width = kernel.shape
@@ -147,24 +148,20 @@ def test_a_constant_stays_that_constant_inside(taps):
     x, f = torch.full((1, 2, 16, 14), 0.75), setup_filter(taps)
     for y in (filter2d(x, f), downsample2d(x, f)):
         torch.testing.assert_close(y[:, :, 4:-4, 4:-4], torch.full_like(y[:, :, 4:-4, 4:-4], 0.75))
-    if taps == BINOMIAL:  # the others do not weigh even and odd samples alike
+    if taps == BINOMIAL:  # the others weigh even and odd samples differently
         inside = upsample2d(x, f)[:, :, 8:-8, 8:-8]
         torch.testing.assert_close(inside, torch.full_like(inside, 0.75))
 
 
 @pytest.mark.parametrize("name", ["binomial", "lopsided", "separable"])
 @pytest.mark.parametrize("factor", [2, 3])
-def test_wrappers_give_the_size_they_are_called_for(name, factor):
+def test_wrappers_return_the_documented_sizes(name, factor):
     x, f = noise(1, 1, 12, 18), FILTERS[name]
     assert filter2d(x, f).shape == x.shape
     assert upsample2d(x, f, up=factor).shape == (1, 1, 12 * factor, 18 * factor)
     assert downsample2d(x, f, down=factor).shape == (1, 1, 12 // factor, 18 // factor)
-    assert downsample2d(x, f, down=factor, padding=factor).shape == (
-        1,
-        1,
-        12 // factor + 2,
-        18 // factor + 2,
-    )
+    padded = downsample2d(x, f, down=factor, padding=factor)
+    assert padded.shape == (1, 1, 12 // factor + 2, 18 // factor + 2)
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
@@ -180,8 +177,7 @@ def test_resampling_is_twice_differentiable(name, up, down):
     assert torch.autograd.gradgradcheck(resampled, x)
 
 
-# -- Filters
-# --------------------------------------------------------------------------------------------------
+# -- Filters ---------------------------------------------------------------------------------------
 
 
 def test_short_lists_become_outer_products_long_ones_stay_separable():
@@ -193,20 +189,19 @@ def test_short_lists_become_outer_products_long_ones_stay_separable():
 
 
 @pytest.mark.parametrize("separable", [True, False])
-def test_gain_of_a_filter_is_the_gain_of_what_it_filters(separable):
+def test_gain_of_a_filter_scales_the_filtered_signal(separable):
     f = setup_filter([1, 2, 3], gain=5.0, separable=separable)
     y = filter2d(torch.ones(1, 1, 9, 9), f)
     torch.testing.assert_close(y[0, 0, 4, 4], torch.tensor(5.0))
 
 
 @pytest.mark.parametrize("taps", [[], [[[1.0]]]])
-def test_what_is_no_filter_is_refused(taps):
+def test_empty_and_three_dimensional_filters_are_refused(taps):
     with pytest.raises(ValueError, match="filter"):
         setup_filter(taps)
 
 
-# -- Convolution with resampling
-# ---------------------------------------------------------------------------------------
+# -- Convolution with resampling -------------------------------------------------------------------
 
 
 def resampled_convolution(
@@ -220,7 +215,7 @@ def resampled_convolution(
     groups: int,
     flip_weight: bool,
 ) -> Tensor:
-    """Step by step: upsample, pad, convolve, downsample; nothing merged."""
+    """Step by step: upsample, pad, convolve, downsample."""
     taps = f.shape[-1]
     before = after = padding
     if up > 1:
@@ -257,12 +252,12 @@ def test_merged_convolution_agrees_with_its_steps(up, down, k, padding, flip_wei
             torch.testing.assert_close(merged, steps, atol=1e-11, rtol=1e-11)
 
 
-def test_groups_are_convolved_each_by_itself():
+def test_groups_are_convolved_independently():
     x, w, f = noise(1, 6, 8, 8), noise(4, 3, 3, 3, seed=1), FILTERS["binomial"].double()
-    for job in ({"up": 2}, {"down": 2}, {}):
-        together = conv2d_resample(x, w, f, padding=1, groups=2, **job)
+    for factor in ({"up": 2}, {"down": 2}, {}):
+        together = conv2d_resample(x, w, f, padding=1, groups=2, **factor)
         apart = [
-            conv2d_resample(x[:, 3 * g : 3 * g + 3], w[2 * g : 2 * g + 2], f, padding=1, **job)
+            conv2d_resample(x[:, 3 * g : 3 * g + 3], w[2 * g : 2 * g + 2], f, padding=1, **factor)
             for g in range(2)
         ]
         torch.testing.assert_close(together, torch.cat(apart, 1))

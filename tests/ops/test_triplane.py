@@ -1,6 +1,4 @@
-"""Tri-plane sampling against planes whose values are known everywhere, and the table against
-grid_sample.
-"""
+"""Tri-plane sampling: planes known in closed form, and the table against grid_sample."""
 
 import pytest
 import torch
@@ -22,13 +20,12 @@ FORMS = pytest.mark.parametrize("form", [reference, table], ids=["grid_sample", 
 
 
 def random(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(
-        shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def ramp(size: int) -> torch.Tensor:
-    """Texel centers of [-1, 1]: bilinear sampling of them gives the coordinate itself."""
+    """Coordinates of texel centers in [-1, 1]: sampling them bilinearly gives the coordinate."""
     return (torch.arange(size, dtype=torch.float64) + 0.5) * 2 / size - 1
 
 
@@ -71,11 +68,10 @@ def test_features_fade_to_zero_over_half_a_texel_outside_the_box(form, axes):
         [-texel / 2, 0.0, texel / 4, texel / 2, 1.0, 1e9, torch.inf], dtype=torch.float64
     )
     points = torch.stack([1 + outside] * 3, -1)[None]
-    inside_axis = torch.tensor([1, 0.5, 0.25, 0, 0, 0, 0], dtype=torch.float64)
-    assert torch.allclose(
-        form(planes, points[:, :-1], box_warp, axes)[0, :, 0], inside_axis[:-1] ** 2
-    )
-    assert torch.allclose(table(planes, -points, box_warp, axes)[0, :, 0], inside_axis**2)
+    fading = torch.tensor([1, 0.5, 0.25, 0, 0, 0, 0], dtype=torch.float64)
+    # Only the table accepts infinite points.
+    assert torch.allclose(form(planes, points[:, :-1], box_warp, axes)[0, :, 0], fading[:-1] ** 2)
+    assert torch.allclose(table(planes, -points, box_warp, axes)[0, :, 0], fading**2)
 
 
 @AXES
@@ -83,9 +79,8 @@ def test_features_fade_to_zero_over_half_a_texel_outside_the_box(form, axes):
 @pytest.mark.parametrize("points", [1, 63, 100])
 def test_table_is_the_mean_of_grid_sample(axes, size, points):
     planes, where = random(2, 3, 5, *size), random(2, points, 3, seed=1)
-    assert torch.allclose(
-        table(planes, where, 1.7, axes), reference(planes, where, 1.7, axes), atol=1e-12
-    )
+    expected = reference(planes, where, 1.7, axes)
+    assert torch.allclose(table(planes, where, 1.7, axes), expected, atol=1e-12)
 
 
 def test_square_official_planes_are_folded_to_two_and_others_are_not():
@@ -94,7 +89,7 @@ def test_square_official_planes_are_folded_to_two_and_others_are_not():
     assert len(PlaneTable.of(random(1, 3, 2, 4, 6), "official").projections) == 3
 
 
-def test_one_scene_serves_points_of_any_batch_and_any_shape():
+def test_a_table_of_one_scene_accepts_points_of_any_batch_and_shape():
     planes, points = random(1, 3, 4, 6, 6), random(5, 2, 7, 3, seed=1)
     seen = PlaneTable.of(planes).features(points, box_warp=2.0)
     assert seen.shape == (5, 2, 7, 4)
@@ -103,11 +98,9 @@ def test_one_scene_serves_points_of_any_batch_and_any_shape():
 
 
 @AXES
-def test_table_gradients_are_those_of_grid_sample(axes):
-    planes, points = (
-        random(2, 3, 4, 6, 6).requires_grad_(),
-        random(2, 40, 3, seed=1).requires_grad_(),
-    )
+def test_table_gradients_equal_those_of_grid_sample(axes):
+    planes = random(2, 3, 4, 6, 6).requires_grad_()
+    points = random(2, 40, 3, seed=1).requires_grad_()
     cotangent = random(2, 40, 4, seed=2)
     for got, want in zip(
         torch.autograd.grad(table(planes, points, 1.9, axes), (planes, points), cotangent),
@@ -118,10 +111,8 @@ def test_table_gradients_are_those_of_grid_sample(axes):
 
 @AXES
 def test_first_and_second_derivatives_of_the_table(axes):
-    planes, points = (
-        random(1, 3, 2, 3, 3).requires_grad_(),
-        (0.6 * random(1, 4, 3, seed=1)).requires_grad_(),
-    )
+    planes = random(1, 3, 2, 3, 3).requires_grad_()
+    points = (0.6 * random(1, 4, 3, seed=1)).requires_grad_()
     run = lambda planes, points: table(planes, points, 2.0, axes)  # noqa: E731
     assert torch.autograd.gradcheck(run, (planes, points))
     assert torch.autograd.gradgradcheck(run, (planes, points))
@@ -134,10 +125,10 @@ def test_first_and_second_derivatives_of_grid_sample_in_the_planes():
     assert torch.autograd.gradgradcheck(run, planes)
 
 
-def test_impossible_planes_and_batches_are_refused():
+def test_wrong_planes_axes_and_batches_are_refused():
     with pytest.raises(ValueError, match="expected \\[b 3 c h w\\]"):
         PlaneTable.of(random(2, 96, 4, 4))
     with pytest.raises(ValueError, match="choose official or fixed"):
         PlaneTable.of(random(1, 3, 2, 4, 4), "eg3d")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="2 scenes cannot serve points of a batch of 3"):
+    with pytest.raises(ValueError, match="2 scenes do not match points of a batch of 3"):
         PlaneTable.of(random(2, 3, 2, 4, 4)).features(random(3, 5, 3), box_warp=1.0)

@@ -1,3 +1,1 @@
-"""Operators: the equation, a reference that reads like it, and faster forms with the same
-numbers.
-"""
+"""Operators: the equation, a reference implementation, and faster forms with the same numbers."""

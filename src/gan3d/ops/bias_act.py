@@ -1,9 +1,9 @@
-"""Bias, activation, gain and clamp in one go (StyleGAN2).
+"""Bias, activation, gain and clamp in one function (StyleGAN2).
 
     y = clamp(gain act(x + b), -clamp, clamp)
 
-The default gain keeps the variance of a normal input: sqrt(2) for relu, lrelu and swish, 1 for the
-rest.
+The default gain roughly preserves the variance of a normal input: sqrt(2) for relu, lrelu and
+swish, 1 for the others.
 """
 
 from __future__ import annotations
@@ -42,58 +42,65 @@ def bias_act(
     clamp: float | None = None,
     overwrite: bool = False,
 ) -> Tensor:
-    """Bias along dimension 1, activation, gain, clamp; differentiable as often as the activation
-    is.
+    """Adds a bias along dimension 1, then applies activation, gain and clamp.
+
+    Differentiable as many times as the activation.
 
     Args:
         x: [b c ..].
-        b: [c], or None.
+        b: bias [c], or None.
         act: name of the activation.
-        alpha: slope of lrelu below 0 (default 0.2); the others have none.
-        gain: replaces the activation's own gain.
-        clamp: largest magnitude of the result, after the gain; None is no limit.
-        overwrite: x is not needed any more; where no gradient is recorded the result takes its
-            memory.
+        alpha: slope of lrelu below 0 (default 0.2); the other activations ignore it.
+        gain: replaces the activation's default gain.
+        clamp: largest magnitude of the result, after the gain; None does not clamp.
+        overwrite: allows the result to be written into x, which is done when no gradient is
+            recorded.
 
     Returns:
-        As x.
+        Same shape and dtype as x.
+
+    Raises:
+        ValueError: the activation is unknown, or b does not match x.
     """
     if act not in GAINS:
         raise ValueError(f"activation {act!r} is unknown; choose one of {', '.join(GAINS)}")
     if b is not None and b.shape != x.shape[1:2]:
         raise ValueError(
-            f"bias has shape {tuple(b.shape)}, x {tuple(x.shape)}; expected one number per channel "
-            "(dim 1)"
+            f"bias has shape {tuple(b.shape)} and x {tuple(x.shape)}; "
+            "expected one number per channel (dim 1)"
         )
     gain = GAINS[act] if gain is None else gain
-    own = overwrite and not torch.is_grad_enabled()
+
+    # Without gradients every step after the first works in place, on a tensor made here.
+    no_grad = not torch.is_grad_enabled()
+    inplace = overwrite and no_grad
     if b is not None:
         b = b.to(x.dtype).reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)])
-        x, own = (x.add_(b) if own else x + b), not torch.is_grad_enabled()
+        x = x.add_(b) if inplace else x + b
+        inplace = no_grad
     if act != "linear":
-        x, own = (
-            _activate(x, act, LRELU_SLOPE if alpha is None else alpha, own),
-            not torch.is_grad_enabled(),
-        )
+        x = _activate(x, act, LRELU_SLOPE if alpha is None else alpha, inplace)
+        inplace = no_grad
     if gain != 1:
-        x, own = (x.mul_(gain) if own else x * gain), not torch.is_grad_enabled()
+        x = x.mul_(gain) if inplace else x * gain
+        inplace = no_grad
     if clamp is not None:
-        x = x.clamp_(-clamp, clamp) if own else x.clamp(-clamp, clamp)
+        x = x.clamp_(-clamp, clamp) if inplace else x.clamp(-clamp, clamp)
     return x
 
 
-def _activate(x: Tensor, act: Activation, alpha: float, own: bool) -> Tensor:
-    """act(x), in x's memory if `own` and the activation can."""
+def _activate(x: Tensor, act: Activation, alpha: float, inplace: bool) -> Tensor:
+    """act(x); `inplace` is ignored by activations that have no in-place form."""
     if act == "lrelu":
-        return F.leaky_relu(x, alpha, inplace=own)
+        return F.leaky_relu(x, alpha, inplace=inplace)
     if act == "relu":
-        return F.relu(x, inplace=own)
+        return F.relu(x, inplace=inplace)
     if act == "elu":
-        return F.elu(x, inplace=own)
+        return F.elu(x, inplace=inplace)
     if act == "selu":
-        return F.selu(x, inplace=own)
+        return F.selu(x, inplace=inplace)
     if act == "softplus":
         return F.softplus(x)
     if act == "swish":
-        return F.silu(x, inplace=own)
+        return F.silu(x, inplace=inplace)
     return torch.tanh(x) if act == "tanh" else torch.sigmoid(x)

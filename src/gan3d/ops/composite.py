@@ -1,22 +1,25 @@
 """Volume rendering along rays by the mid-point rule: weights, color, depth and opacity.
 
-Samples s = 0..S-1 of a ray lie at distances d_s with raw densities sigma_s and colors c_s. Between
-neighbors
+Samples s = 0..S-1 of a ray lie at distances d_s with raw densities sigma_s and colors c_s. For the
+interval i between samples i and i+1
 
-    tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i)        (Mip-NeRF's shifted softplus)
-    w_i   = T_i (1 - exp(-tau_i)),   T_i = exp(-(tau_0 + .. + tau_{i-1}))     (NeRF eq. 3; Max 1995)
-    C = sum_i w_i (c_i + c_{i+1}) / 2,   W = sum_i w_i,   D = sum_i w_i (d_i + d_{i+1}) / (2 W)
+    tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i)      (Mip-NeRF's softplus)
+    w_i   = T_i (1 - exp(-tau_i)),   T_i = exp(-(tau_0 + .. + tau_{i-1}))  (NeRF eq. 3; Max 1995)
+
+    C = sum_i w_i (c_i + c_{i+1}) / 2
+    W = sum_i w_i
+    D = sum_i w_i (d_i + d_{i+1}) / (2 W)
 
 `reference` is these lines, in the published order of operations. `composite` gives the same numbers
-without an [S-1, c] tensor: each sample's own weight is v_s = (w_{s-1} + w_s) / 2, so that C = sum_s
-v_s c_s; and it takes its samples in several blocks of any order, sorting the scalars d and sigma
-and handing the weights back to the blocks, so that colors are never moved.
+without an [S-1, c] tensor: the weight of sample s is v_s = (w_{s-1} + w_s) / 2, so that
+C = sum_s v_s c_s. It accepts its samples in several blocks of any order: it sorts the scalars d and
+sigma only and scatters the weights back to the blocks, so that colors are never moved.
 
-Convention: depths are distances along unit rays; shapes are [.. s] and colors [.. s c]; any leading
-dimensions. `alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D:
+`alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D:
 w_i = alpha_i T_i, C = sum_i w_i c_i.
 
-All of it is differentiable any number of times.
+Convention: depths are distances along unit rays; shapes are [.. s], colors [.. s c], with any
+leading dimensions. All functions are differentiable any number of times.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from torch import Tensor
 
 
 class Samples(NamedTuple):
-    """What a field says along rays.
+    """Values of a field at samples along rays.
 
     Attributes:
         depths: distance along the ray, [.. s].
@@ -43,12 +46,11 @@ class Samples(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """What a ray sees.
+    """Values of rays after compositing.
 
     Attributes:
-        rgb: [.. c].
-        depth: expected distance of what is seen, [..]; a ray that meets nothing has the distance of
-            its last sample.
+        rgb: C, [.. c].
+        depth: expected distance D, [..]; on an empty ray (W = 0) the distance of its last sample.
         opacity: W in [0, 1], [..].
     """
 
@@ -61,7 +63,7 @@ def composite(*blocks: Samples, background: float | None = None) -> Composite:
     """Mid-point rule over the union of blocks of samples, C = sum_s v_s c_s.
 
     Args:
-        blocks: samples; a single block must be in order of depth, several are merged here.
+        blocks: samples; a single block must be sorted by depth, several blocks need not be.
         background: color behind everything, added (1 - W) times; None is black (0).
 
     Returns:
@@ -69,23 +71,23 @@ def composite(*blocks: Samples, background: float | None = None) -> Composite:
     """
     depths = torch.cat([block.depths for block in blocks], -1)
     sigma = torch.cat([block.sigma for block in blocks], -1)
-    weights = (
-        _sample_weights(sigma, depths) if len(blocks) == 1 else _unordered_weights(sigma, depths)
-    )
+    weights_of = _sample_weights if len(blocks) == 1 else _unordered_weights
+    weights = weights_of(sigma, depths)
     opacity = weights.sum(-1)
+    depth = _expected_depth((weights * depths).sum(-1), opacity, depths)
+
+    # Colors stay in their blocks.
     parts = weights.split([block.depths.shape[-1] for block in blocks], -1)
     rgb = _contract(parts[0], blocks[0].rgb)
     for part, block in zip(parts[1:], blocks[1:]):
         rgb = rgb + _contract(part, block.rgb)
     if background is not None:
         rgb = rgb + background * (1 - opacity)[..., None]
-    return Composite(rgb, _expected_depth((weights * depths).sum(-1), opacity, depths), opacity)
+    return Composite(rgb, depth, opacity)
 
 
 def reference(samples: Samples, background: float | None = None) -> Composite:
-    """The equations as they stand: mid-point colors, and T as a product with the published 1e-10 in
-    it.
-    """
+    """The equations as they stand: mid-point colors; T is a product with the published 1e-10."""
     depths, sigma, rgb = samples
     rgb_mid = (rgb[..., :-1, :] + rgb[..., 1:, :]) / 2
     depths_mid = (depths[..., :-1] + depths[..., 1:]) / 2
@@ -93,39 +95,38 @@ def reference(samples: Samples, background: float | None = None) -> Composite:
     through = torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha + 1e-10], -1)
     weights = alpha * torch.cumprod(through, -1)[..., :-1]
     opacity = weights.sum(-1)
+    depth = _expected_depth((weights * depths_mid).sum(-1), opacity, depths)
     color = (weights[..., None] * rgb_mid).sum(-2)
     if background is not None:
         color = color + background * (1 - opacity)[..., None]
-    return Composite(
-        color, _expected_depth((weights * depths_mid).sum(-1), opacity, depths), opacity
-    )
+    return Composite(color, depth, opacity)
 
 
 def optical_depths(sigma: Tensor, depths: Tensor) -> Tensor:
-    """tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i), of sorted samples, [.. s]
-    -> [.. s-1].
+    """tau_i = softplus((sigma_i + sigma_{i+1}) / 2 - 1) (d_{i+1} - d_i), [.. s-1].
+
+    Args:
+        sigma: raw densities, [.. s].
+        depths: in increasing order, [.. s].
     """
     sigma_mid = (sigma[..., :-1] + sigma[..., 1:]) / 2
     return F.softplus(sigma_mid - 1) * (depths[..., 1:] - depths[..., :-1])
 
 
 def interval_weights(tau: Tensor) -> Tensor:
-    """w_i = T_i (1 - exp(-tau_i)): the part of the light that interval i absorbs, [.. i] -> [..
-    i].
-    """
+    """w_i = T_i (1 - exp(-tau_i)), the fraction of light absorbed in interval i, [.. i]."""
     before = F.pad(tau.cumsum(-1)[..., :-1], (1, 0))
     return torch.exp(-before) * (1 - torch.exp(-tau))
 
 
 def alpha_weights(alpha: Tensor) -> Tensor:
-    """Left-point weights w_i = alpha_i T_i, T_i = prod_{j<i} (1 - alpha_j + 1e-10), of opacities in
-    order of depth.
+    """Left-point weights w_i = alpha_i T_i, T_i = prod_{j<i} (1 - alpha_j + 1e-10).
 
-    The rule of pi-GAN, GRAM and CIPS-3D (NeRF eq. 3): each sample stands for the interval behind
+    The rule of pi-GAN, GRAM and CIPS-3D (NeRF eq. 3): each sample represents the interval behind
     it.
 
     Args:
-        alpha: opacity of each sample, [.. s].
+        alpha: opacity of each sample, in order of depth, [.. s].
 
     Returns:
         [.. s].
@@ -135,11 +136,11 @@ def alpha_weights(alpha: Tensor) -> Tensor:
 
 
 def left_alphas(sigma: Tensor, depths: Tensor, last: float = 1e10) -> Tensor:
-    """alpha_i = 1 - exp(-sigma_i (d_{i+1} - d_i)) for densities (not negative) at depths in order.
+    """Left-point opacities alpha_i = 1 - exp(-sigma_i (d_{i+1} - d_i)).
 
     Args:
-        sigma: [.. s].
-        depths: [.. s].
+        sigma: densities, not negative, [.. s].
+        depths: in increasing order, [.. s].
         last: length of the interval behind the last sample.
 
     Returns:
@@ -156,7 +157,7 @@ def _sample_weights(sigma: Tensor, depths: Tensor) -> Tensor:
 
 
 def _unordered_weights(sigma: Tensor, depths: Tensor) -> Tensor:
-    """v_s of samples in any order, handed back in that order, [.. s]."""
+    """v_s of samples in any order, returned in that order, [.. s]."""
     ordered, order = depths.sort(-1)
     weights = _sample_weights(sigma.gather(-1, order), ordered)
     return torch.zeros_like(weights).scatter(-1, order, weights)
@@ -168,10 +169,7 @@ def _contract(weights: Tensor, rgb: Tensor) -> Tensor:
 
 
 def _expected_depth(weighted: Tensor, opacity: Tensor, depths: Tensor) -> Tensor:
-    """Sum of weighted depths over W; the last sample's depth where W = 0, without a NaN in the
-    gradient.
-    """
+    """weighted / W; the last depth where W = 0, with a finite gradient there."""
     empty = opacity <= 0
-    return torch.where(
-        empty, depths.amax(-1), weighted / torch.where(empty, torch.ones_like(opacity), opacity)
-    )
+    safe = torch.where(empty, torch.ones_like(opacity), opacity)
+    return torch.where(empty, depths.amax(-1), weighted / safe)

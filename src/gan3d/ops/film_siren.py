@@ -1,12 +1,12 @@
 """One FiLM-SIREN layer (pi-GAN eq. 4): y = sin(gamma (W x + b) + beta), gamma = 15 gain + 30.
 
-The gain multiplies the linear layer's bias, too. Differentiable any number of times.
+The gain also multiplies the bias of the linear layer. Differentiable any number of times.
 
 `reference` is the equation. `film_siren` folds gamma into the weights of each image,
 
     y = sin(x (gamma W)^T + (gamma b + beta)),
 
-one product and one sine: less to write and to keep for the backward pass, equal to rounding.
+one product and one sine: less is written and kept for the backward pass; equal up to rounding.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ def film_siren(x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, phase: Ten
         x: [b p i], or [1 p i].
         weight: W, [o i].
         bias: b, [o].
-        gain: of each image, [b o], or of all, [1 o].
-        phase: likewise.
+        gain: per image, [b o], or shared, [1 o].
+        phase: beta, per image, [b o], or shared, [1 o].
 
     Returns:
         [b p o].
     """
     batch = max(len(x), len(gain))
-    x, gain, phase = x.expand(batch, -1, -1), gain.expand(batch, -1), phase.expand(batch, -1)
+    x = x.expand(batch, -1, -1)
+    gain = gain.expand(batch, -1)
+    phase = phase.expand(batch, -1)
     gamma = GAIN_SCALE * gain + GAIN_OFFSET
     offset = torch.addcmul(phase, gamma, bias)[:, None]  # b 1 o
     return torch.baddbmm(offset, x, (gamma[..., None] * weight).mT).sin()
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, phase: Tensor) -> Tensor:
-    """The same, in the order of the equation."""
+    """The same function, evaluated in the order of the equation."""
     gamma = (GAIN_SCALE * gain + GAIN_OFFSET)[:, None]
     return torch.addcmul(phase[:, None], gamma, F.linear(x, weight, bias)).sin()

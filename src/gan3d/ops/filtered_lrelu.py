@@ -1,18 +1,17 @@
-"""Leaky ReLU on a finer grid (Karras et al. 2021, section 3.2 and appendix F): the activation makes
-no aliases.
+"""Alias-free leaky ReLU on a finer grid (Karras et al. 2021, section 3.2 and appendix F).
 
     y = down(f_d * clamp(gain lrelu(up(x + b; f_u))))
 
-`filtered_lrelu_reference` is these words. `filtered_lrelu` gives the same numbers without storing a
-zero or, but for a few maps at a time, the signal on the fine grid, which is four to sixteen times
-x: separable filters are products with banded matrices (`ops.banded`), maps go through the whole
-chain one handful after the other, and what the derivatives need of the fine grid (signs, and what
-was clamped) is made again from x.
+`filtered_lrelu_reference` does this step by step. `filtered_lrelu` gives the same numbers with less
+memory: no inserted zero is stored, and the fine grid, which is four to sixteen times the size of x,
+exists for a few feature maps at a time only. Separable filters are products with banded matrices
+(`ops.banded`); the maps go through the whole chain in chunks; and the fine-grid values that the
+derivatives need (signs, and where the clamp is active) are recomputed from x.
 
     dx = up^T(m down^T(dy)),   m = gain (1 | slope | 0 where clamped)
 
-The chain is piecewise linear, so m does not change with x and derivatives of all orders are of this
-one kind.
+The chain is piecewise linear: m is locally constant in x, so derivatives of all orders have this
+form.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from gan3d.ops.banded import Band
 from gan3d.ops.bias_act import LRELU_SLOPE, bias_act
 from gan3d.ops.resample import Padding, padding_sides, taps_along, upfirdn2d, upfirdn2d_reference
 
-FINE_SAMPLES = 2**19  # of the maps that a core has in hand: 2 MB, which stay in its cache
+# Fine-grid samples per chunk: per CPU thread (2 MB, which fits its cache), and on a GPU.
+FINE_SAMPLES = 2**19
 FINE_SAMPLES_GPU = 2**27
-DEPTHWISE = (
-    8  # maps that a depthwise convolution takes at once: 8 stay in the cache at the sizes of 256 px
-)
+# Least maps per chunk for depthwise convolutions: 8 fit the cache at the sizes of 256 px.
+DEPTHWISE = 8
 
 
 def filtered_lrelu(
@@ -52,34 +51,37 @@ def filtered_lrelu(
     clamp: float | None = None,
     flip_filter: bool = False,
 ) -> Tensor:
-    """Bias, upsampling, leaky ReLU, gain, clamp, downsampling; x and b may be differentiated any
-    number of times.
+    """Bias, upsampling, leaky ReLU, gain, clamp, downsampling.
 
-    Low precision is left inside: the fine grid is float32 at least.
+    Differentiable any number of times with respect to x and b, not to the filters. The fine grid is
+    computed in float32 at least, also if x has lower precision.
 
     Args:
         x: [b c h w].
-        fu: filter of the upsampling, [k] (separable), [ky kx] or None (identity); its gain becomes
-            up^2.
-        fd: filter of the downsampling, likewise; its gain stays 1.
-        b: bias [c], or None; zeros are inserted and padded after it is added.
-        up: fine samples per sample of x.
-        down: one of so many fine samples is kept.
+        fu: upsampling filter, [k] (separable), [ky kx] or None (identity); applied with gain up^2.
+        fd: downsampling filter, [k] (separable), [ky kx] or None (identity).
+        b: bias [c], or None; added before zeros are inserted and padded.
+        up: upsampling factor.
+        down: downsampling factor.
         padding: zeros around the zero-inserted signal: a number, (x, y) or (left, right, top,
-            bottom); negative crops.
+            bottom); negative values crop.
         gain: factor after the activation.
-        slope: of the activation below 0.
-        clamp: largest magnitude after the gain, on the fine grid; None is no limit.
-        flip_filter: correlate with both filters in place of convolving.
+        slope: slope of the activation below 0.
+        clamp: largest magnitude after the gain, on the fine grid; None does not clamp.
+        flip_filter: correlate with both filters instead of convolving.
 
     Returns:
         [b c H W], W = (w up + left + right - (ku - 1) - (kd - 1) + down - 1) // down.
+
+    Raises:
+        ValueError: the shapes do not match, a factor is below 1, or the padded signal is too short.
     """
     _check(x, fu, fd, b, up, down, padding)
     if fu is None and fd is None and up == 1 and down == 1 and not any(padding_sides(padding)):
         return bias_act(x, b, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
-    job = _Settings(up, down, padding_sides(padding), gain, slope, clamp, flip_filter)
-    return _FilteredLReLU.apply(x, x.new_zeros(x.shape[1]) if b is None else b, fu, fd, job)
+    b = x.new_zeros(x.shape[1]) if b is None else b
+    settings = _Settings(up, down, padding_sides(padding), gain, slope, clamp, flip_filter)
+    return _FilteredLReLU.apply(x, b, fu, fd, settings)
 
 
 def filtered_lrelu_reference(
@@ -96,7 +98,7 @@ def filtered_lrelu_reference(
     clamp: float | None = None,
     flip_filter: bool = False,
 ) -> Tensor:
-    """The five steps as they stand. Arguments as for `filtered_lrelu`."""
+    """The steps one by one. Arguments as for `filtered_lrelu`."""
     _check(x, fu, fd, b, up, down, padding)
     x = bias_act(x, b)
     x = upfirdn2d_reference(x, fu, up=up, padding=padding, gain=up**2, flip_filter=flip_filter)
@@ -119,19 +121,25 @@ def _check(
             "expected [b c h w] and [c]"
         )
     if up < 1 or down < 1:
-        raise ValueError(f"filtered_lrelu got up {up} and down {down}; factors are 1 or more")
+        raise ValueError(f"filtered_lrelu got up {up} and down {down}; factors must be 1 or more")
+
     left, right, top, bottom = padding_sides(padding)
-    for axis, size, around in (("w", x.shape[3], (left, right)), ("h", x.shape[2], (top, bottom))):
-        place = "wh".index(axis)
-        fine, needed = size * up + sum(around), taps_along(fu)[place] + taps_along(fd)[place] - 1
+    taps_x, taps_y = (ku + kd - 1 for ku, kd in zip(taps_along(fu), taps_along(fd)))
+    for axis, size, around, needed in (
+        ("w", x.shape[3], (left, right), taps_x),
+        ("h", x.shape[2], (top, bottom), taps_y),
+    ):
+        fine = size * up + sum(around)
         if fine < needed or min(around) <= -size * up:
             raise ValueError(
                 f"filtered_lrelu got {size} samples along {axis}, {fine} after insertion and "
-                f"padding {around}; the filters need {needed}"
+                f"padding {around}; the filters need {needed}: pad more or crop less"
             )
 
 
 class _Settings(NamedTuple):
+    """Arguments of `filtered_lrelu` that are not tensors."""
+
     up: int
     down: int
     padding: tuple[int, int, int, int]
@@ -142,29 +150,26 @@ class _Settings(NamedTuple):
 
 
 class _FilteredLReLU(torch.autograd.Function):
+    """y of x and b."""
+
     @staticmethod
     def forward(
-        ctx, x: Tensor, b: Tensor, fu: Tensor | None, fd: Tensor | None, job: _Settings
+        ctx, x: Tensor, b: Tensor, fu: Tensor | None, fd: Tensor | None, settings: _Settings
     ) -> Tensor:
         ctx.save_for_backward(x, b, fu, fd)
-        ctx.job = job
-        return _by_handfuls(_Chain(job, fu, fd, x), _Chain.value, x, b)
+        ctx.settings = settings
+        return _in_chunks(_Chain(settings, fu, fd, x), _Chain.value, x, b)
 
     @staticmethod
     def backward(ctx, dy: Tensor):
         x, b, fu, fd = ctx.saved_tensors
-        dx = _Linearised.apply(dy, x, b, fu, fd, ctx.job, True)
-        return (
-            dx,
-            dx.sum([0, 2, 3]).to(b.dtype) if ctx.needs_input_grad[1] else None,
-            None,
-            None,
-            None,
-        )
+        dx = _Linearized.apply(dy, x, b, fu, fd, ctx.settings, True)
+        db = dx.sum([0, 2, 3]).to(b.dtype) if ctx.needs_input_grad[1] else None
+        return dx, db, None, None, None
 
 
-class _Linearised(torch.autograd.Function):
-    """v -> down(m up(v)), or its transpose, m as x and b have it."""
+class _Linearized(torch.autograd.Function):
+    """v -> down(m up(v)) or its transpose, where m is evaluated at x + b."""
 
     @staticmethod
     def forward(
@@ -174,92 +179,110 @@ class _Linearised(torch.autograd.Function):
         b: Tensor,
         fu: Tensor | None,
         fd: Tensor | None,
-        job: _Settings,
+        settings: _Settings,
         transposed: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, b, fu, fd)
-        ctx.job, ctx.transposed = job, transposed
+        ctx.settings = settings
+        ctx.transposed = transposed
         step = _Chain.transposed if transposed else _Chain.linear
-        return _by_handfuls(_Chain(job, fu, fd, x), step, x, b, v)
+        return _in_chunks(_Chain(settings, fu, fd, x), step, x, b, v)
 
     @staticmethod
     def backward(ctx, dy: Tensor):
         x, b, fu, fd = ctx.saved_tensors
-        return _Linearised.apply(dy, x, b, fu, fd, ctx.job, not ctx.transposed), *[None] * 6
+        dv = _Linearized.apply(dy, x, b, fu, fd, ctx.settings, not ctx.transposed)
+        return dv, *[None] * 6
 
 
 class _Chain:
-    """Up, activation, down, for maps of one size; everything here is on plain tensors [n h w]
-    without gradients.
-    """
+    """Upsampling, activation and downsampling of maps [n h w] of one size, without gradients."""
 
-    def __init__(self, job: _Settings, fu: Tensor | None, fd: Tensor | None, x: Tensor):
-        self.gain, self.slope, self.clamp = job.gain, job.slope, job.clamp
+    def __init__(self, settings: _Settings, fu: Tensor | None, fd: Tensor | None, x: Tensor):
+        self.gain = settings.gain
+        self.slope = settings.slope
+        self.clamp = settings.clamp
         self.dtype = torch.promote_types(x.dtype, torch.float32)
-        one = x.new_ones(1, dtype=self.dtype)  # no filter; where the grid stays, not even a product
-        fu = (one if job.up > 1 else None) if fu is None else fu.to(self.dtype)
-        fd = (one if job.down > 1 else None) if fd is None else fd.to(self.dtype)
-        self.rise = _Resampling.of(fu, job, (x.shape[2], x.shape[3]), rising=True)
-        self.fall = _Resampling.of(fd, job, self.rise.size_out, rising=False)
+
+        # Resampling without a filter is a filter of one tap; without resampling it is a copy.
+        one = x.new_ones(1, dtype=self.dtype)
+        fu = (one if settings.up > 1 else None) if fu is None else fu.to(self.dtype)
+        fd = (one if settings.down > 1 else None) if fd is None else fd.to(self.dtype)
+        self.upsample = _Resampling.up_of(fu, settings, (x.shape[2], x.shape[3]))
+        self.downsample = _Resampling.down_of(fd, settings, self.upsample.size_out)
 
     def value(self, x: Tensor) -> Tensor:
-        fine, alpha = self.rise(x), self.slope
-        return self.fall(
-            bias_act(
-                fine, act="lrelu", alpha=alpha, gain=self.gain, clamp=self.clamp, overwrite=True
-            )
+        """down(act(up(x)))."""
+        y = bias_act(
+            self.upsample(x),
+            act="lrelu",
+            alpha=self.slope,
+            gain=self.gain,
+            clamp=self.clamp,
+            overwrite=True,
         )
+        return self.downsample(y)
 
     def linear(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.fall(self.sloped(x, self.rise(v)))
+        """down(m up(v))."""
+        return self.downsample(self.times_slope(x, self.upsample(v)))
 
     def transposed(self, x: Tensor, dy: Tensor) -> Tensor:
-        return self.rise.transposed(self.sloped(x, self.fall.transposed(dy)))
+        """up^T(m down^T(dy))."""
+        return self.upsample.transposed(self.times_slope(x, self.downsample.transposed(dy)))
 
-    def sloped(self, x: Tensor, v: Tensor) -> Tensor:
-        """m v on the fine grid."""
-        fine = self.rise(x)
+    def times_slope(self, x: Tensor, v: Tensor) -> Tensor:
+        """m v on the fine grid, where m is evaluated at x."""
+        fine = self.upsample(x)
         v = torch.ops.aten.leaky_relu_backward(v, fine, self.slope, False).mul_(self.gain)
         if self.clamp is None:
             return v
         active = F.leaky_relu(fine, self.slope, inplace=True).mul_(self.gain)
         return torch.ops.aten.hardtanh_backward(v, active, -self.clamp, self.clamp)
 
-    def handful(self, device: torch.device) -> int:
-        """How many maps go through at once."""
-        height, width = self.rise.size_out
-        samples = (
-            FINE_SAMPLES * torch.get_num_threads() if device.type == "cpu" else FINE_SAMPLES_GPU
-        )
-        return max(
-            samples // (height * width), DEPTHWISE if self.rise.plane or self.fall.plane else 1
-        )
+    def chunk_size(self, device: torch.device) -> int:
+        """Number of maps that go through the chain at once."""
+        height, width = self.upsample.size_out
+        samples = FINE_SAMPLES_GPU
+        if device.type == "cpu":
+            samples = FINE_SAMPLES * torch.get_num_threads()
+        depthwise = self.upsample.is_2d or self.downsample.is_2d
+        return max(samples // (height * width), DEPTHWISE if depthwise else 1)
 
 
-def _by_handfuls(
+def _in_chunks(
     chain: _Chain, step: Callable[..., Tensor], x: Tensor, b: Tensor, *v: Tensor
 ) -> Tensor:
-    """step(x + b, v) over all maps of x [b c h w], a handful at a time, in the precision of the
-    chain.
-    """
+    """step(x + b, v) over all maps of x [b c h w], in chunks and in the precision of the chain."""
     maps = [t.flatten(0, 1) for t in (x, *v)]
     bias = b.to(chain.dtype).repeat(len(x))[:, None, None]
-    many, y = chain.handful(x.device), None
+    size = chain.chunk_size(x.device)
+    y = None
     with torch.autocast(x.device.type, enabled=False):
-        for start in range(0, len(maps[0]), many):
-            first, *others = (t[start : start + many].to(chain.dtype) for t in maps)
-            part = step(chain, first + bias[start : start + many], *others)
-            y = part.new_empty(len(maps[0]), *part.shape[1:], dtype=x.dtype) if y is None else y
-            y[start : start + many] = part
+        for start in range(0, len(maps[0]), size):
+            first, *others = (t[start : start + size].to(chain.dtype) for t in maps)
+            chunk = step(chain, first + bias[start : start + size], *others)
+            if y is None:
+                y = chunk.new_empty(len(maps[0]), *chunk.shape[1:], dtype=x.dtype)
+            y[start : start + size] = chunk
     if y is None:
-        raise ValueError(f"filtered_lrelu got x of shape {tuple(x.shape)}, which holds nothing")
+        raise ValueError(
+            f"filtered_lrelu got x of shape {tuple(x.shape)}, which is empty; "
+            "expected at least one image and one channel"
+        )
     return y.unflatten(0, x.shape[:2])
 
 
 @dataclass(frozen=True, eq=False)
 class _Resampling:
-    """upfirdn2d of maps [n h w] of one size with the filter g (in the order of correlation), a
-    linear map.
+    """The linear map upfirdn2d on maps [n h w] of one size.
+
+    Attributes:
+        g: filter in the order of correlation, or None.
+        up: upsampling factor.
+        down: downsampling factor.
+        padding: left, right, top, bottom.
+        size_in: (h, w).
     """
 
     g: Tensor | None
@@ -269,27 +292,29 @@ class _Resampling:
     size_in: tuple[int, int]
 
     @staticmethod
-    def of(f: Tensor | None, job: _Settings, size: tuple[int, int], *, rising: bool) -> _Resampling:
-        """The first or the last step of a job."""
-        if f is not None:
-            f = f if job.flip else f.flip(list(range(f.ndim)))
-            f = f * job.up**f.ndim if rising else f
-        up, down, padding = (job.up, 1, job.padding) if rising else (1, job.down, (0, 0, 0, 0))
-        return _Resampling(f, up, down, padding, size)
+    def up_of(fu: Tensor | None, settings: _Settings, size: tuple[int, int]) -> _Resampling:
+        """The upsampling, with gain up^2."""
+        g = None if fu is None else _correlation(fu, settings.flip) * settings.up**fu.ndim
+        return _Resampling(g, settings.up, 1, settings.padding, size)
+
+    @staticmethod
+    def down_of(fd: Tensor | None, settings: _Settings, size: tuple[int, int]) -> _Resampling:
+        """The downsampling."""
+        g = None if fd is None else _correlation(fd, settings.flip)
+        return _Resampling(g, 1, settings.down, (0, 0, 0, 0), size)
 
     @property
     def size_out(self) -> tuple[int, int]:
-        (h, w), (kx, ky), (left, right, top, bottom) = (
-            self.size_in,
-            taps_along(self.g),
-            self.padding,
-        )
-        return (h * self.up + top + bottom - ky) // self.down + 1, (
-            w * self.up + left + right - kx
-        ) // self.down + 1
+        """(H, W)."""
+        h, w = self.size_in
+        kx, ky = taps_along(self.g)
+        left, right, top, bottom = self.padding
+        height = (h * self.up + top + bottom - ky) // self.down + 1
+        width = (w * self.up + left + right - kx) // self.down + 1
+        return height, width
 
     @property
-    def plane(self) -> bool:
+    def is_2d(self) -> bool:
         """Whether the filter has two dimensions."""
         return self.g is not None and self.g.ndim == 2
 
@@ -297,10 +322,9 @@ class _Resampling:
         """[n h w] -> [n H W], always new memory."""
         if self.g is None:
             return F.pad(x, self.padding)
-        if self.plane:
-            maps = x[None].contiguous(
-                memory_format=torch.channels_last
-            )  # depthwise convolutions are fast so
+        if self.is_2d:
+            # Depthwise convolutions are fastest on channels-last memory.
+            maps = x[None].contiguous(memory_format=torch.channels_last)
             y = upfirdn2d(
                 maps, self.g, up=self.up, down=self.down, padding=self.padding, flip_filter=True
             )
@@ -312,10 +336,12 @@ class _Resampling:
 
     @cached_property
     def transposed(self) -> _Resampling:
-        """[n H W] -> [n h w]."""
-        (h, w), (height, width), (kx, ky) = self.size_in, self.size_out, taps_along(self.g)
-        left, _, top, _ = self.padding
-        left, top = kx - 1 - left, ky - 1 - top
+        """The transpose, [n H W] -> [n h w]."""
+        h, w = self.size_in
+        height, width = self.size_out
+        kx, ky = taps_along(self.g)
+        left = kx - 1 - self.padding[0]
+        top = ky - 1 - self.padding[2]
         right = (w - 1) * self.up + kx - width * self.down - left
         bottom = (h - 1) * self.up + ky - height * self.down - top
         g = None if self.g is None else self.g.flip(list(range(self.g.ndim)))
@@ -324,8 +350,14 @@ class _Resampling:
     @cached_property
     def _bands(self) -> tuple[Band, Band]:
         assert self.g is not None
-        (h, w), (height, width), (left, _, top, _) = self.size_in, self.size_out, self.padding
-        return (
-            Band(self.g, self.up, self.down, left, w, width),
-            Band(self.g, self.up, self.down, top, h, height),
-        )
+        h, w = self.size_in
+        height, width = self.size_out
+        left, _, top, _ = self.padding
+        along_x = Band(self.g, self.up, self.down, left, w, width)
+        along_y = Band(self.g, self.up, self.down, top, h, height)
+        return along_x, along_y
+
+
+def _correlation(f: Tensor, flip_filter: bool) -> Tensor:
+    """The taps of f in the order of correlation."""
+    return f if flip_filter else f.flip(list(range(f.ndim)))

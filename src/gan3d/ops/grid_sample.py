@@ -1,14 +1,13 @@
-"""Samples images at the points of a grid; differentiable any number of times with respect to the
-images.
+"""Bilinear samples of images; differentiable any number of times with respect to the images.
 
-    y[b, c, i, j] = sum_k w_k(grid[b, i, j]) image[b, c, k]          bilinear weights w of the four neighbors
+    y[b, c, i, j] = sum_k w_k(grid[b, i, j]) image[b, c, k]
 
-This is linear in the image: y = A image. So the derivative is A^T, and the derivative of that is A
-again. Not every device of torch has the second derivative of its own grid_sample; with this, two of
-its kernels give all of them.
+where w_k are the bilinear weights of the four neighboring pixels k. This is linear in the image,
+y = A image: the derivative is A^T, and the derivative of A^T is A again. So two kernels of torch
+give derivatives of every order, also on devices where torch's own grid_sample has no second one.
 
-Convention: grid (x, y) in [-1, 1] spans the image from edge to edge (align_corners False); pixels
-beyond are zero.
+Convention: grid (x, y) in [-1, 1] spans the image from edge to edge (align_corners=False); pixels
+outside are zero.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from torch import Tensor
 def grid_sample(image: Tensor, grid: Tensor) -> Tensor:
     """Bilinear samples of an image.
 
-    The gradient with respect to the grid is not computed: a grid that needs one is refused. On CUDA
-    the derivative adds with atomics, so its last bits vary from run to run.
+    Not differentiable with respect to the grid. On CUDA the derivative adds with atomics, so its
+    last bits vary from run to run.
 
     Args:
         image: [b c h w].
@@ -30,10 +29,14 @@ def grid_sample(image: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         [b c H W].
+
+    Raises:
+        ValueError: the grid requires a gradient.
     """
     if grid.requires_grad:
         raise ValueError(
-            "grid_sample got a grid that needs a gradient and gives none to it; detach the grid"
+            "grid_sample got a grid that requires a gradient, which is not implemented; "
+            "detach the grid"
         )
     return _Sample.apply(image, grid)
 
@@ -56,13 +59,13 @@ class _Sample(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """image = A^T y: adds every sample to its four neighbors."""
+    """image = A^T y: adds every sample to its four neighboring pixels."""
 
     @staticmethod
     def forward(ctx, y: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(grid)
         b, c = y.shape[:2]
-        image = y.new_empty(1).expand(b, c, *size)  # only its shape is asked for
+        image = y.new_empty(1).expand(b, c, *size)  # the kernel reads its shape only
         bilinear, zeros, align_corners = 0, 0, False
         return torch.ops.aten.grid_sampler_2d_backward(
             y.contiguous(), image, grid, bilinear, zeros, align_corners, [True, False]

@@ -2,17 +2,18 @@
 
     y_bno = d_bo sum_i x_bni s_bi W_io,   d_bo = (sum_i s_bi^2 W_io^2 + eps)^(-1/2)
 
-`style` s holds the +1 of the released code already (s = A w + 1); without demodulation d = 1. The
-demodulation is a product of two matrices, d^-2 = s^2 W^2 + eps: the squared weights of every image,
-[b i o], are never made.
+`style` s already includes the +1 of the released code (s = A w + 1); without demodulation d = 1.
+The demodulation is a product of two matrices, d^-2 = s^2 W^2 + eps: the squared weights of every
+image, [b i o], are never materialized.
 
-Three formulations of the same numbers, all differentiable any number of times:
+Three forms of the same function, all differentiable any number of times:
 
-    grouped   a 1x1 convolution of b groups over the images' weights, as published for StyleGAN2: the baseline
-    bmm       W'_bio = W_io s_bi d_bo, then a batched product: writes 2 b i o numbers besides the product
-    scale     ((x s) W) d with the one shared weight: writes b n (i + o) numbers besides the product
+    form      computation                                       numbers written besides the product
+    grouped   a 1x1 convolution of b groups (StyleGAN2's way)   the baseline
+    bmm       W'_bio = W_io s_bi d_bo, then a batched product   2 b i o
+    scale     ((x s) W) d with the shared weight                b n (i + o)
 
-Hence the choice: "scale" where n (i + o) <= 2 i o (few points per image, big batches), else "bmm";
+Hence the default: "scale" if n (i + o) <= 2 i o (few points per image, large batches), else "bmm";
 "grouped" never. The rule counts memory traffic. It was measured on a CPU (benchmarks/modfc.py); for
 GPUs it is a count, not a measurement (n = 1, i = o = 512: bmm moves 180 times the bytes of scale).
 """
@@ -42,21 +43,23 @@ def modfc(
 ) -> Tensor:
     """leaky_relu(((x s) W) d, slope) for n points of each of b images.
 
-    The products run in x's dtype (or autocast's), the demodulation always in the weight's.
+    The products run in the dtype of x (or autocast's), the demodulation always in the weight's.
 
     Args:
         x: [b n i].
         weight: W, shared by the images, [i o].
         style: s of each image, [b i].
-        demodulate: whether to divide by the norm of each output's modulated weights; otherwise d =
-            1.
+        demodulate: whether to divide by the norm of each output's modulated weights.
         eps: added to the squared norm.
-        slope: of a leaky ReLU on the result, applied in place (also where a gradient is recorded);
-            None is none.
-        form: formulation; None chooses by shape.
+        slope: negative slope of a leaky ReLU on the result, applied in place (also if a gradient
+            is recorded); None for no activation.
+        form: "grouped", "bmm" or "scale"; None chooses by shape.
 
     Returns:
         [b n o].
+
+    Raises:
+        ValueError: the shapes do not match.
     """
     _check(x, weight, style)
     form = form or choose_form(x.shape[1], *weight.shape)
@@ -66,13 +69,17 @@ def modfc(
 
 
 def choose_form(n: int, i: int, o: int) -> Form:
-    """The formulation that moves less memory, for n points per image through a weight [i o]."""
+    """The form with less memory traffic, for n points per image through a weight [i o]."""
     return "scale" if n * (i + o) <= 2 * i * o else "bmm"
 
 
 def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
-    """d = (s^2 W^2 + eps)^(-1/2) of weight [i o] and style [b i], [b o]; never in lower precision
-    than the weight's.
+    """d = (s^2 W^2 + eps)^(-1/2), [b o], in the weight's precision also under autocast.
+
+    Args:
+        weight: W, [i o].
+        style: s, [b i].
+        eps: added to the squared norm.
     """
     with torch.autocast(weight.device.type, enabled=False):
         return (style.to(weight.dtype).square() @ weight.square() + eps).rsqrt()
@@ -111,6 +118,6 @@ def _check(x: Tensor, weight: Tensor, style: Tensor) -> None:
     if not fits or style.shape != (x.shape[0], x.shape[2]):
         raise ValueError(
             f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and style {tuple(style.shape)} are "
-            "not [b n i], [i o] and [b i]; a published weight [1 i o] needs weight[0], one point "
-            "per image x[:, None]"
+            "not [b n i], [i o] and [b i]; for a published weight [1 i o] pass weight[0], for one "
+            "point per image x[:, None]"
         )

@@ -1,17 +1,16 @@
-"""Up- and downsampling with a FIR filter f (StyleGAN2, section 4 and appendix B; Karras et al.
-2021, upfirdn).
+"""Up- and downsampling with a FIR filter f (StyleGAN2, appendix B; Karras et al. 2021, upfirdn).
 
-    upfirdn(x) = (f * pad(x with up-1 zeros after every sample))[::down]          per channel, * is true convolution
+    upfirdn(x) = (f * pad(x with up-1 zeros after every sample))[::down]
 
-`upfirdn2d_reference` is these words. `upfirdn2d` gives the same numbers without ever storing the
-zeros: a strided depthwise convolution where samples are dropped, a strided transposed one where
-they are inserted.
+per channel, where * is true convolution. `upfirdn2d_reference` does this step by step. `upfirdn2d`
+gives the same numbers without storing the zeros, by strided depthwise convolutions: plain ones for
+downsampling, transposed ones for upsampling.
 
 Convention: `up`, `down` are one number or (x, y); `padding` is one number, (x, y) or (left, right,
-top, bottom), counted on the zero-inserted signal, negative crops. `flip_filter=False` is true
-convolution, True is correlation. A
-filter of one dimension is separable: it is applied along x, then along y, each with the square root
-of `gain`. All of it can be differentiated any number of times.
+top, bottom), counted on the zero-inserted signal, and negative values crop. `flip_filter=False` is
+true convolution, True is correlation. A filter of one dimension is separable: it is applied along
+x, then along y, each time with the square root of `gain`. All functions are differentiable any
+number of times.
 """
 
 from __future__ import annotations
@@ -35,18 +34,21 @@ def setup_filter(
     gain: float = 1.0,
     separable: bool | None = None,
 ) -> Tensor:
-    """A filter ready for the functions of this file, float32.
+    """Prepares a float32 filter for the functions of this file.
 
     Args:
         taps: None (an impulse), one number, a list of taps, or a matrix of them.
-        normalize: divide by the sum, so that a constant stays that constant.
+        normalize: divide by the sum, so that a constant signal stays constant.
         flip: reverse the taps.
-        gain: of the whole filter, gain^(d/2) goes into one of d dimensions.
-        separable: keep a list as a list; None does so from 8 taps on, shorter lists become their
-            outer product.
+        gain: gain of the whole filter; the d-dimensional taps are scaled by gain^(d/2).
+        separable: keep a list as one dimension, else replace it by its outer product; None keeps
+            lists of 8 or more taps.
 
     Returns:
         [k] if separable, else [k k].
+
+    Raises:
+        ValueError: the taps are empty or have more than two dimensions.
     """
     f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
     if f.ndim > 2 or f.numel() == 0:
@@ -75,27 +77,27 @@ def upfirdn2d(
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Inserts zeros, pads, filters and drops samples, without storing a zero.
+    """Inserts zeros, pads, filters and drops samples, without storing the zeros.
 
     Args:
         x: [b c h w].
-        f: filter as `setup_filter` makes it, [k], [k k] or None (identity).
-        up: samples per sample, the new ones are zero.
-        down: keep one of so many samples, starting with the first.
-        padding: zeros around the zero-inserted signal.
-        flip_filter: correlate in place of convolving.
+        f: filter made by `setup_filter`, [k], [k k] or None (identity).
+        up: upsampling factor; zeros are inserted after every sample.
+        down: downsampling factor; keeps every `down`-th sample, starting with the first.
+        padding: zeros around the zero-inserted signal; negative values crop.
+        flip_filter: correlate instead of convolving.
         gain: factor of the result.
 
     Returns:
         [b c H W], W = (w up + left + right - k) // down + 1.
+
+    Raises:
+        ValueError: x is not [b c h w], a factor is below 1, or the padded signal is too short.
     """
-    job = _plan(x, f, up, down, padding)
-    for kernel, step in _passes(job, f, x, flip_filter, gain):
-        x = (
-            _insert_and_filter(x, kernel, step)
-            if max(step.up) > 1
-            else _filter_and_drop(x, kernel, step)
-        )
+    plan = _plan(x, f, up, down, padding)
+    for kernel, step in _passes(plan, f, x, flip_filter, gain):
+        apply = _insert_and_filter if max(step.up) > 1 else _filter_and_drop
+        x = apply(x, kernel, step)
     return x
 
 
@@ -109,12 +111,16 @@ def upfirdn2d_reference(
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """The four steps as they stand, on the zero-inserted signal. Arguments as for `upfirdn2d`."""
+    """The four steps one by one, on the zero-inserted signal. Arguments as for `upfirdn2d`."""
     (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = _plan(x, f, up, down, padding)
     b, c, h, w = x.shape
+
+    # Insert zeros, then pad.
     stuffed = x.new_zeros(b, c, h, up_y, w, up_x)
     stuffed[:, :, :, 0, :, 0] = x
     signal = F.pad(stuffed.reshape(b, c, h * up_y, w * up_x), [left, right, top, bottom])
+
+    # Filter, then drop samples.
     f = x.new_ones(1, 1) if f is None else f.to(x.dtype)
     f = f if flip_filter else f.flip(list(range(f.ndim)))
     f = f * gain ** (f.ndim / 2)
@@ -132,7 +138,7 @@ def filter2d(
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Filters x [b c h w] and keeps its size (zeros beyond the border); `padding` comes on top."""
+    """Filters x [b c h w] at constant size, zeros beyond the border; `padding` is added to that."""
     left, right, top, bottom = padding_sides(padding)
     kx, ky = taps_along(f)
     around = (left + kx // 2, right + (kx - 1) // 2, top + ky // 2, bottom + (ky - 1) // 2)
@@ -148,10 +154,11 @@ def upsample2d(
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """x [b c h w] at `up` times its size; a constant keeps its value away from the border."""
+    """Upsamples x [b c h w] to `up` times its size; keeps constants away from the border."""
     up_x, up_y = _pair(up)
     kx, ky = taps_along(f)
-    (left, right), (top, bottom) = upsampling_padding(kx, up_x), upsampling_padding(ky, up_y)
+    left, right = upsampling_padding(kx, up_x)
+    top, bottom = upsampling_padding(ky, up_y)
     p = padding_sides(padding)
     around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
     return upfirdn2d(
@@ -168,13 +175,11 @@ def downsample2d(
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """x [b c h w] at 1/down of its size."""
+    """Downsamples x [b c h w] to 1/down of its size."""
     down_x, down_y = _pair(down)
     kx, ky = taps_along(f)
-    (left, right), (top, bottom) = (
-        downsampling_padding(kx, down_x),
-        downsampling_padding(ky, down_y),
-    )
+    left, right = downsampling_padding(kx, down_x)
+    top, bottom = downsampling_padding(ky, down_y)
     p = padding_sides(padding)
     around = (p[0] + left, p[1] + right, p[2] + top, p[3] + bottom)
     return upfirdn2d(
@@ -193,25 +198,28 @@ def conv2d_resample(
     flip_weight: bool = True,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution on the finer of two grids, with the FIR filter between them (StyleGAN2, appendix
-    B).
+    """Convolution on the finer of two grids, with a FIR filter between them (StyleGAN2, app. B).
 
-    up > 1: conv(upsample(x)), as a transposed convolution and then the filter; down > 1:
-    downsample(conv(x)), as the filter and then a strided convolution; 1x1 kernels work on the
-    coarser grid, which gives the same numbers.
+    up > 1:   conv(upsample(x)), as a transposed convolution followed by the filter.
+    down > 1: downsample(conv(x)), as the filter followed by a strided convolution.
+
+    1x1 kernels run on the coarser grid, which gives the same numbers.
 
     Args:
         x: [b i h w].
         w: [o i/groups k k].
-        f: filter as `setup_filter` makes it.
-        up: integer factor, or
-        down: integer factor; not both.
+        f: filter made by `setup_filter`.
+        up: upsampling factor.
+        down: downsampling factor; at most one of the two may exceed 1.
         padding: zeros around x on the grid of the convolution; k // 2 keeps the size.
         flip_weight: True is the usual correlation, False is true convolution (kernel reversed).
-        groups: of the convolution.
+        groups: groups of the convolution.
 
     Returns:
         [b o H W].
+
+    Raises:
+        ValueError: both factors exceed 1, or x and w do not match.
     """
     if up > 1 and down > 1:
         raise ValueError(f"conv2d_resample got up {up} and down {down}; give one of them")
@@ -222,9 +230,9 @@ def conv2d_resample(
         )
     k = w.shape[-1]
     if up > 1 and k > 1:
-        return _conv_then_upsample(
-            x, w if not flip_weight else w.flip(2, 3), f, up, padding, groups
-        )
+        reversed_w = w.flip(2, 3) if flip_weight else w
+        return _conv_then_upsample(x, reversed_w, f, up, padding, groups)
+
     w = w if flip_weight else w.flip(2, 3)
     if down > 1:
         (left, right), (top, bottom) = (downsampling_padding(n, down) for n in taps_along(f))
@@ -232,34 +240,33 @@ def conv2d_resample(
         if k == 1:
             return F.conv2d(upfirdn2d(x, f, down=down, padding=around), w, groups=groups)
         return F.conv2d(upfirdn2d(x, f, padding=around), w, stride=down, groups=groups)
+
     y = F.conv2d(x, w, padding=padding, groups=groups)
     return upsample2d(y, f, up=up) if up > 1 else y
 
 
 def upsampling_padding(taps: int, up: int) -> tuple[int, int]:
-    """Zeros (before, after) with which upsampling gives `up` times the size, centered as well as an
-    even filter can.
-    """
+    """Zeros (before, after) for an output of `up` times the size; centered, up to half a sample."""
     return (taps + up - 1) // 2, (taps - up) // 2
 
 
 def downsampling_padding(taps: int, down: int) -> tuple[int, int]:
-    """Zeros (before, after) with which downsampling gives 1/down of the size."""
+    """Zeros (before, after) for an output of 1/down of the size."""
     return (taps - down + 1) // 2, (taps - down) // 2
 
 
 def _conv_then_upsample(
     x: Tensor, w: Tensor, f: Tensor | None, up: int, padding: int, groups: int
 ) -> Tensor:
-    """conv(zero-inserted x) by a transposed convolution of stride `up` with w [o i k k], then the
-    filter.
-    """
+    """A transposed convolution of stride `up` with the reversed w [o i k k], then the filter."""
     k = w.shape[-1]
     kx, ky = taps_along(f)
-    (left, right), (top, bottom) = upsampling_padding(kx, up), upsampling_padding(ky, up)
-    before, after = padding - (k - 1), padding - (k - up)
+    left, right = upsampling_padding(kx, up)
+    top, bottom = upsampling_padding(ky, up)
+    before = padding - (k - 1)
+    after = padding - (k - up)
     sides = (before + left, after + right, before + top, after + bottom)
-    crop = max(-max(sides), 0)  # what every side would lose anyway
+    crop = max(-max(sides), 0)  # cropped from every side, so left to the convolution
     w = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # (g o) i k k -> (g i) o k k
     y = F.conv_transpose2d(x, w, stride=up, padding=crop, groups=groups)
     return upfirdn2d(y, f, padding=[side + crop for side in sides], gain=up**2)
@@ -278,31 +285,34 @@ def _plan(x: Tensor, f: Tensor | None, up: Pair, down: Pair, padding: Padding) -
         raise ValueError(f"upfirdn2d got x of shape {tuple(x.shape)}; expected [b c h w]")
     step = _Step(_pair(up), _pair(down), padding_sides(padding))
     if min(*step.up, *step.down) < 1:
-        raise ValueError(f"upfirdn2d got up {up} and down {down}; factors are 1 or more")
-    for axis, n, u, before, after in zip(
-        "wh", (x.shape[3], x.shape[2]), step.up, step.padding[::2], step.padding[1::2], strict=True
-    ):
-        taps = taps_along(f)["wh".index(axis)]
-        if (
-            -before > (n - 1) * u
-            or -after > n * u - 1
-            or n * u + min(before, 0) + min(after, 0) < 1
-        ):
-            raise ValueError(
-                f"upfirdn2d got {n} samples along {axis} and crops all of them; crop less"
-            )
-        if n * u + before + after < taps:
-            raise ValueError(
-                f"upfirdn2d got {n} samples along {axis}, {n * u + before + after} after insertion "
-                f"and padding; a filter of {taps} taps needs as many"
-            )
+        raise ValueError(f"upfirdn2d got up {up} and down {down}; factors must be 1 or more")
+    left, right, top, bottom = step.padding
+    kx, ky = taps_along(f)
+    _check_axis("w", x.shape[3], step.up[0], left, right, kx)
+    _check_axis("h", x.shape[2], step.up[1], top, bottom, ky)
     return step
+
+
+def _check_axis(axis: str, n: int, up: int, before: int, after: int, taps: int) -> None:
+    """Raises if n samples are all cropped, or are fewer than the taps once padded."""
+    inserted = n * up
+    if (
+        -before > (n - 1) * up
+        or -after > inserted - 1
+        or inserted + min(before, 0) + min(after, 0) < 1
+    ):
+        raise ValueError(f"upfirdn2d got {n} samples along {axis} and crops all of them; crop less")
+    if inserted + before + after < taps:
+        raise ValueError(
+            f"upfirdn2d got {n} samples along {axis}, {inserted + before + after} after insertion "
+            f"and padding; a filter of {taps} taps needs at least {taps}: pad more"
+        )
 
 
 def _passes(
     step: _Step, f: Tensor | None, x: Tensor, flip: bool, gain: float
 ) -> list[tuple[Tensor, _Step]]:
-    """The kernels [ky kx] that convolve one after the other, each with its share of the work."""
+    """Kernels [ky kx] to apply one after the other, each with its factors and padding."""
     f = x.new_ones(1, 1) if f is None else f.to(x.dtype)
     f = f.flip(list(range(f.ndim))) if flip else f
     f = f * gain ** (f.ndim / 2) if gain != 1 else f
@@ -315,8 +325,10 @@ def _passes(
 
 
 def _filter_and_drop(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
-    """Strided depthwise convolution; the convolution's own padding where the sides allow it."""
-    c, (down_x, down_y), (left, right, top, bottom) = x.shape[1], step.down, step.padding
+    """Strided depthwise convolution, with the convolution's own padding if the sides allow it."""
+    c = x.shape[1]
+    down_x, down_y = step.down
+    left, right, top, bottom = step.padding
     w = kernel.flip(0, 1).expand(c, 1, *kernel.shape)  # correlation with the reversed kernel
     if left >= right >= 0 and top >= bottom >= 0:
         width = (x.shape[3] + left + right - kernel.shape[1]) // down_x + 1
@@ -329,17 +341,23 @@ def _filter_and_drop(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
 def _insert_and_filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
     """Strided transposed depthwise convolution.
 
-    Without padding it yields the full convolution, (n - 1) up + k samples; what is asked for starts
+    Without padding it returns the full convolution, (n - 1) up + k samples; the result starts
     k - 1 - before samples into it and ends k - up - after samples before its end.
     """
-    c, (up_x, up_y), (down_x, down_y) = x.shape[1], step.up, step.down
-    (ky, kx), (left, right, top, bottom) = kernel.shape, step.padding
-    crop_x, crop_y = (kx - 1 - left, kx - up_x - right), (ky - 1 - top, ky - up_y - bottom)
-    own = (max(min(crop_y), 0), max(min(crop_x), 0))
-    y = F.conv_transpose2d(
-        x, kernel.expand(c, 1, ky, kx), stride=(up_y, up_x), padding=own, groups=c
-    )
-    rest = [own[1] - crop_x[0], own[1] - crop_x[1], own[0] - crop_y[0], own[0] - crop_y[1]]
+    c = x.shape[1]
+    ky, kx = kernel.shape
+    up_x, up_y = step.up
+    down_x, down_y = step.down
+    left, right, top, bottom = step.padding
+    crop_x = (kx - 1 - left, kx - up_x - right)
+    crop_y = (ky - 1 - top, ky - up_y - bottom)
+
+    # The convolution crops both sides alike; the rest is cropped or padded afterwards.
+    own_y = max(min(crop_y), 0)
+    own_x = max(min(crop_x), 0)
+    w = kernel.expand(c, 1, ky, kx)
+    y = F.conv_transpose2d(x, w, stride=(up_y, up_x), padding=(own_y, own_x), groups=c)
+    rest = [own_x - crop_x[0], own_x - crop_x[1], own_y - crop_y[0], own_y - crop_y[1]]
     y = F.pad(y, rest) if any(rest) else y
     return y[:, :, ::down_y, ::down_x]
 
@@ -352,7 +370,7 @@ def _pair(value: Pair) -> tuple[int, int]:
 
 
 def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom)."""
+    """Padding as (left, right, top, bottom)."""
     if isinstance(padding, int):
         return padding, padding, padding, padding
     sides = [int(side) for side in padding]
@@ -363,11 +381,11 @@ def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
 
 
 def taps_along(f: Tensor | None) -> tuple[int, int]:
-    """Taps of a filter along (x, y)."""
+    """Number of taps of a filter along (x, y)."""
     if f is None:
         return 1, 1
     if f.ndim not in (1, 2):
         raise ValueError(
-            f"a filter has shape {tuple(f.shape)}; expected [k] or [k k], see setup_filter"
+            f"a filter has shape {tuple(f.shape)}; expected [k] or [k k], made by setup_filter"
         )
     return f.shape[-1], f.shape[0]

@@ -1,20 +1,23 @@
 """Features of points from three axis-aligned planes (EG3D, section 3.2).
 
-    F(x) = 1/3 sum_p bilinear(plane_p, projection_p(2 x / box_warp))          (the mean, as in the code; the paper sums)
+    F(x) = 1/3 sum_p bilinear(plane_p, projection_p(2 x / box_warp))
 
-Convention: the cube of side `box_warp` about the origin is [-1, 1]^3. A projection (a, b) takes
-world axis a along the width of the plane and b along its height. Bilinear, texel centers at
+This is the mean over the planes, as in the released code; the paper sums.
+
+Convention: the cube of side `box_warp` around the origin maps to [-1, 1]^3. A projection (a, b)
+takes world axis a along the width of the plane and b along its height. Bilinear, texel centers at
 half-integers (align_corners=False), zero outside: beyond the box, features fade to 0 over half a
 texel.
 
-`official` axes are (x,y), (x,z), (z,x): the third plane is the second one transposed and nothing
-sees (y,z). All published weights have it (NVlabs/eg3d issue 67). `fixed` has (z,y) in its place.
+The `official` axes are (x,y), (x,z), (z,x): the third plane is the second one transposed, and no
+plane covers (y,z). All published weights use them (NVlabs/eg3d issue 67). `fixed` has (z,y) for the
+third plane.
 
-`plane_features_reference` is grid_sample. `PlaneTable` is the fast form for any device: with
-official axes plane 3 is folded into plane 2 (bilinear sampling is linear in the texels, and
-sampling at (z,x) is sampling the transpose at (x,z)), and each point is one weighted sum of 8 (or
-12) rows of a [texels, c] table. Both may be differentiated any number of times, in the planes and
-in the points.
+`plane_features_reference` uses grid_sample. `PlaneTable` is the fast form for any device. With the
+official axes, plane 3 is folded into plane 2: bilinear sampling is linear in the texels, and
+sampling at (z,x) is sampling the transpose at (x,z). Each point is then one weighted sum of 8 (or
+12) rows of a [texels, c] table. Both are differentiable any number of times, in the planes and in
+the points.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ def plane_features_reference(
         planes: [b 3 c h w].
         points: world coordinates, [b p 3].
         box_warp: side of the cube that the planes span.
-        axes: which two coordinates each plane sees.
+        axes: which two coordinates each plane is indexed by.
 
     Returns:
         [b 3 p c]; F(x) is the mean over dimension 1.
@@ -62,7 +65,7 @@ def plane_features_reference(
 
 @dataclass(frozen=True)
 class PlaneTable:
-    """Tri-planes made ready for many lookups (`PlaneTable.of`).
+    """Tri-planes packed for fast lookup (`PlaneTable.of`).
 
     Attributes:
         rows: texels, [(b k h w) c], in C order.
@@ -78,7 +81,11 @@ class PlaneTable:
 
     @classmethod
     def of(cls, planes: Tensor, axes: PlaneAxes = "official") -> PlaneTable:
-        """The table of planes [b 3 c h w]."""
+        """The table of planes [b 3 c h w].
+
+        Raises:
+            ValueError: the planes have another shape, or the axes are unknown.
+        """
         if planes.ndim != 5 or planes.shape[1] != 3:
             raise ValueError(f"planes have shape {tuple(planes.shape)}; expected [b 3 c h w]")
         if axes not in PROJECTIONS:
@@ -91,25 +98,31 @@ class PlaneTable:
         return cls(rearrange(planes, "b k c h w -> (b k h w) c"), batch, height, width, projections)
 
     def features(self, points: Tensor, *, box_warp: float) -> Tensor:
-        """F(x) of points [b .. 3] -> [b .. c]; a table of one scene serves points of any batch."""
+        """F(x) of points [b .. 3] -> [b .. c]; a table of one scene accepts points of any batch.
+
+        Raises:
+            ValueError: the batch sizes of planes and points do not match.
+        """
         if self.batch not in (1, len(points)):
             raise ValueError(
-                f"{self.batch} scenes cannot serve points of a batch of {len(points)}; give 1 or "
-                "as many"
+                f"{self.batch} scenes do not match points of a batch of {len(points)}; "
+                f"give planes of 1 or {len(points)} scenes"
             )
-        flat = (points * (2 / box_warp)).flatten(1, -2)
+        # The two texels around each coordinate, along the width and along the height.
+        flat = (points * (2 / box_warp)).flatten(1, -2)  # b p 3
         columns = [_taps(flat[..., axis], self.width) for axis in range(3)]
-        rows = (
-            columns
-            if self.height == self.width
-            else [_taps(flat[..., axis], self.height) for axis in range(3)]
-        )
+        rows = columns
+        if self.height != self.width:
+            rows = [_taps(flat[..., axis], self.height) for axis in range(3)]
+
+        # First row of each scene in the table.
         texels = self.height * self.width
         scene = torch.zeros(1, 1, dtype=torch.long, device=points.device)
         if self.batch > 1:
-            scene = torch.arange(self.batch, device=points.device)[:, None] * (
-                len(self.projections) * texels
-            )
+            numbers = torch.arange(self.batch, device=points.device)[:, None]
+            scene = numbers * (len(self.projections) * texels)
+
+        # Four texels of each plane.
         indices, weights = [], []
         for plane, (u, v) in enumerate(self.projections):
             for row, row_weight in rows[v]:
@@ -117,7 +130,8 @@ class PlaneTable:
                 for column, column_weight in columns[u]:
                     indices.append(start + column)
                     weights.append(row_weight * column_weight)
-        # The mean is over the three planes, folded or not.
+
+        # The mean is over three planes, whether one is folded or not.
         gathered = _WeightedRows.apply(
             self.rows,
             torch.stack(weights, -1).flatten(0, 1) / 3,
@@ -127,12 +141,10 @@ class PlaneTable:
 
 
 def _taps(coordinate: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """The two texels around a coordinate of [-1, 1] and their linear weights, 0 for texels that do
-    not exist.
-    """
+    """(index, weight) of the two texels around a coordinate; the weight is 0 outside the plane."""
     position = ((coordinate + 1) * size - 1) / 2
-    # Clamping keeps far points (and infinities) within the range of integers; their weights are 0
-    # all the same.
+    # Clamping keeps far points (and infinities) within the range of integers; their weights are
+    # still 0.
     low = position.detach().floor().clamp(-2, size)
     fraction = (position - low).clamp(0, 1)
     index = low.long()
@@ -144,12 +156,11 @@ def _taps(coordinate: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 
 class _WeightedRows(torch.autograd.Function):
-    """out_p = sum_k weights[p, k] rows[indices[p, k]]; rows [n c], weights [p k], indices [p k] ->
-    [p c].
+    """out_p = sum_k weights[p, k] rows[indices[p, k]].
 
-    Unlike `F.embedding_bag`, which computes the forward pass, it has a derivative of any order; and
-    scattering one tap after the other takes a third of embedding_bag's time on a CPU (its backward
-    sorts).
+    rows [n c], weights [p k], indices [p k] -> [p c]. The forward pass is `F.embedding_bag`; unlike
+    it, this function has derivatives of any order. The backward pass scatters one tap after the
+    other, which takes a third of the time of embedding_bag's own on a CPU (it sorts).
     """
 
     @staticmethod
