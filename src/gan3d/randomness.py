@@ -1,36 +1,261 @@
-"""Explicit randomness: every draw is a pure function of (seed, image index, name).
+"""Counter-based randomness: every draw is a pure function of (seed, image, phase, name, element).
+
+    words of block k of image i = Philox4x32-10(counter = (k, i, stream), key = seed)
+    stream                      = 64-bit hash of (phase, name)
+
+Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a bijection of its
+128-bit counter: there is no state to carry, save or split. A draw never depends on the rank, on
+the batch that an image sits in or on what was drawn before, so a run is the same on one process
+and on eight, with or without accumulation, resumed or not, and a few rays draw only their own
+numbers. Integers and uniform draws are equal on every device, normal draws to 2 ulp.
 
 Convention: an *image index* counts the images a run has seen since its start, over all processes.
-Because a draw never depends on the rank, on the batch it sits in or on what was drawn before, a run
-is the same on one process and on eight, with or without accumulation, resumed or not. `None` in
-place of a `Randomness` means "no randomness": constant noise, bin mid-points.
+A draw of shape [n *rest] consists of n *elements*, each beginning with a block of its own; a draw
+of shape [n] is one element. `None` in place of a `Randomness` means "no randomness": constant
+noise, bin mid-points.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+MASK = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+MAX_SEED, MAX_IMAGES, MAX_HIGH = 2**64, 2**32, 2**31
+# Draws of at most this many blocks per image are made together with the others of their phase.
+SMALL = 1 << 12
+# Blocks that a CPU computes at once: their words stay in its cache.
+CPU_BLOCKS = 1 << 14
+
+Kind = Literal["normal", "uniform", "words"]
 
 
 def key(*parts: int | str) -> int:
     """A 63-bit seed from any labels, stable across machines, processes and Python versions."""
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@lru_cache(maxsize=4096)
+def _stream_words(phase: str, name: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{phase}\x1f{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+@torch.compiler.assume_constant_result  # the labels are constants of a compiled function
+def stream_words(phase: str, name: str) -> tuple[int, int]:
+    """The third and fourth word of the counters of a stream: a hash of its labels."""
+    return _stream_words(phase, name)
+
+
+# ------------------------------------------------------------ the generator
+
+
+def philox(counter: Sequence[Tensor], seed: int) -> Tensor:
+    """Philox4x32-10, on int64 tensors that hold 32-bit words.
+
+    Args:
+        counter: the four words of every counter, [..] each; they are broadcast.
+        seed: the key, 64 bits; its low half is the first word.
+
+    Returns:
+        [.. 4], in the order of the publication.
+    """
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    multipliers = torch.tensor(MULTIPLIERS, device=c0.device).view(2, *[1] * c0.ndim)
+    even, odd = torch.stack([c0, c2]), torch.stack([c3, c1])
+    for k0, k1 in round_keys(seed):
+        # The product of two 32-bit words wraps in int64, but its 64 bits are right. Low words are
+        # left unmasked: only their low 32 bits enter the next round.
+        products = even * multipliers
+        mixed = (products >> 32) ^ odd
+        even, odd = torch.stack([mixed[1] ^ k0, mixed[0] ^ k1]) & MASK, products
+    return torch.stack([even[0], odd[1], even[1], odd[0]], dim=-1) & MASK
+
+
+def philox_numpy(counter: Sequence[Tensor], seed: int) -> Tensor:
+    """`philox` for tensors on the CPU: half the time, as a call of numpy costs less."""
+    c0, c1, c2, c3 = (c.numpy().view(np.uint64) for c in torch.broadcast_tensors(*counter))
+    even, odd, products = (np.empty((2, *c0.shape), dtype=np.uint64) for _ in range(3))
+    even[0], even[1], odd[0], odd[1] = c0, c2, c3, c1
+    multipliers = np.array(MULTIPLIERS, dtype=np.uint64).reshape(2, *[1] * c0.ndim)
+    for k0, k1 in round_keys(seed):
+        np.multiply(even, multipliers, out=products)
+        np.right_shift(products, np.uint64(32), out=even)
+        even ^= odd
+        even[0] ^= np.uint64(k1)
+        even[1] ^= np.uint64(k0)
+        even &= np.uint64(MASK)
+        even = even[::-1]
+        odd, products = products, odd
+    made = np.stack([even[0], odd[1], even[1], odd[0]], axis=-1)
+    made &= np.uint64(MASK)
+    return torch.from_numpy(made.view(np.int64))
+
+
+def round_keys(seed: int) -> list[tuple[int, int]]:
+    """The two words of the key of each round."""
+    k0, k1 = seed & MASK, (seed >> 32) & MASK
+    return [((k0 + r * WEYL[0]) & MASK, (k1 + r * WEYL[1]) & MASK) for r in range(ROUNDS)]
+
+
+def to_uniform(words: Tensor) -> Tensor:
+    """The upper 24 bits as float32 of [0, 1)."""
+    return (words >> 8).to(torch.float32) * 2.0**-24
+
+
+def to_normal(words: Tensor) -> Tensor:
+    """N(0, 1) in float32 from pairs of words, [.. 2k] -> [.. 2k] (Box and Muller 1958).
+
+        sqrt(-2 ln u_0) (cos 2 pi u_1, sin 2 pi u_1),   u_0 in (0, 1], u_1 in [0, 1)
+
+    Computed in float64, so that devices agree; the largest magnitude is 6.66.
+    """
+    u0, u1 = words.to(torch.float64).unflatten(-1, (-1, 2)).unbind(-1)
+    radius = ((u0 + 1) * 2.0**-32).log_().mul_(-2).sqrt_()
+    angle = u1.mul_(2 * math.pi * 2.0**-32)
+    pair = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
+    return pair.flatten(-2).to(torch.float32)
+
+
+CONVERSIONS = {"normal": to_normal, "uniform": to_uniform, "words": lambda words: words}
+
+
+# ------------------------------------------------------------ draws by name
+
+
+class Request(NamedTuple):
+    """A draw: its labels, and its size per image as elements of some numbers each."""
+
+    kind: Kind
+    phase: str
+    name: str
+    elements: int
+    numbers: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of four words that one image takes."""
+        return self.elements * -(-self.numbers // 4)
+
+
+class Images:
+    """The images of one batch on one device: makes their draws, for all phases of an iteration.
+
+    Small draws are made together: the first one of a phase brings all that this phase asked for the
+    last time, in one pass of the generator. That changes how fast a draw comes, never what it is.
+    """
+
+    plans: ClassVar[dict[tuple[str, str], dict[Request, None]]] = {}
+
+    def __init__(self, seed: int, indices: Sequence[int], device: torch.device):
+        if not 0 <= seed < MAX_SEED:
+            raise ValueError(f"seed {seed} is not in [0, 2^64)")
+        if outside := [index for index in indices if not 0 <= index < MAX_IMAGES]:
+            raise ValueError(f"image index {outside[0]} is not in [0, 2^32)")
+        self.seed, self.device = seed, device
+        self._numbers = torch.tensor(indices, dtype=torch.int64).to(device)[:, None]
+        self._made: dict[Request, Tensor] = {}
+        self._asked: dict[str, dict[Request, None]] = {}
+
+    def draw(self, request: Request) -> Tensor:
+        """The numbers of a draw, [b elements numbers]; not to be changed."""
+        if torch.compiler.is_compiling() or request.blocks > SMALL:
+            return self._make((request,))[request]
+        phase = request.phase.partition("/")[0]
+        asked = self._asked.get(phase)
+        if asked is None:
+            plan = self.plans.get((phase, self.device.type), {})
+            asked = self._asked[phase] = self.plans[phase, self.device.type] = {}
+            self._made |= self._make(tuple(sorted(plan)))
+        asked[request] = None
+        if request not in self._made:
+            self._made |= self._make((request,))
+        return self._made[request]
+
+    def draw_elements(self, request: Request, elements: Tensor) -> Tensor:
+        """Those elements [r] of a draw, [b r numbers], without making the others."""
+        if request.elements == 1:  # its numbers are the elements, four to a block
+            values = self._values(request, elements // 4)  # b r 4
+            return values.gather(2, (elements % 4)[None, :, None].expand(len(values), -1, 1))[
+                ..., 0
+            ]
+        per_element = request.blocks // request.elements
+        steps = torch.arange(per_element, device=self.device)
+        blocks = (elements[:, None] * per_element + steps).flatten()
+        values = self._values(request, blocks).unflatten(1, (-1, per_element))
+        return values.flatten(2)[:, :, : request.numbers]
+
+    def _values(self, request: Request, blocks: Tensor) -> Tensor:
+        """Blocks [k] of a draw, [b k 4]."""
+        c2, c3 = (torch.full_like(blocks, word) for word in stream_words(*request[1:3]))
+        return CONVERSIONS[request.kind](self._words(blocks, c2, c3))
+
+    def _make(self, requests: tuple[Request, ...]) -> dict[Request, Tensor]:
+        """Several draws in one pass of the generator, those of one kind beside each other."""
+        made: dict[Request, Tensor] = {}
+        if not requests:
+            return made
+        compiling = torch.compiler.is_compiling()
+        counters = (make_counters if compiling else known_counters)(requests, self.device)
+        words, start = self._words(*counters), 0
+        for kind, some in groupby(requests, key=lambda request: request.kind):
+            of_kind = list(some)
+            sizes = [request.blocks for request in of_kind]
+            values = CONVERSIONS[kind](words[:, start : start + sum(sizes)])
+            start += sum(sizes)
+            for request, part in zip(of_kind, values.split(sizes, dim=1)):
+                shaped = part.reshape(len(part), request.elements, -1)
+                made[request] = shaped[:, :, : request.numbers]
+        return made
+
+    def _words(self, blocks: Tensor, c2: Tensor, c3: Tensor) -> Tensor:
+        """The words of blocks [k] of all images, [b k 4]."""
+        if type(blocks) is not Tensor or not blocks.is_cpu or torch.compiler.is_compiling():
+            return philox((blocks, self._numbers, c2, c3), self.seed)
+        step = max(CPU_BLOCKS // max(len(self._numbers), 1), 1)
+        parts = zip(*(t.split(step) for t in (blocks, c2, c3)))
+        made = [philox_numpy((k, self._numbers, a, b), self.seed) for k, a, b in parts]
+        return made[0] if len(made) == 1 else torch.cat(made, dim=1)
+
+
+def make_counters(requests: tuple[Request, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """First, third and fourth word of the counters of all blocks of some draws."""
+    words = [stream_words(request.phase, request.name) for request in requests]
+    sizes = [request.blocks for request in requests]
+    blocks = torch.cat([torch.arange(size, device=device) for size in sizes])
+    ones = [torch.ones(size, dtype=torch.int64, device=device) for size in sizes]
+    c2 = torch.cat([one * word for one, (word, _) in zip(ones, words)])
+    c3 = torch.cat([one * word for one, (_, word) in zip(ones, words)])
+    return blocks, c2, c3
+
+
+known_counters = lru_cache(maxsize=64)(make_counters)
 
 
 class Randomness:
-    """Draws for one batch, one independent stream per (image, name).
+    """Draws for one batch, one independent stream per (phase, name) and image.
 
     Args:
-        seed: the run's seed.
-        indices: image index of each batch element, [b].
+        seed: the run's seed, of [0, 2^64); all its bits count.
+        indices: image index of each batch element, [b], of [0, 2^32).
         phase: label mixed into every stream, so that the phases of one iteration draw differently.
-        device: where the draws are made and returned. Streams differ between device types, as
-            torch's generators do.
-        dtype: of the draws.
+        device: where the draws are made and returned.
+        dtype: of the draws. They are made in float32 whatever it is, so that a float64 run is the
+            float32 run with less rounding.
     """
 
     def __init__(
@@ -44,92 +269,84 @@ class Randomness:
     ):
         self.seed, self.indices, self.phase = seed, [int(index) for index in indices], phase
         self.device, self.dtype = torch.device(device), dtype
+        self._shared: dict[torch.device, Images] = {}  # for all phases
+        self._images()
+        self._elements: Tensor | None = None
+        self._total = 0
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def in_phase(self, phase: str) -> Randomness:
         """The same images, other draws."""
-        return Randomness(
-            self.seed, self.indices, f"{self.phase}/{phase}", device=self.device, dtype=self.dtype
-        )
+        return self._changed(phase=f"{self.phase}/{phase}" if self.phase else phase)
+
+    def on(self, device: torch.device | str) -> Randomness:
+        """The same draws on another device."""
+        if torch.device(device) == self.device:
+            return self
+        return self._changed(device=torch.device(device))
 
     def chosen(self, elements: Tensor, total: int) -> Randomness:
-        """The draws of some elements (rays): shapes start with their number, draws are those among
-        all of them.
+        """The draws of some elements (rays), made without those of the others.
+
+        Shapes of draws then start with the number of elements chosen.
 
         Args:
             elements: their indices, [r].
             total: of all elements; chosen(arange(total), total) draws as without choosing.
         """
-        return Chosen(self, elements, total)
+        return self._changed(_elements=elements.to(self.device), _total=total)
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, 1) draws, [b *shape]."""
-        return self._draw(name, torch.randn, shape)
+        return self._draw(name, "normal", shape)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         """U[0, 1) draws, [b *shape]."""
-        return self._draw(name, torch.rand, shape)
+        return self._draw(name, "uniform", shape)
 
     def integers(self, name: str, high: int, *shape: int) -> Tensor:
         """Integers of [0, high), int64, [b *shape]."""
-        return torch.stack(
-            [
-                torch.randint(high, shape, generator=g, device=self.device)
-                for g in self._streams(name)
-            ]
-        )
+        if not 1 <= high <= MAX_HIGH:
+            raise ValueError(f"integers of [0, {high}): high must be in [1, 2^31]")
+        return (self._numbers(name, "words", shape) * high) >> 32
 
-    def _draw(self, name: str, sample, shape: tuple[int, ...]) -> Tensor:
-        # Drawn in float32 whatever the dtype, so that a float64 run is the float32 run with less
-        # rounding.
-        draws = [
-            sample(shape, generator=stream, device=self.device) for stream in self._streams(name)
-        ]
-        return torch.stack(draws).to(self.dtype)
+    def _draw(self, name: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        return self._numbers(name, kind, shape).to(self.dtype)
 
-    def _streams(self, name: str):
-        for index in self.indices:
-            stream = torch.Generator(self.device)
-            stream.manual_seed(key(self.seed, index, self.phase, name))
-            yield stream
+    def _numbers(self, name: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        images, numbers = self._images(), math.prod(shape[1:])
+        if self._elements is None:
+            size = (1, math.prod(shape)) if len(shape) < 2 else (shape[0], numbers)
+            made = images.draw(Request(kind, self.phase, name, *size))
+        else:
+            if not shape or shape[0] != len(self._elements):
+                count = len(self._elements)
+                raise ValueError(
+                    f"draw {name!r} of shape {shape} for {count} elements; they come first"
+                )
+            size = (1, self._total) if len(shape) < 2 else (self._total, numbers)
+            request = Request(kind, self.phase, name, *size)
+            made = images.draw_elements(request, self._elements.to(images.device))
+        return made.reshape(len(self), *shape).to(self.device)
 
+    def _images(self) -> Images:
+        # Apple's GPUs have no float64, which normal draws are made in.
+        device = torch.device("cpu") if self.device.type == "mps" else self.device
+        if device not in self._shared:
+            self._shared[device] = Images(self.seed, self.indices, device)
+        return self._shared[device]
 
-class Chosen(Randomness):
-    """The draws of some of many elements, see `Randomness.chosen`."""
-
-    def __init__(self, whole: Randomness, elements: Tensor, total: int):
-        super().__init__(
-            whole.seed, whole.indices, whole.phase, device=whole.device, dtype=whole.dtype
-        )
-        self.whole, self.elements, self.total = whole, elements, total
-
-    def in_phase(self, phase: str) -> Chosen:
-        return Chosen(self.whole.in_phase(phase), self.elements, self.total)
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        return self._of_all(self.whole.normal, name, shape)
-
-    def uniform(self, name: str, *shape: int) -> Tensor:
-        return self._of_all(self.whole.uniform, name, shape)
-
-    def integers(self, name: str, high: int, *shape: int) -> Tensor:
-        return self._of_all(
-            lambda name, *shape: self.whole.integers(name, high, *shape), name, shape
-        )
-
-    def _of_all(self, draw, name: str, shape: tuple[int, ...]) -> Tensor:
-        if not shape or shape[0] != len(self.elements):
-            raise ValueError(
-                f"draw {name!r} of shape {shape} for {len(self.elements)} elements; they come first"
-            )
-        return draw(name, self.total, *shape[1:])[:, self.elements]
+    def _changed(self, **attributes: Any) -> Self:
+        other = copy.copy(self)
+        other.__dict__ |= attributes
+        return other
 
 
 class Recorded(Randomness):
-    """Given draws in place of random ones (parity tests, fixed noise): `draws[name]` has shape [b
-    *shape].
+    """Given draws in place of random ones (parity tests, fixed noise): `draws[name]` has shape
+    [b *shape].
     """
 
     def __init__(self, draws: Mapping[str, Tensor]):
@@ -140,12 +357,14 @@ class Recorded(Randomness):
     def in_phase(self, phase: str) -> Recorded:
         return self
 
-    def _draw(self, name: str, sample, shape: tuple[int, ...]) -> Tensor:
-        if name not in self.draws:
-            raise ValueError(
-                f"no recorded draw named {name!r}; recorded: {', '.join(sorted(self.draws))}"
-            )
-        return self.draws[name].reshape(len(self), *shape)
-
     def integers(self, name: str, high: int, *shape: int) -> Tensor:
-        return self._draw(name, None, shape)
+        return self._draw(name, "words", shape)
+
+    def _draw(self, name: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        if name not in self.draws:
+            recorded = ", ".join(sorted(self.draws))
+            raise ValueError(f"no recorded draw named {name!r}; recorded: {recorded}")
+        if self._elements is None:
+            return self.draws[name].reshape(len(self), *shape)
+        whole = self.draws[name].reshape(len(self), self._total, *shape[1:])
+        return whole[:, self._elements]

@@ -1,5 +1,6 @@
 """The command line: what it promises, what it refuses and how it says so."""
 
+import json
 import os
 import re
 import resource
@@ -51,7 +52,10 @@ def tiny(tmp_path, posed_zip) -> Path:
     path = tmp_path / "tiny.yaml"
     content = {
         "model": {
-            "generator": {"class_path": "EG3D", "init_args": EG3D.tiny},
+            "generator": {
+                "class_path": "EG3D",
+                "init_args": json.loads(json.dumps(EG3D.tiny, default=vars)),
+            },
             "discriminator": {
                 "class_path": "DualDiscriminator",
                 "init_args": DualDiscriminator.tiny,
@@ -219,6 +223,19 @@ def test_a_generators_own_arguments_have_a_help_page(cli):
     assert "--model.generator.z_dim" in out
 
 
+def test_an_override_of_one_option_keeps_the_others_of_its_group(cli, tiny, tmp_path):
+    over = tmp_path / "over.yaml"
+    over.write_text("model: {generator: {init_args: {render: {importance_samples: 5}}}}")
+    words = ("--model.generator.render.depth_samples", "8", "--model.generator.planes.axes=fixed")
+    config = printed(cli, "--config", tiny, "--config", over, *words)
+    arguments = config["model"]["generator"]["init_args"]
+    render = arguments["render"]
+    assert (render["depth_samples"], render["importance_samples"]) == (8, 5)
+    assert render["ray_start"] == 2.25
+    assert arguments["planes"] == {"resolution": 16, "channels": 8, "axes": "fixed"}
+    assert arguments["superresolution"]["layout"] == "2X"
+
+
 def test_a_generator_of_the_users_own_is_found_in_the_present_folder(tiny, tmp_path):
     (tmp_path / "my_gans").mkdir()
     (tmp_path / "my_gans" / "own.py").write_text(
@@ -253,14 +270,14 @@ def test_a_generator_of_the_users_own_is_found_in_the_present_folder(tiny, tmp_p
         ("--wandb onlin", ["onlin is not one of off, offline, online", "did you mean online"]),
         ("--model.density.kind l2", ["l2 is not one of l1, monotonic-detach"]),
         (
-            "--model.poses.yaw_std 1",
-            ["--model.poses.yaw_std: say first which class: --model.poses DatasetPoses|"],
+            "--model.fakes.poses.yaw_std 1",
+            ["--model.fakes.poses.yaw_std: say first which class: --model.fakes.poses DatasetPoses|"],
         ),
         ("stray", ["stray is one word too many"]),
         ("--config broken.yaml", ["broken.yaml, line 2: this is not YAML"]),
         (
             "--config misspelt.yaml",
-            ["no option --modle.seed (misspelt.yaml)", "did you mean --model.seed"],
+            ["no option --modle.run.seed (misspelt.yaml)", "did you mean --model.run.seed"],
         ),
         ("--data.path nowhere.zip", ["nowhere.zip"]),
         ("--data.path corrupt.zip", ["corrupt.zip"]),
@@ -331,10 +348,10 @@ def test_what_is_not_foreseen_keeps_its_traceback(cli, tiny, monkeypatch):
 
 
 def test_nearest_looks_in_the_group_first_then_for_the_same_word_elsewhere():
-    known = ["model.r1.gamma", "model.r1.interval", "model.seed", "data.seed", "trainer.max_time"]
+    known = ["model.r1.gamma", "model.r1.interval", "model.run.seed", "data.seed", "trainer.max_time"]
     assert nearest("model.r1.gama", known) == "did you mean --model.r1.gamma?"
     assert nearest("model.gamma", known) == "did you mean --model.r1.gamma?"
-    assert nearest("seed", known) == "did you mean --model.seed or --data.seed?"
+    assert nearest("seed", known) == "did you mean --model.run.seed or --data.seed?"
     assert nearest("zzz", known) == ""
 
 
@@ -364,7 +381,7 @@ def test_a_run_leaves_its_config_metrics_and_checkpoints_and_goes_on_where_it_wa
     for way_out in ("--ckpt_path last", "--run_dir", "--overwrite true"):
         assert way_out in err
 
-    more = ("--config", folder / "config.yaml", "--model.total_kimg", 4 * BATCH / 1000)
+    more = ("--config", folder / "config.yaml", "--model.run.total_kimg", 4 * BATCH / 1000)
     code, _, err = cli("fit", *more, "--ckpt_path", "last")
     assert code == 0, err
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -373,7 +390,7 @@ def test_a_run_leaves_its_config_metrics_and_checkpoints_and_goes_on_where_it_wa
 
 def test_a_changed_config_is_refused_on_resume_and_the_difference_shown(cli, tiny, tmp_path):
     assert cli("fit", "--config", tiny)[0] == 0
-    go_on = ("fit", "--config", tiny, "--ckpt_path", "last", "--model.total_kimg", 3 * BATCH / 1000)
+    go_on = ("fit", "--config", tiny, "--ckpt_path", "last", "--model.run.total_kimg", 3 * BATCH / 1000)
     code, _, err = cli(
         *go_on, "--model.r1.gamma", "7", "--snapshots.num_heads", "3", "--data.mirror", "true"
     )
@@ -405,7 +422,7 @@ def test_last_is_the_newest_whole_checkpoint_and_a_damaged_one_is_named(cli, tin
     assert cli("fit", "--config", tiny, "--checkpoints.every_kimg", BATCH / 1000)[0] == 0
     newest = sorted((tmp_path / "runs/tiny/checkpoints").glob("kimg-*.ckpt"))[-1]
     newest.write_bytes(newest.read_bytes()[:2000])
-    go_on = ("fit", "--config", tiny, "--ckpt_path", "last", "--model.total_kimg", 3 * BATCH / 1000)
+    go_on = ("fit", "--config", tiny, "--ckpt_path", "last", "--model.run.total_kimg", 3 * BATCH / 1000)
     code, _, err = cli(*go_on)
     assert code == 0, err
     assert f"warning: runs/tiny/checkpoints/{newest.name} is no checkpoint" in err
@@ -507,7 +524,7 @@ def test_wandb_keeps_its_run_id_over_a_resume(cli, tiny, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     run_id = (folder / "wandb_id.txt").read_text().strip()
     (folder / "wandb_id.txt").unlink()  # the checkpoint knows it, too
-    go_on = ("--ckpt_path", "last", "--model.total_kimg", 3 * BATCH / 1000)
+    go_on = ("--ckpt_path", "last", "--model.run.total_kimg", 3 * BATCH / 1000)
     code, _, err = cli("fit", "--config", tiny, "--wandb", "offline", *go_on)
     assert code == 0, err
     assert (folder / "wandb_id.txt").read_text().strip() == run_id

@@ -5,6 +5,7 @@ That they parse, and say what they are, is in test_cli.py.
 """
 
 import copy
+import json
 import warnings
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.pytorch import Trainer
 import gan3d.discriminators as discriminators
 import gan3d.generators as generators
 from gan3d.cli import configs
+from gan3d.cli.options import flat
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.training.gan import GAN
 
@@ -24,9 +26,9 @@ COMPLETE = [name for name in configs.names() if not configs.summary(name).starts
 SIDE, BATCH = 32, 8
 # What a config may say of a network at a tiny size, too: how it works, not how large it is.
 KINDS = {
-    "plane_axes", "superresolution", "white_background", "c_scale", "inputs", "hierarchical", "last_back", "clamp_mode",
-    "kind", "aux", "patch", "lock_view", "geometry", "lookup", "frozen", "checkpointing", "config", "group_size",
-    "backbone",
+    "planes.axes", "backbone.network", "render.white_background", "superresolution.layout",
+    "c_scale", "inputs", "hierarchical", "last_back", "clamp_mode", "kind", "aux", "patch",
+    "lock_view", "geometry", "lookup", "frozen", "checkpointing", "config", "group_size",
 }  # fmt: skip
 
 
@@ -52,13 +54,14 @@ def build(parser: ArgumentParser, model: dict[str, Any]) -> GAN:
 def shrunk(network: dict[str, Any], package: Any) -> dict[str, Any]:
     """A network's section at the size of its class's `tiny`."""
     cls = getattr(package, network["class_path"])
-    kept = {name: value for name, value in network["init_args"].items() if name in KINDS}
-    if kept.get("group_size", 0) > BATCH // 2:
-        kept["group_size"] = BATCH // 2
-    return {
-        "class_path": network["class_path"],
-        "init_args": {**cls.tiny, **kept, "img_resolution": SIDE},
-    }
+    arguments = json.loads(json.dumps(cls.tiny, default=vars)) | {"img_resolution": SIDE}
+    for name, value in flat(network["init_args"]):
+        if name in KINDS:
+            group, _, field = name.rpartition(".")
+            (arguments.setdefault(group, {}) if group else arguments)[field] = value
+    if arguments.get("group_size", 0) > BATCH // 2:
+        arguments["group_size"] = BATCH // 2
+    return {"class_path": network["class_path"], "init_args": arguments}
 
 
 def tiny(config: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def test_a_config_trains_at_a_tiny_size(parser, name, posed_zip):
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(gan, data)
-    assert int(gan.images_seen) == gan.total_kimg * 1000
+    assert int(gan.images_seen) == gan.run.total_kimg * 1000
     after = gan.state_dict()
     for network in ("generator", "generator_ema", "discriminator"):
         moved = [

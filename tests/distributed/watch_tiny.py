@@ -16,6 +16,7 @@ from gan3d.generators import EG3D
 from gan3d.training.callbacks import Evaluation, KimgProgressBar, Snapshots
 from gan3d.training.gan import GAN
 from gan3d.training.loggers import DiskLogger
+from gan3d.training.run import Run
 
 parser = argparse.ArgumentParser()
 parser.add_argument("data")
@@ -27,8 +28,7 @@ seed_everything(0)
 gan = GAN(
     EG3D(**EG3D.tiny),
     DualDiscriminator(**DualDiscriminator.tiny),
-    total_kimg=0.032,
-    log_every_kimg=0.016,
+    run=Run(total_kimg=0.032, log_every_kimg=0.016),
 )
 trainer = Trainer(
     accelerator="cpu",

@@ -15,13 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan3d.augment import Blur
+from gan3d.augment import Augmentation, Blur
 from gan3d.camera import Camera, PosePrior
 from gan3d.layers.resize import filtered_resizing
 from gan3d.layers.synthesis import SynthesisLayer
 from gan3d.randomness import Randomness
 from gan3d.schedules import Ramp
 from gan3d.training.ema import EMA
+from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1, DensityRegularization, PoseConditioning
 from gan3d.training.micro_batches import Part
@@ -111,14 +112,16 @@ class GoldenGAN(GAN):
                 self.gain,
                 rendering["reg_type"],
             ),
-            conditioning=PoseConditioning(swap or 0.0, options["gpc_reg_fade_kimg"]),
-            blur=Blur(options["blur_init_sigma"], options["blur_fade_kimg"]),
-            raw_resolution=Ramp(
-                options["neural_rendering_resolution_initial"],
-                options.get("neural_rendering_resolution_final"),
-                options.get("neural_rendering_resolution_fade_kimg", 1000),
+            augmentation=Augmentation(Blur(options["blur_init_sigma"], options["blur_fade_kimg"])),
+            fakes=Fakes(
+                poses=GoldenPoses(case.inputs["loss_gen_c"]),
+                conditioning=PoseConditioning(swap or 0.0, options["gpc_reg_fade_kimg"]),
+                raw_resolution=Ramp(
+                    options["neural_rendering_resolution_initial"],
+                    options.get("neural_rendering_resolution_final"),
+                    options.get("neural_rendering_resolution_fade_kimg", 1000),
+                ),
             ),
-            poses=GoldenPoses(case.inputs["loss_gen_c"]),
         )
         self.images_seen.fill_(case.case["cur_nimg"])
         self.given = {
@@ -137,12 +140,13 @@ class GoldenGAN(GAN):
     def draws(self, indices, phase: str) -> Randomness:
         return GoldenDraws(self.given, self.generator, phase, self.dtype)
 
-    def run(self, phase: str) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
+    def run_phase(self, phase: str) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
         """Values, logits of each judgement, and gradients of a phase; without gain in the main
         ones.
         """
         if phase == "Dmain":  # r1 of interval 1 would join in
-            self.phases.r1 = replace(self.phases.r1, gamma=0.0)
+            losses = self.phases.losses
+            self.phases.losses = replace(losses, r1=replace(losses.r1, gamma=0.0))
         network = self.generator if phase.startswith("G") else self.discriminator
         self.requires_grad_(False)
         network.requires_grad_(True)
@@ -175,17 +179,17 @@ def harness(loss_case, load, monkeypatch, eg3d_generator, eg3d_discriminator) ->
 
 @losses
 def test_eg3d_generator_phase(loss_case, harness, near):
-    values, (fake,), _ = harness.run("Gmain")
+    values, (fake,), _ = harness.run_phase("Gmain")
     near(fake[:, None], loss_case.expected["Gmain.Loss.scores.fake"])
     near(
-        harness.phases.adversarial.generator(fake)[:, None], loss_case.expected["Gmain.Loss.G.loss"]
+        harness.phases.losses.game.generator(fake)[:, None], loss_case.expected["Gmain.Loss.G.loss"]
     )
     near(values["loss/generator"], loss_case.expected["Gmain.Loss.G.loss"].mean())
 
 
 @losses
 def test_eg3d_density_phase(loss_case, harness, near):
-    values, logits, _ = harness.run("Greg")
+    values, logits, _ = harness.run_phase("Greg")
     expected = loss_case.expected["Greg.value"]
     near(values["loss/density"] / expected, torch.ones(()))
     assert logits == []
@@ -193,10 +197,10 @@ def test_eg3d_density_phase(loss_case, harness, near):
 
 @losses
 def test_eg3d_discriminator_phase(loss_case, harness, near):
-    values, (fake, real), _ = harness.run("Dmain")
+    values, (fake, real), _ = harness.run_phase("Dmain")
     near(fake[:, None], loss_case.expected["Dmain.Loss.scores.fake"])
     near(real[:, None], loss_case.expected["Dmain.Loss.scores.real"])
-    loss = harness.phases.adversarial.fake(fake) + harness.phases.adversarial.real(real)
+    loss = harness.phases.losses.game.fake(fake) + harness.phases.losses.game.real(real)
     near(loss[:, None], loss_case.expected["Dmain.Loss.D.loss"])
     near(values["loss/discriminator"], loss_case.expected["Dmain.Loss.D.loss"].mean())
     near(values["signs/real"], loss_case.expected["Dmain.Loss.signs.real"].mean())
@@ -204,7 +208,7 @@ def test_eg3d_discriminator_phase(loss_case, harness, near):
 
 @losses
 def test_eg3d_mean_latent_moves_with_the_discriminator_phase(loss_case, harness, near):
-    harness.run("Dmain")
+    harness.run_phase("Dmain")
     ((mapped, _),) = harness.phases.tracked
     harness.generator.track(mapped.mean(0, keepdim=True))  # as training_step does
     near(harness.generator.backbone.mapping.w_avg, loss_case.expected["w_avg_after_Dmain"])
@@ -212,7 +216,7 @@ def test_eg3d_mean_latent_moves_with_the_discriminator_phase(loss_case, harness,
 
 @losses
 def test_eg3d_r1_phase(loss_case, harness, near):
-    values, (real,), _ = harness.run("Dreg")
+    values, (real,), _ = harness.run_phase("Dreg")
     expected = loss_case.expected["Dreg.Loss.D.reg"]
     near(real[:, None], loss_case.expected["Dreg.Loss.scores.real"])
     near(harness.phases.r1.penalty / expected, torch.ones_like(expected))
@@ -247,7 +251,7 @@ def different_gradients(loss_case, harness: GoldenGAN, phase: str) -> dict[str, 
 
     Noise strengths, sums over whole images, are given 1e-3.
     """
-    _, _, gradients = harness.run(phase)
+    _, _, gradients = harness.run_phase(phase)
     norms, wrong = loss_case.norms[phase], {}
     # Regularizers have their gain from their interval; the golden run gave it to the main phases as
     # well.

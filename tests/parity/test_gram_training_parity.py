@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera, PosePrior
 from gan3d.randomness import Randomness
+from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1, CrossResolution, Patches, PosePrediction
 from gan3d.training.micro_batches import Part
@@ -80,7 +81,7 @@ class Recorded(GAN):
             pose=PosePrediction(process["pos_lambda"], process["real_pos_lambda"]),
             patch=Patches(patch, in_r1=process.get("r1_patch", True)),
             consistency=CrossResolution(process.get("cons_lambda", 0.0)),
-            poses=prior,
+            fakes=Fakes(poses=prior),
         )
         self.real, self.real_camera = inputs["real"], prior.of(inputs["real_pose"])
 
@@ -97,7 +98,7 @@ class Recorded(GAN):
             else self.meta["process_kwargs"].get("batch_split", 1)
         )
 
-    def run(self, phase: str) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def run_phase(self, phase: str) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Logged values and gradients of a phase, as published, over parts of one image."""
         network = self.generator if phase == "generator" else self.discriminator
         wanted = {name for name, p in network.named_parameters() if p.requires_grad}
@@ -136,7 +137,7 @@ def after(
 ) -> tuple[dict, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
     """(meta, logged values, gradients, recorded gradients by our names) of a phase."""
     gan = Recorded(folder)
-    values, gradients = gan.run(phase)
+    values, gradients = gan.run_phase(phase)
     network = "G" if phase == "generator" else "D"
     start, rename = (
         f"train_{network}.grad.",

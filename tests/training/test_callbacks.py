@@ -25,6 +25,7 @@ from gan3d.training.callbacks import (
     progress_line,
 )
 from gan3d.training.loggers import DiskLogger
+from gan3d.training.run import Run
 
 BATCH = 50
 
@@ -100,7 +101,7 @@ class Harness(LightningModule):
         self.automatic_optimization = False
         self.generator, self.generator_ema = generator, generator
         self.weight = nn.Parameter(torch.zeros(4))
-        self.total_kimg, self.seed = total_kimg, 0
+        self.run, self.seed = Run(total_kimg=total_kimg), 0
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
 
     def sample_cameras(self, randomness):
@@ -120,7 +121,7 @@ class Harness(LightningModule):
         seen = int(self.images_seen)
         for logger in self.loggers:
             logger.log_metrics({"loss/generator": float(self.weight.detach().sum())}, step=seen)
-        if seen >= self.total_kimg * 1000:
+        if seen >= self.run.total_kimg * 1000:
             self.trainer.should_stop = True
 
 
@@ -364,7 +365,8 @@ def test_an_alarm_is_told_in_one_sentence_once_and_only_after_its_time(tmp_path,
     assert sorted(message.split(":")[0] for message in told) == ["0.6 kimg", "0.6 kimg"]
     assert any("nearly flat" in message and "--model.r1.gamma" in message for message in told)
     assert any(
-        "conditioning camera" in message and "--model.conditioning" in message for message in told
+        "conditioning camera" in message and "--model.fakes.conditioning" in message
+        for message in told
     )
 
 

@@ -12,6 +12,7 @@ from gan3d.training.losses import (
     CrossResolution,
     DensityRegularization,
     LatentPrediction,
+    Losses,
     NonSaturating,
     Patches,
     PathLength,
@@ -187,7 +188,7 @@ def test_r1_without_a_weight_gets_the_rule_s():
     )  # StyleGAN2-ADA at 256 px
     assert R1(gamma=None).weighted(3.0, 256, 32).gamma == 3.0
     assert R1(gamma=1.5).weighted(None, 256, 32).gamma == 1.5
-    assert R1(gamma=None).lazy
-    assert not R1(gamma=0.0).lazy
+    assert Losses(r1=R1(gamma=None)).lazy_d == 16
+    assert Losses(r1=R1(gamma=0.0)).lazy_d == 0
     with pytest.raises(ValueError, match="has no gamma yet"):
         R1(gamma=None)(lambda image, raw: image.sum(dim=(1, 2, 3)), torch.zeros(1, 3, 2, 2))

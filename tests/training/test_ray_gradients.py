@@ -2,7 +2,7 @@
 chosen rays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -35,7 +35,8 @@ def view_of(name: str, **options) -> SceneView:
 def flat_eg3d() -> SceneView:
     tiny = EG3D.tiny
     side = tiny["raw_resolution"]
-    return view_of("EG3D", superresolution="none", img_resolution=side)
+    flat = replace(tiny["superresolution"], layout="none")
+    return view_of("EG3D", superresolution=flat, img_resolution=side)
 
 
 def loss_of(image: Tensor) -> Tensor:

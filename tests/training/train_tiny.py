@@ -8,13 +8,14 @@ python train_tiny.py DATA [--model cips3d] [--out STATE] [--run DIR [--resume] [
 import argparse
 import os
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
-from gan3d.augment import ADA, Blur
+from gan3d.augment import ADA, Augmentation, Blur
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import (
     CIPS3DDiscriminator,
@@ -26,6 +27,7 @@ from gan3d.generators import CIPS3D, EG3D, GRAMHD, StyleGAN3
 from gan3d.schedules import Ramp
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.ema import EMA
+from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.loggers import DiskLogger
 from gan3d.training.losses import (
@@ -38,9 +40,19 @@ from gan3d.training.losses import (
 )
 from gan3d.training.optimizers import Adam
 from gan3d.training.ray_gradients import RayGradients
+from gan3d.training.run import Run
 from gan3d.training.stages import Stage
 
 BATCH = 8
+
+
+def grouped(**options) -> dict:
+    """Arguments of GAN, with the fields of its groups sorted into them."""
+    for name, group in (("run", Run), ("fakes", Fakes), ("augmentation", Augmentation)):
+        own = {f.name for f in fields(group)} & options.keys()
+        if own:
+            options[name] = group(**{field: options.pop(field) for field in own})
+    return options
 
 
 class Kill(Callback):
@@ -59,13 +71,15 @@ def eg3d(**options) -> GAN:
     return GAN(
         EG3D(**EG3D.tiny),
         DualDiscriminator(**DualDiscriminator.tiny),
-        r1=R1(gamma=1.0, interval=4),
-        density=DensityRegularization(weight=0.25, interval=4, num_points=50),
-        conditioning=PoseConditioning(fade_kimg=0.05),
-        style_mixing=0.5,
-        augment=ADA(preset="bgc", target=0.0, kimg=0.1),
-        ema=EMA(half_life_kimg=0.05),
-        **options,
+        **grouped(
+            r1=R1(gamma=1.0, interval=4),
+            density=DensityRegularization(weight=0.25, interval=4, num_points=50),
+            conditioning=PoseConditioning(fade_kimg=0.05),
+            style_mixing=0.5,
+            ada=ADA(preset="bgc", target=0.0, kimg=0.1),
+            ema=EMA(half_life_kimg=0.05),
+            **options,
+        ),
     )
 
 
@@ -81,14 +95,16 @@ def cips3d(**options) -> GAN:
     return GAN(
         CIPS3D(**CIPS3D.tiny),
         CIPS3DDiscriminator(**CIPS3DDiscriminator.tiny),
-        r1=R1(gamma=1.0, interval=1, of="image"),
-        rays=RayGradients("chunked", chunk=300),
-        density_noise=Ramp(1.0, 0.0, fade_kimg=0.05),
-        stages=stages,
-        ema=EMA(half_life_kimg=0.05, ramp_up=0, start_kimg=0.016),
-        optimizer_g=Adam(lr=2e-3, clip_norm=10),
-        optimizer_d=Adam(lr=2e-3, clip_norm=10),
-        **options,
+        **grouped(
+            r1=R1(gamma=1.0, interval=1, of="image"),
+            rays=RayGradients("chunked", chunk=300),
+            density_noise=Ramp(1.0, 0.0, fade_kimg=0.05),
+            stages=stages,
+            ema=EMA(half_life_kimg=0.05, ramp_up=0, start_kimg=0.016),
+            optimizer_g=Adam(lr=2e-3, clip_norm=10),
+            optimizer_d=Adam(lr=2e-3, clip_norm=10),
+            **options,
+        ),
     )
 
 
@@ -97,14 +113,16 @@ def gramhd(**options) -> GAN:
     return GAN(
         GRAMHD(**GRAMHD.tiny),
         GRAMDiscriminator(**GRAMDiscriminator.tiny),
-        r1=R1(gamma=1.0, interval=1),
-        pose=PosePrediction(weight=15.0, real_weight=15.0),
-        patch=Patches(weight=0.1),
-        consistency=CrossResolution(weight=1.0),
-        ema=EMA(half_life_kimg=0.05),
-        optimizer_g=Adam(lr=2e-4, clip_norm=0.3),
-        optimizer_d=Adam(lr=2e-4, clip_norm=0.3),
-        **options,
+        **grouped(
+            r1=R1(gamma=1.0, interval=1),
+            pose=PosePrediction(weight=15.0, real_weight=15.0),
+            patch=Patches(weight=0.1),
+            consistency=CrossResolution(weight=1.0),
+            ema=EMA(half_life_kimg=0.05),
+            optimizer_g=Adam(lr=2e-4, clip_norm=0.3),
+            optimizer_d=Adam(lr=2e-4, clip_norm=0.3),
+            **options,
+        ),
     )
 
 
@@ -113,12 +131,14 @@ def stylegan3(**options) -> GAN:
     return GAN(
         StyleGAN3(**StyleGAN3.tiny),
         StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 0}),
-        r1=R1(gamma=1.0, interval=4, of="image"),
-        style_mixing=0.9,
-        blur=Blur(sigma=2.0, fade_kimg=0.1),
-        augment=ADA(preset="bg", p=0.5),
-        ema=EMA(half_life_kimg=0.05),
-        **options,
+        **grouped(
+            r1=R1(gamma=1.0, interval=4, of="image"),
+            style_mixing=0.9,
+            blur=Blur(sigma=2.0, fade_kimg=0.1),
+            ada=ADA(preset="bg", p=0.5),
+            ema=EMA(half_life_kimg=0.05),
+            **options,
+        ),
     )
 
 

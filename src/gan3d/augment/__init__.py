@@ -3,6 +3,7 @@
 """
 
 from gan3d.augment.ada import ADA, PRESETS, AdaptiveP
+from gan3d.augment.augmentation import Augmentation
 from gan3d.augment.blur import Blur, blur
 from gan3d.augment.pipe import Percentile, augment, augment_pair
 from gan3d.augment.transforms import Transforms
@@ -11,6 +12,7 @@ __all__ = [
     "ADA",
     "PRESETS",
     "AdaptiveP",
+    "Augmentation",
     "Blur",
     "Percentile",
     "Transforms",

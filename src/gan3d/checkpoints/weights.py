@@ -16,51 +16,52 @@ from gan3d.checkpoints.plain import load_plain, load_safetensors
 log = logging.getLogger(__name__)
 
 
-def init_from(path: Path | str, networks: Mapping[str, nn.Module]) -> None:
-    """Copies weights into networks, in place.
+# Of a network, weights that fill less are refused unless asked for.
+LEAST_SHARE = 0.5
+
+
+def init_from(
+    path: Path | str, networks: Mapping[str, nn.Module], *, partial: bool = False
+) -> None:
+    """Copies weights into networks, in place, and logs how many of their tensors it filled.
 
     Args:
         path: a portable file (docs/checkpoints.md), or a training checkpoint of any run.
         networks: by their names in the file: generator, generator_ema, discriminator. A portable
             file has no generator_ema: its generator serves for both.
+        partial: accept weights that fill less than half of a network.
 
     Raises:
-        ValueError: the file can not be read, or none of its tensors fits a network that it is meant
-        for.
+        ValueError: the file cannot be read, or it fills too little of a network.
     """
     weights = _read(Path(path).expanduser())
     for name, network in networks.items():
-        source = (
-            name
-            if any(key.startswith(f"{name}.") for key in weights)
-            else name.removesuffix("_ema")
-        )
+        source = name
+        if not any(key.startswith(f"{name}.") for key in weights):
+            source = name.removesuffix("_ema")
         prefix = f"{source}."
         offered = {
             key.removeprefix(prefix): t for key, t in weights.items() if key.startswith(prefix)
         }
         if not offered:
-            log.info("%s holds no %s: it starts from its own initial weights", path, source)
+            log.warning("%s holds no %s: it starts from its own initial weights", path, source)
             continue
+
         own = network.state_dict()
         taken = {key: t for key, t in offered.items() if key in own and own[key].shape == t.shape}
-        if not taken:
+        left = sorted(own.keys() - taken.keys())
+        listed = ", ".join(left[:5]) + (", .." if len(left) > 5 else "")
+        share = sum(own[key].numel() for key in taken) / sum(t.numel() for t in own.values())
+        count = f"{len(taken)} of {len(own)} tensors ({share:.0%} of the numbers)"
+        if not taken or (share < LEAST_SHARE and not partial):
             raise ValueError(
-                f"no tensor of {source} in {path} fits the {name} of this run; is it another class "
-                "or size?"
+                f"{path} fills {count} of the {name} of this run; expected at least "
+                f"{LEAST_SHARE:.0%}: is it another class or size? Not filled: {listed}. To start "
+                "from these all the same: --model.run.init_partial true"
             )
         network.load_state_dict(taken, strict=False)
-        left = sorted(own.keys() - taken.keys())
-        if left:
-            listed = ", ".join(left[:5]) + (", .." if len(left) > 5 else "")
-            log.info(
-                "%s: %d of %d tensors come from %s; not: %s",
-                name,
-                len(taken),
-                len(own),
-                path,
-                listed,
-            )
+        rest = f"; at their initial values: {listed}" if left else ""
+        log.warning("%s starts from %s: %s%s", name, path, count, rest)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from gan3d.apps.manifold_export import export_manifolds
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.cli.checks import at_least, file_for
-from gan3d.cli.export import load_3d_generator
+from gan3d.cli.models import load_3d_generator
 from gan3d.generators import Generator
 from gan3d.generators.contract import Rendering
 from gan3d.metrics.reprojection import pairwise_reprojection
@@ -27,7 +27,7 @@ from gan3d.randomness import Randomness
 
 
 def write_epi_of(
-    checkpoint: Path,
+    model: str,
     out: Path = Path("epi.png"),
     seed: int = 0,
     num: int = 1,
@@ -44,8 +44,8 @@ def write_epi_of(
     noise or stripes.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
-            average is taken.
+        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
         out: the picture (.png); one scene below the other.
         seed: of the scenes.
         num: scenes.
@@ -61,7 +61,7 @@ def write_epi_of(
     out = file_for(out, ".png")
     at_least(1, "num", num)
     at_least(2, "frames", frames)
-    generator = load_3d_generator(checkpoint, device)
+    generator = load_3d_generator(model, device)
     scene = _scenes(generator, seed, range(num), truncation)
     path = sweep(frames, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
     lines = epi(
@@ -77,7 +77,7 @@ def write_epi_of(
 
 
 def fuse_to_mesh(
-    checkpoint: Path,
+    model: str,
     out: Path = Path("mesh.glb"),
     seed: int = 0,
     num_yaw: int = 15,
@@ -96,8 +96,8 @@ def fuse_to_mesh(
     """Fuses the depth of many views to a colored mesh of the surface that the generator renders.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
-            average is taken.
+        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
         out: the mesh, .glb (opens in a browser) or .ply.
         seed: of the scene.
         num_yaw: views side by side.
@@ -116,7 +116,7 @@ def fuse_to_mesh(
     out = file_for(out, ".glb", ".ply")
     for name, count in (("num_yaw", num_yaw), ("num_pitch", num_pitch)):
         at_least(1, name, count)
-    generator = load_3d_generator(checkpoint, device)
+    generator = load_3d_generator(model, device)
     scene = _scenes(generator, seed, [0], truncation)
     cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(
         _place(generator)
@@ -136,7 +136,7 @@ def fuse_to_mesh(
 
 
 def reproject_views(
-    checkpoint: Path,
+    model: str,
     seed: int = 0,
     num: int = 4,
     views: int = 5,
@@ -152,8 +152,8 @@ def reproject_views(
     reprojection by depth.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
-            average is taken.
+        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
         seed: of the scenes.
         num: scenes.
         views: of each scene, at equal steps of yaw.
@@ -168,7 +168,7 @@ def reproject_views(
     """
     at_least(1, "num", num)
     at_least(2, "views", views)
-    generator = load_3d_generator(checkpoint, device)
+    generator = load_3d_generator(model, device)
     cameras = sweep(views, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
     rows = []
     for k in range(num):
@@ -186,7 +186,7 @@ def reproject_views(
 
 
 def export_surfaces(
-    checkpoint: Path,
+    model: str,
     out: Path = Path("manifolds.glb"),
     seed: int = 0,
     truncation: float = 1.0,
@@ -196,15 +196,15 @@ def export_surfaces(
     (GRAM-HD).
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
-            average is taken.
+        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
         out: the .glb.
         seed: of the scene.
         truncation: psi, 1 is none.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
     out = file_for(out, ".glb")
-    generator = load_3d_generator(checkpoint, device)
+    generator = load_3d_generator(model, device)
     with evaluating(generator):
         layers = generator.surfaces(_scenes(generator, seed, [0], truncation))
     names = export_manifolds(out, layers)

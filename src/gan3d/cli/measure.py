@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from gan3d import __version__
 from gan3d.camera import DatasetPoses
+from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
-from gan3d.cli.export import load_generator
 from gan3d.cli.messages import CommandError, nearest
+from gan3d.cli.models import beside
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
@@ -103,7 +104,7 @@ class Job:
 
 
 def measure(
-    checkpoint: Path,
+    model: str,
     metrics: str = "fid",
     data: Path | None = None,
     out: Path | None = None,
@@ -123,8 +124,8 @@ def measure(
     """Measures a trained generator: prints a table, and writes it with its protocol as JSON.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
-            average is taken.
+        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
         metrics: with commas between them: fid, kid, pr, is, ppl, eqt, eqt_frac, eqr.
         data: folder or zip of real images; their labels are the cameras of the fakes, too. All
             images are used.
@@ -153,10 +154,11 @@ def measure(
             f"{', '.join(lacking)} compare with real images and there are none; give --data "
             "FOLDER_OR_ZIP"
         )
-    path = file_for(Path(checkpoint).with_suffix(".metrics.json") if out is None else out)
+    checkpoint = find_model(model)
+    path = file_for(beside(model, checkpoint, ".metrics.json") if out is None else out)
     place = device_of(device)
     networks = _networks(names, features, inception, vgg)
-    generator, facts = load_generator(checkpoint)
+    generator, facts = load_model(checkpoint)
     generator = generator.to(place)
     protocol = Protocol(num, batch_size, seed, truncation, resolution, noise)
     reals, cameras = _reals(data, generator, resolution, resize_filter)

@@ -4,10 +4,11 @@ read more.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable
+
+from gan3d.spelling import closest, did_you_mean
 
 
 class CommandError(ValueError):
@@ -26,17 +27,9 @@ def nearest(name: str, known: Iterable[str], *, like: str = "--{}") -> str:
     known = list(dict.fromkeys(known))
     group, _, leaf = name.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == group}
-    near = [siblings[k] for k in _closest(leaf, siblings)]
+    near = [siblings[k] for k in closest(leaf, siblings)]
     near = near or [k for k in known if "." in k and k.rpartition(".")[2] == leaf][:3]
-    near = near or _closest(name, known)
-    return f"did you mean {' or '.join(like.format(k) for k in near)}?" if near else ""
-
-
-def _closest(word: str, known: Iterable[str]) -> list[str]:
-    """The closest words: the best one, and those about as good."""
-    found = difflib.get_close_matches(word, list(known), 3, 0.6)
-    likeness = {k: difflib.SequenceMatcher(None, k, word).ratio() for k in found}
-    return [k for k in found if likeness[k] > likeness[found[0]] - 0.1]
+    return did_you_mean(near or closest(name, known), like)
 
 
 def wants_traceback() -> bool:

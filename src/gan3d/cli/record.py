@@ -10,9 +10,10 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
+from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
 from gan3d.cli.messages import CommandError
 from gan3d.cli.options import flat
-from gan3d.cli.run_folder import CONFIG_KEY, WANDB_KEY
+from gan3d.cli.run_folder import WANDB_KEY
 from gan3d.training.callbacks.periodic import forget_later, images_seen
 
 # Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
@@ -26,8 +27,8 @@ FREE = (
     "snapshots",
     "evaluation",
     "checkpoints",
-    "model.total_kimg",
-    "model.log_every_kimg",
+    "model.run.total_kimg",
+    "model.run.log_every_kimg",
     "data.path",
     "data.num_workers",
     "trainer",
@@ -69,7 +70,7 @@ class RunRecord(pl.Callback):
         forget_later(trainer, images_seen(pl_module))
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG_KEY] = self.text  # text: loads with weights_only=True
+        checkpoint[CONFIG_KEY] = pack_config(self.config)
         checkpoint[WANDB_KEY] = self.wandb_id
 
     @property
@@ -105,7 +106,13 @@ def refuse_changes(
     """
     if CONFIG_KEY not in checkpoint:
         return
-    changed = differences(yaml.safe_load(checkpoint[CONFIG_KEY]), config)
+    try:
+        was = unpack_config(checkpoint)
+    except ValueError as error:
+        raise CommandError(
+            f"{path}: {error}", "go on all the same: --allow_config_change true"
+        ) from error
+    changed = differences(was, config)
     if models_only:
         changed = [
             row for row in changed if row[0].startswith(("model.generator", "model.discriminator"))

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from gan3d.checkpoints.runs import checkpoints_in, newest_whole
 from gan3d.cli.messages import CommandError, nearest, say
 
-# What a checkpoint holds beside Lightning's own: the config as YAML text, and W&B's run id.
-CONFIG_KEY, WANDB_KEY = "gan3d_config", "gan3d_wandb_id"
+WANDB_KEY = "gan3d_wandb_id"  # of W&B's run id in a checkpoint
 
 # All that a run writes; --overwrite removes these and nothing else.
 OURS = (
@@ -27,29 +23,6 @@ OURS = (
     "wandb",
     "wandb_id.txt",
 )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors left on disk; no code in it is run.
-
-    Raises:
-        CommandError: it is missing, damaged, or holds more than tensors and plain values.
-    """
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise CommandError(f"{path} is no checkpoint, or it was cut off while it was written")
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except FileNotFoundError as error:
-        raise CommandError(
-            f"there is no checkpoint {path}", "go on with the run's newest: --ckpt_path last"
-        ) from error
-    except Exception as error:  # torch raises many kinds, pickle's among them
-        raise CommandError(
-            f"checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise CommandError(f"{path} is no training checkpoint: it has no state_dict")
-    return content
 
 
 class RunFolder:
@@ -66,17 +39,12 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, the newest first (their names count images, in fixed width)."""
-        return sorted(self.checkpoints_dir.glob("kimg-*.ckpt"), reverse=True)
+        return checkpoints_in(self.checkpoints_dir)
 
     def newest(self) -> Path:
         """The newest checkpoint that is whole; says which ones are not."""
-        for path in self.checkpoints():
-            try:
-                read_checkpoint(path)
-            except CommandError as error:
-                say(f"warning: {error}; taking the one before it")
-                continue
-            return path
+        if (found := newest_whole(self.checkpoints_dir, warn=say)) is not None:
+            return found
         others = [
             str(path.parent.parent) for path in self.dir.parent.glob("*/checkpoints/last.ckpt")
         ]

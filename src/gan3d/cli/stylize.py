@@ -17,14 +17,14 @@ from gan3d.apps.video import orbit_video
 from gan3d.camera import Camera, orbit
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.cli.checks import at_least, folder_for
-from gan3d.cli.export import load_3d_generator
 from gan3d.cli.messages import CommandError
+from gan3d.cli.models import load_3d_generator
 from gan3d.randomness import Randomness
 
 
 def stylize_heads(
-    base: Path,
-    target: Path,
+    base: str,
+    target: str,
     out: Path = Path("stylized"),
     mode: Literal["interpolate", "swap"] = "interpolate",
     layers: str = "all",
@@ -48,9 +48,9 @@ def stylize_heads(
     stylized heads, and stylized.safetensors, the new model.
 
     Args:
-        base: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the average
-            is taken.
-        target: likewise, fine-tuned from base.
+        base: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
+        target: another one, fine-tuned from base.
         out: folder.
         mode: interpolate fades between the two, swap takes layers of the target as they are.
         layers: names with commas between (CIPS3D: 1024,512,256,128,64,32), or all.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan3d.apps.symmetry import draw_encoding, draw_symmetry, yaw_sheet
 from gan3d.cli.checks import at_least, folder_for
-from gan3d.cli.export import load_3d_generator
+from gan3d.cli.models import load_3d_generator
 from gan3d.cli.stylize import write_picture
 from gan3d.generators import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry, encoding_curve, mirror_symmetry
@@ -20,7 +20,7 @@ SHOWN = 4  # heads in the sheet
 
 
 def measure_symmetry(
-    checkpoint: Path,
+    model: str,
     out: Path = Path("symmetry"),
     seed: int = 0,
     num: int = 16,
@@ -41,8 +41,8 @@ def measure_symmetry(
     image.
 
     Args:
-        checkpoint: a portable file (.safetensors), or a training checkpoint (.ckpt), of which the
-            average is taken.
+        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
+            (docs/checkpoints.md); of a training checkpoint the average is taken.
         out: folder.
         seed: of the heads.
         num: heads; the score of 8 is good to about 0.2.
@@ -58,7 +58,7 @@ def measure_symmetry(
     out = folder_for(out)
     at_least(1, "num", num)
     at_least(2, "steps", steps)
-    generator = load_3d_generator(checkpoint, device)
+    generator = load_3d_generator(model, device)
     z = (
         Randomness(seed, range(num))
         .normal("z", generator.z_dim)

@@ -19,10 +19,11 @@ from lightning.pytorch.utilities import rank_zero_only
 import gan3d.discriminators
 import gan3d.generators
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
+from gan3d.checkpoints.runs import read_checkpoint
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.options import Refusal, Refusing, explain
 from gan3d.cli.record import REQUESTS, RunRecord, refuse_changes
-from gan3d.cli.run_folder import WANDB_KEY, RunFolder, read_checkpoint
+from gan3d.cli.run_folder import WANDB_KEY, RunFolder
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.training.callbacks import Evaluation, KimgProgressBar, Predictions, Snapshots
 from gan3d.training.checkpoints import Checkpoints
@@ -31,7 +32,7 @@ from gan3d.training.loggers import DiskLogger
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data has its own sampler: its order follows from the images seen
-    "max_epochs": -1,  # the run ends by model.total_kimg or trainer.max_time
+    "max_epochs": -1,  # the run ends by model.run.total_kimg or trainer.max_time
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 1,

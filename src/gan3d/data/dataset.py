@@ -4,9 +4,9 @@ Layout: a folder or zip of square images and, at its root, `dataset.json`:
 
     {"labels": [["00000/img00000000.png", [25 numbers]], ...]}
 
-Convention: the 25 numbers are those of `gan3d.camera` (cam2world row by row, then intrinsics). An
-*item* is a position in the set (sorted by file name, then all of them mirrored); an *image index*
-counts what a run has seen (gan3d.randomness).
+Convention: the 25 numbers are a label of `gan3d.camera` (cam2world row by row, then intrinsics). An
+*item* is a position in the set: the images sorted by file name, followed by their mirrored twins.
+An *image index* counts the images that a run has seen (gan3d.randomness).
 """
 
 from __future__ import annotations
@@ -26,75 +26,81 @@ from gan3d.data.archive import Archive, DataError, open_archive
 from gan3d.data.images import EXTENSIONS, ResizeFilter, decode
 
 LABEL_FILE = "dataset.json"
-COMPANIONS = (
-    "depth/",
-    "mask/",
-)  # what the procedural heads store beside their images, file by file
+# Folders in which the procedural heads store one file per image; these are not images of the set.
+COMPANIONS = ("depth/", "mask/")
 
 
 class Batch:
-    """Images as the networks see them. (No dataclass: Lightning's precision plugins take those
-    apart.)
+    """Images as the networks see them.
 
     Attributes:
         image: [b 3 H W], float32 in [-1, 1].
-        camera: b cameras, or None where the set is used without labels.
-        index: image index of the run in training, position among the held-out images in evaluation;
-            int64 [b].
+        camera: b cameras, or None if the set is used without labels.
+        index: int64 [b], the image index of the run in training, the position among the held-out
+            images in evaluation.
+        mask: coverage of the foreground, [b 1 H W] in [0, 1], or None if no masks are used.
     """
 
-    def __init__(self, image: Tensor, camera: Camera | None, index: Tensor):
-        self.image, self.camera, self.index = image, camera, index
+    # Not a dataclass: Lightning's precision plugins convert the fields of dataclasses.
+
+    def __init__(
+        self, image: Tensor, camera: Camera | None, index: Tensor, mask: Tensor | None = None
+    ):
+        self.image = image
+        self.camera = camera
+        self.index = index
+        self.mask = mask
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Batch:
-        """On another device; without waiting where the memory is pinned."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+        """A copy on `device`; asynchronous if the memory is pinned."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pin_memory(self) -> Batch:
-        """For `DataLoader(pin_memory=True)`."""
-        return self._each(Tensor.pin_memory)
+        """A copy in pinned memory, for `DataLoader(pin_memory=True)`."""
+        return self._map(Tensor.pin_memory)
 
-    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         camera = self.camera
         if camera is not None:
             camera = Camera(move(camera.cam2world), move(camera.intrinsics))
-        return Batch(move(self.image), camera, move(self.index))
+        mask = None if self.mask is None else move(self.mask)
+        return Batch(move(self.image), camera, move(self.index), mask)
 
 
 class PosedImages(Dataset):
-    """Square images and their camera labels, read from a folder or a zip when asked for.
+    """Square images and their camera labels, read lazily from a folder or a zip.
 
-    Labels are read and checked at once, pixels item by item. Safe in data workers, forked or
-    spawned.
+    All labels are read and checked on construction, pixels item by item. Works in forked and
+    spawned data workers.
 
     Args:
         path: folder or zip.
-        resolution: side to shrink to, a power of two; None keeps the images' own, which then must
-            be one.
+        resolution: side to shrink to in pixels, a power of two; None keeps the original size, which
+            must then be a power of two.
         resize_filter: Pillow's filter of that name, antialiased.
         mirror: append every image flipped left-right, *with the mirrored camera*.
         use_labels: False ignores `dataset.json`.
-        max_items: keep so many images, drawn with `seed` as EG3D's reader draws them, before
-            mirroring. None keeps all.
-        seed: of that draw.
+        max_items: number of images to keep, drawn with `seed` as in EG3D's reader, before
+            mirroring; None keeps all.
+        seed: seed of `max_items`.
 
     Attributes:
-        resolution: side of the images handed out.
-        num_images: files used; item num_images + i is the mirrored twin of item i.
-        names: file of every item.
+        resolution: side of the returned images in pixels.
+        num_images: number of files used; item num_images + i is the mirrored twin of item i.
+        names: file name of every item.
         labels: float32 [n 25], mirrored items included, or None.
         label_std: population standard deviation over all labels of the file, float32 [25], or None.
 
     Raises:
-        DataError: anything wrong with archive, labels or first image; later, with the image asked
-        for.
+        DataError: archive, labels or first image are invalid; on indexing, if that image is
+            invalid.
     """
 
-    # unlike eg3d: its reader flips the pixels and keeps the camera, which then shows another view
-    # than its label says.
+    # unlike eg3d: its reader flips the pixels and keeps the camera, so the label of a mirrored
+    # image is wrong.
 
     def __init__(
         self,
@@ -108,11 +114,15 @@ class PosedImages(Dataset):
         seed: int = 0,
     ):
         self.archive = open_archive(path)
-        self.resize_filter, self.mirror = resize_filter, mirror
+        self.resize_filter = resize_filter
+        self.mirror = mirror
+
+        # all files and labels
         names = _image_names(self.archive)
         labels = read_labels(self.archive, names) if use_labels else None
         self.label_std = None if labels is None else labels.std(dim=0, unbiased=False)
 
+        # the items: a subset, then its mirrored twins
         kept = _subset(len(names), max_items, seed)
         self.num_images = len(kept)
         self.names = [names[item] for item in kept] * (2 if mirror else 1)
@@ -120,15 +130,16 @@ class PosedImages(Dataset):
         if self.labels is not None and mirror:
             self.labels = torch.cat([self.labels, Camera.from_label(self.labels).mirror().label()])
 
+        # the size of the images
         self._native = decode(*self._file(0)).shape[-1]
         self.resolution = _checked_resolution(resolution, self._native, self.archive)
-        self[0]  # it shrinks to that resolution, or says why not
+        self[0]  # raises if the first image cannot be shrunk to `resolution`
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor | None]:
-        """(uint8 [3 H W], label [25] or None) of item 0 ... n-1."""
+        """Returns (image uint8 [3 H W], label float32 [25] or None) of item 0 ... n-1."""
         if not 0 <= item < len(self):
             raise IndexError(f"item {item} of a set of {len(self)}; use 0 to {len(self) - 1}")
         image = decode(
@@ -146,18 +157,17 @@ class PosedImages(Dataset):
 
 
 class Items(Protocol):
-    """Which item stands at an index: a list, or an endless order."""
+    """A map from index to item: a list, an array or an `EndlessOrder`."""
 
     def __getitem__(self, index: int, /) -> int: ...
 
 
 class ImageSequence(Dataset):
-    """Images in another order: index -> (index, image, label) of item `items[index]`. As long as
-    `items`.
-    """
+    """Images in another order: index -> (index, image, label) of item `items[index]`."""
 
     def __init__(self, images: PosedImages, items: Items):
-        self.images, self.items = images, items
+        self.images = images
+        self.items = items
 
     def __len__(self) -> int:
         return len(self.items)  # type: ignore[arg-type]
@@ -167,35 +177,37 @@ class ImageSequence(Dataset):
 
 
 def collate(samples: Sequence[tuple[int, Tensor, Tensor | None]]) -> Batch:
-    """A Batch of samples of a ImageSequence: x / 127.5 - 1, labels as a Camera."""
+    """Collates samples of an ImageSequence: images as x / 127.5 - 1, labels as a Camera."""
     index, images, labels = zip(*samples)
     camera = None if labels[0] is None else Camera.from_label(torch.stack(labels))
     return Batch(torch.stack(images).float() / 127.5 - 1, camera, torch.tensor(index))
 
 
 def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
-    """Camera labels of the images `names`, float32 [n 25], from `dataset.json`.
+    """Reads the camera labels of the images `names` from `dataset.json`, float32 [n 25].
 
     Raises:
-        DataError: names the first label that is missing, superfluous, doubled, malformed or not a
-        camera.
+        DataError: a label is missing, superfluous, duplicate, malformed or not a camera; the
+            message names the first such label.
     """
     where = f"{archive.path}: {LABEL_FILE}"
     labels = dict(_checked_entries(_load_json(archive), where))
-    without = [name for name in names if name not in labels]
-    listed = set(names)
-    strays = [name for name in labels if name not in listed]
-    if without or strays:
-        first = (
-            f"no label for {without[0]}"
-            if without
-            else f"a label for {strays[0]}, which is not among the images"
-        )
+
+    # one label per image, one image per label
+    images = set(names)
+    unlabeled = [name for name in names if name not in labels]
+    strays = [name for name in labels if name not in images]
+    if unlabeled or strays:
+        if unlabeled:
+            first = f"no label for {unlabeled[0]}"
+        else:
+            first = f"a label for {strays[0]}, which is not among the images"
         raise DataError(
-            f"{where} has {len(labels)} labels for {len(names)} images: {first} ({len(without)} "
-            f"images without label, {len(strays)} labels without image); add what is missing or "
-            "remove the rest"
+            f"{where} has {len(labels)} labels for {len(names)} images: {first} "
+            f"({len(unlabeled)} images without label, {len(strays)} labels without image); add the "
+            "missing labels and remove the others"
         )
+
     stacked = torch.from_numpy(np.array([labels[name] for name in names], dtype=np.float64)).float()
     try:
         check_labels(stacked, names)
@@ -205,27 +217,22 @@ def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
 
 
 def _load_json(archive: Archive) -> list[Any]:
-    where, advice = (
-        f"{archive.path}: {LABEL_FILE}",
-        "set use_labels to false for a model without cameras",
-    )
+    where = f"{archive.path}: {LABEL_FILE}"
+    advice = "set use_labels to false for a model without cameras"
     if LABEL_FILE not in archive.names:
         raise DataError(
             f"{archive.path}: there is no {LABEL_FILE} at its root, so no camera labels; {advice}"
         )
     try:
-        content = json.loads(
-            archive.read(LABEL_FILE), parse_int=float
-        )  # an integer of 400 digits is infinite
+        # parse_int: an integer of 400 digits becomes infinite instead of raising later on.
+        content = json.loads(archive.read(LABEL_FILE), parse_int=float)
     except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{where} is not valid JSON ({error}); write it again") from error
+
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, list) or not labels:
-        got = (
-            f'"labels" is {json.dumps(labels)}'
-            if isinstance(content, dict) and "labels" in content
-            else 'no "labels"'
-        )
+        present = isinstance(content, dict) and "labels" in content
+        got = f'"labels" is {json.dumps(labels)}' if present else 'no "labels"'
         raise DataError(
             f'{where}: {got}, expected {{"labels": [["name.png", [25 numbers]], ...]}}; {advice}'
         )
@@ -239,7 +246,8 @@ def _checked_entries(entries: list[Any], where: str) -> list[tuple[str, list[flo
             raise DataError(
                 f'{where}: entry {number} is {_short(entry)}, expected ["name.png", [25 numbers]]'
             )
-        name, label = entry[0], entry[1] if len(entry) == 2 else None
+        name = entry[0]
+        label = entry[1] if len(entry) == 2 else None
         if name in seen:
             raise DataError(f"{where}: {name} has two labels; remove one")
         seen.add(name)
@@ -261,9 +269,8 @@ def _short(value: object) -> str:
 
 
 def _image_names(archive: Archive) -> list[str]:
-    names = [
-        n for n in archive.names if n.lower().endswith(EXTENSIONS) and not n.startswith(COMPANIONS)
-    ]
+    images = [name for name in archive.names if name.lower().endswith(EXTENSIONS)]
+    names = [name for name in images if not name.startswith(COMPANIONS)]
     if not names:
         raise DataError(
             f"{archive.path}: no images in it ({len(archive.names)} other files); expected "
@@ -273,7 +280,7 @@ def _image_names(archive: Archive) -> list[str]:
 
 
 def _subset(num_items: int, max_items: int | None, seed: int) -> np.ndarray:
-    """specs/eg3d.md 13: shuffle by RandomState(seed), keep the first, sort."""
+    """Items to keep: shuffled by RandomState(seed), cut off, sorted (specs/eg3d.md 13)."""
     items = np.arange(num_items)
     if max_items is None:
         return items
@@ -286,10 +293,9 @@ def _subset(num_items: int, max_items: int | None, seed: int) -> np.ndarray:
 def _checked_resolution(resolution: int | None, native: int, archive: Archive) -> int:
     if resolution is None:
         if not _power_of_two(native):
-            fits = 2 ** (native.bit_length() - 1)
             raise DataError(
                 f"{archive.path}: images of {native} px, not a power of two; set resolution to "
-                f"{fits}"
+                f"{2 ** (native.bit_length() - 1)}"
             )
         return native
     if not _power_of_two(resolution):

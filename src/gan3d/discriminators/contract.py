@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
@@ -33,6 +34,13 @@ class DiscriminatorOutput:
     pose: Tensor | None = None
     latent: Tensor | None = None
     patch_logits: Tensor | None = None
+
+    @property
+    def all_logits(self) -> Tensor:
+        """Logits of the images and, if they are judged separately, of the raw images, [b] or [2b]."""
+        if self.raw_logits is None:
+            return self.logits
+        return torch.cat([self.logits, self.raw_logits])
 
 
 DISCRIMINATORS: dict[str, type[Discriminator]] = {}

@@ -14,8 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -25,6 +26,17 @@ from gan3d.randomness import Randomness
 
 # Opacity above which a pixel shows a surface: it has a depth there.
 SURFACE_OPACITY = 0.5
+
+
+Background = Literal["black", "white", "random"]
+
+
+def background_color(background: Background, randomness: Randomness) -> Tensor:
+    """The color behind each scene in [-1, 1], [b 3]; "random" is the uniform draw "background"."""
+    if background == "random":
+        return 2 * randomness.uniform("background", 3) - 1
+    value = 1.0 if background == "white" else -1.0
+    return torch.full((len(randomness), 3), value).to(randomness.device, randomness.dtype)
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Generator(nn.Module, ABC):
         the others are
         movable             synthesize() takes a transform of the picture
 
-    `parts` names what may be frozen (`--model.freeze nerf`): for each part the beginnings of its
+    `parts` names what may be frozen (`--model.run.freeze nerf`): for each part the beginnings of its
     parameters' names; `style_parts` what stylization may mix, where it is finer than `parts`
     ("mapping" is the mapping network). `tiny` are constructor arguments of an instance that runs in
     seconds on a CPU: every registry-walking test uses it.
@@ -117,6 +129,7 @@ class Generator(nn.Module, ABC):
     independent_pixels: bool = False
     density_noise: float = 0.0
     lock_view: bool = False
+    background: Background | None = None
     movable: bool = False
     has_camera: ClassVar[bool] = True
     has_field: ClassVar[bool] = False
@@ -279,6 +292,23 @@ class Generator(nn.Module, ABC):
         activations), or None.
         """
         return None
+
+    def regularizers(
+        self, representation: Any, randomness: Randomness | None = None
+    ) -> Mapping[str, Tensor]:
+        """Penalties of a scene that the generator minimizes, by name, with their weights in them.
+
+        The harness adds their means to the generator's loss and logs each as `loss/<name>`.
+        Weights are arguments of the generator; what is off is left out.
+
+        Args:
+            representation: b scenes.
+            randomness: draws of the generator phase.
+
+        Returns:
+            one value per image, [b] each.
+        """
+        return {}
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         """Moves running statistics (w_avg, magnitudes) by one batch; the only call that does.

@@ -8,40 +8,38 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gan3d.discriminators import check_pair
-from gan3d.schedules import Ramp
 from gan3d.training.phases import Phases
 from gan3d.training.stages import Stages, names_of
 
 
-def check_compatibility(
-    phases: Phases, stages: Stages, freeze: Iterable[str], density_noise: Ramp
-) -> None:
+def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -> None:
     """Refuses losses, stages and parts that the two networks can not serve.
 
     Raises:
         ValueError: naming what is missing and which argument to change.
     """
     generator, discriminator = phases.generator, phases.discriminator
+    losses, fakes = phases.losses, phases.fakes
     g, d = type(generator).__name__, type(discriminator).__name__
     check_pair(generator, discriminator)
     phases.rays.check(generator)
-    if phases.density.weight > 0 and not generator.has_field:
+    if losses.density.weight > 0 and not generator.has_field:
         raise ValueError(
             f"density regularization needs a generator with a field, {g} has none; set "
             "--model.density.weight 0"
         )
-    if phases.consistency.weight > 0 and not generator.has_raw:
+    if losses.consistency.weight > 0 and not generator.has_raw:
         raise ValueError(
             f"consistency compares image and raw image, {g} has none; set "
             "--model.consistency.weight 0"
         )
-    if phases.consistency.weight > 0 and phases.rays.mode != "full":
+    if losses.consistency.weight > 0 and phases.rays.mode != "full":
         raise ValueError(
             f"consistency compares whole images; set --model.rays.mode full, got {phases.rays.mode}"
         )
-    if phases.pose.enabled and not discriminator.predicts_pose:
+    if losses.pose.enabled and not discriminator.predicts_pose:
         raise ValueError(f"{d} does not tell the pose; set the weights of --model.pose to 0")
-    if phases.latent.weight > 0 and discriminator.latent_dim != generator.z_dim:
+    if losses.latent.weight > 0 and discriminator.latent_dim != generator.z_dim:
         told = (
             f"tells a z of {discriminator.latent_dim}" if discriminator.latent_dim else "tells no z"
         )
@@ -49,15 +47,15 @@ def check_compatibility(
             f"{d} {told}, that of {g} has {generator.z_dim}; match them or set "
             "--model.latent.weight 0"
         )
-    if phases.patch.weight > 0 and not discriminator.predicts_patches:
+    if losses.patch.weight > 0 and not discriminator.predicts_patches:
         raise ValueError(
             f"{d} does not judge patches; set --model.patch.weight 0, or take one that does"
         )
-    if any((density_noise.initial, density_noise.final)) and not generator.has_field:
+    if any((fakes.density_noise.initial, fakes.density_noise.final)) and not generator.has_field:
         raise ValueError(
             f"density_noise needs a generator with a field, {g} has none; leave it out"
         )
-    if phases.pose.enabled and not generator.has_camera:
+    if losses.pose.enabled and not generator.has_camera:
         raise ValueError(f"{g} has no camera whose pose could be told; set --model.pose.weight 0")
     for stage in stages:
         if stage.num_rays is not None:

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,35 @@ from gan3d.schedules import fraction
 
 
 class Adversarial(ABC):
-    """The game between generator and discriminator, per image."""
+    """The game between generator and discriminator, per image.
+
+    A *paired* game compares the logit of each fake with that of a real image. In an unpaired one
+    the two sides of the discriminator's loss are summands, so that each can run backward alone.
+    """
+
+    paired: ClassVar[bool] = True
 
     @abstractmethod
-    def generator(self, fake_logits: Tensor, images_seen: int = 0) -> Tensor:
-        """Loss of the generator, [b]; `images_seen` by the run, for a game that changes."""
+    def generator(
+        self, fake_logits: Tensor, images_seen: int = 0, real_logits: Tensor | None = None
+    ) -> Tensor:
+        """Loss of the generator, [b].
+
+        Args:
+            fake_logits: [b].
+            images_seen: by the run, for a game that changes.
+            real_logits: [b], without gradient; given to paired games only.
+        """
+
+    @abstractmethod
+    def discriminator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        """Loss of the discriminator, [b]."""
+
+
+class Unpaired(Adversarial):
+    """A game whose discriminator loss is the sum of one on fakes and one on reals."""
+
+    paired = False
 
     @abstractmethod
     def fake(self, fake_logits: Tensor) -> Tensor:
@@ -37,13 +61,19 @@ class Adversarial(ABC):
     def real(self, real_logits: Tensor) -> Tensor:
         """Loss of the discriminator on reals, [b]."""
 
+    def discriminator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        return self.fake(fake_logits) + self.real(real_logits)
 
-class NonSaturating(Adversarial):
-    """softplus(-D(G(z))) for G; softplus(D(G(z))) + softplus(-D(x)) for D (Goodfellow et al.
-    2014).
+
+class NonSaturating(Unpaired):
+    """softplus(-D(G(z))) for G; softplus(D(G(z))) + softplus(-D(x)) for D.
+
+    Goodfellow et al. 2014.
     """
 
-    def generator(self, fake_logits: Tensor, images_seen: int = 0) -> Tensor:
+    def generator(
+        self, fake_logits: Tensor, images_seen: int = 0, real_logits: Tensor | None = None
+    ) -> Tensor:
         return F.softplus(-fake_logits)
 
     def fake(self, fake_logits: Tensor) -> Tensor:
@@ -51,6 +81,24 @@ class NonSaturating(Adversarial):
 
     def real(self, real_logits: Tensor) -> Tensor:
         return F.softplus(-real_logits)
+
+
+class Relativistic(Adversarial):
+    """softplus(-(D(G(z)) - D(x))) for G; softplus(-(D(x) - D(G(z)))) for D.
+
+    The relativistic pairing game (Jolicoeur-Martineau 2018; R3GAN, Huang et al. 2024, eq. 2), which
+    is stable together with R1 and R2.
+    """
+
+    def generator(
+        self, fake_logits: Tensor, images_seen: int = 0, real_logits: Tensor | None = None
+    ) -> Tensor:
+        if real_logits is None:
+            raise ValueError("the relativistic game compares fakes with reals; got no real_logits")
+        return F.softplus(real_logits - fake_logits)
+
+    def discriminator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        return F.softplus(fake_logits - real_logits)
 
 
 class TopK(NonSaturating):
@@ -75,7 +123,9 @@ class TopK(NonSaturating):
             )
         self.interval_kimg, self.smallest = interval_kimg, smallest
 
-    def generator(self, fake_logits: Tensor, images_seen: int = 0) -> Tensor:
+    def generator(
+        self, fake_logits: Tensor, images_seen: int = 0, real_logits: Tensor | None = None
+    ) -> Tensor:
         share = max(0.99 ** (images_seen / (1000 * self.interval_kimg)), self.smallest)
         kept = max(math.ceil(share * len(fake_logits)), 1)
         mask = torch.zeros_like(fake_logits).index_fill_(
@@ -103,10 +153,12 @@ class R1:
     interval: int = 16
     of: Literal["input", "image"] = "input"
 
-    @property
-    def lazy(self) -> bool:
-        """Whether the penalty has an optimizer step of its own."""
-        return self.gamma != 0 and self.interval > 1
+    def __post_init__(self) -> None:
+        if (self.gamma is not None and self.gamma < 0) or self.interval < 1:
+            raise ValueError(
+                f"r1 has gamma {self.gamma} and interval {self.interval}; expected a weight of 0 "
+                "(off) or more, or null for the rule, and an interval of at least 1"
+            )
 
     def weighted(self, gamma: float | None, resolution: int, batch_size: int) -> R1:
         """This penalty with a number for its weight: that given, else its own, else that of the
@@ -139,6 +191,21 @@ class R1:
             / 2
             * torch.stack([g.square().sum(dim=(1, 2, 3)) for g in gradients]).sum(dim=0)
         )
+
+
+@dataclass(frozen=True)
+class R2:
+    """gamma/2 |grad_x D(x)|^2 on fakes (Mescheder et al. 2018), at the interval of R1.
+
+    Args:
+        gamma: weight; 0 is off. R3GAN: that of R1.
+    """
+
+    gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.gamma < 0:
+            raise ValueError(f"r2.gamma is {self.gamma}; expected 0 (off) or a positive weight")
 
 
 @dataclass(frozen=True)
@@ -290,9 +357,15 @@ class Patches:
     weight: float = 0.0
     in_r1: bool = True
 
-    def __call__(self, loss: Callable[[Tensor], Tensor], patch_logits: Tensor) -> Tensor:
-        """Weighted mean of an adversarial loss over the patches of each image, [b 1 h w] -> [b]."""
-        return self.weight * loss(patch_logits.flatten()).view(len(patch_logits), -1).mean(dim=1)
+    def __call__(self, loss: Callable[..., Tensor], *patch_logits: Tensor) -> Tensor:
+        """Weighted mean over the patches of each image of an adversarial loss, [b].
+
+        Args:
+            loss: of logits [n] of one side, or of both sides of a paired game.
+            patch_logits: of that side, or of both, [b 1 h w].
+        """
+        values = loss(*(logits.flatten() for logits in patch_logits))
+        return self.weight * values.view(len(patch_logits[0]), -1).mean(dim=1)
 
     def realness(self, patch_logits: Tensor) -> Tensor:
         """What R1 differentiates beside the logit of the image: weight * mean of the patches'
@@ -386,3 +459,49 @@ class PoseConditioning:
     def swap_probability(self, images_seen: int) -> float:
         alpha = fraction(images_seen, self.fade_kimg)
         return (1 - alpha) + alpha * self.swap
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of both players and their regularizers.
+
+    Args:
+        adversarial: the game; None is the non-saturating loss.
+        r1: gradient penalty on real images.
+        r2: gradient penalty on fakes.
+        density: density regularization (needs a generator with a field).
+        path_length: path length regularization (StyleGAN2).
+        pose: pose prediction by the discriminator (GRAM, pi-GAN).
+        latent: prediction of z by the discriminator (pi-GAN).
+        patch: the game on patches, beside the one on images (GRAM-HD).
+        consistency: the downsampled image equals the raw image (GRAM-HD).
+    """
+
+    adversarial: Adversarial | None = None
+    r1: R1 = R1()
+    r2: R2 = R2()
+    density: DensityRegularization = DensityRegularization()
+    path_length: PathLength = PathLength()
+    pose: PosePrediction = PosePrediction()
+    latent: LatentPrediction = LatentPrediction()
+    patch: Patches = Patches()
+    consistency: CrossResolution = CrossResolution()
+
+    @property
+    def game(self) -> Adversarial:
+        return self.adversarial or NonSaturating()
+
+    @property
+    def penalized(self) -> bool:
+        """Whether there is a gradient penalty at all."""
+        return self.r1.gamma != 0 or self.r2.gamma != 0
+
+    @property
+    def lazy_g(self) -> int:
+        """Interval of the generator's lazy regularizer, 0 if there is none."""
+        return lazy_interval(self.density, self.path_length)
+
+    @property
+    def lazy_d(self) -> int:
+        """Interval of the gradient penalties if they have a step of their own, else 0."""
+        return self.r1.interval if self.penalized and self.r1.interval > 1 else 0

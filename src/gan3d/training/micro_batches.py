@@ -20,19 +20,28 @@ class PosedBatch(Protocol):
     image: Tensor
     camera: Camera | None
     index: Tensor
+    mask: Tensor | None
 
     def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Part:
-    """A micro-batch: real images [b 3 H W], their cameras, the image indices that all draws depend
-    on, and its share of the process's batch."""
+    """A micro-batch.
+
+    Attributes:
+        image: real images [b 3 H W].
+        camera: their cameras.
+        indices: image indices, which all draws depend on.
+        share: of the process's batch.
+        mask: coverage of the foreground in the real images, [b 1 H W] in [0, 1].
+    """
 
     image: Tensor
     camera: Camera | None
     indices: list[int]
     share: float = 1.0
+    mask: Tensor | None = None
 
 
 def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dtype) -> list[Part]:
@@ -55,15 +64,19 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
         raise ValueError(
             f"a process has {local} images per iteration in micro-batches of {size}, judged in "
             f"groups of {group_size}: each must divide the one before; change data.batch_size, "
-            "model.micro_batch_size or the discriminator's group_size"
+            "model.run.micro_batch_size or the discriminator's group_size"
         )
     parts = []
     for start in range(0, local, size):
-        order = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group_size).to(
-            batch.index.device
-        )
-        camera = None if batch.camera is None else batch.camera.select(order).to(dtype)
+        strided = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group_size)
+        order = strided.to(batch.index.device)
         parts.append(
-            Part(batch.image[order].to(dtype), camera, batch.index[order].tolist(), size / local)
+            Part(
+                batch.image[order].to(dtype),
+                None if batch.camera is None else batch.camera.select(order).to(dtype),
+                batch.index[order].tolist(),
+                size / local,
+                None if batch.mask is None else batch.mask[order].to(dtype),
+            )
         )
     return parts

@@ -1,46 +1,62 @@
-"""The phases of an iteration: what each shows the discriminator, and the loss that comes of it.
+"""The phases of an iteration: what each shows the discriminator, and the resulting loss.
 
-    generator       adversarial loss of fresh fakes, pose, patch and cross-resolution losses
-    density         density regularization (3D models)
-    path_length     path length regularization (2D models)
-    discriminator   adversarial loss of fresh fakes and of the batch's reals, pose losses; R1 if its interval is 1
-    r1              gradient penalty on the reals
+One iteration of training, on one screen (G and D in the letters of the papers; every draw belongs to
+an image and a phase; `gan.py` adds micro-batches, optimizer steps, averages and logs):
 
-A phase is a generator of scalars: the harness (gan.py) runs backward through each, times the part's
-share of the batch, and makes one optimizer step. Nothing here imports Lightning or changes a
-weight.
+    # generator: every iteration
+    z, cameras ~ fakes;  ws = G.map(z, conditioning);  scene = G.represent(ws)
+    fake = G.render(scene, camera)                      # `views` cameras: the mean over them
+    logits = D(augment(blur(fake)), camera)
+    loss = adversarial.generator(logits) + pose, latent, patch, consistency losses
+         + sum(G.regularizers(scene))
+    step(G)
+
+    # density, path_length: every `interval` iterations, a step of their own
+    step(G)  with  interval * density(G.field)
+    step(G)  with  interval * path_length(dG/dw)
+
+    # discriminator: every iteration
+    fake = G(z, camera)                                 # other z and cameras, no gradient
+    loss = adversarial.discriminator(D(augment(fake)), D(augment(real))) + pose, latent losses
+         + penalties, if r1.interval is 1
+    step(D)
+
+    # r1: every `r1.interval` iterations, a step of its own
+    step(D)  with  interval * (gamma/2 |dD(real)/dreal|^2 + gamma2/2 |dD(fake)/dfake|^2)
+
+    # around them
+    ADA moves p;  G.track(ws);  average.update(G);  images_seen += batch
+
+A phase is a Python generator of scalars: the harness runs backward through each, times the part's
+share of the batch, and makes one optimizer step. Nothing here imports Lightning or changes a weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gan3d.augment import ADA, AdaptiveP, Blur, augment_pair, blur
-from gan3d.augment.diffaug import DiffAugment
+from gan3d.augment import AdaptiveP, Augmentation, augment_pair, blur
 from gan3d.camera import Camera, PosePrior
 from gan3d.discriminators import Discriminator, DiscriminatorOutput
 from gan3d.generators import Generator, Rendering
+from gan3d.generators.contract import background_color
 from gan3d.layers.resize import filtered_resizing
 from gan3d.randomness import Randomness
-from gan3d.schedules import Ramp
-from gan3d.training.losses import (
-    R1,
-    Adversarial,
-    CrossResolution,
-    DensityRegularization,
-    LatentPrediction,
-    Patches,
-    PathLength,
-    PoseConditioning,
-    PosePrediction,
-)
+from gan3d.training.fakes import Fakes
+from gan3d.training.losses import R1, Losses, Unpaired
 from gan3d.training.micro_batches import Part
-from gan3d.training.ray_gradients import RayGradients, SceneView, render_partially, replay
+from gan3d.training.ray_gradients import (
+    RayGradients,
+    SceneLeaves,
+    SceneView,
+    render_partially,
+    replay,
+)
 from gan3d.training.stages import Stage
 from gan3d.training.style_mixing import mix_styles
 
@@ -49,9 +65,7 @@ Values = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents of fakes: z [b z], ws as used (styles mixed) and as mapped [b n w], and the rendering
-    cameras.
-    """
+    """Latents of fakes: z [b z], ws as used (styles mixed) and as mapped [b n w], and cameras."""
 
     z: Tensor
     ws: Tensor
@@ -61,191 +75,155 @@ class Latents:
 
 @dataclass
 class Phases:
-    """The losses of a run's phases; the names are those of GAN's arguments.
+    """The losses of a run's phases.
 
     Attributes:
         draws: (image indices, phase) -> their random draws.
+        poses: distribution of the rendering cameras.
         images_seen: by the run, before this iteration; the harness sets it.
         batch_size: of this iteration, over all processes; the harness sets it.
-        stage: that the iteration belongs to; the harness sets it.
+        stage: stage of this iteration; the harness sets it.
         path_mean: running mean of the path lengths; the harness moves and sets it.
-        tracked: what running statistics are to learn from this iteration's scenes: pairs (mapped
-            ws, statistics).
+        tracked: inputs of the running statistics, from this iteration's scenes: pairs (mapped ws,
+            statistics).
     """
 
     generator: Generator
     discriminator: Discriminator
-    draws: Callable[[Iterable[int], str], Randomness]
+    draws: Callable[[list[int], str], Randomness]
     seed: int
     poses: PosePrior
     adaptive_p: AdaptiveP
-    adversarial: Adversarial
-    r1: R1
-    density: DensityRegularization
-    path_length: PathLength
-    pose: PosePrediction
-    latent: LatentPrediction
-    patch: Patches
-    consistency: CrossResolution
-    conditioning: PoseConditioning
-    style_mixing: float
-    blur: Blur
-    augment: ADA
-    diffaug: DiffAugment
+    losses: Losses
+    fakes: Fakes
+    augmentation: Augmentation
     rays: RayGradients
-    raw_resolution: Ramp
     images_seen: int = 0
     batch_size: int = 1
     stage: Stage = field(default_factory=Stage)
     path_mean: Tensor = field(default_factory=lambda: torch.zeros(()))
     tracked: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
-    # ------------------------------------------------------------ the phases: each yields the loss of a part
+    # ------------------------------------------------------------ the phases
 
     def generator_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
+        """Adversarial loss of fresh fakes, with the losses of what D predicts, and regularizers."""
         draw = self.draws(part.indices, "generator")
         latents = self.latents(draw)
-        view = self._view(latents, draw, raw=self._judges_raw or self.consistency.weight > 0)
-        rays = (
-            self.rays
-            if self.stage.num_rays is None
-            else replace(self.rays, num_rays=self.stage.num_rays)
-        )
-        selected = rays.selected(view.num_pixels, self.seed, self.images_seen)
-        if rays.mode != "chunked":
-            shown = view.render() if selected is None else render_partially(view, selected)
-            yield self._loss_of_fakes(shown, latents, draw, values)
+        scene: Any = self.generator.represent(latents.ws, randomness=draw)
+        reals = self._real_logits(part, draw) if self.losses.game.paired else None
+        if self.rays.mode != "chunked" and self.fakes.views == 1:
+            view = self._view(scene, latents.camera, draw, raw=self._wants_raw)
+            loss = self._loss_of_view(view, latents, reals, values)
+            yield loss + self._regularizers(scene, draw, values)
             return
-        with torch.no_grad():
-            shown = view.render()
-        leaves = {"image": shown.image.detach().requires_grad_()}
-        if self._judges_raw and shown.raw is not None:
-            leaves["raw"] = (
-                shown.raw.clone().requires_grad_()
-            )  # the same tensor as the image in some models
-        shown = replace(shown, image=leaves["image"], raw=leaves.get("raw"))
-        loss = self._loss_of_fakes(shown, latents, draw, values)
-        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-        yield from replay(view, gradients, selected, rays.chunk, part.share)
+
+        # Several passes over one scene: their gradients gather in its leaves, and enter the
+        # networks together.
+        leaves = SceneLeaves.of(scene)
+        regularizers = self._regularizers(leaves.scene, draw, values)
+        if isinstance(regularizers, Tensor):
+            yield regularizers
+        for k in range(self.fakes.views):
+            of_view: Values = {}
+            draw_k = draw if k == 0 else draw.in_phase(f"view{k}")
+            camera = latents.camera if k == 0 else self.poses.sample(draw_k)
+            seen = replace(latents, camera=camera)
+            view = self._view(leaves.scene, camera, draw_k, raw=self._wants_raw)
+            if self.rays.mode == "chunked":
+                yield from self._chunks_of_view(view, seen, reals, of_view, part.share)
+            else:
+                yield self._loss_of_view(view, seen, reals, of_view) / self.fakes.views
+            for name, value in of_view.items():
+                values[name] = values.get(name, 0) + value.detach() / self.fakes.views
+        yield from leaves.through(part.share)
 
     def density_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
-        draw = self.draws(part.indices, "density")
-        representation = self.generator.represent(self.latents(draw).ws, randomness=draw)
-        sigma = lambda points: self.generator.field(representation, points)[0]  # noqa: E731
-        values["loss/density"] = loss = self.density(
-            sigma, draw, self.generator.scene_extent
-        ).mean()
-        yield loss * self.density.interval
+        """Density regularization of fresh scenes."""
+        draw, density = self.draws(part.indices, "density"), self.losses.density
+        scene = self.generator.represent(self.latents(draw).ws, randomness=draw)
+
+        def sigma(points: Tensor) -> Tensor:
+            return self.generator.field(scene, points)[0]
+
+        values["loss/density"] = loss = density(sigma, draw, self.generator.scene_extent).mean()
+        yield loss * density.interval
 
     def path_length_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
-        some = [i for i in part.indices if i % self.path_length.batch_shrink == 0]
+        """Path length regularization on one in `batch_shrink` images."""
+        path_length = self.losses.path_length
+        some = [i for i in part.indices if i % path_length.batch_shrink == 0]
         draw = self.draws(some or part.indices, "path_length")
         latents = self.latents(draw)
-        lengths = self.path_length.lengths(
-            latents.ws, self._view(latents, draw).render().image, draw
-        )
+        scene = self.generator.represent(latents.ws, randomness=draw)
+        image = self._view(scene, latents.camera, draw).render().image
+        lengths = path_length.lengths(latents.ws, image, draw)
         values["path/length"] = lengths.mean()
-        values["loss/path_length"] = loss = self.path_length(lengths, self.path_mean).mean()
-        yield loss * self.path_length.interval
+        values["loss/path_length"] = loss = path_length(lengths, self.path_mean).mean()
+        yield loss * path_length.interval
 
     def discriminator_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
+        """Adversarial loss of fresh fakes and of the batch's reals; penalties of interval 1."""
+        game = self.losses.game
         draw = self.draws(part.indices, "discriminator")
-        with torch.no_grad():
-            latents = self.latents(draw)
-            view = self._view(latents, draw, raw=self._judges_raw)
-            fake = view.render()
-            self.tracked.append((latents.mapped, self.generator.statistics(view.scene)))
-        judged = self.judge(*self.shown(fake.image, fake.raw, draw), latents.camera, draw)
-        values["logits/fake"] = judged.logits.mean()
-        loss_fake = self._game(self.adversarial.fake, judged) + self._predictions(
-            judged, latents, values, "fake"
-        )
-        yield loss_fake
+
+        # fakes
+        fake, latents = self._fresh_fakes(draw, track=True)
+        of_fakes = self.judge(*self.shown(fake.image, fake.raw, draw), latents.camera, draw)
+        values["logits/fake"] = of_fakes.logits.mean()
+        loss_fake = self._predictions(of_fakes, latents, values, "fake")
+        if isinstance(game, Unpaired):
+            loss_fake = loss_fake + self._game(game.fake, of_fakes)
+            yield loss_fake  # its graph is gone before the reals are seen
+
+        # reals
         draw = draw.in_phase("real")
-        judged = self.judge(*self.shown(*self.reals(part), draw), part.camera, draw)
-        self.adaptive_p.collect(judged.logits)
-        loss_real = self._game(self.adversarial.real, judged)
-        if self.pose.real_weight > 0:
-            assert judged.pose is not None
+        of_reals = self.judge(*self.shown(*self.reals(part, draw), draw), part.camera, draw)
+        self.adaptive_p.collect(of_reals.logits)
+        values["logits/real"] = of_reals.logits.mean()
+        values["signs/real"] = of_reals.logits.sign().mean()
+        if isinstance(game, Unpaired):
+            loss_real = self._game(game.real, of_reals)
+        else:
+            loss_real = self._game(game.discriminator, of_fakes, of_reals) + loss_fake
+            loss_fake = 0.0
+        pose = self.losses.pose
+        if pose.real_weight > 0:
+            assert of_reals.pose is not None
             assert part.camera is not None
-            error = self.pose(judged.pose, part.camera).mean()
-            values["pose/real"] = error
-            loss_real = loss_real + self.pose.real_weight * error
-        values["loss/discriminator"] = loss_fake.detach() + loss_real.detach()
-        values["logits/real"], values["signs/real"] = (
-            judged.logits.mean(),
-            judged.logits.sign().mean(),
-        )
+            values["pose/real"] = error = pose(of_reals.pose, part.camera).mean()
+            loss_real = loss_real + pose.real_weight * error
+        total = loss_real.detach()
+        values["loss/discriminator"] = total + torch.as_tensor(loss_fake).detach().to(total)
         yield loss_real
-        if self.r1.gamma != 0 and self.r1.interval == 1:
+
+        if self.losses.penalized and not self.losses.lazy_d:
             yield from self.r1_loss(part, values)
 
     def r1_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
-        draw = self.draws(part.indices, "r1")
-        separate = False
-
-        def judge(image: Tensor, raw: Tensor | None) -> Tensor:
-            nonlocal separate
-            if self.r1.of == "image":
-                image, raw = self.shown(image, raw, draw)
-            judged = self.judge(image, raw, part.camera, draw)
-            self.adaptive_p.collect(judged.logits)
-            realness = judged.logits
-            if judged.patch_logits is not None and self.patch.in_r1:
-                realness = realness + self.patch.realness(judged.patch_logits)
-            if judged.raw_logits is not None:
-                separate, realness = True, realness + judged.raw_logits
-            return realness
-
-        image, raw = self.reals(part)
-        r1 = self.r1.weighted(self.stage.gamma, image.shape[-1], self.batch_size)
-        if self.r1.of == "input":
-            image, raw = self.shown(image, raw, draw)
-        penalty = r1(judge, image, raw).mean()
-        # Image and raw image judged apart are two judgements, of which losses are averaged.
-        values["loss/r1"] = loss = penalty / 2 if separate else penalty
-        yield loss * self.r1.interval
+        """Gradient penalties on the reals (R1) and on fresh fakes (R2)."""
+        draw, r1 = self.draws(part.indices, "r1"), self.losses.r1
+        if r1.gamma != 0:
+            image, raw = self.reals(part, draw)
+            weighted = r1.weighted(self.stage.gamma, image.shape[-1], self.batch_size)
+            values["loss/r1"] = loss = self._penalty(weighted, image, raw, part.camera, draw, True)
+            yield loss * r1.interval
+        if self.losses.r2.gamma > 0:
+            draw = draw.in_phase("fake")
+            fake, latents = self._fresh_fakes(draw)
+            weighted = replace(r1, gamma=self.losses.r2.gamma)
+            values["loss/r2"] = loss = self._penalty(
+                weighted, fake.image, fake.raw, latents.camera, draw, False
+            )
+            yield loss * r1.interval
 
     def take_tracked(self) -> list[list[Tensor]]:
-        """What running statistics learn from the iteration, parts of [b n w] and, where there are
-        any, [b k].
-        """
+        """Inputs of the running statistics: parts of [b n w] and, if there are any, of [b k]."""
         mapped, statistics = zip(*self.tracked, strict=True)
         self.tracked = []
         return [list(mapped), list(statistics)] if statistics[0] is not None else [list(mapped)]
 
-    # ------------------------------------------------------------ what the discriminator sees
-
-    @property
-    def _judges_raw(self) -> bool:
-        return self.discriminator.needs_raw and self.stage.judge_raw
-
-    def resolution(self) -> int | None:
-        """Side of what is rendered at this point of the schedules; None: the generator's own."""
-        if self.stage.resolution is not None:
-            return self.stage.resolution
-        value = self.raw_resolution.at(self.images_seen)
-        return None if value is None else round(value)
-
-    def latents(self, draw: Randomness) -> Latents:
-        """Latents and cameras of fakes."""
-        generator = self.generator
-        camera = condition = self.poses.sample(draw) if self.needs_cameras else None
-        if (
-            camera is not None and generator.has_camera and generator.camera_conditioned
-        ):  # a 2D model's is its label
-            other = self.poses.sample(draw.in_phase("swap"))
-            condition = self.conditioning(camera, other, draw, self.images_seen)
-        z = draw.normal("z", generator.z_dim)
-        ws = mapped = generator.map(z, condition)
-        if self.style_mixing > 0:
-            ws = mix_styles(
-                ws,
-                generator.map(draw.normal("z_mix", generator.z_dim), camera),
-                draw,
-                self.style_mixing,
-            )
-        return Latents(z, ws, mapped, camera)
+    # ------------------------------------------------------------ fakes and reals
 
     @property
     def needs_cameras(self) -> bool:
@@ -254,36 +232,80 @@ class Phases:
             generator.has_camera or generator.camera_conditioned or discriminator.camera_conditioned
         )
 
-    def reals(self, part: Part) -> tuple[Tensor, Tensor | None]:
-        """Real images at the stage's resolution and, where raw images are judged, what stands
-        beside them.
+    @property
+    def _judges_raw(self) -> bool:
+        return self.discriminator.needs_raw and self.stage.judge_raw
+
+    @property
+    def _wants_raw(self) -> bool:
+        return self._judges_raw or self.losses.consistency.weight > 0
+
+    def resolution(self) -> int | None:
+        """Side of what is rendered at this point of the schedules; None: the generator's own."""
+        if self.stage.resolution is not None:
+            return self.stage.resolution
+        value = self.fakes.raw_resolution.at(self.images_seen)
+        return None if value is None else round(value)
+
+    def latents(self, draw: Randomness) -> Latents:
+        """Latents and cameras of fakes."""
+        generator = self.generator
+        camera = condition = self.poses.sample(draw) if self.needs_cameras else None
+        # The camera of a 2D model is its label, which stays.
+        if camera is not None and generator.has_camera and generator.camera_conditioned:
+            other = self.poses.sample(draw.in_phase("swap"))
+            condition = self.fakes.conditioning(camera, other, draw, self.images_seen)
+        z = draw.normal("z", generator.z_dim)
+        ws = mapped = generator.map(z, condition)
+        if self.fakes.style_mixing > 0:
+            second = generator.map(draw.normal("z_mix", generator.z_dim), camera)
+            ws = mix_styles(ws, second, draw, self.fakes.style_mixing)
+        return Latents(z, ws, mapped, camera)
+
+    @torch.no_grad()
+    def _fresh_fakes(self, draw: Randomness, track: bool = False) -> tuple[Rendering, Latents]:
+        """Fakes without gradient; with `track` the running statistics learn from them."""
+        latents = self.latents(draw)
+        scene: Any = self.generator.represent(latents.ws, randomness=draw)
+        if track:
+            self.tracked.append((latents.mapped, self.generator.statistics(scene)))
+        return self._view(scene, latents.camera, draw, raw=self._judges_raw).render(), latents
+
+    def reals(self, part: Part, draw: Randomness) -> tuple[Tensor, Tensor | None]:
+        """Real images at the stage's resolution and, if raw images are judged, raw ones.
+
+        Args:
+            part: where it has masks, what lies outside them becomes the generator's background.
+            draw: stream "background" of each image.
         """
-        image, side = part.image, self.stage.resolution
+        full = part.image
+        if part.mask is not None and self.generator.background is not None:
+            behind = background_color(self.generator.background, draw)[:, :, None, None]
+            full = torch.lerp(behind.to(full), full, part.mask.to(full))
+        image, side = full, self.stage.resolution
         if side is not None and side != image.shape[-1]:
             image = filtered_resizing(image, side)
         if not self._judges_raw:
             return image, None
-        side = self.resolution() or self.generator.raw_resolution
-        return image, blur(
-            filtered_resizing(part.image, side), self.blur.sigma_at(self.images_seen)
-        )
+        raw = filtered_resizing(full, self.resolution() or self.generator.raw_resolution)
+        return image, blur(raw, self.augmentation.blur.sigma_at(self.images_seen))
+
+    # ------------------------------------------------------------ what the discriminator sees
 
     def shown(
         self, image: Tensor, raw: Tensor | None, draw: Randomness
     ) -> tuple[Tensor, Tensor | None]:
-        """What the discriminator gets to see of an image and its raw image: blurred, and
-        augmented.
-        """
-        image = blur(image, self.blur.sigma_at(self.images_seen))
+        """An image and its raw image as the discriminator sees them: blurred and augmented."""
+        image = blur(image, self.augmentation.blur.sigma_at(self.images_seen))
         raw = raw if self._judges_raw else None
-        draw = Randomness(
-            draw.seed, draw.indices, f"{draw.phase}/augment", dtype=draw.dtype
-        )  # CPU: small matrices
-        image, raw = augment_pair(image, raw, self.augment.pipe, self.adaptive_p.probability, draw)
-        enabled = self.diffaug.enabled if self.stage.diffaug is None else self.stage.diffaug
-        if enabled:
-            image = self.diffaug(image, draw)
-            raw = None if raw is None else self.diffaug(raw, draw.in_phase("raw"))
+        # ADA makes small matrices of its draws: on the CPU.
+        ada, draw_ada = self.augmentation.ada, draw.in_phase("augment").on("cpu")
+        image, raw = augment_pair(image, raw, ada.pipe, self.adaptive_p.probability, draw_ada)
+        diffaug, enabled = self.augmentation.diffaug, self.stage.diffaug
+        if diffaug.enabled if enabled is None else enabled:
+            diffaug, draw = replace(diffaug, enabled=True), draw.in_phase("diffaug")
+            image = diffaug(image, draw)
+            raw = None if raw is None else diffaug(raw, draw.in_phase("raw"))
         return image, raw
 
     def judge(
@@ -291,57 +313,142 @@ class Phases:
     ) -> DiscriminatorOutput:
         return self.discriminator(image, raw=raw, camera=camera, randomness=draw)
 
+    @torch.no_grad()
+    def _real_logits(self, part: Part, draw: Randomness) -> DiscriminatorOutput:
+        """What a paired game compares the generator's fakes with."""
+        draw = draw.in_phase("real")
+        return self.judge(*self.shown(*self.reals(part, draw), draw), part.camera, draw)
+
     # ------------------------------------------------------------ parts of losses
 
-    def _view(self, latents: Latents, draw: Randomness, raw: bool = False) -> SceneView:
-        scene: Any = self.generator.represent(latents.ws, randomness=draw)
-        return SceneView(self.generator, scene, latents.camera, self.resolution(), raw, draw)
+    def _view(
+        self, scene: Any, camera: Camera | None, draw: Randomness, raw: bool = False
+    ) -> SceneView:
+        return SceneView(self.generator, scene, camera, self.resolution(), raw, draw)
+
+    def _selected(self, view: SceneView) -> Tensor | None:
+        """Indices of the rays that carry gradient, [r]; None means all of them."""
+        rays = self.rays
+        if self.stage.num_rays is not None:
+            rays = replace(rays, num_rays=self.stage.num_rays)
+        return rays.selected(view.num_pixels, self.seed, self.images_seen)
+
+    def _loss_of_view(
+        self, view: SceneView, latents: Latents, reals: DiscriminatorOutput | None, values: Values
+    ) -> Tensor:
+        """The generator's loss of one view, by autograd through its rays."""
+        selected = self._selected(view)
+        fake = view.render() if selected is None else render_partially(view, selected)
+        return self._loss_of_fakes(fake, latents, reals, view.draw, values)
+
+    def _chunks_of_view(
+        self,
+        view: SceneView,
+        latents: Latents,
+        reals: DiscriminatorOutput | None,
+        values: Values,
+        share: float,
+    ) -> Iterator[Tensor]:
+        """Scalars with the gradient of the loss of one view, in the memory of a chunk of rays."""
+        with torch.no_grad():
+            shown = view.render()
+        leaves = {"image": shown.image.detach().requires_grad_()}
+        if self._judges_raw and shown.raw is not None:
+            # The raw image is the image itself in some models.
+            leaves["raw"] = shown.raw.clone().requires_grad_()
+        shown = replace(shown, image=leaves["image"], raw=leaves.get("raw"))
+        loss = self._loss_of_fakes(shown, latents, reals, view.draw, values) / self.fakes.views
+        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        yield from replay(view, gradients, self._selected(view), self.rays.chunk, share)
 
     def _loss_of_fakes(
-        self, fake: Rendering, latents: Latents, draw: Randomness, values: Values
+        self,
+        fake: Rendering,
+        latents: Latents,
+        reals: DiscriminatorOutput | None,
+        draw: Randomness,
+        values: Values,
     ) -> Tensor:
         """The generator's loss of the fakes of a part, a scalar."""
+        game, seen = self.losses.game, self.images_seen
         judged = self.judge(*self.shown(fake.image, fake.raw, draw), latents.camera, draw)
-        loss = self._game(
-            lambda logits: self.adversarial.generator(logits, self.images_seen), judged
-        )
+        if reals is None:
+            loss = self._game(lambda logits: game.generator(logits, seen), judged)
+        else:
+            loss = self._game(lambda f, r: game.generator(f, seen, r), judged, reals)
         values["loss/generator"] = loss
         loss = loss + self._predictions(judged, latents, values, "generator")
-        if self.consistency.weight > 0:
+        if self.losses.consistency.weight > 0:
             assert fake.raw is not None
             maps = (fake.extras.get("maps"), fake.extras.get("raw_maps"))
-            values["loss/consistency"] = difference = self.consistency(
-                fake.image, fake.raw, *maps
-            ).mean()
+            difference = self.losses.consistency(fake.image, fake.raw, *maps).mean()
+            values["loss/consistency"] = difference
             loss = loss + difference
         return loss
 
-    def _game(self, loss: Callable[[Tensor], Tensor], judged: DiscriminatorOutput) -> Tensor:
-        """Mean adversarial loss over what was judged; image and raw image, where judged apart,
+    def _regularizers(self, scene: Any, draw: Randomness, values: Values) -> Tensor | float:
+        """The generator's own regularizers of a scene, added up."""
+        total: Tensor | float = 0.0
+        for name, value in self.generator.regularizers(scene, draw).items():
+            values[f"loss/{name}"] = mean = value.mean()
+            total = total + mean
+        return total
+
+    def _game(self, loss: Callable[..., Tensor], *judged: DiscriminatorOutput) -> Tensor:
+        """Mean adversarial loss of one side, or of pairs; separate logits of image and raw image
         weigh one half each.
         """
-        logits = (
-            judged.logits
-            if judged.raw_logits is None
-            else torch.cat([judged.logits, judged.raw_logits])
-        )
-        total = loss(logits).mean()
-        if self.patch.weight > 0:
-            assert judged.patch_logits is not None
-            total = total + self.patch(loss, judged.patch_logits).mean()
+        total = loss(*(j.all_logits for j in judged)).mean()
+        if self.losses.patch.weight > 0:
+            patches = [j.patch_logits for j in judged if j.patch_logits is not None]
+            assert len(patches) == len(judged)
+            total = total + self.losses.patch(loss, *patches).mean()
         return total
+
+    def _penalty(
+        self,
+        penalty: R1,
+        image: Tensor,
+        raw: Tensor | None,
+        camera: Camera | None,
+        draw: Randomness,
+        real: bool,
+    ) -> Tensor:
+        """Gradient penalty of the discriminator at some images, a scalar."""
+        patch, separate = self.losses.patch, False
+
+        def judge(image: Tensor, raw: Tensor | None) -> Tensor:
+            nonlocal separate
+            if penalty.of == "image":
+                image, raw = self.shown(image, raw, draw)
+            judged = self.judge(image, raw, camera, draw)
+            if real:
+                self.adaptive_p.collect(judged.logits)
+            realness = judged.logits
+            if judged.patch_logits is not None and patch.in_r1:
+                realness = realness + patch.realness(judged.patch_logits)
+            if judged.raw_logits is not None:
+                separate, realness = True, realness + judged.raw_logits
+            return realness
+
+        if penalty.of == "input":
+            image, raw = self.shown(image, raw, draw)
+        mean = penalty(judge, image, raw).mean()
+        # Separate logits for image and raw image: average the two losses.
+        return mean / 2 if separate else mean
 
     def _predictions(
         self, judged: DiscriminatorOutput, latents: Latents, values: Values, of: str
     ) -> Tensor | float:
-        """Losses of what the discriminator predicts of fakes."""
+        """Losses of what the discriminator predicts from fakes."""
+        pose, latent = self.losses.pose, self.losses.latent
         loss: Tensor | float = 0.0
-        if self.pose.weight > 0:
+        if pose.weight > 0:
             assert judged.pose is not None
             assert latents.camera is not None
-            values[f"pose/{of}"] = error = self.pose(judged.pose, latents.camera).mean()
-            loss = loss + self.pose.weight * error
-        if self.latent.weight > 0:
+            values[f"pose/{of}"] = error = pose(judged.pose, latents.camera).mean()
+            loss = loss + pose.weight * error
+        if latent.weight > 0:
             assert judged.latent is not None
-            loss = loss + self.latent(judged.latent, latents.z).mean()
+            loss = loss + latent(judged.latent, latents.z).mean()
         return loss

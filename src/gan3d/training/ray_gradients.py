@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering
-from gan3d.randomness import Randomness, key
+from gan3d.randomness import Randomness
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class RayGradients:
         """Indices of the rays that carry gradient, [r]; None means all of them."""
         if self.mode == "full" or self.num_rays is None or self.num_rays >= num_pixels:
             return None
-        stream = torch.Generator().manual_seed(key(seed, images_seen, "rays"))
-        return torch.randperm(num_pixels, generator=stream)[: self.num_rays]
+        order = Randomness(seed, [images_seen], "rays").uniform("order", num_pixels)
+        return order[0].argsort()[: self.num_rays]
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,44 @@ def replay(
         chunk: rays at once.
         share: what the caller multiplies each scalar with before it runs backward.
     """
-    scene, pairs = _detached(view.scene)
+    leaves = SceneLeaves.of(view.scene)
     rays = torch.arange(view.num_pixels) if selected is None else selected
     for some in rays.split(chunk):
-        shown = replace(view, scene=scene).render(some)
+        shown = replace(view, scene=leaves.scene).render(some)
         maps = {name: getattr(shown, name).squeeze(3) for name in gradients}  # b c r
-        yield torch.stack(
-            [(maps[n] * g.flatten(2)[:, :, some.to(g.device)]).sum() for n, g in gradients.items()]
-        ).sum()
-    through = [(whole * leaf.grad / share).sum() for whole, leaf in pairs if leaf.grad is not None]
-    if through:
-        yield torch.stack(through).sum()
+        terms = [
+            (maps[name] * gradient.flatten(2)[:, :, some.to(gradient.device)]).sum()
+            for name, gradient in gradients.items()
+        ]
+        yield torch.stack(terms).sum()
+    yield from leaves.through(share)
+
+
+@dataclass(frozen=True)
+class SceneLeaves:
+    """A scene cut off from the graph that made it: several backward passes end in its leaves.
+
+    Attributes:
+        scene: with leaves in place of the tensors that carry gradient.
+        pairs: (tensor, its leaf).
+    """
+
+    scene: Any
+    pairs: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, scene: Any) -> SceneLeaves:
+        return cls(*_detached(scene))
+
+    def through(self, share: float) -> Iterator[Tensor]:
+        """The scalar that takes the gradients gathered in the leaves on into the graph, if any.
+
+        Args:
+            share: what the caller multiplies each scalar with before it runs backward.
+        """
+        terms = [(t * leaf.grad / share).sum() for t, leaf in self.pairs if leaf.grad is not None]
+        if terms:
+            yield torch.stack(terms).sum()
 
 
 def _detached(scene: Any) -> tuple[Any, list[tuple[Tensor, Tensor]]]:

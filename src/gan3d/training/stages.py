@@ -28,7 +28,7 @@ class Stage:
         num_rays: rays that carry gradient (`--model.rays`).
         judge_raw: whether the raw (auxiliary) image is judged.
         diffaug: whether DiffAugment is on.
-        freeze: parts of the generator that stay as the average has them (`--model.freeze`).
+        freeze: parts of the generator that stay as the average has them (`--model.run.freeze`).
     """
 
     from_kimg: float = 0.0

@@ -55,6 +55,6 @@ def alarms(values: Mapping[str, float], levels: AlarmLevels) -> dict[str, str]:
         sentences["alarm/camera_leak"] = (
             f"The head changes with the conditioning camera, {leak:.2f} times as much as with z "
             f"(alarm above {levels.camera_leak:g}): condition the generator less, by a larger swap "
-            "probability in --model.conditioning or by switching its camera conditioning off."
+            "probability in --model.fakes.conditioning or by switching its camera conditioning off."
         )
     return sentences

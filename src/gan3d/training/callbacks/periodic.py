@@ -35,7 +35,7 @@ def images_seen(pl_module: LightningModule) -> int:
 
 def is_last(trainer: Trainer, pl_module: LightningModule) -> bool:
     """Whether no iteration follows this one, as far as images and steps decide."""
-    over = images_seen(pl_module) >= cast("GAN", pl_module).total_kimg * 1000
+    over = images_seen(pl_module) >= cast("GAN", pl_module).run.total_kimg * 1000
     return over or 0 <= trainer.max_steps <= trainer.global_step
 
 

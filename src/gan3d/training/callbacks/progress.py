@@ -53,7 +53,7 @@ class KimgProgressBar(ProgressBar):
         forget_later(trainer, self._first)
         if self._enabled and sys.stderr.isatty():
             self._bar = tqdm(
-                total=cast("GAN", pl_module).total_kimg,
+                total=cast("GAN", pl_module).run.total_kimg,
                 initial=self._first / 1000,
                 bar_format="{percentage:3.0f}% |{bar}| {desc}",
                 dynamic_ncols=True,
@@ -86,7 +86,7 @@ class KimgProgressBar(ProgressBar):
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._shown = time.monotonic()
-        seen, total = images_seen(pl_module), cast("GAN", pl_module).total_kimg
+        seen, total = images_seen(pl_module), cast("GAN", pl_module).run.total_kimg
         line = progress_line(
             seen, self._first, total, self._shown - self._began, trainer.callback_metrics
         )

@@ -1,0 +1,24 @@
+"""Augmentation: everything that changes an image before the discriminator sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gan3d.augment.ada import ADA
+from gan3d.augment.blur import Blur
+from gan3d.augment.diffaug import DiffAugment
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to real and generated images alike, in this order.
+
+    Args:
+        blur: blur that fades out at the start of training.
+        ada: adaptive augmentation: as strong as the discriminator overfits.
+        diffaug: DiffAugment: always at full strength.
+    """
+
+    blur: Blur = Blur()
+    ada: ADA = ADA()
+    diffaug: DiffAugment = DiffAugment()
