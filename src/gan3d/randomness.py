@@ -1,7 +1,7 @@
 """Counter-based randomness: every draw is a pure function of (seed, image, phase, name, element).
 
     words of block k of image i = Philox4x32-10(counter = (k, i, stream), key = seed)
-    stream                      = 64-bit hash of (phase, name)
+    stream                      = 64-bit hash of (phase, name, kind of draw)
 
 Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a bijection of its
 128-bit counter: there is no state to carry, save or split. A draw never depends on the rank, on
@@ -50,15 +50,15 @@ def key(*parts: int | str) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _stream_words(phase: str, name: str) -> tuple[int, int]:
-    digest = hashlib.blake2b(f"{phase}\x1f{name}".encode(), digest_size=8).digest()
+def _stream_words(phase: str, name: str, kind: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{phase}\x1f{name}\x1f{kind}".encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
 @torch.compiler.assume_constant_result  # the labels are constants of a compiled function
-def stream_words(phase: str, name: str) -> tuple[int, int]:
+def stream_words(phase: str, name: str, kind: str) -> tuple[int, int]:
     """The third and fourth word of the counters of a stream: a hash of its labels."""
-    return _stream_words(phase, name)
+    return _stream_words(phase, name, kind)
 
 
 # ------------------------------------------------------------ the generator
@@ -147,6 +147,10 @@ class Request(NamedTuple):
     numbers: int
 
     @property
+    def labels(self) -> tuple[str, str, Kind]:
+        return self.phase, self.name, self.kind
+
+    @property
     def blocks(self) -> int:
         """Blocks of four words that one image takes."""
         return self.elements * -(-self.numbers // 4)
@@ -201,7 +205,7 @@ class Images:
 
     def _values(self, request: Request, blocks: Tensor) -> Tensor:
         """Blocks [k] of a draw, [b k 4]."""
-        c2, c3 = (torch.full_like(blocks, word) for word in stream_words(*request[1:3]))
+        c2, c3 = (torch.full_like(blocks, word) for word in stream_words(*request.labels))
         return CONVERSIONS[request.kind](self._words(blocks, c2, c3))
 
     def _make(self, requests: tuple[Request, ...]) -> dict[Request, Tensor]:
@@ -234,7 +238,7 @@ class Images:
 
 def make_counters(requests: tuple[Request, ...], device: torch.device) -> tuple[Tensor, ...]:
     """First, third and fourth word of the counters of all blocks of some draws."""
-    words = [stream_words(request.phase, request.name) for request in requests]
+    words = [stream_words(*request.labels) for request in requests]
     sizes = [request.blocks for request in requests]
     blocks = torch.cat([torch.arange(size, device=device) for size in sizes])
     ones = [torch.ones(size, dtype=torch.int64, device=device) for size in sizes]
