@@ -1,8 +1,14 @@
 """gan3d: a zoo of 3D-aware GANs. One harness, interchangeable generators and discriminators, one
 benchmark.
 
-Importing this package imports nothing heavy: the names below load their modules when they are first
-used.
+    import gan3d
+
+    generator = gan3d.from_pretrained("runs/eg3d_heads32")  # or a file, a folder, user/name
+    gan3d.picture(gan3d.sample(generator, seeds=range(8))).show()
+
+Importing this package imports nothing heavy: a name loads its module when it is first used. Beside
+the functions and classes of `__all__` every generator and discriminator is here by its name
+(`gan3d.EG3D`), and every room of the house (`gan3d.ops`, `gan3d.metrics`, ..).
 """
 
 import importlib
@@ -20,18 +26,45 @@ _HOMES = {
     "DiscriminatorOutput": "gan3d.discriminators",
     "DISCRIMINATORS": "gan3d.discriminators",
     "GAN": "gan3d.training.gan",
+    "create": "gan3d.checkpoints.models",
+    "from_pretrained": "gan3d.checkpoints.models",
+    "list_models": "gan3d.zoo.configs",
+    "picture": "gan3d.apps.samples",
+    "sample": "gan3d.apps.samples",
+    "save_pretrained": "gan3d.checkpoints.portable",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(
-            f"module 'gan3d' has no attribute {name!r}; it has {', '.join(__all__)}"
-        )
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module 'gan3d' has no attribute {name!r}")
+    if name in _rooms():
+        return importlib.import_module(f"gan3d.{name}")
+    if name in (networks := _networks()):
+        return networks[name]
+    spelling = importlib.import_module("gan3d.spelling")
+    near = spelling.did_you_mean(spelling.closest(name, __dir__()), "gan3d.{}")
+    raise AttributeError(
+        f"module 'gan3d' has no attribute {name!r}; {near or 'it has ' + ', '.join(__dir__())}"
+    )
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *_rooms(), *_networks()})
+
+
+def _rooms() -> set[str]:
+    """Folders and files of the package."""
+    import pkgutil  # takes as long as all the rest of this import
+
+    return {room.name for room in pkgutil.iter_modules(__path__) if not room.name.startswith("_")}
+
+
+def _networks() -> dict[str, type]:
+    """Every generator and discriminator that is registered, by name."""
+    generators = importlib.import_module("gan3d.generators").GENERATORS
+    return generators | importlib.import_module("gan3d.discriminators").DISCRIMINATORS

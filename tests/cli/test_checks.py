@@ -68,7 +68,7 @@ def test_a_place_that_can_not_be_written_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_verb_that_lacks_an_argument_is_not_sent_to_the_configs_of_training():
-    with pytest.raises(CommandError, match="checkpoint") as refusal:
+    with pytest.raises(CommandError, match="required: model") as refusal:
         call(export_training, [], prog="gan3d export training", positional=True)
     assert "--config" not in str(refusal.value)
 

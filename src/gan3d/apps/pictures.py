@@ -5,17 +5,19 @@ video.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gan3d.generators.contract import SURFACE_OPACITY, Rendering
 
-PAPER = 255  # the color of what is not there
+PAPER, INK = 255, "black"  # the color of what is not there, and of labels
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -58,6 +60,39 @@ def enlarge(pictures: np.ndarray, side: int) -> np.ndarray:
     """
     factor = max(1, math.ceil(side / min(pictures.shape[1:3])))
     return repeat(pictures, "b h w c -> b (h y) (w x) c", y=factor, x=factor)
+
+
+def sheet(
+    rows: Sequence[np.ndarray],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    side: int = 128,
+    gap: int = 2,
+) -> np.ndarray:
+    """Rows of pictures with labels, uint8 [h w 3].
+
+    Args:
+        rows: uint8 [b H W 3] each, all of one shape.
+        row_labels: at the left of each row.
+        column_labels: above each column, b of them.
+        side: smaller pictures are enlarged (`enlarge`).
+        gap: white pixels between neighbors.
+    """
+    large = [enlarge(row, side) for row in rows]
+    num, height, width, _ = large[0].shape
+    body = grid(np.concatenate(large), columns=num, gap=gap)
+    font = ImageFont.load_default()
+    line = math.ceil(font.getbbox("Ag")[3]) + 2 * gap
+    margin = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * gap
+    canvas = Image.new("RGB", (margin + body.shape[1], line + body.shape[0]), (PAPER, PAPER, PAPER))
+    canvas.paste(Image.fromarray(body), (margin, line))
+    pen = ImageDraw.Draw(canvas)
+    for k, label in enumerate(row_labels):
+        pen.text((gap, line + k * (height + gap) + height / 2), label, INK, font, anchor="lm")
+    for k, label in enumerate(column_labels):
+        pen.text((margin + k * (width + gap) + width / 2, line / 2), label, INK, font, anchor="mm")
+    return np.asarray(canvas)
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,19 @@ from torch import Tensor
 from gan3d.checkpoints.official.unpickle import UnsafePickleError
 
 
-def load_plain(path: Path | str) -> Any:
+def load_plain(path: Path | str, *, mmap: bool = False) -> Any:
     """The content of a file of `torch.save`: tensors, numbers, texts, lists and dictionaries, on
     the CPU.
+
+    Args:
+        path: the file.
+        mmap: leave the tensors on the disk until they are used.
 
     Raises:
         UnsafePickleError: the file is broken, or asks for more than that.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -35,10 +39,19 @@ def load_plain(path: Path | str) -> Any:
         AttributeError,
         OSError,  # of some archives that were cut off
     ) as error:
-        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsafePickleError(
-            f"{path} is broken or holds more than tensors, and was not executed: {problem}"
+            f"{path} is broken or holds more than tensors, and was not executed: {_problem(error)}"
         ) from error
+
+
+def _problem(error: BaseException) -> str:
+    """The problem alone. Torch puts it behind the advice to execute the file, and keeps the error
+    without that advice as the context.
+    """
+    if isinstance(error, pickle.UnpicklingError) and error.__context__ is not None:
+        error = error.__context__
+    text = str(error).strip().partition(" was not an allowed global")[0]
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def load_safetensors(path: Path | str) -> dict[str, Tensor]:

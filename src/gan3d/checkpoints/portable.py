@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
 from gan3d.pretrained import FORMAT, FORMAT_KEY
+from gan3d.spelling import closest, did_you_mean
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -130,14 +131,14 @@ def class_and_arguments(
             f"there is no class {name!r} in this program; known: {', '.join(sorted(registry))}. A "
             "class of your own is known once the module that defines it is imported"
         )
-    parameters, hints = inspect.signature(cls).parameters, get_type_hints(cls.__init__)
-    unknown = sorted(set(arguments) - set(parameters))
-    if unknown and not _takes_any(cls):
-        raise ValueError(
-            f"{name} does not take {', '.join(unknown)}; the file was made by another version of "
-            f"{name}"
-        )
-    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    _refuse_unknown(name, arguments, [] if _takes_any(cls) else inspect.signature(cls).parameters)
+    hints: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):  # a class with **options hands them to its base
+        constructor = vars(base).get("__init__", object.__init__)
+        parameters = inspect.signature(constructor).parameters
+        hints |= _hints(constructor)
+        defaults |= {key: parameter.default for key, parameter in parameters.items()}
     return cls, {
         key: _as_asked(value, hints.get(key), defaults.get(key)) for key, value in arguments.items()
     }
@@ -145,6 +146,22 @@ def class_and_arguments(
 
 def _takes_any(cls: type) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+
+
+def _refuse_unknown(name: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuses arguments that are not among the known ones; nothing known is anything taken."""
+    unknown = sorted(set(given) - set(known)) if known else []
+    if unknown:
+        near = did_you_mean(closest(unknown[0], known)) or f"it takes {', '.join(known)}"
+        raise ValueError(f"{name} does not take {', '.join(unknown)}; {near}")
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """Type hints; none where they name what only a type checker sees."""
+    try:
+        return get_type_hints(function)
+    except NameError:
+        return {}
 
 
 def _as_asked(value: Any, hint: Any = None, default: Any = None) -> Any:
@@ -159,16 +176,16 @@ def _as_asked(value: Any, hint: Any = None, default: Any = None) -> Any:
     kind = next(filter(is_dataclass, asked), None)
     if kind is None:
         return {key: _as_asked(item) for key, item in value.items()}
-    known = [field.name for field in fields(kind)]
-    if unknown := sorted(set(value) - set(known)):
-        raise ValueError(
-            f"{kind.__name__} does not take {', '.join(unknown)}; it takes {', '.join(known)}"
-        )
-    hints = get_type_hints(kind)
+    _refuse_unknown(kind.__name__, value, [field.name for field in fields(kind)])
+    hints = _hints(kind)
     given = {
-        key: _as_asked(item, hints[key], getattr(default, key, None)) for key, item in value.items()
+        key: _as_asked(item, hints.get(key), getattr(default, key, None))
+        for key, item in value.items()
     }
-    return replace(default, **given) if isinstance(default, kind) else kind(**given)
+    try:
+        return replace(default, **given) if isinstance(default, kind) else kind(**given)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__} cannot be made of {dict(value)}: {error}") from error
 
 
 def _compare(name: str, expected: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> None:

@@ -1,1 +1,49 @@
-"""Operators: the equation, a reference implementation, and faster forms with the same numbers."""
+"""Operators: the equation, a reference implementation, and faster forms with the same numbers.
+
+They are functions of tensors, and of use without the rest of gan3d:
+
+    >>> import torch
+    >>> from gan3d.ops import modfc
+    >>> points, weight = torch.randn(2, 100, 16), torch.randn(16, 32)
+    >>> modfc(points, weight, style=torch.randn(2, 16)).shape
+    torch.Size([2, 100, 32])
+
+A name here is the function; its file has the equation and the parts: `from gan3d.ops.modfc import
+demodulation`.
+"""
+
+from gan3d.ops.bias_act import bias_act
+from gan3d.ops.bicubic import bicubic_downsample
+from gan3d.ops.composite import alpha_weights, composite, left_alphas
+from gan3d.ops.film_siren import film_siren
+from gan3d.ops.filtered_lrelu import filtered_lrelu
+from gan3d.ops.grid_sample import grid_sample
+from gan3d.ops.modfc import modfc
+from gan3d.ops.resample import (
+    conv2d_resample,
+    downsample2d,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
+from gan3d.ops.triplane import PlaneTable
+
+__all__ = [
+    "PlaneTable",
+    "alpha_weights",
+    "bias_act",
+    "bicubic_downsample",
+    "composite",
+    "conv2d_resample",
+    "downsample2d",
+    "film_siren",
+    "filter2d",
+    "filtered_lrelu",
+    "grid_sample",
+    "left_alphas",
+    "modfc",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
+]

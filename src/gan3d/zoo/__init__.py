@@ -1,0 +1,3 @@
+"""What comes with gan3d: configs by name (`configs`), and weights, `<name>.safetensors` in this
+folder.
+"""
