@@ -1,6 +1,4 @@
-"""Alias-free layers: waves whose samples are known, sizes, magnitudes, modulated convolution by its
-definition.
-"""
+"""Alias-free layers: closed-form waves, sizes, magnitudes, modulated convolution by definition."""
 
 import math
 from dataclasses import replace
@@ -35,9 +33,8 @@ def moved(x: float, y: float) -> torch.Tensor:
 @pytest.fixture
 def waves() -> FourierInput:
     torch.manual_seed(0)
-    return FourierInput(
-        4, Signal(sampling_rate=16, cutoff=2.0, half_width=6.0, size=36, channels=5)
-    ).requires_grad_(False)
+    signal = Signal(sampling_rate=16, cutoff=2.0, half_width=6.0, size=36, channels=5)
+    return FourierInput(4, signal).requires_grad_(False)
 
 
 @pytest.fixture
@@ -46,19 +43,18 @@ def synthesis() -> AliasFreeSynthesis:
     return AliasFreeSynthesis(6, 16, 3, SMALL)
 
 
-# -- Input
-# --------------------------------------------------------------------------------------------------
+# -- Input -----------------------------------------------------------------------------------------
 
 
 def test_a_wave_is_sampled_at_pixel_centers(waves):
     waves.weight.copy_(torch.eye(5) * math.sqrt(5))
-    waves.freqs[0], waves.phases[0] = torch.tensor([1.0, 0.5]), 0.125
+    waves.freqs[0] = torch.tensor([1.0, 0.5])
+    waves.phases[0] = 0.125
     x = waves(noise(1, 4))[0, 0]
     for row, column in ((0, 0), (20, 7), (35, 35)):
         u, v = (column + 0.5 - 18) / 16, (row + 0.5 - 18) / 16
-        assert x[row, column].item() == pytest.approx(
-            math.sin(2 * math.pi * (u + 0.5 * v + 0.125)), abs=1e-5
-        )
+        expected = math.sin(2 * math.pi * (u + 0.5 * v + 0.125))
+        assert x[row, column].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_channels_are_mixed_at_unit_gain(waves):
@@ -95,43 +91,37 @@ def test_every_image_may_have_its_own_transform_and_the_buffer_is_the_default(wa
         waves(noise(2, 4), torch.zeros(2, 3))
 
 
-def test_w_turns_and_moves_in_its_own_frame(waves):
-    waves.affine.bias.copy_(
-        torch.tensor([0.0, 2.0, 2 / 16, 0.0])
-    )  # a quarter turn, then one pixel, scaled by 1/2
+def test_w_rotates_and_translates_in_its_own_frame(waves):
+    # A quarter turn, then one pixel; t is divided by |t_1 t_2| = 2.
+    waves.affine.bias.copy_(torch.tensor([0.0, 2.0, 2 / 16, 0.0]))
     plain = FourierInput.forward(waves, noise(1, 4))
     waves.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
-    quarter = torch.tensor(
-        [[0.0, -1.0, -0.0], [1.0, 0.0, -1 / 16], [0.0, 0.0, 1.0]]
-    )  # [[R, R (-t)]]
+    # [[R, R (-t)]]
+    quarter = torch.tensor([[0.0, -1.0, -0.0], [1.0, 0.0, -1 / 16], [0.0, 0.0, 1.0]])
     torch.testing.assert_close(plain, waves(noise(1, 4), quarter), atol=1e-5, rtol=1e-5)
 
 
-def test_frequencies_that_a_transform_pushes_beyond_the_grid_fade(waves):
+def test_frequencies_that_a_transform_moves_above_nyquist_fade(waves):
     still = waves(noise(1, 4))
     assert waves(noise(1, 4), torch.diag(torch.tensor([200.0, 200.0, 1.0]))).abs().max() == 0
     turned = waves(noise(1, 4), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]))
     assert turned.square().mean() > 0.3 * still.square().mean()
 
 
-# -- Convolution
-# --------------------------------------------------------------------------------------------------
+# -- Convolution -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_modulated_convolution_is_its_definition_for_one_image_and_for_many(k, demodulate):
-    x, weight, styles, gain = (
-        noise(3, 4, 6, 6),
-        noise(5, 4, k, k, seed=1),
-        noise(3, 4, seed=2),
-        torch.tensor(0.7),
-    )
+    x, weight, styles = noise(3, 4, 6, 6), noise(5, 4, k, k, seed=1), noise(3, 4, seed=2)
+    gain = torch.tensor(0.7)
     expected = []
     for n in range(3):
         w, s = weight, styles[n]
         if demodulate:
-            w, s = w / w.square().mean([1, 2, 3], keepdim=True).sqrt(), s / s.square().mean().sqrt()
+            w = w / w.square().mean([1, 2, 3], keepdim=True).sqrt()
+            s = s / s.square().mean().sqrt()
         w = w * s[:, None, None]
         if demodulate:
             w = w / (w.square().sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
@@ -144,37 +134,28 @@ def test_the_modulated_convolution_is_its_definition_for_one_image_and_for_many(
 
 @pytest.mark.parametrize("ratio", [1.0, 0.1, 0.01])
 @pytest.mark.parametrize("k", [1, 3])
-def test_styles_scaled_per_image_differ_from_the_published_scaling_over_the_batch_by_the_1e_8_alone(
-    k, ratio
-):
-    """Appendix F takes the mean of s^2 over all images; ours makes no image depend on the others
-    (unlike stylegan3).
-    """
+def test_normalizing_styles_per_image_or_over_the_batch_differs_by_the_1e_8_only(k, ratio):
+    """Appendix F takes the mean of s^2 over the batch; ours keeps images independent."""
     x, weight = noise(3, 16, 6, 6).double(), noise(5, 16, k, k, seed=1).double()
     styles = noise(3, 16, seed=2).double() * torch.tensor([1.0, ratio, 1.0])[:, None]
     w = weight / weight.square().mean([1, 2, 3], keepdim=True).sqrt()
-    w = (
-        w[None] * (styles / styles.square().mean().sqrt())[:, None, :, None, None]
-    )  # one mean over all n and i
+    normalized = styles / styles.square().mean().sqrt()  # one mean over all n and i
+    w = w[None] * normalized[:, None, :, None, None]
     w = w / (w.square().sum([2, 3, 4], keepdim=True) + 1e-8).sqrt()
     published = torch.stack([F.conv2d(x[n], w[n], padding=k - 1) for n in range(3)])
     ours = modulated_conv(x, weight, styles, torch.tensor(1.0), demodulate=True)
-    bound = (
-        2e-10 / ratio**2 * published.abs().max().item()
-    )  # of the 1e-8 of demodulation; 2e-6 at a ratio of 100
+    # The effect of demodulation's 1e-8: 2e-6 for styles that differ by a factor of 100.
+    bound = 2e-10 / ratio**2 * published.abs().max().item()
     torch.testing.assert_close(ours, published, atol=bound, rtol=0)
 
 
 def test_demodulation_keeps_unit_variance_but_not_the_gain():
-    x = noise(1, 64, 40, 40)
-    y = modulated_conv(
-        x, noise(32, 64, 3, 3) * 9, noise(1, 64) * 5, torch.tensor(0.5), demodulate=True
-    )
+    x, weight, styles = noise(1, 64, 40, 40), noise(32, 64, 3, 3) * 9, noise(1, 64) * 5
+    y = modulated_conv(x, weight, styles, torch.tensor(0.5), demodulate=True)
     assert y[:, :, 2:-2, 2:-2].std().item() == pytest.approx(0.5, rel=0.03)
 
 
-# -- Layers and network
-# ------------------------------------------------------------------------------------------------
+# -- Layers and network ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +170,7 @@ def test_demodulation_keeps_unit_variance_but_not_the_gain():
         {"num_layers": 9, "num_critical": 1, "first_stopband": 6.0},
     ],
 )
-def test_every_layer_gives_the_size_of_its_schedule(changes):
+def test_every_layer_returns_the_size_of_its_schedule(changes):
     schedule = replace(SMALL, **changes)
     with torch.no_grad():
         synthesis = AliasFreeSynthesis(6, 32, 3, schedule)
@@ -197,11 +178,8 @@ def test_every_layer_gives_the_size_of_its_schedule(changes):
         x = synthesis.input(ws[:, 0])
         for layer in synthesis.layers:
             x = layer(x, ws[:, 1])
-            assert x.shape[1:] == (
-                layer.spec.outside.channels,
-                layer.spec.outside.size,
-                layer.spec.outside.size,
-            )
+            outside = layer.spec.outside
+            assert x.shape[1:] == (outside.channels, outside.size, outside.size)
     assert x.shape == (2, 3, 32, 32)
 
 
@@ -219,7 +197,7 @@ def test_a_layer_of_slope_one_passes_a_signal_at_unit_gain():
     torch.testing.assert_close(layer(x, noise(1, 6))[0, :, 6:-6, 6:-6], y / 2)
 
 
-def test_planes_of_many_channels_come_unscaled():
+def test_output_scale_multiplies_planes_of_many_channels():
     torch.manual_seed(0)
     planes = AliasFreeSynthesis(6, 16, 96, SMALL, output_scale=1.0)
     ws = noise(2, planes.num_ws, 6)
@@ -229,14 +207,15 @@ def test_planes_of_many_channels_come_unscaled():
     torch.testing.assert_close(planes(ws), image / 4)
 
 
-def test_magnitudes_are_mean_squares_of_what_each_layer_is_given(synthesis):
-    ws, seen = noise(2, synthesis.num_ws, 6), []
+def test_magnitudes_are_mean_squares_of_the_layer_inputs(synthesis):
+    ws = noise(2, synthesis.num_ws, 6)
+    squares = []
     for layer in synthesis.layers:
         layer.register_forward_pre_hook(
-            lambda _, given: seen.append(given[0].square().mean([1, 2, 3]))
+            lambda _, inputs: squares.append(inputs[0].square().mean([1, 2, 3]))
         )
     picture = synthesis.picture(ws)
-    torch.testing.assert_close(picture.magnitudes, torch.stack(seen, 1))
+    torch.testing.assert_close(picture.magnitudes, torch.stack(squares, 1))
     torch.testing.assert_close(picture.image, synthesis(ws))
     assert not picture.magnitudes.requires_grad
 
@@ -263,9 +242,8 @@ def test_a_settled_network_gives_every_layer_unit_magnitude_and_uses_it_in_that_
 
 def test_mean_square_is_exact_in_low_precision():
     x = noise(2, 300, 40, 40).bfloat16()
-    torch.testing.assert_close(
-        mean_square(x), x.float().square().mean([1, 2, 3]), rtol=1e-5, atol=0
-    )
+    expected = x.float().square().mean([1, 2, 3])
+    torch.testing.assert_close(mean_square(x), expected, rtol=1e-5, atol=0)
 
 
 def test_only_the_finest_resolutions_run_in_low_precision():
@@ -278,10 +256,9 @@ def test_only_the_finest_resolutions_run_in_low_precision():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         image = synthesis(noise(1, synthesis.num_ws, 6))
     assert image.dtype == torch.float32
+    rates = {rate for rate, _ in seen}
     assert {rate for rate, dtype in seen if dtype == torch.bfloat16} == {64}
-    assert {rate for rate, dtype in seen if dtype == torch.float32} == {16, 32} & {
-        rate for rate, _ in seen
-    }
+    assert {rate for rate, dtype in seen if dtype == torch.float32} == {16, 32} & rates
 
 
 def test_wrong_sizes_are_refused(synthesis):

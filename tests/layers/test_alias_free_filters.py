@@ -1,4 +1,4 @@
-"""Filter design beside scipy, and the published schedules of layers."""
+"""Filter design against scipy, and the published schedules of layers."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_the_window_is_kaisers(width):
 
 
 @pytest.mark.parametrize(("taps", "cutoff", "width", "rate"), DESIGNS)
-def test_radial_filters_are_alike_after_quarter_turns_and_sum_to_one(taps, cutoff, width, rate):
+def test_radial_filters_are_invariant_to_quarter_turns_and_sum_to_one(taps, cutoff, width, rate):
     f = lowpass(taps, cutoff, width, rate, radial=True)
     assert f.shape == (taps, taps)
     torch.testing.assert_close(f, f.rot90())
@@ -38,8 +38,9 @@ def test_radial_filters_are_alike_after_quarter_turns_and_sum_to_one(taps, cutof
     assert f.isfinite().all()
 
 
-def test_the_middle_of_an_odd_radial_filter_lies_between_its_neighbors_and_their_limit():
-    f, finer = lowpass(7, 1.0, 8.0, 16, radial=True), lowpass(701, 1.0, 0.08, 1600, radial=True)
+def test_the_center_of_an_odd_radial_filter_is_its_maximum_and_the_limit_of_its_neighbors():
+    f = lowpass(7, 1.0, 8.0, 16, radial=True)
+    finer = lowpass(701, 1.0, 0.08, 1600, radial=True)
     assert f[3, 3] == f.max()
     torch.testing.assert_close(finer[350, 350], finer[350, 351], rtol=1e-3, atol=0)
 
@@ -54,8 +55,7 @@ def test_the_first_filter_stops_62_decibels():
     assert 20 * np.log10(stopband.max()) == pytest.approx(-62.4, abs=0.2)
 
 
-# -- AliasFreeLayers
-# --------------------------------------------------------------------------------------------------
+# -- AliasFreeLayers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,8 @@ def test_layers_of_configuration_t_at_256_pad_as_published():
 def test_layers_of_configuration_r_at_256_pad_as_published():
     layers = AliasFreeLayers().turning().layers(256, 3)
     ordinary, finer = (11, 10), (-2, -5)
-    expected = (
-        [ordinary] * 3
-        + [finer, ordinary] * 3
-        + [ordinary, finer, ordinary, ordinary, (-9, -10), (0, 0)]
-    )
+    expected = [ordinary] * 3 + [finer, ordinary] * 3 + [ordinary, finer, ordinary, ordinary]
+    expected += [(-9, -10), (0, 0)]
     assert [i.padding for i in layers] == expected
     assert [i.down_radial for i in layers] == [True] * 12 + [False] * 3
     assert [i.outside.channels for i in layers] == [1024] * 9 + [724, 512, 362, 256, 256, 3]
@@ -112,7 +109,7 @@ def test_layers_of_configuration_r_at_256_pad_as_published():
     assert layers[12].down_filter().shape == (12,)
 
 
-def test_an_activation_that_is_not_upsampled_filters_only_where_the_rate_changes():
+def test_without_upsampled_activations_only_changes_of_the_rate_are_filtered():
     for layer in AliasFreeLayers(lrelu_upsampling=1).layers(64, 3):
         rate_grows = layer.outside.sampling_rate > layer.inside.sampling_rate
         assert (layer.up_filter() is None) == (not rate_grows)
@@ -120,5 +117,5 @@ def test_an_activation_that_is_not_upsampled_filters_only_where_the_rate_changes
 
 
 def test_a_schedule_of_critical_layers_alone_is_refused():
-    with pytest.raises(ValueError, match="num_critical 4 of num_layers 4 layers"):
+    with pytest.raises(ValueError, match="num_critical is 4 and num_layers 4"):
         AliasFreeLayers(num_layers=4, num_critical=4)

@@ -1,6 +1,4 @@
-"""CoordConv: which coordinates, in which channels, and that they are convolved as any other
-channel.
-"""
+"""CoordConv: which coordinates, in which channels, convolved like any other channel."""
 
 import pytest
 import torch
@@ -52,11 +50,9 @@ def test_it_is_a_convolution_of_x_and_its_coordinates(stride, padding, h, w):
     torch.testing.assert_close(conv(x), expected, rtol=0, atol=1e-12)
 
 
-def test_parameters_are_those_of_a_convolution_of_two_more_channels():
-    assert {name: tuple(p.shape) for name, p in layer(2, 5, 3).named_parameters()} == {
-        "weight": (5, 4, 3, 3),
-        "bias": (5,),
-    }
+def test_parameters_are_those_of_a_convolution_with_two_more_channels():
+    shapes = {name: tuple(p.shape) for name, p in layer(2, 5, 3).named_parameters()}
+    assert shapes == {"weight": (5, 4, 3, 3), "bias": (5,)}
 
 
 def test_it_can_be_differentiated_twice():

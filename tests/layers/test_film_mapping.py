@@ -1,4 +1,4 @@
-"""The mapping network of pi-GAN and GRAM: its layers, its beginnings, its precision."""
+"""The mapping network of pi-GAN and GRAM: its layers, initialization, precision."""
 
 import math
 
@@ -19,12 +19,10 @@ def test_one_number_goes_through_by_hand():
     torch.testing.assert_close(mapping(torch.tensor([[1.0], [4.0]])), torch.tensor([[6.5], [-3.5]]))
 
 
-def test_linear_layers_sit_where_the_published_ones_do():
+def test_linear_layers_have_their_published_names():
     mapping = FiLMMapping(8, 216)
-    shapes = {
-        name: tuple(p.shape) for name, p in mapping.named_parameters() if name.endswith("weight")
-    }
-    assert shapes == {
+    shapes = {name: tuple(p.shape) for name, p in mapping.named_parameters()}
+    assert {name: shape for name, shape in shapes.items() if name.endswith("weight")} == {
         "network.0.weight": (256, 8),
         "network.2.weight": (256, 256),
         "network.4.weight": (256, 256),
@@ -62,7 +60,7 @@ def test_autocast_does_not_lower_its_precision():
 
 
 def test_a_wrong_z_and_no_hidden_layers_are_refused():
-    with pytest.raises(ValueError, match=r"z has shape \(4,\), expected \[b 4\]"):
+    with pytest.raises(ValueError, match=r"z has shape \(4,\); expected \[b 4\]"):
         FiLMMapping(4, 6)(torch.zeros(4))
     with pytest.raises(ValueError, match="hidden_layers 0 is not positive"):
         FiLMMapping(4, 6, hidden_layers=0)

@@ -1,3 +1,5 @@
+"""The FiLM-SIREN layer: its equation, derivatives, initial weights."""
+
 import math
 
 import pytest
@@ -12,57 +14,40 @@ def numbers(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+def arguments() -> tuple[torch.Tensor, ...]:
+    """x, weight, bias, gain and phase of 3 images."""
+    return numbers(3, 5, 4), numbers(6, 4), numbers(6), numbers(3, 6), numbers(3, 6)
+
+
 def test_one_point_by_hand():
-    y = film_siren(
-        torch.tensor([[[2.0]]]),
-        torch.tensor([[0.1]]),
-        torch.tensor([0.05]),
-        torch.tensor([[0.2]]),
-        torch.tensor([[1.0]]),
-    )
+    x, weight, bias = torch.tensor([[[2.0]]]), torch.tensor([[0.1]]), torch.tensor([0.05])
+    y = film_siren(x, weight, bias, gain=torch.tensor([[0.2]]), phase=torch.tensor([[1.0]]))
     assert y.item() == pytest.approx(math.sin((15 * 0.2 + 30) * (0.1 * 2 + 0.05) + 1.0), abs=1e-6)
 
 
-def test_gains_folded_into_the_weights_are_the_equation():
+def test_gains_folded_into_the_weights_agree_with_the_equation():
     args = numbers(3, 63, 4), numbers(6, 4) / 10, numbers(6), numbers(3, 6), numbers(3, 6)
     assert torch.allclose(film_siren(*args), reference(*args), atol=1e-12)
 
 
 def test_every_image_has_its_own_gain_and_phase():
-    x, weight, bias, gain, phase = (
-        numbers(3, 5, 4),
-        numbers(6, 4),
-        numbers(6),
-        numbers(3, 6),
-        numbers(3, 6),
-    )
+    x, weight, bias, gain, phase = arguments()
     together = film_siren(x, weight, bias, gain, phase)
     alone = film_siren(x[1:2], weight, bias, gain[1:2], phase[1:2])
     assert torch.allclose(together[1:2], alone, atol=1e-12)
 
 
-def test_one_gain_may_serve_all_images_and_all_gains_one_image():
-    x, weight, bias, gain, phase = (
-        numbers(3, 5, 4),
-        numbers(6, 4),
-        numbers(6),
-        numbers(3, 6),
-        numbers(3, 6),
-    )
+def test_one_gain_is_shared_by_all_images_and_one_image_by_all_gains():
+    x, weight, bias, gain, phase = arguments()
     for args in ((x, weight, bias, gain[:1], phase[:1]), (x[:1], weight, bias, gain, phase)):
         assert torch.allclose(film_siren(*args), reference(*args), atol=1e-9)
 
 
 def test_first_and_second_derivatives_are_right():
-    scale = 0.03  # gamma is about 30: keep the sine's argument where finite differences see it
-    inputs = [
-        scale * numbers(2, 3, 2),
-        numbers(4, 2),
-        numbers(4) * scale,
-        numbers(2, 4) * 0.1,
-        numbers(2, 4),
-    ]
-    inputs = [x.requires_grad_() for x in inputs]
+    scale = 0.03  # gamma is about 30: keeps the sine's argument small for finite differences
+    x, weight, bias = scale * numbers(2, 3, 2), numbers(4, 2), numbers(4) * scale
+    gain, phase = numbers(2, 4) * 0.1, numbers(2, 4)
+    inputs = [tensor.requires_grad_() for tensor in (x, weight, bias, gain, phase)]
     assert torch.autograd.gradcheck(film_siren, inputs)
     assert torch.autograd.gradgradcheck(film_siren, inputs, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The INR: pixels on their own, where residuals and colors begin, memory of the activations."""
+"""The INR: independent pixels, residuals and colors, memory of the activations, derivatives."""
 
 import pytest
 import torch
@@ -32,13 +32,8 @@ def test_eighteen_layers_take_a_latent_each():
 
 def test_residuals_begin_at_block_64_and_colors_at_block_32():
     inr = network()
-    assert [name for name in BLOCKS if inr.network[name].residual] == [
-        "64",
-        "128",
-        "256",
-        "512",
-        "1024",
-    ]
+    residual = [name for name in BLOCKS if inr.network[name].residual]
+    assert residual == ["64", "128", "256", "512", "1024"]
     assert list(inr.to_rgbs) == ["32", "64", "128", "256", "512", "1024"]
 
 
@@ -52,7 +47,7 @@ def test_a_residual_block_adds_its_input_where_widths_agree():
 
 
 @pytest.mark.parametrize("pre_rgb_dim", [3, 5])
-def test_the_picture_is_tanh_of_the_summed_colors(pre_rgb_dim):
+def test_the_color_is_tanh_of_the_summed_colors_of_the_blocks(pre_rgb_dim):
     inr, x = network(pre_rgb_dim=pre_rgb_dim), torch.randn(2, 4, 6).double()
     assert (inr.to_image is None) == (pre_rgb_dim == 3)
     s, h, total = styles(inr), x, torch.zeros(2, 4, pre_rgb_dim).double()
@@ -67,8 +62,8 @@ def test_the_picture_is_tanh_of_the_summed_colors(pre_rgb_dim):
 
 
 def test_backward_keeps_few_numbers_per_pixel():
-    # The result of each of 18 layers, the input, and the residuals' sums are needed; the slope
-    # works in place.
+    # Needed are the results of 18 layers, the input, and the residual sums; activations are in
+    # place.
     inr = INRNetwork(16, 16, 5)
     x = torch.randn(1, 4000, 16, requires_grad=True)
     s = tuple(v.detach() for v in inr.styles([torch.randn(1, 5)] * 18))
@@ -87,10 +82,8 @@ def test_backward_keeps_few_numbers_per_pixel():
 def test_first_and_second_derivatives_are_right():
     inr = INRNetwork(2, 3, 2).double()
     torch.manual_seed(2)
-    x, w = (
-        torch.randn(1, 2, 2).double().requires_grad_(),
-        torch.randn(1, 2).double().requires_grad_(),
-    )
+    x = torch.randn(1, 2, 2).double().requires_grad_()
+    w = torch.randn(1, 2).double().requires_grad_()
 
     def colors(x, w):
         return inr(x, inr.styles([w] * 18))

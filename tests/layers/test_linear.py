@@ -1,4 +1,4 @@
-"""The equalized linear layer: scale of its output, speed of its weights."""
+"""The equalized linear layer: scale of its output, learning rate of its weights."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ def test_unit_variance_in_unit_variance_out(features, lr_multiplier):
     torch.manual_seed(0)
     layer = EqualizedLinear(features, 500, lr_multiplier=lr_multiplier)
     y = layer(torch.randn(400, features))
-    # 200,000 products, correlated through the weights: the spread of their variance is about sqrt(2
-    # / 16) / 20.
+    # 200,000 products that share their weights: the standard deviation of their variance is about
+    # sqrt(2 / 16) / 20.
     assert y.var().item() == pytest.approx(1, abs=0.08)
 
 

@@ -1,4 +1,4 @@
-"""The field whose level sets are the surfaces: how it starts, in which units it sees points."""
+"""The manifold predictor: its values, initialization and units."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_one_hidden_unit_by_hand():
     assert network(at).tolist() == pytest.approx([3 * (2 * 0.25 + 0.5 + 0.25) - 1, -1.0])
 
 
-def test_starts_as_a_cone_about_its_center_sunk_by_the_radius():
+def test_starts_as_a_cone_around_its_center_lowered_by_the_radius():
     network, rays = predictor(center=(0.1, -0.2, -1.5), init_radius=0.7, extent=0.5), points(20)
     center = 0.25 * torch.tensor([0.1, -0.2, -1.5])
     height = network(center + rays) + 0.7
@@ -51,12 +51,12 @@ def test_initial_weights_are_normal_and_the_output_is_constant():
     assert torch.allclose(network.output_layer.weight, torch.tensor(10 * math.sqrt(math.pi / 256)))
 
 
-def test_the_scene_may_have_any_size():
+def test_points_are_measured_in_extents():
     small, large = predictor(extent=0.24), predictor(extent=2.4)
     assert torch.allclose(small(points(7)), large(10 * points(7)), rtol=1e-4)
 
 
-def test_is_not_lowered_to_half_precision():
+def test_autocast_does_not_lower_its_precision():
     network = predictor()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         lowered = network(points(9))
@@ -70,5 +70,5 @@ def test_published_size():
 
 @pytest.mark.parametrize("wrong", [{"num_layers": 0}, {"center": (0.0, 1.0)}])
 def test_impossible_arguments_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected 1 or more, and 3 numbers"):
+    with pytest.raises(ValueError, match="expected 1 or more layers, and 3 numbers"):
         predictor(**wrong)

@@ -1,4 +1,4 @@
-"""The radiance generator against its equations, written as they stand."""
+"""The radiance generator against its equations, layer by layer."""
 
 import math
 
@@ -15,11 +15,10 @@ def radiance(**changes) -> ManifoldRadiance:
 
 
 def inputs(p: int = 5, hidden_dim: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    stream = torch.Generator().manual_seed(1)
-    points, directions = (
-        torch.randn(2, p, 3, generator=stream, dtype=torch.float64) for _ in range(2)
-    )
-    ws = torch.randn(2, 9, 2 * hidden_dim, generator=stream, dtype=torch.float64)
+    options = {"generator": torch.Generator().manual_seed(1), "dtype": torch.float64}
+    points = torch.randn(2, p, 3, **options)
+    directions = torch.randn(2, p, 3, **options)
+    ws = torch.randn(2, 9, 2 * hidden_dim, **options)
     return 0.08 * points, torch.nn.functional.normalize(directions, dim=-1), 0.3 * ws
 
 
@@ -37,52 +36,44 @@ def equations(
     for i, layer in enumerate(network.network):
         x = film(layer, x, ws[:, i])
         layers.append(x)
-    seen = [
-        *layers[1:-1],
-        film(network.color_layer, torch.cat([directions, layers[-1]], -1), ws[:, 8]),
-    ]
-    rgb = sum(head(x) for head, x in zip(network.output_color, seen, strict=True))
+    colored = film(network.color_layer, torch.cat([directions, layers[-1]], -1), ws[:, 8])
+    rgb_inputs = [*layers[1:-1], colored]
+    rgb = sum(head(x) for head, x in zip(network.output_color, rgb_inputs, strict=True))
     sigma = sum(head(x) for head, x in zip(network.output_sigma, layers[1:], strict=True))
-    return (
-        rgb,
-        sigma,
-        sum(head(x) for head, x in zip(network.output_feature, layers[1:], strict=True)),
-    )
+    features = sum(head(x) for head, x in zip(network.output_feature, layers[1:], strict=True))
+    return rgb, sigma, features
 
 
 @pytest.mark.parametrize("color", ["widen_sigmoid", "sigmoid"])
 @pytest.mark.parametrize("density", ["softplus", "relu"])
-def test_is_its_equations(color, density):
+def test_agrees_with_its_equations(color, density):
     network = radiance(color_activation=color, density_activation=density, extent=0.5)
     rgb, sigma, features = equations(network, *inputs())
-    seen = network(*inputs(), features=True)
-    expected = rgb.sigmoid() if color == "sigmoid" else 1.002 * rgb.sigmoid() - 0.001
-    assert torch.allclose(seen.rgb, expected)
-    assert torch.allclose(
-        seen.sigma, sigma.clamp(min=0) if density == "relu" else sigma.exp().log1p()
-    )
-    assert torch.allclose(seen.features, features)
+    sample = network(*inputs(), features=True)
+    expected_rgb = rgb.sigmoid() if color == "sigmoid" else 1.002 * rgb.sigmoid() - 0.001
+    expected_sigma = sigma.clamp(min=0) if density == "relu" else sigma.exp().log1p()
+    assert torch.allclose(sample.rgb, expected_rgb)
+    assert torch.allclose(sample.sigma, expected_sigma)
+    assert torch.allclose(sample.features, features)
 
 
-def test_what_is_not_asked_for_is_not_computed_and_changes_nothing_else():
+def test_quantities_that_are_not_requested_are_none_and_the_others_are_unchanged():
     network = radiance()
     whole = network(*inputs(), features=True)
-    plain, color, both = (
-        network(*inputs()),
-        network(*inputs(), sigma=False),
-        network(*inputs(), sigma=False, features=True),
-    )
+    plain = network(*inputs())
+    color = network(*inputs(), sigma=False)
+    both = network(*inputs(), sigma=False, features=True)
     assert plain.features is None
     assert color.sigma is None
     assert color.features is None
     assert both.sigma is None
-    for seen in (plain, color, both):
-        assert torch.allclose(seen.rgb, whole.rgb)
+    for sample in (plain, color, both):
+        assert torch.allclose(sample.rgb, whole.rgb)
     assert torch.allclose(plain.sigma, whole.sigma)
     assert torch.allclose(both.features, whole.features)
 
 
-def test_only_the_color_sees_the_view_direction():
+def test_only_the_color_depends_on_the_view_direction():
     network, (points, directions, ws) = radiance(), inputs()
     one, other = (network(points, d, ws, features=True) for d in (directions, -directions))
     assert not torch.allclose(one.rgb, other.rgb, atol=1e-3)
@@ -117,20 +108,15 @@ def test_initial_weights_are_those_of_a_siren():
     heads = [*network.output_sigma, *network.output_color, *network.output_feature]
     for layer in (*network.network[1:], *heads):
         assert 0.9 * limit < layer.weight.abs().max() <= limit
-    assert (
-        0.9 * math.sqrt(6 / 259) / 25
-        < network.color_layer.weight.abs().max()
-        <= math.sqrt(6 / 259) / 25
-    )
+    color_limit = math.sqrt(6 / 259) / 25
+    assert 0.9 * color_limit < network.color_layer.weight.abs().max() <= color_limit
 
 
 def test_published_sizes():
     with torch.device("meta"):
         network = ManifoldRadiance(256, 32)
-    counts = [
-        sum(p.numel() for p in part.parameters()) for part in (network, network.output_feature)
-    ]
-    assert counts == [535_324 + 57_568, 57_568]
+    assert sum(p.numel() for p in network.parameters()) == 535_324 + 57_568
+    assert sum(p.numel() for p in network.output_feature.parameters()) == 57_568
 
 
 @pytest.mark.parametrize(

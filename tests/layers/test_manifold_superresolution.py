@@ -1,6 +1,4 @@
-"""Super-resolution of manifolds: modulation by hand, independence of maps and images, beginnings,
-sizes.
-"""
+"""Super-resolution of manifolds: modulation by hand, independent maps, initialization, sizes."""
 
 import pytest
 import torch
@@ -33,8 +31,7 @@ def background(scale: int = 4, **changes) -> BackgroundSuperResolution:
     return network
 
 
-# ------------------------------------------------------------------------------------------
-# modulated convolution
+# -- Modulated convolution -------------------------------------------------------------------------
 
 
 def test_modulation_and_demodulation_by_hand():
@@ -47,11 +44,10 @@ def test_modulation_and_demodulation_by_hand():
     assert y.item() == pytest.approx((3 * 10 - 4 * 5) / 5 + 0.5)
 
 
-def test_a_kernel_has_norm_one_whatever_the_scale_of_its_style():
+def test_a_kernel_has_norm_one_for_any_scale_of_its_style():
     conv, style = ModulatedConv2d(3, 4), torch.tensor([1.0, -2.0, 0.5])
-    torch.testing.assert_close(
-        conv.kernel(style).square().sum((1, 2, 3)), torch.ones(4), rtol=1e-5, atol=0
-    )
+    norms = conv.kernel(style).square().sum((1, 2, 3))
+    torch.testing.assert_close(norms, torch.ones(4), rtol=1e-5, atol=0)
     torch.testing.assert_close(conv.kernel(10 * style), conv.kernel(style), rtol=1e-5, atol=1e-6)
 
 
@@ -72,11 +68,10 @@ def test_conv_shuffle_is_a_convolution_then_a_pixel_shuffle():
         torch.testing.assert_close(actual, F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2))
 
 
-# --------------------------------------------------------------------------------------------------
-# foreground
+# -- Foreground ------------------------------------------------------------------------------------
 
 
-def test_every_map_gets_finer_by_itself_in_the_style_of_its_image():
+def test_every_map_is_enlarged_independently_with_the_style_of_its_image():
     network = foreground()
     maps, styles = torch.randn(2, 3, 5, 6, 6), network.map(torch.randn(2, 3))
     with torch.no_grad():
@@ -89,7 +84,7 @@ def test_every_map_gets_finer_by_itself_in_the_style_of_its_image():
 
 
 @pytest.mark.parametrize("pixels", [1, 36 * 2, 36 * 100])
-def test_the_number_of_maps_at_a_time_makes_no_difference(pixels, monkeypatch):
+def test_the_size_of_chunks_makes_no_difference(pixels, monkeypatch):
     network = foreground()
     maps, styles = torch.randn(2, 5, 5, 6, 6), network.map(torch.randn(2, 3))
     expected = network(maps, styles)
@@ -97,7 +92,7 @@ def test_the_number_of_maps_at_a_time_makes_no_difference(pixels, monkeypatch):
     torch.testing.assert_close(network(maps, styles), expected)
 
 
-def test_styles_are_cut_in_the_order_of_the_convolutions():
+def test_styles_are_split_in_the_order_of_the_convolutions():
     network = foreground(up_channels=(4, 2))
     assert network.style_dims == [6, 4, 2, 2]
     maps, styles = torch.randn(1, 1, 5, 4, 4), torch.rand(1, 14) + 0.5
@@ -109,14 +104,14 @@ def test_styles_are_cut_in_the_order_of_the_convolutions():
     torch.testing.assert_close(network(maps, styles)[0], x)
 
 
-def test_an_affine_style_is_one_layer():
+def test_an_affine_style_is_a_linear_layer():
     network = foreground(style="affine")
     z = torch.randn(2, 3)
     torch.testing.assert_close(network.map(z), z @ network.affine.weight.T + network.affine.bias)
 
 
 @pytest.mark.parametrize("network", [foreground, background])
-def test_checkpointing_changes_no_gradient_and_keeps_less(network):
+def test_checkpointing_changes_no_gradient_and_stores_less(network):
     def run(checkpointing: bool):
         kept: list[int] = []
 
@@ -125,14 +120,10 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(network):
             return tensor
 
         net = network(checkpointing=checkpointing)
-        maps = torch.randn(
-            2, 3, net.conv_first.in_channels, 4, 4, generator=torch.Generator().manual_seed(1)
-        )
-        inputs = (
-            (maps, torch.linspace(0.5, 1.5, 2 * net.style_dim).reshape(2, -1))
-            if network is foreground
-            else (maps,)
-        )
+        generator = torch.Generator().manual_seed(1)
+        inputs = [torch.randn(2, 3, net.conv_first.in_channels, 4, 4, generator=generator)]
+        if network is foreground:
+            inputs.append(torch.linspace(0.5, 1.5, 2 * net.style_dim).reshape(2, -1))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = net(*inputs).square().mean()
         forward = sum(kept)
@@ -152,26 +143,22 @@ def test_foreground_derivatives():
     assert torch.autograd.gradcheck(network, (maps, styles))
 
 
-# --------------------------------------------------------------------------------------------------
-# background
+# -- Background ------------------------------------------------------------------------------------
 
 
-def test_the_background_begins_as_a_bicubic_interpolation():
+def test_the_background_starts_as_a_bicubic_interpolation():
     network, maps = BackgroundSuperResolution(3, 3, 4, **SMALL), torch.randn(2, 1, 3, 5, 5)
     fine = network(maps)
     assert fine.shape == (2, 1, 3, 20, 20)
-    torch.testing.assert_close(
-        fine[:, 0], F.interpolate(maps[:, 0], scale_factor=4, mode="bicubic")
-    )
+    expected = F.interpolate(maps[:, 0], scale_factor=4, mode="bicubic")
+    torch.testing.assert_close(fine[:, 0], expected)
 
 
 @pytest.mark.parametrize("upsampling", ["shuffle", "bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize("residual", [True, False])
-def test_background_layers_come_in_the_published_order(upsampling, residual):
-    network, maps = (
-        background(2, upsampling=upsampling, residual=residual),
-        torch.randn(1, 1, 3, 4, 4),
-    )
+def test_background_layers_have_the_published_order(upsampling, residual):
+    network = background(2, upsampling=upsampling, residual=residual)
+    maps = torch.randn(1, 1, 3, 4, 4)
     x, conv = network.trunk(maps[0]), network.upconvs[0]
     if upsampling == "shuffle":
         x = F.leaky_relu(F.pixel_shuffle(conv(x), 2), 0.2)
@@ -182,8 +169,7 @@ def test_background_layers_come_in_the_published_order(upsampling, residual):
     torch.testing.assert_close(network(maps)[0], expected)
 
 
-# --------------------------------------------------------------------------------------------------
-# sizes
+# -- Sizes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -191,12 +177,11 @@ def test_background_layers_come_in_the_published_order(upsampling, residual):
     [(4, 6_408_900, 2_981_923), (8, 6_454_948, 2_979_187), (16, 6_466_452, 2_978_395)],
 )
 def test_parameter_counts_are_the_published_ones(scale, fg, bg):
+    doublings = scale.bit_length() - 1
+    front_widths, behind_widths = (64, 64, 32, 16), (64, 32, 16, 8)
     with torch.device("meta"):
-        widths = (64, 64, 32, 16)[: scale.bit_length() - 1]
-        front = ForegroundSuperResolution(scale=scale, up_channels=widths)
-        behind = BackgroundSuperResolution(
-            scale=scale, up_channels=(64, 32, 16, 8)[: scale.bit_length() - 1]
-        )
+        front = ForegroundSuperResolution(scale=scale, up_channels=front_widths[:doublings])
+        behind = BackgroundSuperResolution(scale=scale, up_channels=behind_widths[:doublings])
     assert front.style_dim == 256
     assert sum(p.numel() for p in front.parameters()) == fg
     assert sum(p.numel() for p in behind.parameters()) == bg

@@ -1,4 +1,4 @@
-"""The mapping network: inputs it does and does not see, truncation, and the tracked mean."""
+"""The mapping network: inputs that it uses or ignores, truncation, and the running mean."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_the_length_of_z_does_not_matter():
     torch.testing.assert_close(network(Z), network(10 * Z), atol=1e-5, rtol=1e-5)
 
 
-def test_a_label_changes_the_latent_only_where_it_is_asked_for():
+def test_a_label_changes_the_latent_only_if_the_network_is_conditional():
     label = torch.randn(4, 25, generator=torch.Generator().manual_seed(2))
     conditioned, plain = mapping_network(c_dim=25), mapping_network()
     assert (conditioned(Z, label) - conditioned(Z, label.flip(0))).abs().max() > 1e-3
@@ -90,10 +90,8 @@ def test_the_mean_latent_is_kept_only_where_it_can_be_used():
 
 def test_layers_have_the_widths_they_are_given():
     network = MappingNetwork(6, 25, 8, 3, num_layers=3, embed_features=5, layer_features=7)
-    shapes = {
-        name: list(p.shape) for name, p in network.named_parameters() if name.endswith("weight")
-    }
-    assert shapes == {
+    shapes = {name: list(p.shape) for name, p in network.named_parameters()}
+    assert {name: shape for name, shape in shapes.items() if name.endswith("weight")} == {
         "embed.weight": [5, 25],
         "fc0.weight": [7, 11],
         "fc1.weight": [7, 7],

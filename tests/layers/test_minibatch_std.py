@@ -1,4 +1,4 @@
-"""Minibatch standard deviation: who is compared with whom, and what comes out."""
+"""Minibatch standard deviation: its groups, values, precision and derivatives."""
 
 import pytest
 import torch
@@ -7,14 +7,12 @@ from gan3d.layers.minibatch_std import MinibatchStd
 
 
 def test_groups_are_strided():
-    """Six images in groups of three: image 0 is judged with 2 and 4, image 1 with 3 and 5."""
+    """Six images in groups of three: image 0 is grouped with 2 and 4, image 1 with 3 and 5."""
     x = torch.tensor([0.0, 10.0, 3.0, 10.0, 6.0, 40.0]).reshape(6, 1, 1, 1).expand(6, 1, 2, 2)
     y = MinibatchStd(3)(x)
     assert torch.equal(y[:, :1], x)
-    even, odd = (
-        torch.tensor([0.0, 3.0, 6.0]).std(unbiased=False),
-        torch.tensor([10.0, 10.0, 40.0]).std(unbiased=False),
-    )
+    even = torch.tensor([0.0, 3.0, 6.0]).std(unbiased=False)
+    odd = torch.tensor([10.0, 10.0, 40.0]).std(unbiased=False)
     torch.testing.assert_close(y[:, 1, 0, 0], torch.stack([even, odd] * 3))
     assert torch.equal(y[:, 1], y[:, 1, :1, :1].expand(6, 2, 2))
 
@@ -24,14 +22,12 @@ def test_identical_images_have_no_deviation():
     torch.testing.assert_close(MinibatchStd(4)(x)[:, 4], torch.full((4, 3, 3), 1e-4))
 
 
-def test_statistics_are_of_their_own_share_of_the_channels():
+def test_each_map_is_the_deviation_of_its_own_channels():
     torch.manual_seed(0)
     x = torch.randn(4, 6, 3, 3)
     y = MinibatchStd(2, num_channels=2)(x)
-    for half in range(2):
-        torch.testing.assert_close(
-            y[:, 6 + half], MinibatchStd(2)(x[:, 3 * half : 3 * half + 3])[:, 3]
-        )
+    for number, half in enumerate((x[:, :3], x[:, 3:])):
+        torch.testing.assert_close(y[:, 6 + number], MinibatchStd(2)(half)[:, 3])
 
 
 @pytest.mark.parametrize(("group_size", "same_as"), [(None, 6), (8, 6), (1, 1)])

@@ -1,4 +1,4 @@
-"""ModFC: hand-made numbers, invariance to the latent's scale, initial spread."""
+"""ModFC: a hand-computed example, demodulation, activation, initial weights."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from gan3d.layers.mod_fc import ModFC, leaky_kaiming_
 
 
-def test_a_layer_of_one_number_after_another():
+def test_two_points_by_hand():
     layer = ModFC(2, 1, 1, demodulate=True)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[3.0], [4.0]]))
@@ -22,11 +22,8 @@ def test_a_layer_of_one_number_after_another():
 def test_without_demodulation_the_modulated_product_is_the_result():
     layer = ModFC(5, 4, 3, demodulate=False)
     x, style = torch.randn(2, 6, 5), torch.randn(2, 5)
-    assert torch.allclose(
-        layer(x, style),
-        torch.stack([(x[k] * style[k]) @ layer.weight for k in range(2)]),
-        atol=1e-6,
-    )
+    expected = torch.stack([(x[k] * style[k]) @ layer.weight for k in range(2)])
+    assert torch.allclose(layer(x, style), expected, atol=1e-6)
 
 
 def test_a_slope_is_a_leaky_relu_without_gain():
@@ -36,7 +33,7 @@ def test_a_slope_is_a_leaky_relu_without_gain():
     assert torch.allclose(leaky(x, style), torch.nn.functional.leaky_relu(plain(x, style), 0.2))
 
 
-def test_demodulation_takes_away_the_scale_of_styles_and_weights():
+def test_demodulation_removes_the_scale_of_styles_and_weights():
     layer = ModFC(16, 8, 4)
     x, style = torch.randn(1, 3, 16), torch.randn(1, 16)
     first = layer(x, style)
@@ -46,7 +43,7 @@ def test_demodulation_takes_away_the_scale_of_styles_and_weights():
 
 
 @pytest.mark.parametrize(("shape", "fan"), [((400, 100), 100), ((100, 400), 400)])
-def test_leaky_kaiming_has_the_spread_of_its_second_axis(shape, fan):
+def test_leaky_kaiming_has_the_deviation_of_its_second_axis(shape, fan):
     torch.manual_seed(0)
     weight = torch.empty(shape)
     leaky_kaiming_(weight)

@@ -35,13 +35,10 @@ def test_each_image_is_convolved_with_its_own_weights(fused, k, demodulate):
 def test_grouped_and_scaled_form_agree_in_values_and_gradients(b, up, demodulate):
     results = []
     for fused in (True, False, None):
-        inputs = [
-            noise(b, 4, 5, 5),
-            noise(6, 4, 3, 3, seed=1),
-            noise(b, 4, seed=2),
-            noise(b, 1, 5 * up, 5 * up, seed=3),
-        ]
-        x, weight, styles, extra = (tensor.requires_grad_() for tensor in inputs)
+        x = noise(b, 4, 5, 5).requires_grad_()
+        weight = noise(6, 4, 3, 3, seed=1).requires_grad_()
+        styles = noise(b, 4, seed=2).requires_grad_()
+        extra = noise(b, 1, 5 * up, 5 * up, seed=3).requires_grad_()
         y = modulated_conv2d(
             x,
             weight,
@@ -62,7 +59,7 @@ def test_grouped_and_scaled_form_agree_in_values_and_gradients(b, up, demodulate
 
 
 @FORMS
-def test_demodulated_output_has_unit_variance_whatever_the_styles(fused):
+def test_demodulated_output_has_unit_variance_for_any_styles(fused):
     x, weight = noise(4, 16, 40, 40), noise(8, 16, 3, 3, seed=1)
     styles = noise(4, 16, seed=2) * torch.tensor([[0.01], [1.0], [10.0], [300.0]])
     y = modulated_conv2d(x, weight, styles, demodulate=True, fused=fused)
@@ -103,11 +100,8 @@ def test_modulated_convolution_is_twice_differentiable(fused, up, demodulate):
 
 @FORMS
 def test_half_precision_survives_weights_and_styles_beyond_its_range(fused):
-    x, weight, styles = (
-        noise(2, 64, 6, 6),
-        1e3 * noise(6, 64, 3, 3, seed=1),
-        1e3 * noise(2, 64, seed=2),
-    )
+    x = noise(2, 64, 6, 6)
+    weight, styles = 1e3 * noise(6, 64, 3, 3, seed=1), 1e3 * noise(2, 64, seed=2)
     exact = modulated_conv2d(x, weight, styles, padding=1, fused=fused)
     half = modulated_conv2d(x.half(), weight.float(), styles.float(), padding=1, fused=fused)
     assert half.dtype == torch.float16

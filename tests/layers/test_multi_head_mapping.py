@@ -1,4 +1,4 @@
-"""MultiHeadMapping: its layout, its heads, what it refuses."""
+"""MultiHeadMapping: its layout, its heads, its errors."""
 
 import pytest
 import torch
@@ -8,9 +8,8 @@ from gan3d.layers.multi_head_mapping import MultiHeadMapping
 
 
 def kinds(network: nn.Sequential) -> str:
-    return " ".join(
-        {nn.Linear: "fc", nn.LayerNorm: "norm", nn.LeakyReLU: "lrelu"}[type(m)] for m in network
-    )
+    names = {nn.Linear: "fc", nn.LayerNorm: "norm", nn.LeakyReLU: "lrelu"}
+    return " ".join(names[type(module)] for module in network)
 
 
 @pytest.mark.parametrize(
@@ -27,12 +26,12 @@ def test_the_base_is_laid_out_as_published(options, layout):
     assert kinds(MultiHeadMapping(6, 8, {"a": 8}, **options).base_net) == layout
 
 
-def test_without_head_layers_all_consumers_share_one_latent():
+def test_without_head_layers_all_names_share_one_latent():
     latents = MultiHeadMapping(6, 8, {"a": 8, "b": 8}, base_layers=2)(torch.randn(3, 6))
     assert latents["a"] is latents["b"]
 
 
-def test_heads_have_layers_and_widths_of_their_own():
+def test_heads_have_their_own_layers_and_widths():
     mapping = MultiHeadMapping(6, 8, {"a": 5, "b": 3}, base_layers=2, head_layers=2, norm_out=True)
     assert kinds(mapping.heads["b"]) == "fc lrelu fc norm"
     latents = mapping(torch.randn(4, 6))
@@ -55,19 +54,17 @@ def test_one_layer_by_hand():
 
 
 def test_latents_are_exact_under_autocast():
-    mapping, z = (
-        MultiHeadMapping(6, 8, {"a": 8}, base_layers=3, add_norm=True, norm_out=True),
-        torch.randn(3, 6),
-    )
+    mapping = MultiHeadMapping(6, 8, {"a": 8}, base_layers=3, add_norm=True, norm_out=True)
+    z = torch.randn(3, 6)
     exact = mapping(z)["a"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(mapping(z)["a"], exact)
 
 
-def test_what_can_not_work_is_refused():
-    with pytest.raises(ValueError, match=r"have length hidden_dim 8, expected \{'b': 3\}"):
+def test_invalid_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"sizes \{'b': 3\}; .* all have size hidden_dim 8"):
         MultiHeadMapping(6, 8, {"a": 8, "b": 3}, base_layers=2)
-    with pytest.raises(ValueError, match="base_layers 0"):
+    with pytest.raises(ValueError, match="base_layers is 0"):
         MultiHeadMapping(6, 8, {"a": 8}, base_layers=0)
     with pytest.raises(ValueError, match=r"expected \[b 6\]"):
         MultiHeadMapping(6, 8, {"a": 8}, base_layers=1)(torch.randn(3, 5))

@@ -31,7 +31,7 @@ def test_a_dense_block_by_hand(x, y):
     torch.testing.assert_close(block(torch.full((1, 1, 2, 3), x)), torch.full((1, 1, 2, 3), y))
 
 
-def test_blocks_that_add_nothing_leave_a_scaled_input():
+def test_blocks_that_add_nothing_scale_their_input():
     block = RRDB(3, 2)
     with torch.no_grad():
         for dense in block.children():
@@ -41,7 +41,7 @@ def test_blocks_that_add_nothing_leave_a_scaled_input():
     torch.testing.assert_close(block(x), 1.2 * x)
 
 
-def test_a_trunk_adds_its_beginning_to_its_end():
+def test_a_trunk_adds_its_first_convolution_to_its_result():
     trunk = RRDBTrunk(1, 1, 2, 1)
     sum_channels(trunk)
     for block in trunk.RRDB_trunk:
@@ -51,7 +51,7 @@ def test_a_trunk_adds_its_beginning_to_its_end():
     torch.testing.assert_close(trunk.trunk(x), (1 + 1.2 * 1.2) * x)
 
 
-def test_borders_see_zeros():
+def test_convolutions_pad_zeros():
     trunk = RRDBTrunk(1, 1, 0, 1)
     with torch.no_grad():
         for conv in (trunk.conv_first, trunk.trunk_conv):
@@ -63,14 +63,13 @@ def test_borders_see_zeros():
 
 
 def test_names_are_the_published_ones():
-    names = [
-        name for name, _ in RRDBTrunk(9, 8, 1, 4).named_parameters() if name.endswith("weight")
-    ]
+    names = [name for name, _ in RRDBTrunk(9, 8, 1, 4).named_parameters()]
+    weights = [name for name in names if name.endswith("weight")]
     dense = [f"RRDB_trunk.0.RDB{i}.conv{j}.weight" for i in (1, 2, 3) for j in (1, 2, 3, 4, 5)]
-    assert names == ["conv_first.weight", *dense, "trunk_conv.weight"]
+    assert weights == ["conv_first.weight", *dense, "trunk_conv.weight"]
 
 
-def test_the_input_is_left_as_it_was():
+def test_the_input_is_not_modified():
     block, x = RRDB(3, 2), torch.randn(1, 3, 4, 4)
     kept = x.clone()
     block(x)

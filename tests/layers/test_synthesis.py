@@ -25,41 +25,34 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def layer_with_noise(strength: float = 0.5, **options) -> SynthesisLayer:
-    """Linear, so that what noise adds can be read off its output."""
+    """A linear layer, so that the effect of noise is additive."""
     torch.manual_seed(0)
-    layer = SynthesisLayer(
-        4, 6, w_dim=8, resolution=8, **{"activation": "linear", **options}
-    ).requires_grad_(False)
+    options = {"activation": "linear", **options}
+    layer = SynthesisLayer(4, 6, w_dim=8, resolution=8, **options).requires_grad_(False)
     layer.noise_strength.fill_(strength)
     return layer
 
 
 def block_of(*channels: int, resolution: int = 16, **options) -> SynthesisBlock:
     torch.manual_seed(0)
-    return SynthesisBlock(
-        *channels, w_dim=8, resolution=resolution, img_channels=3, **options
-    ).requires_grad_(False)
+    options |= {"w_dim": 8, "resolution": resolution, "img_channels": 3}
+    return SynthesisBlock(*channels, **options).requires_grad_(False)
 
 
 def network(architecture="skip", img_resolution: int = 16, **options) -> SynthesisNetwork:
     torch.manual_seed(0)
-    return SynthesisNetwork(
-        8, img_resolution, 3, channel_base=64, channel_max=8, architecture=architecture, **options
-    ).requires_grad_(False)
+    options |= {"channel_base": 64, "channel_max": 8, "architecture": architecture}
+    return SynthesisNetwork(8, img_resolution, 3, **options).requires_grad_(False)
 
 
-# -- Noise
-# --------------------------------------------------------------------------------------------------
+# -- Noise -----------------------------------------------------------------------------------------
 
 
 def added(layer: SynthesisLayer, **noise) -> Tensor:
-    """What noise adds to the first channel of a linear layer, [b h w]; it is the same in all
-    channels.
-    """
+    """The effect of noise on a linear layer, [b h w], which is the same in all channels."""
     difference = layer(X, W, **noise) - layer(X, W, noise="none")
-    torch.testing.assert_close(
-        difference, difference[:, :1].expand_as(difference), atol=1e-5, rtol=0
-    )
+    first = difference[:, :1].expand_as(difference)
+    torch.testing.assert_close(difference, first, atol=1e-5, rtol=0)
     return difference[:, 0]
 
 
@@ -72,20 +65,19 @@ def test_constant_noise_is_the_buffer_times_its_strength():
 def test_random_noise_is_the_draw_of_each_image_times_its_strength():
     layer, randomness = layer_with_noise(2.0, noise_name="mine"), Randomness(1, [10, 11, 12])
     expected = 2 * randomness.normal("mine", 1, 8, 8)[:, 0]
-    torch.testing.assert_close(
-        added(layer, noise="random", randomness=randomness), expected, atol=1e-5, rtol=0
-    )
+    actual = added(layer, noise="random", randomness=randomness)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
     other = added(layer_with_noise(2.0, noise_name="yours"), randomness=randomness)
     assert (other - expected).abs().mean() > 1
 
 
 def test_noise_is_random_with_a_randomness_and_constant_without():
     layer, randomness = layer_with_noise(), Randomness(1, [10, 11, 12])
-    assert torch.equal(layer(X, W), layer(X, W, noise="const"))
-    assert torch.equal(
-        layer(X, W, randomness=randomness), layer(X, W, noise="random", randomness=randomness)
-    )
-    assert (layer(X, W) - layer(X, W, randomness=randomness)).abs().mean() > 0.1
+    constant = layer(X, W)
+    random = layer(X, W, randomness=randomness)
+    assert torch.equal(constant, layer(X, W, noise="const"))
+    assert torch.equal(random, layer(X, W, noise="random", randomness=randomness))
+    assert (constant - random).abs().mean() > 0.1
 
 
 def test_random_noise_without_a_randomness_is_refused():
@@ -99,15 +91,13 @@ def test_a_new_layer_has_noise_of_strength_zero():
 
 
 def test_every_layer_of_a_network_draws_its_own_noise():
-    names = [
-        module.noise_name for module in network().modules() if isinstance(module, SynthesisLayer)
-    ]
+    layers = [module for module in network().modules() if isinstance(module, SynthesisLayer)]
+    names = [layer.noise_name for layer in layers]
     assert len(names) == 5
     assert len(set(names)) == 5
 
 
-# -- Layers
-# --------------------------------------------------------------------------------------------------
+# -- Layers ----------------------------------------------------------------------------------------
 
 
 def test_a_new_layer_styles_all_channels_by_one_where_w_is_zero():
@@ -133,8 +123,7 @@ def test_image_channels_are_linear_in_the_features():
     assert ToRGB(4, 3, w_dim=8, conv_clamp=0.1)(X, W).abs().max() <= 0.1
 
 
-# -- Blocks
-# --------------------------------------------------------------------------------------------------
+# -- Blocks ----------------------------------------------------------------------------------------
 
 
 @ARCHITECTURES
@@ -152,7 +141,7 @@ def test_a_block_may_keep_the_resolution():
     torch.testing.assert_close(img - before, block.torgb(x, ws[:, 2]), atol=1e-5, rtol=1e-5)
 
 
-def test_a_skip_block_adds_its_image_to_the_upsampled_one_and_leaves_that_alone():
+def test_a_skip_block_adds_its_image_to_the_upsampled_input_without_modifying_it():
     block, before, ws = block_of(4, 6), normal(3, 3, 8, 8), normal(3, 3, 8)
     kept = before.clone()
     features, img = block(X, before, ws)
@@ -173,8 +162,7 @@ def test_a_block_takes_as_many_latents_as_it_has_layers():
         block_of(4, 6)(X, None, normal(3, 2, 8))
 
 
-# -- Networks
-# --------------------------------------------------------------------------------------------------
+# -- Networks --------------------------------------------------------------------------------------
 
 
 @ARCHITECTURES
@@ -196,7 +184,7 @@ def test_the_image_layer_of_a_block_shares_its_latent_with_the_next_block():
     torch.testing.assert_close(net(ws), img)
 
 
-def test_images_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_are_independent():
     net, ws = network(), normal(3, 6, 8)
     torch.testing.assert_close(net(ws)[1:2], net(ws[1:2]), atol=1e-5, rtol=1e-5)
 
@@ -206,9 +194,8 @@ def test_gradients_of_gradients_reach_every_weight(architecture):
     net = network(architecture).requires_grad_()
     ws = normal(2, net.num_ws, 8).requires_grad_()
     image = net(ws, noise="const")
-    (gradient,) = torch.autograd.grad(
-        (image * normal(*image.shape, seed=1)).sum(), ws, create_graph=True
-    )
+    value = (image * normal(*image.shape, seed=1)).sum()
+    (gradient,) = torch.autograd.grad(value, ws, create_graph=True)
     gradient.square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
@@ -260,6 +247,5 @@ def test_the_image_keeps_full_precision_under_autocast(architecture):
 def test_memory_layout_does_not_change_the_image(fused):
     net, ws = network(fused=fused), normal(2, 6, 8)
     expected = net(ws)
-    torch.testing.assert_close(
-        net.to(memory_format=torch.channels_last)(ws), expected, atol=1e-5, rtol=1e-5
-    )
+    actual = net.to(memory_format=torch.channels_last)(ws)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)

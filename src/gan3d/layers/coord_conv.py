@@ -1,6 +1,4 @@
-"""Convolution that knows where it is (CoordConv: Liu et al. 2018, section 3; used by pi-GAN and
-GRAM).
-"""
+"""CoordConv: convolution with pixel coordinates as input channels (Liu et al. 2018, section 3)."""
 
 from __future__ import annotations
 
@@ -12,31 +10,31 @@ from torch import Tensor, nn
 def coordinates(
     h: int, w: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The row, then the column of every pixel, [1 2 h w], from -1 at the first to 1 at the last (0
-    if it is alone).
+    """Row and column of every pixel, [1 2 h w].
+
+    Convention: -1 at the first row or column, 1 at the last; 0 if there is one only.
     """
-    rows, columns = (
-        torch.linspace(-1, 1, n, device=device, dtype=dtype)
-        if n > 1
-        else torch.zeros(1, device=device, dtype=dtype)
-        for n in (h, w)
-    )
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
+
+    def axis(n: int) -> Tensor:
+        if n > 1:
+            return torch.linspace(-1, 1, n, device=device, dtype=dtype)
+        return torch.zeros(1, device=device, dtype=dtype)
+
+    return torch.stack(torch.meshgrid(axis(h), axis(w), indexing="ij"))[None]
 
 
 class CoordConv2d(nn.Conv2d):
-    """y = conv([x, row, column]): two more input channels, behind those of x; zeros around all of
-    them alike.
+    """y = conv([x, row, column]), with zero padding of all channels; used by pi-GAN and GRAM.
 
-    Computed as conv(x) + conv([row, column]), which keeps no copy of x, and whose second part all
-    images share.
+    Computed as conv(x) + conv([row, column]): this needs no copy of x, and all images share the
+    second term.
 
     Args:
-        in_channels: of x, without the two.
-        out_channels: of y.
+        in_channels: channels of x, without the two coordinates.
+        out_channels: channels of y.
         kernel_size: k.
-        stride: of the convolution; coordinates are those of the finer grid.
-        padding: zeros around.
+        stride: stride of the convolution; coordinates are taken on the grid of x.
+        padding: zeros on each side.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class CoordConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b in h w] -> [b out H W]."""
-        of_x, of_place = self.weight.split([self.in_channels - 2, 2], dim=1)
-        place = coordinates(*x.shape[2:], device=x.device, dtype=x.dtype)
-        y = F.conv2d(x, of_x, self.bias, self.stride, self.padding)
-        return y + F.conv2d(place, of_place, None, self.stride, self.padding)
+        weight_x, weight_coords = self.weight.split([self.in_channels - 2, 2], dim=1)
+        coords = coordinates(*x.shape[2:], device=x.device, dtype=x.dtype)
+        y = F.conv2d(x, weight_x, self.bias, self.stride, self.padding)
+        return y + F.conv2d(coords, weight_coords, None, self.stride, self.padding)

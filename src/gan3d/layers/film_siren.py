@@ -1,4 +1,4 @@
-"""FiLM-SIREN layers, as pi-GAN, GRAM and CIPS-3D use them."""
+"""The FiLM-SIREN layer of pi-GAN, GRAM and CIPS-3D."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gan3d.ops.film_siren import film_siren
 class FiLMSiren(nn.Module):
     """y = sin((15 gain + 30) (W x + b) + phase), see ops.film_siren.
 
-    Initial weights are uniform in +-sqrt(6 / in) / 25, those of a first layer in +-1 / in; biases
-    as torch's Linear.
+    Initial weights are uniform in +-sqrt(6 / in) / 25, in a first layer in +-1 / in; biases are
+    initialized as in torch's Linear.
 
     Args:
-        in_features: of x.
-        out_features: of y.
-        first: whether the layer sees coordinates (pi-GAN and GRAM; CIPS-3D makes no difference).
+        in_features: size of x.
+        out_features: size of y.
+        first: whether x are coordinates (pi-GAN and GRAM; CIPS-3D makes no distinction).
     """
 
     def __init__(self, in_features: int, out_features: int, *, first: bool = False):
@@ -34,9 +34,7 @@ class FiLMSiren(nn.Module):
 
 
 def siren_head(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer on SIREN features: weights uniform in +-sqrt(6 / in) / 25, bias as torch's
-    Linear.
-    """
+    """A Linear on SIREN features, with initial weights uniform in +-sqrt(6 / in) / 25."""
     head = nn.Linear(in_features, out_features)
     limit = math.sqrt(6 / in_features) / 25
     nn.init.uniform_(head.weight, -limit, limit)

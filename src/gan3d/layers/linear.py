@@ -1,6 +1,4 @@
-"""Fully connected layer with an equalized learning rate (Progressive GAN, section 4.1;
-StyleGAN2).
-"""
+"""Fully connected layer with an equalized learning rate (Progressive GAN 4.1; StyleGAN2)."""
 
 from __future__ import annotations
 
@@ -14,16 +12,17 @@ from gan3d.ops.bias_act import Activation, bias_act
 
 
 class EqualizedLinear(nn.Module):
-    """y = act(x (W lr / sqrt(in))^T + b lr), W ~ N(0, 1) / lr: all weights are learnt at one speed,
-    lr times slower.
+    """y = act(x (W lr / sqrt(in))^T + b lr), W ~ N(0, 1) / lr.
+
+    All weights have the same effective learning rate, lr times the optimizer's.
 
     Args:
         in_features: size of x.
         out_features: size of y.
-        bias: whether there is b.
-        activation: name of act, with its own gain.
+        bias: whether to add b.
+        activation: name of act, applied with its default gain.
         lr_multiplier: lr.
-        bias_init: initial b. Not divided by lr, as published.
+        bias_init: initial b; not divided by lr, as published.
     """
 
     def __init__(
@@ -37,16 +36,20 @@ class EqualizedLinear(nn.Module):
         bias_init: float = 0.0,
     ):
         super().__init__()
-        self.in_features, self.out_features, self.activation = in_features, out_features, activation
-        self.lr_multiplier, self.weight_gain = lr_multiplier, lr_multiplier / math.sqrt(in_features)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation = activation
+        self.lr_multiplier = lr_multiplier
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full([out_features], float(bias_init))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[.. in] -> [.. out]; with an activation [b in] -> [b out]."""
+        """x [.. in] -> y [.. out]."""
         bias = None if self.bias is None else self.bias.to(x.dtype) * self.lr_multiplier
         y = F.linear(x, self.weight.to(x.dtype) * self.weight_gain, bias)
         return bias_act(y, act=self.activation, overwrite=True)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, {self.activation}, lr_multiplier={self.lr_multiplier}"
+        sizes = f"{self.in_features}, {self.out_features}"
+        return f"{sizes}, {self.activation}, lr_multiplier={self.lr_multiplier}"

@@ -1,6 +1,4 @@
-"""The scalar field whose level sets are GRAM's surfaces (GRAM section 3.2, `manifold
-predictor`).
-"""
+"""The manifold predictor: the scalar field whose level sets are GRAM's surfaces (section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,18 +12,20 @@ from gan3d.layers.precision import full_precision
 
 
 class ManifoldPredictor(nn.Module):
-    """s(x) = output(relu(.. relu(network_0(x / (E/2) - center)))), shared by all instances of a
-    model.
+    """s(x) = output(relu(.. relu(network_0(x / (E/2) - center)))), shared by all scenes of a model.
 
-    It starts as s ~ 10 |x / (E/2) - center| - init_radius: concentric spheres about (E/2) center
-    (Atzmon & Lipman, CVPR 2020).
+    Initially s ~ 10 |x / (E/2) - center| - init_radius: the level sets are concentric spheres
+    around (E/2) center (Atzmon & Lipman, CVPR 2020).
 
     Args:
-        width: of the hidden layers.
-        num_layers: of them, each a linear layer and a ReLU.
-        center: of the initial spheres, in half extents.
-        init_radius: subtracted from s at the start.
+        width: width of the hidden layers.
+        num_layers: number of hidden layers, each a linear layer and a ReLU.
+        center: center of the initial spheres, in half extents.
+        init_radius: subtracted from the initial s.
         extent: E, side of the scene's cube.
+
+    Raises:
+        ValueError: there is no hidden layer, or `center` does not have 3 numbers.
     """
 
     def __init__(
@@ -40,10 +40,11 @@ class ManifoldPredictor(nn.Module):
         super().__init__()
         if num_layers < 1 or len(center) != 3:
             raise ValueError(
-                f"num_layers {num_layers} and center {tuple(center)}; expected 1 or more, and 3 "
-                "numbers"
+                f"got num_layers {num_layers} and center {tuple(center)}; expected 1 or more "
+                "layers, and 3 numbers"
             )
-        self.center, self.extent = tuple(float(value) for value in center), extent
+        self.center = tuple(float(value) for value in center)
+        self.extent = extent
         layers: list[nn.Module] = []
         for i in range(num_layers):
             linear = nn.Linear(width if i else 3, width)
@@ -56,9 +57,8 @@ class ManifoldPredictor(nn.Module):
         nn.init.constant_(self.output_layer.bias, -init_radius)
 
     def forward(self, points: Tensor) -> Tensor:
-        """points [.. 3] (world) -> s [..], never in half precision: surfaces are found by comparing
-        it.
-        """
+        """World points [.. 3] -> s [..]."""
+        # Surfaces are found by comparing s, for which half precision is too coarse.
         with full_precision(points):
             center = torch.tensor(self.center, dtype=points.dtype, device=points.device)
             return self.output_layer(self.network(points * (2 / self.extent) - center))[..., 0]

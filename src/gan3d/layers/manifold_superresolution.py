@@ -1,17 +1,17 @@
 """GRAM-HD's super-resolution of radiance manifolds (section 3.3; specs/gramhd.md 8).
 
-    foreground   RRDB trunk -> log2 S times (modulated conv, pixel shuffle x2, lrelu) -> modulated conv, lrelu
-                 -> modulated conv
-    background   RRDB trunk -> log2 S times (conv, lrelu, interpolation x2) -> conv, lrelu -> 0.2 conv + bicubic(x)
+    foreground   RRDB trunk -> log2 S times (modulated conv, pixel shuffle x2, lrelu)
+                            -> modulated conv, lrelu -> modulated conv
+    background   RRDB trunk -> log2 S times (conv, lrelu, interpolation x2)
+                            -> conv, lrelu -> 0.2 conv + bicubic(x)
 
 All maps of one image share one style, so a modulated convolution is one dense convolution over the
-image's maps (the published code makes it a grouped one, with a kernel per map). The maps of an
-image are independent of each other, so they pass through the whole network a few at a time: as many
-as the cache of a CPU holds, or all of them on a GPU.
+image's maps (the published code uses a grouped one, with a kernel per map). The maps of an image
+are independent of each other, so they pass through the whole network in chunks: as many as fit the
+cache of a CPU, or all of them on a GPU.
 
-Convention: maps are [b k c h w], images, then manifolds; both networks give back unbounded values.
-Pixels are areas (align_corners False). Differentiable any number of times, save that checkpointing
-allows one.
+Convention: maps are [b k c h w], images, then manifolds; both networks return unbounded values.
+Pixels are areas (align_corners=False). Differentiable any number of times, with checkpointing once.
 """
 
 from __future__ import annotations
@@ -32,24 +32,23 @@ from gan3d.layers.rrdb import RESIDUAL_SCALE, SLOPE, RRDBTrunk
 
 Upsampling = Literal["shuffle", "bilinear", "bicubic", "nearest"]
 StyleSource = Literal["mapping", "affine"]
-PIXELS_AT_ONCE = {
-    "cpu": 2**12
-}  # of low-resolution maps: one of 64 x 64, whose widest tensor is 3 MB
-PIXELS_AT_ONCE_ELSEWHERE = 2**17  # all 23 maps of one image
+# Low-resolution pixels per chunk: on a CPU one map of 64 x 64, whose widest tensor is 3 MB;
+# elsewhere all 23 maps of one image.
+PIXELS_AT_ONCE = {"cpu": 2**12}
+PIXELS_AT_ONCE_ELSEWHERE = 2**17
 
 
 class ModulatedConv2d(nn.Module):
-    """Convolution whose kernel is modulated and demodulated by a style, for maps that all have this
-    style.
+    """Modulated convolution of maps that share one style.
 
         w'_oik = d_o s_i w_oik,   d_o = 1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8),   y = w' * x + b
 
-    Initialized as torch's Conv2d; zeros beyond the border.
+    Initialized as torch's Conv2d; zero padding.
 
     Args:
-        in_channels: i of x.
-        out_channels: o of y.
-        kernel_size: odd.
+        in_channels: channels of x.
+        out_channels: channels of y.
+        kernel_size: k, odd.
     """
 
     weight: Tensor
@@ -59,10 +58,11 @@ class ModulatedConv2d(nn.Module):
         super().__init__()
         plain = nn.Conv2d(in_channels, out_channels, kernel_size)
         assert plain.bias is not None
-        self.weight, self.bias = plain.weight, plain.bias
+        self.weight = plain.weight
+        self.bias = plain.bias
 
     def kernel(self, style: Tensor) -> Tensor:
-        """w' [o i k k] of a style [i]."""
+        """style [i] -> w' [o i k k]."""
         d = demodulation(self.weight, style[None])[0]
         return self.weight * style[:, None, None] * d[:, None, None, None]
 
@@ -72,9 +72,7 @@ class ModulatedConv2d(nn.Module):
 
 
 class _MapSuperResolution(RRDBTrunk, ABC):
-    """Trunk, upsampling convolutions of `up_channels`, `HRconv` and `conv_last`, over few maps at a
-    time.
-    """
+    """Trunk, upsampling convolutions, `HRconv` and `conv_last`, applied to maps in chunks."""
 
     upconvs: nn.ModuleList
     HRconv: nn.Module
@@ -101,8 +99,10 @@ class _MapSuperResolution(RRDBTrunk, ABC):
                 f"up_channels {widths} has {len(widths)} widths; scale {scale} needs "
                 f"{_log2(scale)}, one per doubling"
             )
-        self.scale, self.checkpointing, fan = scale, checkpointing, 4 if shuffle else 1
+        self.scale = scale
+        self.checkpointing = checkpointing
         inside = (channels, *widths)
+        fan = 4 if shuffle else 1  # a pixel shuffle turns four channels into four pixels
         self.upconvs = nn.ModuleList(self._conv(a, fan * b) for a, b in zip(inside, widths))
         self.HRconv = self._conv(inside[-1], inside[-1])
         self.conv_last = self._conv(inside[-1], out_channels, last_kernel)
@@ -114,38 +114,41 @@ class _MapSuperResolution(RRDBTrunk, ABC):
 
     @abstractmethod
     def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
-        """[n in h w] -> [n out S h S w]."""
+        """The whole network on one chunk, [n in h w] -> [n out S h S w]."""
 
-    def _enlarge_all(self, maps: Tensor, *kernels: Tensor) -> Iterator[Tensor]:
-        """The maps [n c h w] of one style, in pieces."""
+    def _enlarge_in_chunks(self, maps: Tensor, *kernels: Tensor) -> Iterator[Tensor]:
+        """Enlarges maps [n c h w] of one style chunk by chunk."""
         pixels = PIXELS_AT_ONCE.get(maps.device.type, PIXELS_AT_ONCE_ELSEWHERE)
-        for piece in maps.split(max(1, pixels // (maps.shape[-2] * maps.shape[-1]))):
-            piece = piece.contiguous(memory_format=torch.channels_last)
+        for chunk in maps.split(max(1, pixels // (maps.shape[-2] * maps.shape[-1]))):
+            chunk = chunk.contiguous(memory_format=torch.channels_last)
             if self.checkpointing and torch.is_grad_enabled():
                 yield checkpoint(
-                    self.enlarge, piece, *kernels, use_reentrant=False, preserve_rng_state=False
+                    self.enlarge, chunk, *kernels, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                yield self.enlarge(piece, *kernels)
+                yield self.enlarge(chunk, *kernels)
 
 
 class ForegroundSuperResolution(_MapSuperResolution):
-    """Radiance and feature maps -> finer radiance maps, in the style of z.
+    """Radiance and feature maps -> radiance maps at S times the resolution, with a style from z.
 
     Args:
-        in_channels: of the maps: color, alpha, features.
-        out_channels: of the finer maps: color, alpha before the sigmoid.
+        in_channels: channels of the maps: color, alpha, features.
+        out_channels: channels of the result: color, alpha before the sigmoid.
         z_dim: size of z.
-        scale: S, how much finer, a power of two.
-        channels: of the trunk.
-        num_blocks: RRDBs of the trunk.
-        growth: of the dense blocks.
-        up_channels: width after each doubling; None is `upsampling_channels`.
-        style: "mapping", a network of four layers, or "affine", one layer.
-        mapping_hidden_dim: width of that network.
+        scale: S, a power of two.
+        channels: channels of the trunk.
+        num_blocks: number of RRDBs in the trunk.
+        growth: growth of the dense blocks.
+        up_channels: width after each doubling; None for `upsampling_channels`.
+        style: "mapping", a network of four layers, or "affine", a single layer.
+        mapping_hidden_dim: width of the mapping network.
         last_kernel: side of the last kernel.
-        checkpointing: keep only the input of each few maps for the backward pass, and compute the
-            rest again.
+        checkpointing: store only the inputs of each chunk for the backward pass, and recompute the
+            rest.
+
+    Raises:
+        ValueError: the scale, the style or the number of widths is invalid.
     """
 
     def __init__(
@@ -177,7 +180,8 @@ class ForegroundSuperResolution(_MapSuperResolution):
             checkpointing=checkpointing,
         )
         self.style_dims = [conv.weight.shape[1] for conv in self._modulated()]
-        self.style_dim, self.style = sum(self.style_dims), style
+        self.style_dim = sum(self.style_dims)
+        self.style = style
         if style == "mapping":
             self.mapping_network = FiLMMapping(
                 z_dim, self.style_dim, mapping_hidden_dim, last_scale=1.0
@@ -188,7 +192,7 @@ class ForegroundSuperResolution(_MapSuperResolution):
             raise ValueError(f"style {style!r} is unknown; choose mapping or affine")
 
     def map(self, z: Tensor) -> Tensor:
-        """Styles [b style_dim] of z [b z_dim]."""
+        """z [b z_dim] -> styles [b style_dim]."""
         return self.mapping_network(z) if self.style == "mapping" else self.affine(z)
 
     def forward(self, maps: Tensor, styles: Tensor) -> Tensor:
@@ -196,11 +200,15 @@ class ForegroundSuperResolution(_MapSuperResolution):
         if maps.ndim != 5 or styles.shape != (len(maps), self.style_dim):
             raise ValueError(
                 f"maps {tuple(maps.shape)} and styles {tuple(styles.shape)} are not [b k c h w] "
-                f"and [b {self.style_dim}] with one b; split stacked maps by rearrange(maps, '(b "
-                "k) ... -> b k ...')"
+                f"and [b {self.style_dim}] with one b; split stacked maps by "
+                "rearrange(maps, '(b k) ... -> b k ...')"
             )
-        pieces = [piece for m, style in zip(maps, styles) for piece in self._of_image(m, style)]
-        return torch.cat(pieces).unflatten(0, maps.shape[:2])
+        chunks: list[Tensor] = []
+        for image_maps, style in zip(maps, styles):
+            parts = zip(self._modulated(), style.split(self.style_dims))
+            kernels = [conv.kernel(part) for conv, part in parts]
+            chunks += self._enlarge_in_chunks(image_maps, *kernels)
+        return torch.cat(chunks).unflatten(0, maps.shape[:2])
 
     def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
         y = self.trunk(x)
@@ -210,16 +218,10 @@ class ForegroundSuperResolution(_MapSuperResolution):
         y = F.leaky_relu_(same_conv(y, kernels[-2], middle), SLOPE)
         return same_conv(y, kernels[-1], last)
 
-    def _of_image(self, maps: Tensor, style: Tensor) -> Iterator[Tensor]:
-        parts = zip(self._modulated(), style.split(self.style_dims))
-        return self._enlarge_all(maps, *(conv.kernel(part) for conv, part in parts))
-
     def _modulated(self) -> list[ModulatedConv2d]:
-        return [
-            conv
-            for conv in (*self.upconvs, self.HRconv, self.conv_last)
-            if isinstance(conv, ModulatedConv2d)
-        ]
+        """The modulated convolutions, from first to last."""
+        convs = (*self.upconvs, self.HRconv, self.conv_last)
+        return [conv for conv in convs if isinstance(conv, ModulatedConv2d)]
 
     @classmethod
     def _conv(cls, inside: int, out: int, kernel: int = 3) -> ModulatedConv2d:
@@ -227,24 +229,29 @@ class ForegroundSuperResolution(_MapSuperResolution):
 
 
 class BackgroundSuperResolution(_MapSuperResolution):
-    """Color maps of the background -> finer ones; without style.
+    """Color maps of the background -> color maps at S times the resolution, without style.
 
-        y = bicubic(x) + 0.2 conv_last(..), conv_last starting at zero;   without residual y = conv_last(..)
+        y = bicubic(x) + 0.2 conv_last(..)        if residual; conv_last is initialized to zero
+        y = conv_last(..)                         otherwise
 
-    The bicubic kernel is torch's, a = -0.75.
+    The bicubic kernel is torch's, with a = -0.75.
 
     Args:
-        in_channels: of the maps.
-        out_channels: of the finer maps; in_channels with residual.
-        scale: S, how much finer, a power of two.
-        channels: of the trunk.
-        num_blocks: RRDBs of the trunk.
-        growth: of the dense blocks.
-        up_channels: width after each doubling; None is `upsampling_channels`.
-        upsampling: by an interpolation (conv, lrelu, interpolation), or "shuffle" (conv, pixel
+        in_channels: channels of the maps.
+        out_channels: channels of the result; equal to in_channels if residual.
+        scale: S, a power of two.
+        channels: channels of the trunk.
+        num_blocks: number of RRDBs in the trunk.
+        growth: growth of the dense blocks.
+        up_channels: width after each doubling; None for `upsampling_channels`.
+        upsampling: an interpolation (conv, lrelu, interpolation), or "shuffle" (conv, pixel
             shuffle, lrelu).
-        residual: whether the network adds to an interpolation of its input.
-        checkpointing: keep only the input for the backward pass, and compute the rest again.
+        residual: whether to add the result to an interpolation of the input.
+        checkpointing: store only the inputs of each chunk for the backward pass, and recompute the
+            rest.
+
+    Raises:
+        ValueError: the scale, the upsampling or the number of channels is invalid.
     """
 
     def __init__(
@@ -268,7 +275,8 @@ class BackgroundSuperResolution(_MapSuperResolution):
             )
         if residual and in_channels != out_channels:
             raise ValueError(
-                f"a residual needs as many channels out as in, got {in_channels} and {out_channels}"
+                f"got in_channels {in_channels} and out_channels {out_channels}; a residual needs "
+                "equal numbers: change one, or set residual to false"
             )
         super().__init__(
             in_channels,
@@ -282,7 +290,8 @@ class BackgroundSuperResolution(_MapSuperResolution):
             last_kernel=3,
             checkpointing=checkpointing,
         )
-        self.upsampling, self.residual = upsampling, residual
+        self.upsampling = upsampling
+        self.residual = residual
         if residual:
             for parameter in self.conv_last.parameters():
                 nn.init.zeros_(parameter)
@@ -291,10 +300,11 @@ class BackgroundSuperResolution(_MapSuperResolution):
         """maps [b k in h w] -> [b k out S h S w]."""
         if maps.ndim != 5:
             raise ValueError(
-                f"maps have shape {tuple(maps.shape)}, expected [b k c h w]; one map per image is "
+                f"maps have shape {tuple(maps.shape)}; expected [b k c h w], for one map per image "
                 "maps[:, None]"
             )
-        return torch.cat(list(self._enlarge_all(maps.flatten(0, 1)))).unflatten(0, maps.shape[:2])
+        chunks = list(self._enlarge_in_chunks(maps.flatten(0, 1)))
+        return torch.cat(chunks).unflatten(0, maps.shape[:2])
 
     def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
         y = self.trunk(x)
@@ -304,11 +314,9 @@ class BackgroundSuperResolution(_MapSuperResolution):
             else:
                 y = interpolate(F.leaky_relu_(conv(y), SLOPE), 2, self.upsampling)
         y = self.conv_last(F.leaky_relu_(self.HRconv(y), SLOPE))
-        return (
-            torch.add(interpolate(x, self.scale, "bicubic"), y, alpha=RESIDUAL_SCALE)
-            if self.residual
-            else y
-        )
+        if not self.residual:
+            return y
+        return torch.add(interpolate(x, self.scale, "bicubic"), y, alpha=RESIDUAL_SCALE)
 
     @classmethod
     def _conv(cls, inside: int, out: int, kernel: int = 3) -> nn.Conv2d:
@@ -316,18 +324,16 @@ class BackgroundSuperResolution(_MapSuperResolution):
 
 
 def same_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Correlation of x [n i h w] with weight [o i k k], of the same size, zeros beyond the
-    border.
-    """
+    """Convolution of x [n i h w] with weight [o i k k] at constant size, with zero padding."""
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
 def conv_shuffle(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """pixel_shuffle(conv(x), 2): weight's rows are "(c i j)", i and j the place in a 2 x 2 block of
-    pixels.
+    """pixel_shuffle(conv(x), 2).
 
-    The rows are reordered first, so that the shuffle moves whole pixels of channels-last maps
-    (three times as fast).
+    The rows of the weight are "(c i j)", where (i, j) is the place in a 2 x 2 block of pixels. They
+    are reordered first, so that the shuffle moves whole pixels of channels-last maps, which is
+    three times as fast.
 
     Args:
         x: [n a h w].
@@ -345,14 +351,13 @@ def conv_shuffle(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def interpolate(x: Tensor, scale: int, mode: Literal["bilinear", "bicubic", "nearest"]) -> Tensor:
-    """x [n c h w], finer by `scale`, in the pixel-area convention."""
-    return F.interpolate(
-        x, scale_factor=float(scale), mode=mode, align_corners=None if mode == "nearest" else False
-    )
+    """x [n c h w] -> [n c S h S w] with S = `scale`; pixels are areas."""
+    align_corners = None if mode == "nearest" else False
+    return F.interpolate(x, scale_factor=float(scale), mode=mode, align_corners=align_corners)
 
 
 def upsampling_channels(channels: int, scale: int) -> tuple[int, ...]:
-    """Default widths after each doubling: `channels` twice, then half of them."""
+    """Default width after each doubling: twice `channels`, then half of that."""
     return tuple(channels if i < 2 else channels // 2 for i in range(_log2(scale)))
 
 

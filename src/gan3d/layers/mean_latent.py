@@ -1,6 +1,4 @@
-"""The mean latent, and truncation toward it: psi trades variety of samples for quality (StyleGAN,
-appendix B).
-"""
+"""The mean latent, and the truncation trick (StyleGAN, appendix B): variety against quality."""
 
 from __future__ import annotations
 
@@ -15,9 +13,9 @@ def truncated(ws: Tensor, mean: Tensor, truncation: float, cutoff: int | None = 
 
     Args:
         ws: [b n w].
-        mean: [w] or, of each latent, [n w].
-        truncation: psi; 1 leaves ws as they are.
-        cutoff: None is all latents.
+        mean: [w], or [n w] with one mean per latent.
+        truncation: psi; 1 leaves ws unchanged.
+        cutoff: number of latents to truncate; None for all.
 
     Returns:
         [b n w].
@@ -25,13 +23,18 @@ def truncated(ws: Tensor, mean: Tensor, truncation: float, cutoff: int | None = 
     if truncation == 1:
         return ws
     kept = ws[:, :0] if cutoff is None else ws[:, cutoff:]
-    return torch.cat([mean.expand_as(ws[0])[:cutoff].lerp(ws[:, :cutoff], truncation), kept], 1)
+    mean = mean.expand_as(ws[0])[:cutoff]
+    return torch.cat([mean.lerp(ws[:, :cutoff], truncation), kept], 1)
 
 
 @torch.no_grad()
 def follow(mean: Tensor, ws: Tensor, beta: float) -> None:
-    """mean <- m + beta (mean - m), in place; m the batch mean of freshly mapped ws [b n w], mean [n
-    w].
+    """Moves a running mean in place: mean <- m + beta (mean - m), m the batch mean of ws.
+
+    Args:
+        mean: [n w].
+        ws: newly mapped latents, [b n w].
+        beta: decay.
     """
     mean.copy_(ws.mean(0).to(mean.dtype).lerp(mean, beta))
 
@@ -43,11 +46,12 @@ def mean_of_codes(
     """Mean latents [n w] of codes z ~ N(0, I), the same codes in every call and on every device.
 
     Args:
-        latents: [b z_dim] -> [b n w].
-        z_dim: length of a code.
-        like: gives device and dtype.
-        num_codes: how many; the published codes take 10,000.
-        seed: of the codes.
+        latents: the mapping [b z_dim] -> [b n w].
+        z_dim: size of a code.
+        like: a tensor with the device and dtype to use.
+        num_codes: number of codes; the published code takes 10,000.
+        seed: seed of the codes.
     """
     z = torch.randn(num_codes, z_dim, generator=torch.Generator().manual_seed(seed))
-    return torch.stack([latents(some.to(like)).sum(0) for some in z.split(1000)]).sum(0) / num_codes
+    sums = [latents(chunk.to(like)).sum(0) for chunk in z.split(1000)]
+    return torch.stack(sums).sum(0) / num_codes

@@ -1,4 +1,4 @@
-"""Modulated fully connected layers, as CIPS-3D's INR is made of (CIPS-3D section 3.2)."""
+"""The modulated fully connected layer of CIPS-3D's INR (CIPS-3D, section 3.2)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from gan3d.ops.modfc import modfc
 
 
 class ModFC(nn.Module):
-    """y = ((x s) W) d,   s = A w + a + 1,   d_o = (sum_i s_i^2 W_io^2 + 1e-8)^-1/2; no bias, no noise, no gain.
+    """y = ((x s) W) d,   s = A w + a + 1,   d_o = (sum_i s_i^2 W_io^2 + 1e-8)^-1/2.
 
-    Initial W: N(0, 2 / (1.04 out)), initial A: N(0, 2 / (1.04 w_dim)), a as torch's Linear.
+    No bias, no noise, no gain. Initial W: N(0, 2 / (1.04 out)), initial A: N(0, 2 / (1.04 w_dim)),
+    a as in torch's Linear.
 
     Args:
-        in_features: of x.
-        out_features: of y.
-        w_dim: length of the latent w.
-        demodulate: whether d is there.
-        slope: of a leaky ReLU on y; None is none.
+        in_features: size of x.
+        out_features: size of y.
+        w_dim: size of the latent w.
+        demodulate: whether to multiply by d.
+        slope: negative slope of a leaky ReLU on y; None for no activation.
     """
 
     def __init__(
@@ -32,15 +33,15 @@ class ModFC(nn.Module):
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
-        # As published, the fan is that of the transposed matrix; demodulation removes the scale
-        # anyhow.
+        # As published, the fan is the one of the transposed matrix; demodulation removes the scale.
         leaky_kaiming_(self.weight)
         self.modulation = nn.Linear(w_dim, in_features)
         leaky_kaiming_(self.modulation.weight)
-        self.demodulate, self.slope = demodulate, slope
+        self.demodulate = demodulate
+        self.slope = slope
 
     def style(self, w: Tensor) -> Tensor:
-        """s [b i] of w [b w]."""
+        """w [b w] -> s [b i]."""
         return self.modulation(w) + 1
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
@@ -49,7 +50,5 @@ class ModFC(nn.Module):
 
 
 def leaky_kaiming_(weight: Tensor) -> None:
-    """N(0, 2 / (1.04 fan)) in place, fan = weight.shape[1]: Kaiming's rule for leaky ReLUs of slope
-    0.2.
-    """
+    """Kaiming's N(0, 2 / (1.04 weight.shape[1])) for leaky ReLUs of slope 0.2, in place."""
     nn.init.kaiming_normal_(weight, a=0.2, nonlinearity="leaky_relu")

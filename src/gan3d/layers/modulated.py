@@ -3,10 +3,10 @@
     w'_noik = s_ni w_oik                                                                   (1)
     w''_noik = d_no w'_noik,   d_no = 1 / sqrt(sum_ik w'_noik^2 + 1e-8)                    (3)
 
-The convolution is linear in its input, so the styles s may scale the input and the demodulation d
-the output, with one shared kernel (`fused=False`); or every sample has its own kernel w''
-(`fused=True`, one grouped convolution, a plain one for a single sample). d itself needs no w'':
-sum_ik w'^2 = sum_i s_ni^2 sum_k w_oik^2.
+Two forms give the same numbers. With `fused=False` all samples share the kernel w: the convolution
+is linear, so the styles s scale its input and the demodulation d its output. With `fused=True`
+every sample has its own kernel w'', in one grouped convolution (a plain one for a single sample).
+d is computed without w'': sum_ik w'^2 = sum_i s_ni^2 sum_k w_oik^2.
 """
 
 from __future__ import annotations
@@ -34,23 +34,26 @@ def modulated_conv2d(
     flip_weight: bool = True,
     fused: bool | None = None,
 ) -> Tensor:
-    """Convolution whose kernel is scaled per sample; differentiable any number of times.
+    """Convolution with a kernel that is scaled per sample; differentiable any number of times.
 
     Args:
         x: [b i h w].
-        weight: [o i k k].
+        weight: w, [o i k k].
         styles: s, [b i].
         noise: added after demodulation, broadcastable to the result.
-        up: finer by this factor.
+        up: upsampling factor.
         padding: zeros around x.
         resample_filter: low-pass filter, see `conv2d_resample`.
-        demodulate: scale every output channel back to unit variance (3).
+        demodulate: whether to scale every output channel back to unit variance (3).
         flip_weight: True is correlation, False true convolution.
-        fused: one kernel per sample, or one for all; None takes the former for a single sample
-            without gradient, where it is one plain convolution.
+        fused: True for one kernel per sample, False for a shared kernel; None chooses the former
+            for a single sample without gradient, where it is one plain convolution.
 
     Returns:
         [b o H W].
+
+    Raises:
+        ValueError: the styles do not match x and the weight.
     """
     b = len(x)
     if styles.shape != (b, weight.shape[1]):
@@ -62,11 +65,13 @@ def modulated_conv2d(
         weight, styles = _keep_in_range(weight, styles)
     fused = b == 1 and not torch.is_grad_enabled() if fused is None else fused
     d = demodulation(weight, styles) if demodulate else None
+
+    # One kernel per sample.
     if fused:
         w = weight * styles[:, None, :, None, None]  # b o i k k
         w = w if d is None else w * d[:, :, None, None, None]
         w = rearrange(w, "b o i k l -> (b o) i k l").to(x.dtype)
-        # A single sample is left alone: reshaping it would lose its memory format.
+        # A single sample is not reshaped, which would lose its memory format.
         y = conv2d_resample(
             x if b == 1 else rearrange(x, "b i h w -> 1 (b i) h w"),
             w,
@@ -78,6 +83,8 @@ def modulated_conv2d(
         )
         y = y if b == 1 else rearrange(y, "1 (b o) h w -> b o h w", b=b)
         return y if noise is None else y + noise.to(y.dtype)
+
+    # One shared kernel: scale the input, then the output.
     x = x * styles.to(x.dtype)[:, :, None, None]
     y = conv2d_resample(
         x, weight.to(x.dtype), resample_filter, up=up, padding=padding, flip_weight=flip_weight
@@ -89,14 +96,14 @@ def modulated_conv2d(
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """d_no = 1 / sqrt(sum_i s_ni^2 sum_k w_oik^2 + 1e-8), [b o], never in low precision."""
+    """d_no = 1 / sqrt(sum_i s_ni^2 sum_k w_oik^2 + 1e-8), [b o], without autocast."""
     with full_precision(styles):
         energy = weight.square().sum([2, 3]).to(styles.dtype)  # o i
         return (styles.square() @ energy.t() + EPS).rsqrt()
 
 
 def _keep_in_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales that demodulation takes out again, so that float16 does not overflow."""
+    """Rescales weight and styles so that float16 does not overflow; demodulation cancels it."""
     fan_in = weight[0].numel()
     weight = weight / (fan_in**0.5 * weight.abs().amax([1, 2, 3], keepdim=True))
     return weight, styles / styles.abs().amax(1, keepdim=True)

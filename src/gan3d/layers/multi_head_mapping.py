@@ -1,4 +1,4 @@
-"""CIPS-3D's mapping network: one latent z to the latents of many consumers (specs/cips3d.md 4)."""
+"""CIPS-3D's mapping network: from one z to the latents of several layers (specs/cips3d.md 4)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from gan3d.layers.precision import full_precision
 
 
 class MultiHeadMapping(nn.Module):
-    """w_k = head_k(base(z / sqrt(mean(z^2) + 1e-8))), one head per consumer k.
+    """w_k = head_k(base(z / sqrt(mean(z^2) + 1e-8))), one latent per name k.
 
-    base: `base_layers` linear layers of width `hidden_dim`, after each but the last [LayerNorm,]
-        leaky ReLU (0.2).
-    head_k: `head_layers` linear layers with leaky ReLUs between them, the last of the consumer's
-    width. Without head layers all consumers share one vector. Latents are always in the precision
-    of the parameters, also under autocast.
+    base: `base_layers` linear layers of width `hidden_dim`; each but the last is followed by a
+        LayerNorm (if `add_norm`) and a leaky ReLU (0.2).
+    head_k: `head_layers` linear layers with leaky ReLUs between them; the last has the size of w_k.
+
+    Without head layers all names share one latent. Latents have the precision of the parameters
+    also under autocast.
 
     Args:
-        z_dim: length of z.
+        z_dim: size of z.
         hidden_dim: width of the base.
-        heads: length of w_k by consumer; without head layers all of them must be hidden_dim.
-        base_layers: linear layers of the base, 1 or more.
-        head_layers: linear layers of each head; with them, the base's last layer is followed by
-            norm and activation.
-        add_norm: LayerNorm before the base's activations.
+        heads: size of w_k by name; without head layers all must be hidden_dim.
+        base_layers: number of linear layers in the base, 1 or more.
+        head_layers: number of linear layers in each head; if positive, the last layer of the base
+            is also followed by norm and activation.
+        add_norm: LayerNorm before the activations of the base.
         norm_out: LayerNorm on the latents.
+
+    Raises:
+        ValueError: the base has no layer, or the sizes do not match.
     """
 
     def __init__(
@@ -44,14 +48,16 @@ class MultiHeadMapping(nn.Module):
     ):
         super().__init__()
         if base_layers < 1:
-            raise ValueError(f"base_layers {base_layers} leaves nothing to share z; use 1 or more")
+            raise ValueError(f"base_layers is {base_layers}; the base needs 1 or more layers")
         other = {name: width for name, width in heads.items() if width != hidden_dim}
         if other and head_layers == 0:
             raise ValueError(
-                f"without head layers all latents have length hidden_dim {hidden_dim}, expected "
-                f"{other}; change hidden_dim or add head_layers"
+                f"got latents of sizes {other}; without head layers all have size hidden_dim "
+                f"{hidden_dim}: change hidden_dim or add head_layers"
             )
-        self.z_dim, self.names = z_dim, tuple(heads)
+        self.z_dim = z_dim
+        self.names = tuple(heads)
+
         base: list[nn.Module] = []
         for i in range(base_layers):
             base.append(_linear(z_dim if i == 0 else hidden_dim, hidden_dim))
@@ -61,13 +67,14 @@ class MultiHeadMapping(nn.Module):
         if head_layers == 0 and norm_out:
             base.append(nn.LayerNorm(hidden_dim))
         self.base_net = nn.Sequential(*base)
+
         self.heads = nn.ModuleDict()
         if head_layers > 0:
             for name, width in heads.items():
                 self.heads[name] = _head(hidden_dim, width, head_layers, norm_out)
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
-        """z [b z_dim] -> w_k [b w_k] by consumer."""
+        """z [b z_dim] -> the latents w_k by name, each [b heads[k]]."""
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(
                 f"the mapping network got z of shape {tuple(z.shape)}; expected [b {self.z_dim}]"

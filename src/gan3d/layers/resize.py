@@ -24,13 +24,16 @@ def filtered_resizing(
     Args:
         image: [b c h w].
         size: side of the result.
-        filter_mode: "antialiased" widens the kernel where it shrinks, "none" does not, a number in
-            [0, 1] mixes none (0) and antialiased (1), "classic" resizes at twice the size, between
-            StyleGAN2's up- and downsampling.
+        filter_mode: "antialiased" widens the kernel when shrinking, "none" does not, a number in
+            [0, 1] interpolates from none (0) to antialiased (1), "classic" resizes at twice the
+            size, between StyleGAN2's up- and downsampling.
         f: filter of "classic", [1, 3, 3, 1] by default.
 
     Returns:
         [b c size size].
+
+    Raises:
+        ValueError: the mode is unknown.
     """
     if filter_mode == "classic":
         f = setup_filter(BINOMIAL).to(image.device) if f is None else f
@@ -41,11 +44,10 @@ def filtered_resizing(
     if isinstance(filter_mode, str) or not 0 <= filter_mode <= 1:
         raise ValueError(
             f"filter_mode {filter_mode!r} is unknown; choose antialiased, classic, none or a "
-            "number of 0..1"
+            "number in [0, 1]"
         )
-    return _bilinear(image, size, antialias=False).lerp(
-        _bilinear(image, size, antialias=True), filter_mode
-    )
+    aliased = _bilinear(image, size, antialias=False)
+    return aliased.lerp(_bilinear(image, size, antialias=True), filter_mode)
 
 
 def _bilinear(image: Tensor, size: int, antialias: bool) -> Tensor:
