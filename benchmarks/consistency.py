@@ -32,7 +32,7 @@ from tqdm import trange
 
 from gan3d.apps.epi import sweep, write_epi
 from gan3d.camera import Camera
-from gan3d.cli.export import load_3d_generator
+from gan3d.cli.models import load_3d_generator
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.generators import Generator, Rendering
 from gan3d.layers.manifold_superresolution import BackgroundSuperResolution
