@@ -1,4 +1,4 @@
-"""Small posed sets on disk, and ways to damage them."""
+"""Small posed data sets on disk, and ways to damage them."""
 
 import io
 import json
@@ -24,15 +24,13 @@ class PosedFolder:
     labels: list[list]
 
     def write_json(self, content: object) -> None:
-        (self.path / "dataset.json").write_text(
-            content if isinstance(content, str) else json.dumps(content)
-        )
+        text = content if isinstance(content, str) else json.dumps(content)
+        (self.path / "dataset.json").write_text(text)
 
     def write_labels(self) -> None:
-        # In falling order, so that a reader which trusts the order of the file is caught.
-        self.write_json(
-            {"labels": [[n, label] for n, label in zip(self.names[::-1], self.labels[::-1])]}
-        )
+        # In descending order, to catch a reader that relies on the order of the file.
+        entries = [[name, label] for name, label in zip(self.names, self.labels)]
+        self.write_json({"labels": entries[::-1]})
 
     def zip(self, compression: int = zipfile.ZIP_STORED) -> Path:
         target = self.path.with_suffix(".zip")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from itertools import chain, islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +18,7 @@ from gan3d.data.datamodule import PosedImagesModule
 
 
 class Witness(LightningModule):
-    """Learns nothing, and remembers which images it was shown. `counts`: keeps images_seen as the
-    harness does.
-    """
+    """Learns nothing and records the images it is shown; `counts`: keeps `images_seen`."""
 
     def __init__(self, counts: bool = True):
         super().__init__()
@@ -48,33 +47,31 @@ class Witness(LightningModule):
 
 
 def make_trainer(tmp_path, **options) -> Trainer:
-    quiet = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-    }
     return Trainer(
         accelerator="cpu",
         devices=1,
         use_distributed_sampler=False,
         default_root_dir=tmp_path,
-        **quiet,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
         **options,
     )
 
 
 class FakeTrainer:
-    """As much of a Trainer as decides who sees what."""
+    """The attributes of a Trainer that decide which process sees which images."""
 
     overfit_batches = 0
     lightning_module = None
 
     def __init__(self, rank: int, world_size: int, use_distributed_sampler: bool = False):
-        self.global_rank, self.world_size = rank, world_size
-        self.strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
-        self._accelerator_connector = type(
-            "Connector", (), {"use_distributed_sampler": use_distributed_sampler}
+        self.global_rank = rank
+        self.world_size = world_size
+        self.strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        self._accelerator_connector = SimpleNamespace(
+            use_distributed_sampler=use_distributed_sampler
         )
 
 
@@ -88,16 +85,16 @@ def take(loader, count: int) -> list[Batch]:
 
 
 def cat(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    images = torch.cat([batch.image for batch in batches])
     labels = torch.cat([batch.camera.label() for batch in batches])
-    return torch.cat([b.image for b in batches]), labels, torch.cat([b.index for b in batches])
+    return images, labels, torch.cat([batch.index for batch in batches])
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(cat(one), cat(other)))
 
 
-# -- training
-# --------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def test_an_epoch_shows_every_image_with_its_own_camera(make_folder):
@@ -125,16 +122,11 @@ def test_the_loader_is_endless(make_folder):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_batches(make_folder, num_workers):
     path = str(make_folder(num=7).zip())
-    alone = take(
-        PosedImagesModule(path, batch_size=4, num_workers=0, mirror=True).train_dataloader(), 8
+    alone, helped = (
+        PosedImagesModule(path, batch_size=4, num_workers=workers, mirror=True)
+        for workers in (0, num_workers)
     )
-    helped = take(
-        PosedImagesModule(
-            path, batch_size=4, num_workers=num_workers, mirror=True
-        ).train_dataloader(),
-        8,
-    )
-    assert same(alone, helped)
+    assert same(take(alone.train_dataloader(), 8), take(helped.train_dataloader(), 8))
 
 
 def test_a_start_gives_the_tail_of_the_whole_run(make_folder):
@@ -149,23 +141,17 @@ def test_a_start_gives_the_tail_of_the_whole_run(make_folder):
 def test_processes_together_see_what_one_process_sees(make_folder, world_size):
     path = str(make_folder(num=7).path)
     alone = take(PosedImagesModule(path, batch_size=8, num_workers=0).train_dataloader(), 3)
-    shares = [
-        take(
-            as_rank(
-                PosedImagesModule(path, batch_size=8, num_workers=0), rank, world_size
-            ).train_dataloader(),
-            3,
-        )
-        for rank in range(world_size)
-    ]
+    shares = []
+    for rank in range(world_size):
+        data = as_rank(PosedImagesModule(path, batch_size=8, num_workers=0), rank, world_size)
+        shares.append(take(data.train_dataloader(), 3))
     together = [shares[rank][number] for number in range(3) for rank in range(world_size)]
     assert same(alone, together)
 
 
 def test_loading_leaves_the_global_random_numbers_alone(make_folder):
-    loader = PosedImagesModule(
-        str(make_folder().path), batch_size=2, num_workers=0
-    ).train_dataloader()
+    data = PosedImagesModule(str(make_folder().path), batch_size=2, num_workers=0)
+    loader = data.train_dataloader()
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -182,10 +168,8 @@ def test_a_broken_image_is_one_readable_error_also_from_a_worker(make_folder, nu
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(DataError) as caught:
         take(data.train_dataloader(), 1)
-    message = str(caught.value)
-    assert re.fullmatch(
-        rf"{posed.path}: {posed.names[3]}: not a readable image \(.*\); replace the file", message
-    )
+    expected = rf"{posed.path}: {posed.names[3]}: not a readable image \(.*\); replace the file"
+    assert re.fullmatch(expected, str(caught.value))
 
 
 @pytest.mark.gpu
@@ -194,10 +178,8 @@ def test_a_broken_image_is_one_readable_error_also_from_a_worker(make_folder, nu
 def test_batches_are_pinned_and_move_to_the_gpu(make_folder, num_workers):
     data = PosedImagesModule(str(make_folder().path), batch_size=2, num_workers=num_workers)
     batch = take(data.train_dataloader(), 1)[0]
-    assert all(
-        t.is_pinned()
-        for t in (batch.image, batch.camera.cam2world, batch.camera.intrinsics, batch.index)
-    )
+    tensors = (batch.image, batch.camera.cam2world, batch.camera.intrinsics, batch.index)
+    assert all(tensor.is_pinned() for tensor in tensors)
     moved = move_data_to_device(batch, torch.device("cuda"))
     assert torch.equal(moved.image.cpu(), batch.image)
     assert torch.equal(moved.camera.label().cpu(), batch.camera.label())
@@ -211,28 +193,19 @@ def test_workers_may_be_spawned(make_folder, tmp_path):
         "from torch.utils.data import DataLoader\n"
         "from gan3d.data.dataset import PosedImages, ImageSequence, collate\n"
         "if __name__ == '__main__':\n"
-        "    view = ImageSequence(PosedImages(sys.argv[1]), [2, 0])\n"
-        "    how = {'num_workers': 1, 'multiprocessing_context': 'spawn'}\n"
-        "    print(next(iter(DataLoader(view, batch_size=2, collate_fn=collate, "
-        "**how))).image.sum().item())\n"
+        "    images = ImageSequence(PosedImages(sys.argv[1]), [2, 0])\n"
+        "    loader = DataLoader(images, batch_size=2, collate_fn=collate, num_workers=1,\n"
+        "                        multiprocessing_context='spawn')\n"
+        "    print(next(iter(loader)).image.sum().item())\n"
     )
-    out = subprocess.run(
-        [sys.executable, script, posed.zip()],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    expected = (
-        (torch.from_numpy(posed.pixels[[2, 0]]).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        .sum()
-        .item()
-    )
+    command = [sys.executable, script, posed.zip()]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    pixels = torch.from_numpy(posed.pixels[[2, 0]]).permute(0, 3, 1, 2).float()
+    expected = (pixels / 127.5 - 1).sum().item()
     assert float(out.stdout) == pytest.approx(expected, abs=1e-3)
 
 
-# -- held out
-# --------------------------------------------------------------------------------------------------
+# -- held out --------------------------------------------------------------------------------------
 
 
 def test_heldout_images_and_their_twins_are_never_trained_on(make_folder):
@@ -258,11 +231,11 @@ def test_heldout_images_come_once_in_order_however_many_processes_share_them(mak
     alone = cat(list(PosedImagesModule(path, **options).val_dataloader()))
     assert alone[2].tolist() == [0, 1, 2, 3, 4]
     for world_size in (2, 4):
-        shares = [
-            list(as_rank(PosedImagesModule(path, **options), r, world_size).test_dataloader())
-            for r in range(world_size)
-        ]
-        images, labels, index = cat([batch for share in shares for batch in share])
+        batches = []
+        for rank in range(world_size):
+            data = as_rank(PosedImagesModule(path, **options), rank, world_size)
+            batches += data.test_dataloader()
+        images, labels, index = cat(batches)
         order = index.argsort()
         assert index[order].tolist() == [0, 1, 2, 3, 4]
         assert torch.equal(images[order], alone[0])
@@ -278,21 +251,16 @@ def test_mirrored_copies_on_disk_stay_on_the_side_of_their_image(make_folder):
     for item in range(4):  # EG3D's mirror tool: name.png -> name_mirror.png
         (posed.path / posed.names[item + 4]).unlink()
         posed.names[item + 4] = posed.names[item].replace(".png", "_mirror.png")
-        (posed.path / posed.names[item + 4]).write_bytes(
-            (posed.path / posed.names[item]).read_bytes()
-        )
+        copied = (posed.path / posed.names[item]).read_bytes()
+        (posed.path / posed.names[item + 4]).write_bytes(copied)
     posed.write_labels()
     for seed in range(5):
         data = PosedImagesModule(str(posed.path), heldout=2, seed=seed)
-        held, kept = (
-            [data.images.names[i] for i in items]
-            for items in (data.heldout_items, data.training_items)
-        )
+        held = [data.images.names[item].replace("_mirror", "") for item in data.heldout_items]
+        kept = [data.images.names[item].replace("_mirror", "") for item in data.training_items]
         assert len(held) == 2
-        assert not {name.replace("_mirror", "") for name in held} & {
-            name.replace("_mirror", "") for name in kept
-        }
-        assert len(kept) == 8 - 2 * len({name.replace("_mirror", "") for name in held})
+        assert not set(held) & set(kept)
+        assert len(kept) == 8 - 2 * len(set(held))
 
 
 def test_the_choice_of_heldout_images_follows_the_seed_only(make_folder):
@@ -313,8 +281,7 @@ def test_a_larger_heldout_set_contains_the_smaller(make_folder):
     assert small < large
 
 
-# -- arguments
-# --------------------------------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
 def test_setup_twice_reads_once(make_folder):
@@ -354,14 +321,12 @@ def test_a_trainer_that_would_disturb_the_order_is_refused(make_folder, tmp_path
     data.trainer = FakeTrainer(0, 2, use_distributed_sampler=True)
     with pytest.raises(ValueError, match=r"set trainer\.use_distributed_sampler to false"):
         data.setup("fit")
+    trainer = make_trainer(tmp_path, overfit_batches=2)
     with pytest.raises(ValueError, match=r"overfit_batches .* set data\.max_items"):
-        make_trainer(tmp_path, overfit_batches=2).fit(
-            Witness(), datamodule=PosedImagesModule(data.path)
-        )
+        trainer.fit(Witness(), datamodule=PosedImagesModule(data.path))
 
 
-# -- with Lightning
-# --------------------------------------------------------------------------------------------------
+# -- with Lightning --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -373,15 +338,15 @@ def test_epochs_go_on_where_the_last_one_stopped(make_folder, tmp_path, num_work
 
 
 def test_a_resumed_run_goes_on_with_the_next_image(make_folder, tmp_path):
-    path, file = str(make_folder(num=7).path), tmp_path / "middle.ckpt"
+    path = str(make_folder(num=7).path)
+    file = tmp_path / "middle.ckpt"
     trainer = make_trainer(tmp_path, max_steps=-1, max_epochs=1, limit_train_batches=3)
     trainer.fit(Witness(), datamodule=PosedImagesModule(path, batch_size=4, num_workers=0))
     trainer.save_checkpoint(file)
     witness = Witness()
     data = PosedImagesModule(path, batch_size=4, num_workers=0)
-    make_trainer(tmp_path, max_epochs=2, limit_train_batches=2).fit(
-        witness, datamodule=data, ckpt_path=file
-    )
+    trainer = make_trainer(tmp_path, max_epochs=2, limit_train_batches=2)
+    trainer.fit(witness, datamodule=data, ckpt_path=file)
     assert witness.trained == list(range(12, 20))
 
 
@@ -408,14 +373,11 @@ def test_training_runs_without_a_word_from_lightning_about_the_data(make_folder,
     data = PosedImagesModule(
         str(make_folder(num=7).path), batch_size=4, num_workers=0, heldout=heldout
     )
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer = make_trainer(tmp_path, max_epochs=2, limit_train_batches=2)
         trainer.fit(witness, datamodule=data)
-    about_data = [
-        str(w.message)
-        for w in said
-        if re.search("loader|worker|__len__|length|batch", str(w.message))
-    ]
-    assert about_data == []
+    messages = [str(warning.message) for warning in caught]
+    about_data = re.compile("loader|worker|__len__|length|batch")
+    assert [message for message in messages if about_data.search(message)] == []
     assert set(witness.validated) == set(range(heldout))

@@ -1,4 +1,4 @@
-"""Reading posed images: what comes out, and what each kind of damage says."""
+"""Reading posed images: the content, and the error for each kind of damage."""
 
 import contextlib
 import io
@@ -34,18 +34,14 @@ def refuses(text: str):
     return pytest.raises(DataError, match=re.escape(text))
 
 
-# -- what comes out
-# --------------------------------------------------------------------------------------------------
+# -- what comes out --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["folder", "stored zip", "deflated zip"])
 def test_images_and_labels_come_in_the_order_of_their_names(make_folder, kind):
     posed = make_folder(num=5)
-    path = (
-        posed.path
-        if kind == "folder"
-        else posed.zip(zipfile.ZIP_DEFLATED if "deflated" in kind else 0)
-    )
+    compression = zipfile.ZIP_DEFLATED if kind == "deflated zip" else zipfile.ZIP_STORED
+    path = posed.path if kind == "folder" else posed.zip(compression)
     images = PosedImages(path)
     assert (len(images), images.resolution, images.names) == (5, 8, posed.names)
     assert torch.equal(images.labels, torch.tensor(posed.labels))
@@ -88,11 +84,8 @@ def test_depth_masks_and_leftovers_of_the_system_are_not_images(make_folder):
 
 @pytest.mark.parametrize("resolution", [1, 2, 32, 64])
 def test_any_power_of_two_is_a_resolution(make_folder, resolution):
-    assert PosedImages(make_folder(num=1, resolution=resolution).path)[0][0].shape == (
-        3,
-        resolution,
-        resolution,
-    )
+    images = PosedImages(make_folder(num=1, resolution=resolution).path)
+    assert images[0][0].shape == (3, resolution, resolution)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -103,7 +96,7 @@ def test_pixels_of_any_mode_become_rgb(mode):
     assert np.array_equal(decode(encode(source), "x").permute(1, 2, 0).numpy(), expected)
 
 
-def test_grey_is_repeated():
+def test_gray_is_repeated():
     gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert np.array_equal(decode(encode(Image.fromarray(gray)), "x").numpy(), np.stack([gray] * 3))
 
@@ -111,9 +104,8 @@ def test_grey_is_repeated():
 def test_alpha_is_dropped_and_the_color_below_it_shows():
     rgba = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
     rgba[0, 0, 3] = 0
-    assert np.array_equal(
-        decode(encode(Image.fromarray(rgba)), "x").permute(1, 2, 0).numpy(), rgba[..., :3]
-    )
+    image = decode(encode(Image.fromarray(rgba)), "x")
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), rgba[..., :3])
 
 
 def test_sixteen_bits_keep_their_upper_half():
@@ -123,14 +115,11 @@ def test_sixteen_bits_keep_their_upper_half():
 
 def test_a_jpeg_is_read():
     flat = Image.new("RGB", (8, 8), (200, 100, 50))
-    assert (
-        decode(encode(flat, "JPEG", quality=95), "x").float().mean((1, 2))
-        - torch.tensor([200, 100, 50])
-    ).abs().max() < 3
+    mean = decode(encode(flat, "JPEG", quality=95), "x").float().mean((1, 2))
+    assert (mean - torch.tensor([200, 100, 50])).abs().max() < 3
 
 
-# -- shrinking
-# --------------------------------------------------------------------------------------------------
+# -- shrinking -------------------------------------------------------------------------------------
 
 
 def test_the_box_filter_takes_means_of_blocks():
@@ -142,10 +131,9 @@ def test_the_box_filter_takes_means_of_blocks():
 
 @pytest.mark.parametrize("resize_filter", ["lanczos", "bicubic", "bilinear", "box"])
 def test_every_filter_is_antialiased_and_keeps_the_mean(resize_filter):
-    chequers = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
-    small = decode(
-        encode(Image.fromarray(chequers)), "x", resolution=8, resize_filter=resize_filter
-    )
+    checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
+    data = encode(Image.fromarray(checkers))
+    small = decode(data, "x", resolution=8, resize_filter=resize_filter)
     assert (small.float() - 100).abs().max() < 8
 
 
@@ -157,7 +145,7 @@ def test_filters_differ_and_lanczos_is_the_default(make_folder):
     assert torch.equal(PosedImages(path, resolution=8)[0][0], shrunk["lanczos"])
 
 
-def test_a_set_of_another_size_is_read_when_told_its_resolution(make_folder):
+def test_a_set_of_another_size_is_read_at_a_given_resolution(make_folder):
     path = make_folder(resolution=12).path
     with refuses("images of 12 px, not a power of two; set resolution to 8"):
         PosedImages(path)
@@ -166,18 +154,16 @@ def test_a_set_of_another_size_is_read_when_told_its_resolution(make_folder):
 
 def test_wrong_resolutions_and_filters_are_refused(make_folder):
     path = make_folder().path
-    with refuses("img00000000.png: 8 px can not be enlarged to 16 px; use resolution 8 or less"):
+    with refuses("img00000000.png: 8 px cannot be enlarged to 16 px; use resolution 8 or less"):
         PosedImages(path, resolution=16)
     with pytest.raises(ValueError, match="resolution 6 is not a power of two"):
         PosedImages(path, resolution=6)
-    with pytest.raises(
-        ValueError, match="resize_filter 'nearest' is not known; use one of lanczos, bicubic"
-    ):
+    message = "resize_filter 'nearest' is not known; use one of lanczos, bicubic"
+    with pytest.raises(ValueError, match=message):
         PosedImages(path, resolution=4, resize_filter="nearest")
 
 
-# -- mirroring and subsets
-# ---------------------------------------------------------------------------------------------
+# -- mirroring and subsets -------------------------------------------------------------------------
 
 
 def test_mirroring_appends_flipped_images_with_mirrored_cameras(make_folder):
@@ -187,22 +173,19 @@ def test_mirroring_appends_flipped_images_with_mirrored_cameras(make_folder):
     for item in range(5):
         (plain, label), (flipped, mirrored) = images[item], images[item + 5]
         assert torch.equal(flipped, plain.flip(-1))
-        (yaw, pitch), (yaw_m, pitch_m) = (
-            Camera.from_label(one[None]).yaw_pitch() for one in (label, mirrored)
-        )
-        torch.testing.assert_close((yaw_m, pitch_m), (-yaw, pitch))
+        yaw, pitch = Camera.from_label(label[None]).yaw_pitch()
+        torch.testing.assert_close(Camera.from_label(mirrored[None]).yaw_pitch(), (-yaw, pitch))
     assert images.labels.shape == (10, 25)
 
 
 def test_a_mirrored_pixel_is_seen_along_the_mirrored_ray(make_folder):
     posed = make_folder()
     for label in posed.labels:
-        label[17], label[18] = 0.02, 0.47  # skew, and a principal point off the middle
+        label[17], label[18] = 0.02, 0.47  # skew, and a principal point off the center
     posed.write_labels()
     images = PosedImages(posed.path, mirror=True)
-    rays, mirrored = (
-        Camera.from_label(images.labels[part]).rays(8) for part in (slice(0, 5), slice(5, 10))
-    )
+    rays = Camera.from_label(images.labels[:5]).rays(8)
+    mirrored = Camera.from_label(images.labels[5:]).rays(8)
     reflect = torch.tensor([-1.0, 1.0, 1.0])
     flipped = mirrored.directions.unflatten(1, (8, 8)).flip(2).flatten(1, 2)
     torch.testing.assert_close(flipped, rays.directions * reflect, atol=1e-6, rtol=0)
@@ -213,9 +196,8 @@ def test_label_std_is_that_of_the_whole_file(make_folder):
     posed = make_folder()
     expected = torch.from_numpy(np.array(posed.labels).std(axis=0)).float()
     for options in ({}, {"mirror": True}, {"max_items": 2}):
-        torch.testing.assert_close(
-            PosedImages(posed.path, **options).label_std, expected, atol=1e-6, rtol=1e-5
-        )
+        label_std = PosedImages(posed.path, **options).label_std
+        torch.testing.assert_close(label_std, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_max_items_keeps_a_seeded_sorted_subset(make_folder):
@@ -239,8 +221,7 @@ def test_an_item_beyond_the_set_is_an_index_error(make_folder):
             images[item]
 
 
-# -- processes
-# --------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -268,9 +249,8 @@ def test_a_batch_has_pixels_from_minus_one_to_one():
     batch = collate([(7, ramp, None), (8, ramp, None)])
     assert batch.image.dtype == torch.float32
     assert (batch.image[0, 0, 0, 0], batch.image[0, 0, 0, 1], batch.camera) == (1, -1, None)
-    assert torch.equal(
-        ((batch.image + 1) * 127.5).round().to(torch.uint8), torch.stack([ramp, ramp])
-    )
+    restored = ((batch.image + 1) * 127.5).round().to(torch.uint8)
+    assert torch.equal(restored, torch.stack([ramp, ramp]))
     assert batch.index.dtype == torch.int64
     assert batch.index.tolist() == [7, 8]
     assert len(batch) == 2
@@ -285,16 +265,15 @@ def test_a_batch_moves_as_one():
     assert all(tensor.device.type == "meta" for tensor in tensors)
 
 
-# -- damage to the archive
-# ---------------------------------------------------------------------------------------------
+# -- damage to the archive -------------------------------------------------------------------------
 
 
-def test_a_missing_set_says_what_was_looked_for_and_how_to_make_one(tmp_path):
-    with refuses(
-        f"no data set at {tmp_path / 'ffhq.zip'}: expected a folder or a .zip of square images"
-    ) as caught:
-        PosedImages(tmp_path / "ffhq.zip")
-    assert f"gan3d data heads --out {tmp_path / 'ffhq.zip'}" in str(caught.value)
+def test_a_missing_set_says_what_is_expected_and_how_to_make_one(tmp_path):
+    path = tmp_path / "ffhq.zip"
+    message = f"no data set at {path}: expected a folder or a .zip of square images"
+    with refuses(message) as caught:
+        PosedImages(path)
+    assert f"gan3d data heads --out {path}" in str(caught.value)
 
 
 def test_a_file_that_is_no_zip_and_a_zip_cut_short_are_refused(make_folder, tmp_path):
@@ -329,9 +308,8 @@ def test_a_zip_that_points_outside_itself_is_refused(tmp_path, name):
 def test_a_label_that_points_outside_the_set_reads_nothing(make_folder):
     posed = make_folder()
     (posed.path.parent / "secret.png").write_bytes((posed.path / posed.names[0]).read_bytes())
-    posed.write_json(
-        {"labels": [["../secret.png", posed.labels[0]], *zip(posed.names, posed.labels)]}
-    )
+    secret = ["../secret.png", posed.labels[0]]
+    posed.write_json({"labels": [secret, *zip(posed.names, posed.labels)]})
     with refuses("a label for ../secret.png, which is not among the images"):
         PosedImages(posed.path)
 
@@ -341,7 +319,7 @@ def test_a_zip_member_that_unpacks_without_end_is_refused(make_folder, monkeypat
     (posed.path / posed.names[2]).write_bytes(bytes(100_000))
     monkeypatch.setattr("gan3d.data.archive.MAX_MEMBER_BYTES", 50_000)
     for path in (posed.path, posed.zip(zipfile.ZIP_DEFLATED)):
-        with refuses(f"can not read {posed.names[2]} (100000 bytes"):
+        with refuses(f"cannot read {posed.names[2]} (100000 bytes"):
             PosedImages(path)[2]
 
 
@@ -353,7 +331,7 @@ def test_a_damaged_zip_member_is_named(make_folder):
         content[archive.getinfo(posed.names[3]).header_offset + 120] ^= 1
     target.write_bytes(content)
     images = PosedImages(target)
-    with refuses(f"{target}: can not read {posed.names[3]} (Bad CRC-32"):
+    with refuses(f"{target}: cannot read {posed.names[3]} (Bad CRC-32"):
         images[3]
 
 
@@ -361,12 +339,11 @@ def test_a_file_that_vanished_is_named(make_folder):
     posed = make_folder()
     images = PosedImages(posed.path)
     (posed.path / posed.names[1]).unlink()
-    with refuses(f"{posed.path}: can not read {posed.names[1]} (No such file or directory)"):
+    with refuses(f"{posed.path}: cannot read {posed.names[1]} (No such file or directory)"):
         images[1]
 
 
-# -- damage to the images
-# ----------------------------------------------------------------------------------------------
+# -- damage to the images --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -409,7 +386,7 @@ def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unnoticed(bit):
             assert np.array_equal(decode(bytes(damaged), "x").permute(1, 2, 0).numpy(), pixels)
         except DataError:
             noticed += 1
-    assert noticed >= len(data) - 8  # length and checksum of the empty end mark matter to nobody
+    assert noticed >= len(data) - 8  # length and checksum of the empty end chunk are not checked
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -429,17 +406,12 @@ def test_any_bytes_are_an_image_or_a_data_error(data, prefix):
 )
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(side, says):
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        checksum = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
-    )
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    data = b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
     with refuses("bomb.png: ") as caught:
         decode(data, "bomb.png")
     assert says in str(caught.value)
@@ -463,17 +435,14 @@ def test_odd_images_are_refused(make_folder):
         images[4]
 
 
-# -- damage to the labels
-# ----------------------------------------------------------------------------------------------
+# -- damage to the labels --------------------------------------------------------------------------
 
 
 def test_a_set_without_labels_is_for_models_without_cameras(make_folder):
     posed = make_folder()
     (posed.path / "dataset.json").unlink()
-    with refuses(
-        f"{posed.path}: there is no dataset.json at its root, so no camera labels; set use_labels "
-        "to false"
-    ):
+    message = "there is no dataset.json at its root, so no camera labels; set use_labels to false"
+    with refuses(f"{posed.path}: {message}"):
         PosedImages(posed.path)
     images = PosedImages(posed.path, use_labels=False, mirror=True)
     assert images.labels is None
@@ -509,16 +478,13 @@ def test_a_malformed_label_file_is_refused(make_folder, content, says):
 def test_missing_and_superfluous_labels_are_counted_and_named(make_folder):
     posed = make_folder()
     posed.write_json({"labels": list(zip(posed.names, posed.labels))[:3]})
-    with refuses(
-        f"dataset.json has 3 labels for 5 images: no label for {posed.names[3]} (2 images without "
-        "label"
-    ):
+    first = f"no label for {posed.names[3]} (2 images without label"
+    with refuses(f"dataset.json has 3 labels for 5 images: {first}"):
         PosedImages(posed.path)
     posed.write_labels()
     (posed.path / posed.names[2]).unlink()
-    with refuses(
-        f"has 5 labels for 4 images: a label for {posed.names[2]}, which is not among the images"
-    ):
+    first = f"a label for {posed.names[2]}, which is not among the images"
+    with refuses(f"has 5 labels for 4 images: {first}"):
         PosedImages(posed.path)
 
 
@@ -547,9 +513,8 @@ def test_a_label_that_is_not_25_numbers_is_named(make_folder, label, says):
 
 def test_two_labels_of_one_image_are_refused(make_folder):
     posed = make_folder()
-    posed.write_json(
-        {"labels": [*zip(posed.names, posed.labels), (posed.names[1], posed.labels[1])]}
-    )
+    again = (posed.names[1], posed.labels[1])
+    posed.write_json({"labels": [*zip(posed.names, posed.labels), again]})
     with refuses(f"{posed.names[1]} has two labels; remove one"):
         PosedImages(posed.path)
 
@@ -586,7 +551,7 @@ def test_a_label_that_is_no_camera_is_named(make_folder, damage, says):
         PosedImages(posed.path)
 
 
-def test_labels_are_not_looked_at_when_not_wanted(make_folder):
+def test_labels_that_are_not_used_are_not_read(make_folder):
     posed = make_folder()
     posed.write_json(json.dumps({"labels": None}))
     assert len(PosedImages(posed.path, use_labels=False)) == 5

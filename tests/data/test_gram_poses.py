@@ -1,4 +1,4 @@
-"""GRAM's pose files: what they mean, how a set of them is read, and what is said of broken ones."""
+"""GRAM's pose files: their meaning, how a set is read, and the errors for broken files."""
 
 import io
 import math
@@ -27,18 +27,16 @@ def make_set(tmp_path):
     """make_set(kind, poses) -> a folder of random images with these poses."""
 
     def make(kind: str, poses: list, side: int = 16):
-        folder, rng = tmp_path / kind, np.random.default_rng(0)
+        folder = tmp_path / kind
+        rng = np.random.default_rng(0)
         (folder / "poses").mkdir(parents=True)
         for k, pose in enumerate(poses):
             name = f"face {k:03d}"
-            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
-                folder / f"{name}.png"
-            )
+            pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
             if kind == "ffhq":
-                savemat(
-                    folder / f"poses/{name}.mat",
-                    {"angle": np.array([pose], np.float32), "id": np.zeros((1, 80))},
-                )
+                fields = {"angle": np.array([pose], np.float32), "id": np.zeros((1, 80))}
+                savemat(folder / f"poses/{name}.mat", fields)
             else:
                 np.save(folder / f"poses/{name}_pose.npy", np.array(pose, np.float32))
         return folder
@@ -46,43 +44,39 @@ def make_set(tmp_path):
     return make
 
 
-def test_a_face_that_looks_a_little_up_is_frontal_in_ffhq_and_likewise_a_cat():
-    torch.testing.assert_close(
-        ffhq_sphere_pose(torch.tensor([[0.1, 0.0, 0.3]])), torch.full((1, 2), math.pi / 2)
-    )
+def test_a_face_or_cat_that_looks_a_little_up_is_frontal():
+    frontal = torch.full((1, 2), math.pi / 2)
+    face = torch.tensor([[0.1, 0.0, 0.3]])
+    torch.testing.assert_close(ffhq_sphere_pose(face), frontal)
     cat = torch.tensor([[math.pi / 2 - 0.14, math.pi / 2]])
-    torch.testing.assert_close(cats_sphere_pose(cat), torch.full((1, 2), math.pi / 2))
+    torch.testing.assert_close(cats_sphere_pose(cat), frontal)
 
 
 def test_angles_move_the_camera_to_the_side_that_they_should():
-    """By hand: yaw 0.2 is theta = pi/2 + 0.2, hence x = cos theta < 0; pitch 0.3 is phi = pi/2 -
-    0.2, hence y > 0.
+    """By hand: yaw 0.2 is theta = pi/2 + 0.2, hence x = cos theta < 0;
+    pitch 0.3 is phi = pi/2 - 0.2, hence y > 0.
     """
-    camera = Camera.from_label(
-        gram_labels(ffhq_sphere_pose(torch.tensor([[0.3, 0.2, 0.0]])), resolution=64)
-    )
-    expected = torch.tensor(
-        [[-math.cos(0.2) * math.sin(0.2), math.sin(0.2), math.cos(0.2) * math.cos(0.2)]]
-    )
+    pose = ffhq_sphere_pose(torch.tensor([[0.3, 0.2, 0.0]]))
+    camera = Camera.from_label(gram_labels(pose, resolution=64))
+    x = -math.cos(0.2) * math.sin(0.2)
+    expected = torch.tensor([[x, math.sin(0.2), math.cos(0.2) * math.cos(0.2)]])
     torch.testing.assert_close(camera.origins, expected)
 
 
 def test_a_flipped_image_has_the_mirrored_camera():
     pose = torch.tensor([[1.4, 1.9], [1.7, 1.2]], dtype=torch.float64)
     flipped = gram_labels(mirrored_pose(pose), resolution=64)
-    torch.testing.assert_close(
-        flipped, Camera.from_label(gram_labels(pose, resolution=64)).mirror().label()
-    )
+    mirrored = Camera.from_label(gram_labels(pose, resolution=64)).mirror()
+    torch.testing.assert_close(flipped, mirrored.label())
 
 
-def test_fov_spans_the_centres_of_the_outer_pixels_and_radius_scales_the_world():
+def test_fov_spans_the_centers_of_the_outer_pixels_and_radius_scales_the_world():
     pose = torch.tensor([[1.3, 1.8]], dtype=torch.float64)
     camera = Camera.from_label(gram_labels(pose, resolution=8, fov=30.0))
     corner = camera.rays(8, torch.tensor([4 * 8]))  # leftmost pixel, half a pixel below the axis
     tangent = (corner.directions * camera.right[:, None]).sum(-1) / corner.cosines[..., 0]
-    torch.testing.assert_close(
-        tangent, torch.full((1, 1), -math.tan(math.radians(15)), dtype=torch.float64)
-    )
+    expected = torch.tensor([[-math.tan(math.radians(15))]], dtype=torch.float64)
+    torch.testing.assert_close(tangent, expected)
     far = Camera.from_label(gram_labels(pose, resolution=8, fov=30.0, radius=2.7))
     torch.testing.assert_close(far.label(), camera.scale(2.7).label())
 
@@ -90,18 +84,16 @@ def test_fov_spans_the_centres_of_the_outer_pixels_and_radius_scales_the_world()
 @pytest.mark.parametrize("given", [None, "ffhq"])
 def test_an_ffhq_set_becomes_one_that_the_reader_reads(make_set, tmp_path, given):
     folder = make_set("ffhq", [[0.21, -0.34, 0.02], [0.1, 0.0, 0.0], [-0.3, 0.5, 0.0]])
-    said = write_gram(folder, given, tmp_path / "out.zip", resolution=8, workers=2)
-    assert said.endswith("out.zip: 3 images of 8 px, poses of ffhq")
+    summary = write_gram(folder, given, tmp_path / "out.zip", resolution=8, workers=2)
+    assert summary.endswith("out.zip: 3 images of 8 px, poses of ffhq")
     images = PosedImages(tmp_path / "out.zip")
     assert images.names == [f"face {k:03d}.png" for k in range(3)]
     assert images.resolution == 8
     pitch, yaw, fov = Camera.from_label(images.labels).to_sphere(resolution=8)
-    torch.testing.assert_close(
-        pitch, math.pi / 2 - torch.tensor([0.11, 0.0, -0.4]), atol=1e-5, rtol=0
-    )
-    torch.testing.assert_close(
-        yaw, math.pi / 2 + torch.tensor([-0.34, 0.0, 0.5]), atol=1e-5, rtol=0
-    )
+    expected_pitch = math.pi / 2 - torch.tensor([0.11, 0.0, -0.4])
+    expected_yaw = math.pi / 2 + torch.tensor([-0.34, 0.0, 0.5])
+    torch.testing.assert_close(pitch, expected_pitch, atol=1e-5, rtol=0)
+    torch.testing.assert_close(yaw, expected_yaw, atol=1e-5, rtol=0)
     torch.testing.assert_close(fov, torch.full((3,), 12.0), atol=1e-4, rtol=0)
     with Image.open(folder / "face 001.png") as original:
         expected = np.array(original.resize((8, 8), Image.Resampling.LANCZOS))
@@ -112,9 +104,8 @@ def test_a_cats_set_is_recognized_and_written_beside_it_by_default(make_set):
     folder = make_set("cats", [[1.45, 1.9], [1.5, 1.2]])
     write_gram(folder, resolution=16, fov=14.0, radius=2.7)
     images = PosedImages(folder.with_name("cats16.zip"))
-    expected = gram_labels(
-        torch.tensor([[1.59, 1.9], [1.64, 1.2]]), resolution=16, fov=14.0, radius=2.7
-    )
+    poses = torch.tensor([[1.59, 1.9], [1.64, 1.2]])
+    expected = gram_labels(poses, resolution=16, fov=14.0, radius=2.7)
     torch.testing.assert_close(images.labels, expected)
 
 
@@ -218,15 +209,14 @@ def test_a_broken_npy_file_is_named_and_no_pickle_is_opened(make_set, tmp_path, 
 def test_a_missing_pose_is_named(make_set, tmp_path):
     folder = make_set("cats", [[1.4, 1.5]] * 3)
     (folder / "poses/face 001_pose.npy").unlink()
-    with pytest.raises(
-        DataError, match=r"face 001.png has no pose, expected poses/face 001_pose.npy \(1 such of 3"
-    ):
+    message = r"face 001.png has no pose, expected poses/face 001_pose.npy \(1 such of 3"
+    with pytest.raises(DataError, match=message):
         write_gram(folder, "cats", tmp_path / "out.zip", resolution=8)
     with pytest.raises(DataError, match=r"expected poses/face 000.mat \(3 such of 3"):
         write_gram(folder, "ffhq", tmp_path / "out.zip", resolution=8)
 
 
-def test_a_kind_that_can_not_be_seen_is_asked_for(make_set, tmp_path):
+def test_a_kind_that_cannot_be_detected_must_be_given(make_set, tmp_path):
     folder = make_set("cats", [[1.4, 1.5]])
     (folder / "poses/face 000.mat").write_bytes(mat(angle=np.zeros((1, 3))))
     with pytest.raises(DataError, match=r"of both kinds in poses/ \(2 files\); give --kind"):
@@ -248,10 +238,10 @@ def test_images_that_would_get_one_name_are_refused(make_set, tmp_path):
     ("arguments", "message"),
     [
         ({"resolution": 48}, "resolution 48 is not a power of two"),
-        ({"resolution": 32}, "16 px can not be enlarged to 32 px"),
+        ({"resolution": 32}, "16 px cannot be enlarged to 32 px"),
         ({"fov": 0.0}, "fov 0.0 is not an angle"),
         ({"radius": -1.0}, "radius -1.0 is not a positive distance"),
-        ({"workers": 0}, "workers 0 is none"),
+        ({"workers": 0}, "workers 0 is less than 1"),
         ({"out": "gram"}, "expected .zip"),
     ],
 )

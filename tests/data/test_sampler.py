@@ -1,4 +1,4 @@
-"""The order of a run: endless, stateless, shared out among processes."""
+"""The order of training images: endless, stateless, divided among processes."""
 
 from itertools import chain, islice
 
@@ -19,7 +19,7 @@ def first_indices(num_batches: int, *args, **kwargs) -> list[list[int]]:
 def test_every_epoch_shows_every_item_once(num, seed, epoch):
     items = np.arange(num) * 3 + 1
     order = EndlessOrder(items, seed)
-    assert sorted(order[epoch * num + place] for place in range(num)) == items.tolist()
+    assert sorted(order[epoch * num + position] for position in range(num)) == items.tolist()
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -31,31 +31,11 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(orders) == 8
 
 
-def test_the_order_is_the_same_on_every_machine_for_good():
-    # Written down once: a change here changes what every resumed run sees next.
+def test_the_order_is_the_same_on_every_machine_forever():
+    # A change here changes which images every resumed run sees next.
     order = EndlessOrder(range(10), seed=0)
-    assert [order[i] for i in range(20)] == [
-        9,
-        4,
-        7,
-        2,
-        6,
-        8,
-        3,
-        5,
-        1,
-        0,
-        4,
-        5,
-        8,
-        7,
-        0,
-        3,
-        6,
-        2,
-        1,
-        9,
-    ]
+    assert [order[i] for i in range(10)] == [9, 4, 7, 2, 6, 8, 3, 5, 1, 0]
+    assert [order[i] for i in range(10, 20)] == [4, 5, 8, 7, 0, 3, 6, 2, 1, 9]
 
 
 def test_the_order_has_no_memory():
@@ -69,12 +49,11 @@ def test_an_item_is_shown_equally_often_at_every_place_of_the_epoch():
     counts = np.zeros((4, 4))
     for epoch in range(2000):
         counts[np.arange(4), permutation(4, 0, "epoch", epoch)] += 1
-    # Pearson's statistic over 9 degrees of freedom: 27.9 is exceeded once in a thousand fair
-    # orders.
+    # Pearson's statistic with 9 degrees of freedom: one fair order in a thousand exceeds 27.9.
     assert ((counts - 500) ** 2 / 500).sum() < 27.9
 
 
-def test_a_permutation_can_not_be_changed_by_its_user():
+def test_a_permutation_cannot_be_changed_by_its_user():
     with pytest.raises(ValueError, match="read-only"):
         permutation(5, 0)[0] = 1
 
@@ -125,10 +104,9 @@ def test_endless_batches_have_no_length():
         len(EndlessBatches(2))
 
 
-def test_a_batch_that_processes_can_not_share_is_refused():
-    with pytest.raises(
-        ValueError, match=r"batch_size 32 .* among 6 processes; use a multiple of 6, such as 30"
-    ):
+def test_a_batch_that_processes_cannot_share_is_refused():
+    message = r"batch_size 32 .* among 6 processes; use a multiple of 6, such as 30"
+    with pytest.raises(ValueError, match=message):
         EndlessBatches(32, world_size=6)
     with pytest.raises(ValueError, match=r"batch_size 0 "):
         EndlessBatches(0)

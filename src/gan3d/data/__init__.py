@@ -1,6 +1,4 @@
-"""Images with camera labels: the reader, the order of a run, the data module, the procedural
-heads.
-"""
+"""Images with camera labels: reader, training order, data module and the procedural heads."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`PosedImagesModule` on demand: it imports Lightning, which takes seconds and a notebook may
-    not have.
-    """
+    """Imports `PosedImagesModule` on demand: it needs Lightning, which is slow to import."""
     if name == "PosedImagesModule":
         from gan3d.data.datamodule import PosedImagesModule
 

@@ -1,6 +1,6 @@
-"""The files of a data set, in a folder or in a zip: listed once, read by name, never extracted.
+"""The files of a data set, in a folder or a zip: listed once, read by name, never extracted.
 
-Convention: a name is a path relative to the root of the set, with '/', as in dataset.json.
+Convention: a name is a path relative to the root of the set, separated by '/', as in dataset.json.
 """
 
 from __future__ import annotations
@@ -14,25 +14,35 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 MAX_MEMBER_BYTES = 2**30
+# What zipfile raises for a damaged member. RuntimeError: it is encrypted; its subclass
+# NotImplementedError: Python does not support the compression method.
+_BROKEN_MEMBER = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    RuntimeError,
+)
 
 
 class DataError(ValueError):
-    """Something is wrong with the data; the message names the archive, the file in it, and what to
-    do.
-    """
+    """Invalid data. The message names the archive, the file in it, and how to repair it."""
 
     def __init__(self, message: str):
-        # torch re-raises the exception of a data worker as type("Caught ... Original Traceback ...
-        # <name>: <message>"). The message is for the user, the worker's stack is not.
-        relayed = message.startswith(f"Caught {type(self).__name__} in ")
-        super().__init__(
-            message.rpartition(f"{type(self).__name__}: ")[2].rstrip() if relayed else message
-        )
+        # torch re-raises the exception of a data worker as
+        #     type("Caught ... Original Traceback ... <name>: <message>").
+        # Only the original message helps the user; the worker's stack is dropped.
+        name = type(self).__name__
+        if message.startswith(f"Caught {name} in "):
+            message = message.rpartition(f"{name}: ")[2].rstrip()
+        super().__init__(message)
 
 
 class Archive(ABC):
-    """A read-only set of named files. Pickles, and survives a fork: nothing open is shared between
-    processes.
+    """A read-only set of named files.
+
+    It can be pickled and forked: processes share no open file.
     """
 
     def __init__(self, path: Path):
@@ -44,43 +54,45 @@ class Archive(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The whole file. Raises: DataError, naming archive and file, where it can not be read."""
+        """Returns the whole file.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
 
     def _unreadable(self, name: str, why: object) -> DataError:
         return DataError(
-            f"{self.path}: can not read {name} ({why}); replace the file, or copy the data set "
-            "again"
+            f"{self.path}: cannot read {name} ({why}); replace the file, or copy the data set again"
         )
 
 
 class FolderArchive(Archive):
-    """A folder and all that lies below it."""
+    """A folder and everything below it."""
 
     def _list(self) -> list[str]:
         names = []
-        for folder, _, files in os.walk(self.path, onerror=self._refuse):
+        for folder, _, files in os.walk(self.path, onerror=self._raise_unlistable):
             names += [(Path(folder) / file).relative_to(self.path).as_posix() for file in files]
         return names
 
-    def _refuse(self, error: OSError) -> None:
+    def _raise_unlistable(self, error: OSError) -> None:
         raise DataError(
-            f"{self.path}: can not list {error.filename} ({error.strerror}); check its permissions"
+            f"{self.path}: cannot list {error.filename} ({error.strerror}); check its permissions"
         )
 
     def read(self, name: str) -> bytes:
         try:
             file = self.path / name
-            if file.stat().st_size > MAX_MEMBER_BYTES:
-                raise self._unreadable(
-                    name, f"{file.stat().st_size} bytes, the limit is {MAX_MEMBER_BYTES}"
-                )
+            size = file.stat().st_size
+            if size > MAX_MEMBER_BYTES:
+                raise self._unreadable(name, f"{size} bytes, the limit is {MAX_MEMBER_BYTES}")
             return file.read_bytes()
         except OSError as error:
             raise self._unreadable(name, error.strerror) from error
 
 
 class ZipArchive(Archive):
-    """A zip file, opened when first needed, once per process."""
+    """A zip file, opened on first use, once per process."""
 
     def __init__(self, path: Path):
         self._zip: zipfile.ZipFile | None = None
@@ -91,15 +103,16 @@ class ZipArchive(Archive):
         return {**self.__dict__, "_zip": None, "_pid": -1}
 
     def _open(self) -> zipfile.ZipFile:
-        # A forked worker would share the parent's file position, and read another member's bytes.
+        # A forked worker would share the parent's file position and read another member's bytes.
         if self._zip is None or self._pid != os.getpid():
             try:
-                self._zip, self._pid = zipfile.ZipFile(self.path), os.getpid()
+                self._zip = zipfile.ZipFile(self.path)
             except (zipfile.BadZipFile, OSError, ValueError) as error:
                 raise DataError(
                     f"{self.path} is not a zip archive, or was cut short ({error}); copy or "
                     "download it again"
                 ) from error
+            self._pid = os.getpid()
         return self._zip
 
     def _list(self) -> list[str]:
@@ -118,29 +131,20 @@ class ZipArchive(Archive):
         try:
             size = archive.getinfo(name).file_size
             if size > MAX_MEMBER_BYTES:
-                raise self._unreadable(
-                    name, f"{size} bytes unpacked, the limit is {MAX_MEMBER_BYTES}"
-                )
+                why = f"{size} bytes unpacked, the limit is {MAX_MEMBER_BYTES}"
+                raise self._unreadable(name, why)
             return archive.read(name)
         except KeyError as error:
             raise self._unreadable(name, "no such file in the zip") from error
-        # RuntimeError: encrypted; NotImplementedError: a compression that Python does not know.
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-            OSError,
-            EOFError,
-            RuntimeError,
-        ) as error:
+        except _BROKEN_MEMBER as error:
             raise self._unreadable(name, error) from error
 
 
 def open_archive(path: str | Path) -> Archive:
-    """The folder or zip at `path` ('~' is the home folder).
+    """Opens the folder or zip at `path` ('~' is the home folder).
 
     Raises:
-        DataError: where there is neither.
+        DataError: there is neither.
     """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
@@ -160,8 +164,9 @@ def _is_junk(name: str) -> bool:
 
 
 class StoredZip:
-    """Files in a zip, stored: PNGs do not shrink, and a reader can seek. Fixed dates: equal data,
-    equal bytes.
+    """Writes files into an uncompressed zip: PNGs do not shrink, and a reader can seek.
+
+    All dates are fixed, so equal data gives equal bytes.
     """
 
     def __init__(self, path: Path) -> None:

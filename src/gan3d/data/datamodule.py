@@ -1,6 +1,6 @@
-"""Posed images for the Trainer: what is trained on, what is held out, and which process sees what.
+"""Posed images for the Trainer: training and held-out images, and each process's share of them.
 
-The order of training images is our own (gan3d.data.sampler): give the Trainer
+The order of training images is defined in gan3d.data.sampler: set the Trainer's
 `use_distributed_sampler=False`.
 """
 
@@ -24,29 +24,29 @@ PREVIEW = 8  # images that `predict` shows
 
 
 class PosedImagesModule(LightningDataModule):
-    """Batches of posed images in training, the held-out images in evaluation.
+    """Batches of posed images for training, the held-out images for evaluation.
 
-    Training goes on at the image the LightningModule says it has come to (its `images_seen`), else
-    at `start`. That is asked whenever the Trainer starts to iterate, so it holds after a resume and
-    in every later epoch.
+    Training continues at image number `images_seen` of the LightningModule, or at `start` if it has
+    no such attribute. The number is read whenever the Trainer starts to iterate, so it also holds
+    after a resume and in later epochs.
 
     Args:
         path: folder or zip in EG3D's layout (docs/data.md).
         batch_size: images per iteration, over all processes.
-        resolution: side to shrink to, a power of two; null keeps the images' own.
-        resize_filter: how to shrink.
-        mirror: train on every image mirrored too, with the mirrored camera.
+        resolution: side to shrink to in pixels, a power of two; null keeps the original size.
+        resize_filter: filter used to shrink.
+        mirror: also train on every image mirrored, with the mirrored camera.
         num_workers: data processes per training process; 0 reads in the training process.
-        heldout: so many images, drawn with `seed`, are for evaluation only; so are their mirrored
-            twins.
-        use_labels: false for models without cameras.
-        max_items: use so many images, drawn with `seed`; null uses all.
-        seed: of the order, of the held-out images and of `max_items`.
+        heldout: number of images reserved for evaluation, drawn with `seed`; their mirrored twins
+            are not trained on either.
+        use_labels: set to false for models without cameras.
+        max_items: number of images to use, drawn with `seed`; null uses all.
+        seed: seed of the training order, the held-out images and `max_items`.
 
     Attributes:
-        start: images seen by the run, where the LightningModule does not count them.
+        start: images seen by the run, used if the LightningModule does not count them.
         batch_size_at: batch size as a function of the images seen, set by a LightningModule with
-            stages; None is `batch_size` throughout.
+            stages; None uses `batch_size` throughout.
     """
 
     def __init__(
@@ -68,17 +68,19 @@ class PosedImagesModule(LightningDataModule):
             raise ValueError(
                 f"num_workers {num_workers} is negative; use 0 to read in the training process"
             )
-        self.path, self.resolution, self.resize_filter, self.mirror = (
-            path,
-            resolution,
-            resize_filter,
-            mirror,
-        )
-        self.batch_size, self.num_workers, self.heldout = batch_size, num_workers, heldout
-        self.use_labels, self.max_items, self.seed = use_labels, max_items, seed
+        self.path = path
+        self.batch_size = batch_size
+        self.resolution = resolution
+        self.resize_filter = resize_filter
+        self.mirror = mirror
+        self.num_workers = num_workers
+        self.heldout = heldout
+        self.use_labels = use_labels
+        self.max_items = max_items
+        self.seed = seed
         self.start = 0
         self.batch_size_at: Callable[[int], int | None] | None = None
-        # A process may have no held-out image to evaluate; none is shown twice to fill up.
+        # A process may have no held-out image to evaluate; no image is repeated as padding.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @cached_property
@@ -96,28 +98,26 @@ class PosedImagesModule(LightningDataModule):
 
     @cached_property
     def heldout_items(self) -> np.ndarray:
-        """Items for evaluation: the last `heldout` of a seeded shuffle, in the order of the set,
-        never mirrored.
-        """
+        """Items for evaluation: the last `heldout` of a seeded shuffle, sorted; never mirrored."""
         num_images = self.images.num_images
         if not 0 <= self.heldout < num_images:
             raise ValueError(
                 f"heldout {self.heldout} of {num_images} images leaves none to train on; use 0 to "
                 f"{num_images - 1}"
             )
-        return np.sort(permutation(num_images, self.seed, "heldout")[num_images - self.heldout :])
+        shuffled = permutation(num_images, self.seed, "heldout")
+        return np.sort(shuffled[num_images - self.heldout :])
 
     @cached_property
     def training_items(self) -> np.ndarray:
-        """Items to train on: all but the held-out images and their mirrored twins, made here or
-        stored beside them.
+        """Items to train on: all but the held-out images and their mirrored twins.
+
+        A twin is an item mirrored on loading, or a mirrored copy stored in the data set.
         """
         originals = [_original(name) for name in self.images.names]
         heldout = {originals[item] for item in self.heldout_items}
-        return np.array(
-            [item for item, original in enumerate(originals) if original not in heldout],
-            dtype=np.int64,
-        )
+        items = [item for item, original in enumerate(originals) if original not in heldout]
+        return np.array(items, dtype=np.int64)
 
     @property
     def labels(self) -> Tensor | None:
@@ -126,24 +126,23 @@ class PosedImagesModule(LightningDataModule):
 
     @property
     def image_resolution(self) -> int:
-        """Side of the images, pixels."""
+        """Side of the images in pixels."""
         return self.images.resolution
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens and checks the set. Twice is the same as once."""
+        """Opens and checks the data set. Idempotent."""
         if self.trainer is not None:
             _check_trainer(self.trainer)
         _ = self.training_items
-        # Both are choices made by an argument here: num_workers, heldout.
-        warnings.filterwarnings(
-            "ignore", r"The '\w+_dataloader' does not have many workers", UserWarning
-        )
-        warnings.filterwarnings(
-            "ignore", r"Total length of `list` across ranks is zero", UserWarning
-        )
+        # Lightning warns of what the arguments num_workers and heldout ask for.
+        for message in (
+            r"The '\w+_dataloader' does not have many workers",
+            r"Total length of `list` across ranks is zero",
+        ):
+            warnings.filterwarnings("ignore", message, UserWarning)
 
     def train_dataloader(self) -> DataLoader:
-        rank, world_size = self._place
+        rank, world_size = self._rank_and_world_size
         order = EndlessOrder(self.training_items, self.seed)
         batches = EndlessBatches(
             self._batch_size, start=self._images_seen, rank=rank, world_size=world_size
@@ -151,30 +150,28 @@ class PosedImagesModule(LightningDataModule):
         return self._loader(ImageSequence(self.images, order), batches)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """This process's share of the held-out images, every world_size-th of them; nothing if none
-        are held out.
+        """This process's share of the held-out images: every world_size-th, [] if none are held
+        out.
         """
         return self._in_order(self.heldout_items) if self.heldout else []
 
     def test_dataloader(self) -> DataLoader:
-        """As in validation, but there must be held-out images."""
+        """The loader of `val_dataloader`; raises ValueError if no images are held out."""
         if not self.heldout:
             raise ValueError("no images are held out to test on; set data.heldout to their number")
         return self._in_order(self.heldout_items)
 
     def predict_dataloader(self) -> DataLoader:
-        """The first few images, held out if there are some, else of the training set."""
-        return self._in_order(
-            (self.heldout_items if self.heldout else self.training_items)[:PREVIEW]
-        )
+        """The first `PREVIEW` held-out images, or training images if none are held out."""
+        items = self.heldout_items if self.heldout else self.training_items
+        return self._in_order(items[:PREVIEW])
 
     def _in_order(self, items: np.ndarray) -> DataLoader:
-        rank, world_size = self._place
+        rank, world_size = self._rank_and_world_size
         share = Subset(ImageSequence(self.images, items), range(rank, len(items), world_size))
-        return self._loader(
-            share,
-            BatchSampler(SequentialSampler(share), max(self.batch_size // world_size, 1), False),
-        )
+        local_batch = max(self.batch_size // world_size, 1)
+        batches = BatchSampler(SequentialSampler(share), local_batch, drop_last=False)
+        return self._loader(share, batches)
 
     def _loader(self, dataset: Dataset, batches: Sampler[list[int]]) -> DataLoader:
         return DataLoader(
@@ -184,22 +181,24 @@ class PosedImagesModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._device_type == "cuda",
-            # seeds the workers, which draw nothing; spares the global generator
+            # The loader draws a seed for its workers, which use no randomness; a generator of its
+            # own leaves torch's global one untouched.
             generator=torch.Generator(),
         )
 
     def _batch_size(self, images_seen: int) -> int:
-        return (self.batch_size_at and self.batch_size_at(images_seen)) or self.batch_size
+        staged = self.batch_size_at and self.batch_size_at(images_seen)
+        return staged or self.batch_size
 
     def _images_seen(self) -> int:
         module = None if self.trainer is None else self.trainer.lightning_module
         return int(getattr(module, "images_seen", self.start))
 
     @property
-    def _place(self) -> tuple[int, int]:
-        return (
-            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        )
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
     @property
     def _device_type(self) -> str:
@@ -209,23 +208,21 @@ class PosedImagesModule(LightningDataModule):
 
 
 def _original(name: str) -> str:
-    """The image that a mirrored copy was made from: EG3D's mirror tool writes a/b.png to
-    a/b_mirror.png.
-    """
+    """The image that a mirrored copy was made from; EG3D's tool names it a/b_mirror.png."""
     folder, slash, file = name.rpartition("/")
     stem, dot, extension = file.partition(".")
     return folder + slash + stem.removesuffix("_mirror") + dot + extension
 
 
 def _check_trainer(trainer: Trainer) -> None:
-    """Refuses what Lightning would do to the order of the images."""
+    """Raises if Lightning would change the order of the images."""
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
         raise ValueError(
-            "Lightning's distributed sampler would shuffle and share out the images once more; set "
+            "Lightning's distributed sampler would shuffle and split the images a second time; set "
             "trainer.use_distributed_sampler to false"
         )
     if getattr(trainer, "overfit_batches", 0):
         raise ValueError(
-            "overfit_batches can not shorten an endless order; set data.max_items to overfit a few "
+            "overfit_batches cannot shorten an endless order; set data.max_items to overfit a few "
             "images"
         )

@@ -1,14 +1,14 @@
-"""The data sets of GRAM and GRAM-HD: their pose files as camera labels, and such a set in our
-layout (docs/data.md).
+"""Converts the data sets of GRAM and GRAM-HD: pose files to camera labels, and whole data sets to
+the layout of docs/data.md.
 
-Layout of theirs: a folder (or zip) of images with the poses below it,
+Layout of a GRAM data set: a folder (or zip) of images with a folder of poses,
 
-    FFHQ              <name>.png, poses/<name>.mat         field `angle` = (pitch, yaw, roll) of Deep3DFaceRecon
-    cats, AFHQ cats   <name>.png, poses/<name>_pose.npy    (phi_0, theta_0)
+    FFHQ        <name>.png, poses/<name>.mat        `angle` = (pitch, yaw, roll) of Deep3DFaceRecon
+    cats, AFHQ  <name>.png, poses/<name>_pose.npy   (phi_0, theta_0)
 
 Convention (specs/gramhd.md 1, 12): a *sphere pose* is (phi, theta) = (pitch, yaw) in radians, in
-this order; (pi/2, pi/2) is frontal, phi < pi/2 is upwards, theta > pi/2 moves the camera to -x. The
-offsets below are applied when a file is read.
+this order. (pi/2, pi/2) is frontal, phi < pi/2 moves the camera up, theta > pi/2 moves it to -x.
+The offsets below are applied when a file is read.
 """
 
 from __future__ import annotations
@@ -36,33 +36,35 @@ from gan3d.data.images import EXTENSIONS, decode
 GramKind = Literal["ffhq", "cats"]
 POSE_FOLDER = "poses"
 POSE_FILE: dict[GramKind, str] = {"ffhq": "{}.mat", "cats": "{}_pose.npy"}
-FFHQ_PITCH_OFFSET, CATS_PITCH_OFFSET = 0.1, 0.14  # radians
-_MAX_POSE_BYTES = 2**24  # theirs have some kilobytes
+FFHQ_PITCH_OFFSET = 0.1  # radians
+CATS_PITCH_OFFSET = 0.14  # radians
+_MAX_POSE_BYTES = 2**24  # GRAM's pose files have a few kilobytes
 
 
 def ffhq_sphere_pose(angle: Tensor) -> Tensor:
-    """Sphere poses [n 2] of Deep3DFaceRecon's angles (pitch, yaw, roll) [n 3], radians.
+    """Sphere poses [n 2] of Deep3DFaceRecon's angles (pitch, yaw, roll) [n 3], in radians.
 
-    phi = pi/2 - (pitch - 0.1),   theta = pi/2 + yaw.   Roll is not used: the images are aligned.
+        phi = pi/2 - (pitch - 0.1),   theta = pi/2 + yaw
+
+    Roll is ignored: the images are aligned.
     """
     _check_shape(angle, 3, "(pitch, yaw, roll)")
-    return torch.stack(
-        [math.pi / 2 - (angle[:, 0] - FFHQ_PITCH_OFFSET), math.pi / 2 + angle[:, 1]], dim=1
-    )
+    phi = math.pi / 2 - (angle[:, 0] - FFHQ_PITCH_OFFSET)
+    theta = math.pi / 2 + angle[:, 1]
+    return torch.stack([phi, theta], dim=1)
 
 
 def cats_sphere_pose(stored: Tensor) -> Tensor:
-    """Sphere poses [n 2] of the stored (phi_0, theta_0) [n 2] of cats: phi = phi_0 + 0.14, theta =
-    theta_0.
+    """Sphere poses [n 2] of the stored poses (phi_0, theta_0) [n 2] of cats, in radians.
+
+    phi = phi_0 + 0.14,   theta = theta_0
     """
     _check_shape(stored, 2, "(phi_0, theta_0)")
     return stored + stored.new_tensor([CATS_PITCH_OFFSET, 0.0])
 
 
 def mirrored_pose(pose: Tensor) -> Tensor:
-    """Sphere poses [n 2] of the images flipped left-right: (phi, pi - theta), that of
-    `Camera.mirror`.
-    """
+    """Sphere poses [n 2] of images flipped left-right: (phi, pi - theta), as in `Camera.mirror`."""
     return torch.stack([pose[:, 0], math.pi - pose[:, 1]], dim=1)
 
 
@@ -70,51 +72,54 @@ def gram_labels(pose: Tensor, *, resolution: int, fov: float = 12.0, radius: flo
     """Camera labels [n 25] of sphere poses [n 2].
 
     Args:
-        pose: (phi, theta), radians.
-        resolution: of the images: the field of view spans the centers of their outer pixels
-            (`Camera.from_sphere`).
-        fov: degrees.
-        radius: of the cameras about the origin. GRAM's world has 1; another radius is the same view
-            of a world scaled by it, for models that expect their cameras elsewhere (EG3D: 2.7).
+        pose: (phi, theta) in radians.
+        resolution: side of the images in pixels. The field of view spans the centers of the outer
+            pixels (`Camera.from_sphere`).
+        fov: field of view in degrees.
+        radius: distance of the cameras from the origin. GRAM uses 1; another radius gives the same
+            view of a world scaled by it, for models with cameras at another distance (EG3D: 2.7).
     """
-    return Camera.from_sphere(
-        pose[:, 0], pose[:, 1], fov, resolution=resolution, radius=radius
-    ).label()
+    phi, theta = pose[:, 0], pose[:, 1]
+    return Camera.from_sphere(phi, theta, fov, resolution=resolution, radius=radius).label()
 
 
 def read_gram_poses(archive: Archive, images: Sequence[str], kind: GramKind) -> Tensor:
-    """Sphere poses of images, float64 [n 2], from the files of `poses/`. They are untrusted: no
-    pickle is opened.
+    """Reads the sphere poses of images from `poses/`, float64 [n 2].
+
+    Pose files are untrusted: pickles are rejected.
 
     Args:
         archive: folder or zip.
-        images: their names in it.
-        kind: of the pose files.
+        images: names of the images in it.
+        kind: kind of the pose files.
 
     Raises:
-        DataError: names the first pose that is missing, unreadable, of another shape or no pose.
+        DataError: a pose is missing, unreadable, of the wrong shape or out of range; the message
+            names the first such file.
     """
     read, width = (_read_mat, 3) if kind == "ffhq" else (_read_npy, 2)
+
+    # one pose file per image
     known = set(archive.names)
-    wanted = [_pose_name(image, kind) for image in images]
-    without = [k for k, name in enumerate(wanted) if name not in known]
-    if without:
+    files = [_pose_name(image, kind) for image in images]
+    missing = [k for k, name in enumerate(files) if name not in known]
+    if missing:
         raise DataError(
-            f"{archive.path}: {images[without[0]]} has no pose, expected {wanted[without[0]]} "
-            f"({len(without)} such of {len(images)} images); add the poses, or take these images "
-            "out"
+            f"{archive.path}: {images[missing[0]]} has no pose, expected {files[missing[0]]} "
+            f"({len(missing)} such of {len(images)} images); add the poses or remove these images"
         )
-    stored = torch.from_numpy(np.stack([_numbers(archive, name, read, width) for name in wanted]))
+
+    # on the sphere
+    stored = torch.from_numpy(np.stack([_numbers(archive, name, read, width) for name in files]))
     poses = ffhq_sphere_pose(stored) if kind == "ffhq" else cats_sphere_pose(stored)
-    inside = (
-        (poses[:, 0] > 0) & (poses[:, 0] < math.pi) & ((poses[:, 1] - math.pi / 2).abs() <= math.pi)
-    )
-    if not bool(inside.all()):
-        first = int((~inside).nonzero()[0])
+    phi, theta = poses.unbind(1)
+    valid = (phi > 0) & (phi < math.pi) & ((theta - math.pi / 2).abs() <= math.pi)
+    if not bool(valid.all()):
+        first = int((~valid).nonzero()[0])
+        numbers = [round(number, 4) for number in stored[first].tolist()]
         raise DataError(
-            f"{archive.path}: {wanted[first]} holds "
-            f"{[round(v, 4) for v in stored[first].tolist()]}, which is beyond the pole or more "
-            f"than half a turn from the front ({int((~inside).sum())} such); expected radians, so "
+            f"{archive.path}: {files[first]} holds {numbers}, which is beyond the pole or more "
+            f"than half a turn from the front ({int((~valid).sum())} such); expected radians: "
             "convert degrees, and check that `kind` is right"
         )
     return poses
@@ -129,52 +134,52 @@ def write_gram(
     radius: float = 1.0,
     workers: int | None = None,
 ) -> str:
-    """Bring images with the pose files of GRAM into the layout that gan3d reads: a zip of small
-    images with labels.
+    """Convert images with GRAM's pose files to a zip that gan3d reads: resized images with camera
+    labels.
 
-    Images are shrunk with Lanczos' filter. Mirrored copies are not written: give `--data.mirror
-    true` when training.
+    Images are shrunk with a Lanczos filter. Mirrored copies are not written: train with
+    `--data.mirror true` instead.
 
     Args:
-        images: Folder or zip of square images, with the pose files in poses/ below it.
-        kind: Whose poses: ffhq (poses/NAME.mat, Deep3DFaceRecon) or cats (poses/NAME_pose.npy);
-            null looks.
-        out: The new zip; nothing may be there yet. By default beside the images, with the
+        images: Folder or zip of square images, with the pose files in its subfolder poses/.
+        kind: Kind of the pose files: ffhq (poses/NAME.mat, Deep3DFaceRecon) or cats
+            (poses/NAME_pose.npy); null detects it.
+        out: The new zip, which must not exist yet. By default beside the images, with the
             resolution in its name.
-        resolution: Pixels along a side of an image, a power of two.
+        resolution: Side of the new images in pixels, a power of two.
         fov: Field of view in degrees between the centers of the outer pixels.
-        radius: Distance of the cameras from the origin; GRAM's world has 1. Another one scales the
-            world, for models that expect their cameras there.
-        workers: Threads; null for one per core.
+        radius: Distance of the cameras from the origin. GRAM uses 1; another radius scales the
+            world, for models with cameras at that distance.
+        workers: Number of threads; null for one per core.
 
     Raises:
-        DataError: an image or a pose is missing, unreadable or not what it should be.
+        DataError: an image or a pose is missing, unreadable or invalid.
     """
     out = _checked_arguments(images, out, resolution, fov, radius, workers)
     archive = open_archive(images)
     names = _images(archive)
     kind = kind or _guess_kind(archive)
-    labels = gram_labels(
-        read_gram_poses(archive, names, kind), resolution=resolution, fov=fov, radius=radius
-    ).float()
+    poses = read_gram_poses(archive, names, kind)
+    labels = gram_labels(poses, resolution=resolution, fov=fov, radius=radius).float()
 
     def shrink(name: str) -> bytes:
         pixels = decode(archive.read(name), f"{archive.path}: {name}", resolution=resolution)
         stream = io.BytesIO()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(
-            stream, format="png", compress_level=4
-        )
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        image.save(stream, format="png", compress_level=4)
         return stream.getvalue()
 
+    # Write under a temporary name: `out` is either complete or absent.
     entries = []
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with StoredZip(partial) as target:
             pngs = _threaded(shrink, names, workers or len(os.sched_getaffinity(0)))
-            for name, png, label in tqdm(
+            images_done = tqdm(
                 zip(names, pngs, labels), total=len(names), unit="image", desc=out.name
-            ):
+            )
+            for name, png, label in images_done:
                 entry = str(PurePosixPath(name).with_suffix(".png"))
                 target.put(entry, png)
                 entries.append([entry, label.tolist()])
@@ -188,7 +193,7 @@ def write_gram(
 def _checked_arguments(
     images: Path, out: Path | None, resolution: int, fov: float, radius: float, workers: int | None
 ) -> Path:
-    """Refuses what can not work before anything is read; returns where to write."""
+    """Raises on invalid arguments before anything is read; returns the path to write to."""
     if resolution < 4 or resolution & (resolution - 1):
         raise ValueError(
             f"resolution {resolution} is not a power of two of at least 4; use for example 64"
@@ -198,7 +203,7 @@ def _checked_arguments(
     if not 0 < radius < math.inf:
         raise ValueError(f"radius {radius} is not a positive distance; GRAM's is 1")
     if workers is not None and workers < 1:
-        raise ValueError(f"workers {workers} is none; use 1 or more")
+        raise ValueError(f"workers {workers} is less than 1; use 1 or more")
     source = Path(images).expanduser().absolute()
     out = source.with_name(f"{source.stem}{resolution}.zip") if out is None else Path(out)
     if out.suffix.lower() != ".zip":
@@ -222,10 +227,10 @@ def _images(archive: Archive) -> list[str]:
         )
     stems: dict[PurePosixPath, str] = {}
     for name in names:
-        twin = stems.setdefault(PurePosixPath(name).with_suffix(""), name)
-        if twin != name:
+        first = stems.setdefault(PurePosixPath(name).with_suffix(""), name)
+        if first != name:
             raise DataError(
-                f"{archive.path}: {twin} and {name} share one pose and one new name; rename or "
+                f"{archive.path}: {first} and {name} share one pose and one new name; rename or "
                 "remove one"
             )
     return names
@@ -234,16 +239,14 @@ def _images(archive: Archive) -> list[str]:
 def _guess_kind(archive: Archive) -> GramKind:
     poses = [name for name in archive.names if PurePosixPath(name).parent.name == POSE_FOLDER]
     kinds: dict[str, GramKind] = {".mat": "ffhq", "_pose.npy": "cats"}
-    found = sorted(
-        {kind for ending, kind in kinds.items() if any(name.endswith(ending) for name in poses)}
-    )
+    found = [kind for suffix, kind in kinds.items() if any(name.endswith(suffix) for name in poses)]
     if len(found) != 1:
-        what = "of both kinds" if found else "neither .mat nor _pose.npy files"
+        what = "files of both kinds" if found else "neither .mat nor _pose.npy files"
         raise DataError(
             f"{archive.path}: {what} in {POSE_FOLDER}/ ({len(poses)} files); give --kind ffhq or "
             "cats"
         )
-    return kinds[".mat"] if found == ["ffhq"] else kinds["_pose.npy"]
+    return found[0]
 
 
 def _pose_name(image: str, kind: GramKind) -> str:
@@ -254,8 +257,9 @@ def _pose_name(image: str, kind: GramKind) -> str:
 def _numbers(
     archive: Archive, name: str, read: Callable[[bytes, str], np.ndarray], width: int
 ) -> np.ndarray:
-    """The `width` numbers of a pose file, float64."""
-    data, where = archive.read(name), f"{archive.path}: {name}"
+    """Reads the `width` numbers of a pose file, float64."""
+    data = archive.read(name)
+    where = f"{archive.path}: {name}"
     if len(data) > _MAX_POSE_BYTES:
         raise DataError(
             f"{where} has {len(data)} bytes, the limit for a pose is {_MAX_POSE_BYTES}; replace "
@@ -270,22 +274,23 @@ def _numbers(
     numbers = array.reshape(width).astype(np.float64)
     if not np.isfinite(numbers).all():
         raise DataError(
-            f"{where} holds {numbers.tolist()}, expected finite numbers; take the image out"
+            f"{where} holds {numbers.tolist()}, expected finite numbers; remove the image"
         )
     return numbers
 
 
 def _read_mat(data: bytes, where: str) -> np.ndarray:
-    """`angle` of a MATLAB file; its other fields are not read, nor one that is larger than a
-    pose.
+    """Reads `angle` of a MATLAB file, and no other field.
+
+    An `angle` larger than a pose is not loaded: the zeros returned have its shape only.
     """
-    from scipy.io import loadmat, whosmat  # a tenth of a second that only this function needs
+    from scipy.io import loadmat, whosmat  # slow to import (0.1 s), and needed only here
 
     try:
         fields = {name: shape for name, shape, _ in whosmat(io.BytesIO(data))}
         small = math.prod(fields.get("angle", ())) <= 3
         content = loadmat(io.BytesIO(data), variable_names=["angle"]) if small else {}
-    # a parser given broken bytes raises anything; NotImplementedError: MATLAB 7.3 (HDF5)
+    # The parser raises all kinds of exceptions on broken data; NotImplementedError: MATLAB 7.3.
     except Exception as error:
         raise DataError(
             f"{where}: not a readable .mat file ({error}); save it again as MATLAB 5"
@@ -301,9 +306,8 @@ def _read_mat(data: bytes, where: str) -> np.ndarray:
 def _read_npy(data: bytes, where: str) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (
-        Exception
-    ) as error:  # ValueError: a pickle; EOFError, OSError, MemoryError, struct.error: broken
+    # ValueError: a pickle; EOFError, OSError, MemoryError, struct.error: broken data.
+    except Exception as error:
         raise DataError(
             f"{where}: not a readable .npy file of numbers ({error}); save it again"
         ) from error
@@ -317,14 +321,13 @@ def _read_npy(data: bytes, where: str) -> np.ndarray:
 def _check_shape(values: Tensor, width: int, what: str) -> None:
     if values.ndim != 2 or values.shape[1] != width:
         raise ValueError(
-            f"got shape {tuple(values.shape)}, expected [n {width}]: {what}; one pose needs [None]"
+            f"got shape {tuple(values.shape)}, expected [n {width}]: {what}; index a single pose "
+            "with [None]"
         )
 
 
 def _threaded(task: Callable[[str], Any], jobs: Sequence[str], workers: int) -> Iterator[Any]:
-    """Results in order; a few per worker under way, so that a slow disk does not fill the
-    memory.
-    """
+    """Results in order; at most 8 per worker in flight, so a slow disk does not fill the memory."""
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(jobs), 8 * workers):
             yield from pool.map(task, jobs[start : start + 8 * workers])

@@ -1,7 +1,7 @@
-"""Bytes of an image file -> uint8 [3 H W], or a DataError that names the file.
+"""Decodes image files to uint8 [3 H W].
 
-Convention: 8 bits, RGB, no color management. Alpha is dropped (as in EG3D's data tool: the colors
-below it show), gray is repeated, of 16 bits the upper 8 are kept.
+Convention: 8 bits, RGB, no color management. Alpha is dropped without blending, as in EG3D's data
+tool; gray is repeated to three channels; of 16 bits the upper 8 are kept.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def decode(
     """Decodes a square image.
 
     Args:
-        data: the file.
-        where: archive and file, for the messages.
-        native: side that the file must have, pixels; None takes any.
-        resolution: side to shrink to, pixels; None keeps the image as it is.
-        resize_filter: Pillow's filter of that name; its support grows with the reduction
-            (antialiased).
+        data: content of the file.
+        where: archive and file, for error messages.
+        native: side that the image must have in pixels; None accepts any.
+        resolution: side to shrink to in pixels; None keeps the original size.
+        resize_filter: Pillow's filter of that name, antialiased (its support grows with the
+            reduction).
 
     Returns:
         uint8 [3 H W].
 
     Raises:
-        DataError: corrupt, cut short, not square, too large, of an unknown kind, or smaller than
-        `resolution`.
+        DataError: the image is corrupt, truncated, not square, too large, of an unsupported format
+            or smaller than `resolution`.
     """
     image = _open(data, where)
     side = image.width
@@ -59,7 +59,7 @@ def decode(
     if resolution is not None and resolution != side:
         if resolution > side:
             raise DataError(
-                f"{where}: {side} px can not be enlarged to {resolution} px; use resolution {side} "
+                f"{where}: {side} px cannot be enlarged to {resolution} px; use resolution {side} "
                 "or less"
             )
         image = image.resize((resolution, resolution), resample=_filter(resize_filter))
@@ -90,20 +90,19 @@ def _load(data: bytes, where: str) -> Image.Image:
                 raise DataError(
                     f"{where}: {width} x {height} pixels, expected a square image; crop it first"
                 )
-            header.verify()  # checksums of the chunks: a damaged PNG can decode without complaint
+            header.verify()  # checksums: some damaged PNGs decode without an error
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         image.load()
         return image
     except DataError:
         raise
-    # decoders given broken bytes raise anything: OSError, SyntaxError, struct.error, ...
+    # Decoders raise all kinds of exceptions on broken data: OSError, SyntaxError, struct.error ...
     except Exception as error:
         raise DataError(f"{where}: not a readable image ({error}); replace the file") from error
 
 
 def _filter(name: ResizeFilter) -> Image.Resampling:
-    if name not in get_args(ResizeFilter):
-        raise ValueError(
-            f"resize_filter {name!r} is not known; use one of {', '.join(get_args(ResizeFilter))}"
-        )
+    known = get_args(ResizeFilter)
+    if name not in known:
+        raise ValueError(f"resize_filter {name!r} is not known; use one of {', '.join(known)}")
     return Image.Resampling[name.upper()]

@@ -1,10 +1,10 @@
-"""Which image comes next, without end and without state.
+"""The endless order of training images, without state.
 
-    image i of a run shows item perm_e[i mod n], e = i // n;   perm_e is a permutation from (seed, e) alone
+    image i of a run shows item perm_e[i mod n],   e = i // n
 
-A global batch is B consecutive images; process r of W takes the block [r B/W, (r+1) B/W) of it. So
-the order is the same for one process and for eight, and resuming means starting at the number of
-images seen.
+where perm_e is a permutation of the n items that depends on (seed, e) only. A global batch is B
+consecutive images; process r of W takes its block [r B/W, (r+1) B/W). So the order is the same on
+one process and on eight, and a run resumes by starting at the number of images seen.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from torch.utils.data import Sampler
 from gan3d.randomness import key
 
 
-@lru_cache(maxsize=4)  # a batch spans two epochs at most, unless the set is smaller than the batch
+# A batch spans two epochs at most, unless the set is smaller than the batch.
+@lru_cache(maxsize=4)
 def permutation(num_items: int, *labels: int | str) -> np.ndarray:
-    """A permutation of 0 ... num_items-1, a function of the labels alone. Read-only."""
+    """A read-only permutation of 0 ... num_items-1, a function of the labels only."""
     seed = key(*labels)
-    # RandomState, because its streams are frozen for good (NEP 19); Generator's may change with
-    # numpy.
+    # The streams of RandomState are frozen (NEP 19); those of Generator may change with numpy.
     order = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(num_items)
     order.flags.writeable = False
     return order
 
 
 class EndlessOrder:
-    """Image index -> item, without end: every `len(items)` images each item is shown once.
+    """Maps image index to item, endlessly: every `len(items)` images show each item once.
 
     Args:
         items: the items to show.
-        seed: of the permutations.
+        seed: seed of the permutations.
     """
 
     def __init__(self, items: Sequence[int] | np.ndarray, seed: int):
         if len(items) == 0:
             raise ValueError("no items to order; the training set is empty")
-        self.items, self.seed = np.asarray(items), seed
+        self.items = np.asarray(items)
+        self.seed = seed
 
     def __getitem__(self, index: int) -> int:
-        epoch, place = divmod(index, len(self.items))
-        return int(self.items[permutation(len(self.items), self.seed, "epoch", epoch)[place]])
+        epoch, position = divmod(index, len(self.items))
+        order = permutation(len(self.items), self.seed, "epoch", epoch)
+        return int(self.items[order[position]])
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Lists of image indices for one process, without end and without `__len__`; a `batch_sampler`
-    of DataLoader.
+    """Endless batches of image indices for one process, a `batch_sampler` for DataLoader.
 
     Args:
-        batch_size: images per iteration over all processes; or a function of the images seen that
-            gives it.
-        start: called when an iteration over the batches begins: how many images the run has seen by
-            then.
-        rank: this process.
+        batch_size: images per iteration over all processes, or a function of the images seen that
+            returns it.
+        start: returns the number of images seen; called whenever iteration over the batches begins.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -73,24 +73,27 @@ class EndlessBatches(Sampler[list[int]]):
                 f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}"
             )
         self.batch_size = batch_size if callable(batch_size) else lambda _: batch_size
-        self.start, self.rank, self.world_size = start, rank, world_size
-        self._local(0)
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+        self._local_batch_size(0)  # raises early if the batch cannot be divided
 
     def __iter__(self) -> Iterator[list[int]]:
         first = self.start()
         while True:
-            local = self._local(first)
-            mine = first + self.rank * local
-            yield list(range(mine, mine + local))
+            local = self._local_batch_size(first)
+            local_first = first + self.rank * local
+            yield list(range(local_first, local_first + local))
             first += local * self.world_size
 
-    def _local(self, images_seen: int) -> int:
+    def _local_batch_size(self, images_seen: int) -> int:
         """Images per iteration of one process."""
-        batch_size, world_size = self.batch_size(images_seen), self.world_size
+        batch_size = self.batch_size(images_seen)
+        world_size = self.world_size
         if batch_size < 1 or batch_size % world_size:
             fits = max(batch_size // world_size, 1) * world_size
             raise ValueError(
-                f"batch_size {batch_size} (images per iteration, over all processes) can not be "
+                f"batch_size {batch_size} (images per iteration, over all processes) cannot be "
                 f"divided among {world_size} processes; use a multiple of {world_size}, such as "
                 f"{fits}"
             )

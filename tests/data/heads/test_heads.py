@@ -1,5 +1,5 @@
-"""Procedural heads: they depend on (seed, index) alone, the truth beside the pictures is true,
-files are whole.
+"""Procedural heads: a head depends on (seed, index) only, the ground truth is true, files are
+complete.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gan3d.data.heads import (
     ATTRIBUTE_NAMES,
     FOV,
     RADIUS,
+    HeadAttributes,
     contact_sheet,
     dataset,
     head_camera,
@@ -30,6 +31,7 @@ from gan3d.data.heads import (
     trace,
     write_heads,
 )
+from gan3d.data.heads.anatomy import build_scene
 from gan3d.data.heads.attributes import SHAPES
 from gan3d.data.heads.scene import HEAD_SCALE
 
@@ -48,8 +50,9 @@ def cameras(yaw, pitch=0.0):
 
 
 def pixel_directions(camera, resolution):
-    """World direction of every pixel's center ray with camera z one, [b H W 3], written
-    independently of the tracer.
+    """World directions [b H W 3] with camera z one of the rays through the pixel centers.
+
+    Written independently of the tracer.
     """
     center = (torch.arange(resolution) + 0.5) / resolution - 0.5
     v, u = torch.meshgrid(center, center, indexing="ij")
@@ -69,18 +72,17 @@ def psnr(difference):
     return float(-10 * torch.log10((difference / 2).square().mean()))  # images span [-1, 1]
 
 
-# -- what a head depends on
-# ------------------------------------------------------------------------------------------------
+# -- what a head depends on ------------------------------------------------------------------------
 
 
-def test_attributes_of_a_head_do_not_depend_on_the_others_asked_for():
+def test_attributes_of_a_head_do_not_depend_on_other_heads():
     together = sample_heads(3, [0, 7, 2]).values
     assert torch.equal(together[1], sample_heads(3, [7]).values[0])
     assert not torch.equal(together[1], sample_heads(4, [7]).values[0])
     assert len(set(ATTRIBUTE_NAMES)) == len(ATTRIBUTE_NAMES)
 
 
-def test_first_views_stay_the_same_when_more_views_are_asked_for():
+def test_first_views_do_not_depend_on_the_number_of_views():
     yaw1, pitch1 = sample_angles(0, range(5), views=1)
     yaw3, pitch3 = sample_angles(0, range(3, 5), views=3)
     assert torch.equal(yaw1[3:, 0], yaw3[:, 0])
@@ -89,47 +91,32 @@ def test_first_views_stay_the_same_when_more_views_are_asked_for():
 
 
 def test_pixels_of_a_head_do_not_depend_on_its_batch():
-    attributes, camera = sample_heads(0, range(9)), cameras(torch.linspace(-0.5, 0.5, 9), 0.1)
-    batch = render_heads(attributes, camera, 24)
+    attributes = sample_heads(0, range(9))
+    yaw = torch.linspace(-0.5, 0.5, 9)
+    batch = render_heads(attributes, cameras(yaw, 0.1), 24)
     for k in (0, 5):
-        alone = render_heads(
-            attributes.select([k]),
-            head_camera(torch.linspace(-0.5, 0.5, 9)[k : k + 1], torch.tensor([0.1])),
-            24,
-        )
+        camera = head_camera(yaw[k : k + 1], torch.tensor([0.1]))
+        alone = render_heads(attributes.select([k]), camera, 24)
         assert torch.equal(alone.image[0], batch.image[k])
         assert torch.equal(alone.depth[0], batch.depth[k])
         assert torch.equal(alone.mask[0], batch.mask[k])
 
 
 def test_every_shape_attribute_reaches_the_picture():
-    worn = {
-        "glasses": 1.0,
-        "shades": 0.0,
-        "beard": 1.0,
-        "goatee": 0.0,
-        "earring": 1.0,
-        "mole": 1.0,
-        "mole_x": 0.05,
-        "stripes": 1.0,
-        "mouth_open": 0.3,
+    # fmt: off
+    fixed = {
+        "glasses": 1.0, "shades": 0.0, "beard": 1.0, "goatee": 0.0, "earring": 1.0,
+        "mole": 1.0, "mole_x": 0.05, "stripes": 1.0, "mouth_open": 0.3,
+        "bald": 0.0, "afro": 0.0, "bun": 0.0, "ponytail": 0.0,
+        "freckles": 1.0, "smile": 0.5, "skin_tone": 0.8, "quiff": 0.9,
     }
-    styles = {
-        "bald": 0.0,
-        "afro": 0.0,
-        "bun": 0.0,
-        "ponytail": 0.0,
-        "freckles": 1.0,
-        "smile": 0.5,
-        "skin_tone": 0.8,
-        "quiff": 0.9,
-    }
+    # fmt: on
     changed = dict.fromkeys(SHAPES, 0.0)
     for variant in (
         {"long": 0.0, "fringe": 0.0, "collar": 0.0},
         {"long": 1.0, "fringe": 1.0, "collar": 1.0},
     ):
-        base = sample_heads(1, [4]).replace(**(worn | styles | variant))
+        base = sample_heads(1, [4]).replace(**(fixed | variant))
         rows = base.select([0] * (2 * len(SHAPES))).values.clone()
         for k, (name, (low, high)) in enumerate(SHAPES.items()):
             rows[2 * k, ATTRIBUTE_NAMES.index(name)] = low
@@ -138,17 +125,16 @@ def test_every_shape_attribute_reaches_the_picture():
         for k, name in enumerate(SHAPES):
             changed[name] = max(changed[name], float((image[2 * k] - image[2 * k + 1]).abs().max()))
         k = 2 * list(SHAPES).index("freckles")  # too fine for 48 pixels
-        none, many = render_heads(
-            HeadAttributes(rows[k : k + 2]), cameras([0.35] * 2), 128, 1
-        ).image
+        pair = HeadAttributes(rows[k : k + 2])
+        none, many = render_heads(pair, cameras([0.35] * 2), 128, 1).image
         changed["freckles"] = float((none - many).abs().max())
     assert [name for name, change in changed.items() if change < 0.05] == []
 
 
-def test_yaw_and_pitch_have_the_asked_spread():
+def test_yaw_and_pitch_have_the_given_standard_deviation():
     yaw, pitch = sample_angles(5, range(3000), yaw_std=0.3, pitch_std=0.15)
-    # The standard error of a standard deviation over 3000 draws is 1.3 %, of a mean 0.018 standard
-    # deviations.
+    # Standard errors over 3000 draws: 1.3 % of a standard deviation, 0.018 standard deviations of
+    # a mean.
     assert abs(float(yaw.std()) / 0.3 - 1) < 0.05
     assert abs(float(pitch.std()) / 0.15 - 1) < 0.05
     assert abs(float(yaw.mean())) < 0.08 * 0.3
@@ -156,32 +142,26 @@ def test_yaw_and_pitch_have_the_asked_spread():
     assert abs(np.corrcoef(yaw[:, 0], pitch[:, 0])[0, 1]) < 0.08
 
 
-@pytest.mark.parametrize("asked", [-0.5, 0.0, 0.8])
-def test_smile_correlates_with_yaw_as_asked_and_stays_uniform(asked):
-    smile = sample_heads(0, range(3000), smile_yaw=asked)["smile"]
+@pytest.mark.parametrize("correlation", [-0.5, 0.0, 0.8])
+def test_smile_correlates_with_yaw_and_stays_uniform(correlation):
+    smile = sample_heads(0, range(3000), smile_yaw=correlation)["smile"]
     yaw = sample_angles(0, range(3000))[0][:, 0]
-    # A uniform number made from a normal score of correlation r correlates with the normal by r
-    # sqrt(3 / pi).
-    assert abs(np.corrcoef(smile, yaw)[0, 1] - asked * (3 / np.pi) ** 0.5) < 0.05
+    # A uniform number made from a normal score of correlation r correlates with the normal number
+    # by r sqrt(3 / pi).
+    assert abs(np.corrcoef(smile, yaw)[0, 1] - correlation * (3 / np.pi) ** 0.5) < 0.05
     low, high = SHAPES["smile"]
-    quartiles = torch.quantile(
-        (smile - low) / (high - low), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    )
-    assert torch.allclose(
-        quartiles, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), atol=0.04
-    )
+    levels = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    quartiles = torch.quantile((smile - low) / (high - low), levels)
+    assert torch.allclose(quartiles, levels, atol=0.04)
 
 
 def test_smile_yaw_changes_nothing_but_the_smile():
-    plain, correlated = (
-        sample_heads(0, range(4)).values,
-        sample_heads(0, range(4), smile_yaw=0.7).values,
-    )
+    plain = sample_heads(0, range(4)).values
+    correlated = sample_heads(0, range(4), smile_yaw=0.7).values
     assert (plain != correlated).any(0).nonzero()[:, 0].tolist() == [ATTRIBUTE_NAMES.index("smile")]
 
 
-# -- the truth is true
-# --------------------------------------------------------------------------------------------------
+# -- the truth is true -----------------------------------------------------------------------------
 
 
 def test_tracer_finds_a_sphere_at_its_camera_depth(monkeypatch):
@@ -192,15 +172,15 @@ def test_tracer_finds_a_sphere_at_its_camera_depth(monkeypatch):
 
     monkeypatch.setattr(trace, "distance", sphere)
     camera = cameras([0.4, -0.2], 0.2)
-    scene = heads_render_scene(2)
+    scene = build_scene(sample_heads(0, range(2)))
     _, depth = trace.trace_grid(scene, 32, camera.intrinsics[:, 0, 0], camera.cam2world, 5e-5)
     depth = depth.reshape(2, 32, 32).double()
-    directions, origin = (
-        pixel_directions(camera, 32),
-        camera.cam2world[:, None, None, :3, 3].double(),
-    )
-    # |o + t d|² = radius²: t is camera z because d has camera z one.
-    a, half_b, c = directions.square().sum(-1), (directions * origin).sum(-1), RADIUS**2 - radius**2
+    directions = pixel_directions(camera, 32)
+    origin = camera.cam2world[:, None, None, :3, 3].double()
+    # |o + t d|² = radius²; t is camera z because d has camera z one.
+    a = directions.square().sum(-1)
+    half_b = (directions * origin).sum(-1)
+    c = RADIUS**2 - radius**2
     root = half_b**2 - a * c
     truth = (-half_b - root.clamp_min(0).sqrt()) / a
     inside, outside = root > 0.02, root < -0.02
@@ -208,28 +188,19 @@ def test_tracer_finds_a_sphere_at_its_camera_depth(monkeypatch):
     assert depth[outside].isinf().all()
 
 
-def heads_render_scene(num):
-    from gan3d.data.heads.anatomy import build_scene
-
-    return build_scene(sample_heads(0, range(num)))
-
-
-def test_depth_lies_on_the_surface_and_nothing_lies_before_it():
-    attributes, camera = sample_heads(2, range(6)), cameras([-0.5, -0.2, 0.0, 0.1, 0.3, 0.6], 0.1)
+def test_depth_lies_on_the_surface_and_nothing_lies_in_front_of_it():
+    attributes = sample_heads(2, range(6))
+    camera = cameras([-0.5, -0.2, 0.0, 0.1, 0.3, 0.6], 0.1)
     views = render_heads(attributes, camera, 32, 1)
     directions = pixel_directions(camera, 32)
+    steps = torch.linspace(0.02, 0.4, 20, dtype=torch.float64)[:, None]
     for k in range(6):
+        head = attributes.select([k])
         hit = views.depth[k, 0].isfinite()
         points = unproject(views, camera)[k][hit]
-        assert (
-            float(head_distance(attributes.select([k]), points[None]).abs().quantile(0.99)) < 0.001
-        )
-        before = (
-            points[:, None]
-            - torch.linspace(0.02, 0.4, 20, dtype=torch.float64)[:, None]
-            * directions[k][hit][:, None]
-        )
-        assert float(head_distance(attributes.select([k]), before.reshape(1, -1, 3)).min()) > -0.004
+        assert float(head_distance(head, points[None]).abs().quantile(0.99)) < 0.001
+        in_front = points[:, None] - steps * directions[k][hit][:, None]
+        assert float(head_distance(head, in_front.reshape(1, -1, 3)).min()) > -0.004
 
 
 def test_depth_stays_between_near_and_far():
@@ -242,11 +213,12 @@ def test_depth_stays_between_near_and_far():
 
 
 def test_mask_agrees_with_depth():
-    attributes, camera = sample_heads(0, range(4)), cameras([-0.3, 0.0, 0.3, 0.5])
+    attributes = sample_heads(0, range(4))
+    camera = cameras([-0.3, 0.0, 0.3, 0.5])
     single = render_heads(attributes, camera, 32, 1)
     assert torch.equal(single.mask == 1, single.depth.isfinite())
     views = render_heads(attributes, camera, 32, 2)
-    # True depth is one center ray per pixel, whatever the supersampling.
+    # True depth is traced along one center ray per pixel, regardless of supersampling.
     assert torch.equal(views.depth.isfinite(), single.depth.isfinite())
     difference = (views.depth - single.depth)[single.depth.isfinite()].abs()
     assert float(difference.median()) < 1e-4
@@ -259,41 +231,33 @@ def test_second_view_is_predicted_by_true_depth_far_better_than_by_no_warp():
     attributes = sample_heads(0, range(8))
     source, target = cameras([0.0] * 8, 0.05), cameras([0.3] * 8, 0.05)
     a, b = render_heads(attributes, source, 48), render_heads(attributes, target, 48)
-    world = unproject(a, source)
+
+    # pixels of the target view that show the points of the source view
+    world = unproject(a, source).nan_to_num(0, 0, 0)
     world2cam = torch.linalg.inv(target.cam2world.double())
-    local = (
-        torch.einsum("bij,bhwj->bhwi", world2cam[:, :3, :3], world.nan_to_num(0, 0, 0))
-        + world2cam[:, None, None, :3, 3]
-    )
+    local = torch.einsum("bij,bhwj->bhwi", world2cam[:, :3, :3], world)
+    local = local + world2cam[:, None, None, :3, 3]
     grid = 2 * target.intrinsics[0, 0, 0].double() * local[..., :2] / local[..., 2:]
     warped = F.grid_sample(b.image.double(), grid, align_corners=False)
-    depth = F.grid_sample(
-        b.depth.double().nan_to_num(0, 9.0), grid, mode="nearest", align_corners=False
-    )
-    seen = (
-        (a.mask == 1) & a.depth.isfinite() & ((depth[:, 0] - local[..., 2]).abs() < 0.03)[:, None]
-    )
+
+    # points that both views see
+    depth = b.depth.double().nan_to_num(0, 9.0)
+    depth = F.grid_sample(depth, grid, mode="nearest", align_corners=False)
+    visible = ((depth[:, 0] - local[..., 2]).abs() < 0.03)[:, None]
+    seen = (a.mask == 1) & a.depth.isfinite() & visible
     assert float(seen.float().sum() / (a.mask == 1).sum()) > 0.7
     seen = seen.expand_as(warped)
-    with_depth, without = psnr((warped - a.image)[seen]), psnr((b.image - a.image)[seen])
-    assert with_depth > without + 6
+    assert psnr((warped - a.image)[seen]) > psnr((b.image - a.image)[seen]) + 6
 
 
 def test_mole_is_found_where_the_attributes_put_it_and_moves_left_as_the_camera_moves_right():
+    # fmt: off
     plain = sample_heads(0, [3]).replace(
-        mole=0.0,
-        mole_x=0.06,
-        mole_y=-0.04,
-        roll=0.0,
-        nod=0.0,
-        beard=0.0,
-        long=0.0,
-        freckles=0.0,
-        skin_tone=0.9,
-        glasses=0.0,
+        mole=0.0, mole_x=0.06, mole_y=-0.04, roll=0.0, nod=0.0,
+        beard=0.0, long=0.0, freckles=0.0, skin_tone=0.9, glasses=0.0,
     )
-    yaws = [-0.35, 0.0, 0.35]
-    camera = cameras(yaws)
+    # fmt: on
+    camera = cameras([-0.35, 0.0, 0.35])
     without = render_heads(plain.select([0] * 3), camera, 64)
     marked = render_heads(plain.replace(mole=1.0).select([0] * 3), camera, 64)
     change = (without.image - marked.image).abs().sum(1)
@@ -301,12 +265,8 @@ def test_mole_is_found_where_the_attributes_put_it_and_moves_left_as_the_camera_
     weight = change / change.sum((1, 2), keepdim=True)
     where = (weight[..., None] * unproject(marked, camera).nan_to_num(0, 0, 0)).sum((1, 2))
     # Half a pixel at 64 px is 0.007 world units.
-    assert torch.allclose(
-        where[:, 0], torch.full((3,), 0.06 * HEAD_SCALE, dtype=torch.float64), atol=0.007
-    )
-    assert torch.allclose(
-        where[:, 1], torch.full((3,), -0.04 * HEAD_SCALE, dtype=torch.float64), atol=0.007
-    )
+    expected = torch.tensor([0.06, -0.04], dtype=torch.float64) * HEAD_SCALE
+    assert torch.allclose(where[:, :2], expected, atol=0.007)
     column = (weight.sum(1) * torch.arange(64)).sum(1)
     assert float(column[0]) > float(column[1]) + 3 > float(column[2]) + 6
 
@@ -340,16 +300,15 @@ def test_pictures_show_heads():
     assert torch.isfinite(image).all()
     covered = (views.mask > 0.5).expand_as(image)
     assert float(((image >= 255) | (image <= 0))[covered].float().mean()) < 0.005
-    # No holes: what is surrounded by head is head.
+    # No holes: pixels surrounded by the head belong to it.
     filled = -F.max_pool2d(-F.max_pool2d(views.mask, 3, 1, 1), 3, 1, 1)
     assert float(((filled == 1) & (views.mask == 0)).float().mean()) < 0.001
-    # Varied: pixels differ between heads about as much as photographs do (a standard deviation of
-    # 0.5 of the range [-1, 1]).
+    # Varied: pixels differ between heads about as much as between photographs (a standard
+    # deviation of 0.5 in the range [-1, 1]).
     assert 0.25 < float(views.image.std(0).mean()) < 0.7
 
 
-# -- files
-# --------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -360,47 +319,43 @@ def whole(tmp_path_factory):
     return path
 
 
-def test_zip_has_the_layout_of_eg3d_with_truth_beside(whole):
+def test_zip_has_the_layout_of_eg3d_and_the_ground_truth(whole):
     assert [path.name for path in whole.parent.iterdir()] == ["heads.zip"]
     with zipfile.ZipFile(whole) as file:
         assert file.testzip() is None
         assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
         labels = json.loads(file.read("dataset.json"))["labels"]
         facts = json.loads(file.read("attributes.json"))
-        assert (
-            [name for name, _ in labels]
-            == [f"00000/img{k:08d}.png" for k in range(8)]
-            == [f["file"] for f in facts["images"]]
-        )
+        names = [f"00000/img{k:08d}.png" for k in range(8)]
+        assert [name for name, _ in labels] == names
+        assert [fact["file"] for fact in facts["images"]] == names
         for k, (name, label) in enumerate(labels):
+            # pictures
             image = Image.open(io.BytesIO(file.read(name)))
             depth = np.load(io.BytesIO(file.read(f"depth/{name[:-4]}.npy")))
             mask = np.asarray(Image.open(io.BytesIO(file.read(f"mask/{name}"))))
-            assert (image.mode, image.size, depth.dtype, depth.shape, mask.dtype) == (
-                "RGB",
-                (16, 16),
-                np.float16,
-                (16, 16),
-                np.uint8,
-            )
+            assert (image.mode, image.size) == ("RGB", (16, 16))
+            assert (depth.dtype, depth.shape) == (np.float16, (16, 16))
+            assert mask.dtype == np.uint8
             assert np.isfinite(depth[mask == 255]).mean() > 0.97
             assert np.isinf(depth[mask == 0]).mean() > 0.97
-            cam2world, fact = np.array(label[:16]).reshape(4, 4), facts["images"][k]
-            assert len(label) == 25
+
+            # camera
+            fact = facts["images"][k]
             assert (fact["head"], fact["view"]) == divmod(k, 2)
-            np.testing.assert_allclose(
-                cam2world[:3, :3] @ cam2world[:3, :3].T, np.eye(3), atol=1e-6
-            )
-            assert np.linalg.det(cam2world[:3, :3]) == pytest.approx(1, abs=1e-6)
+            assert len(label) == 25
+            cam2world = np.array(label[:16]).reshape(4, 4)
+            rotation = cam2world[:3, :3]
+            np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
+            assert np.linalg.det(rotation) == pytest.approx(1, abs=1e-6)
             yaw, pitch = fact["yaw"], fact["pitch"]
-            position = RADIUS * np.array(
-                [np.cos(pitch) * np.sin(yaw), np.sin(pitch), np.cos(pitch) * np.cos(yaw)]
-            )
-            np.testing.assert_allclose(cam2world[:3, 3], position, atol=1e-5)
+            direction = [np.cos(pitch) * np.sin(yaw), np.sin(pitch), np.cos(pitch) * np.cos(yaw)]
+            np.testing.assert_allclose(cam2world[:3, 3], RADIUS * np.array(direction), atol=1e-5)
+
+            # attributes
             values = dict(zip(facts["names"], fact["values"], strict=True))
-            assert values["skull_w"] == pytest.approx(
-                float(sample_heads(0, [k // 2])["skull_w"]), abs=1e-6
-            )
+            expected = float(sample_heads(0, [k // 2])["skull_w"])
+            assert values["skull_w"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_workers_and_batches_leave_the_bytes_alone(whole, tmp_path):
@@ -412,30 +367,24 @@ def test_workers_and_batches_leave_the_bytes_alone(whole, tmp_path):
                 assert one.read(name) == two.read(name), name
         part = json.loads((tmp_path / "part" / "dataset.json").read_text())["labels"]
         assert part == json.loads(one.read("dataset.json"))["labels"][4:]
-        for name, _ in part:
-            assert (tmp_path / "part" / name).read_bytes() == one.read(name)
-            assert (tmp_path / "part" / f"depth/{name[:-4]}.npy").read_bytes() == one.read(
-                f"depth/{name[:-4]}.npy"
-            )
+        for image, _ in part:
+            for name in (image, f"depth/{image[:-4]}.npy"):
+                assert (tmp_path / "part" / name).read_bytes() == one.read(name)
 
 
 def test_images_alone_are_written_without_ground_truth(tmp_path, whole):
     write_heads(
         tmp_path / "plain.zip", num=2, resolution=16, views=2, workers=1, ground_truth=False
     )
+    images = [f"00000/img{k:08d}.png" for k in range(4)]
     with zipfile.ZipFile(tmp_path / "plain.zip") as plain, zipfile.ZipFile(whole) as truth:
-        assert sorted(plain.namelist()) == sorted(
-            [f"00000/img{k:08d}.png" for k in range(4)] + ["dataset.json"]
-        )
-        assert all(
-            plain.read(name) == truth.read(name)
-            for name in plain.namelist()
-            if name.endswith(".png")
-        )
+        assert sorted(plain.namelist()) == [*images, "dataset.json"]
+        assert all(plain.read(name) == truth.read(name) for name in images)
 
 
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
-    render, calls = dataset._render_job, []
+    render = dataset._render_job
+    calls = []
 
     def interrupted(job):
         calls.append(job)
@@ -477,25 +426,29 @@ def test_nothing_is_written_over(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num": 0}, "num 0"), ({"resolution": 4}, "resolution 4"), ({"seed": -1}, "seed -1"),
+        ({"num": 0}, "num 0"),
+        ({"resolution": 4}, "resolution 4"),
+        ({"seed": -1}, "seed -1"),
         ({"views": 0}, "views 0"),
-        ({"first": -2}, "first -2"), ({"yaw_std": -0.1}, "yaw_std -0.1"),
+        ({"first": -2}, "first -2"),
+        ({"yaw_std": -0.1}, "yaw_std -0.1"),
         ({"pitch_std": float("nan")}, "pitch_std nan"),
-        ({"smile_yaw": 1.5}, "smile_yaw 1.5"), ({"supersample": 0}, "supersample 0"),
+        ({"smile_yaw": 1.5}, "smile_yaw 1.5"),
+        ({"supersample": 0}, "supersample 0"),
         ({"supersample": 9}, "supersample 9"),
-        ({"workers": 0}, "workers 0"), ({"sheet": Path("sheet.gif")}, "sheet.gif"),
+        ({"workers": 0}, "workers 0"),
+        ({"sheet": Path("sheet.gif")}, "sheet.gif"),
         ({"out": None}, "neither out nor sheet"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_are_refused_before_anything_is_made(tmp_path, wrong, message):
+    right = {"out": tmp_path / "heads.zip", "num": 1, "resolution": 16, "workers": 1}
     with pytest.raises(ValueError, match=message):
-        write_heads(
-            **({"out": tmp_path / "heads.zip", "num": 1, "resolution": 16, "workers": 1} | wrong)
-        )
+        write_heads(**(right | wrong))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cameras_and_heads_must_be_as_many():
+def test_there_must_be_one_camera_per_head():
     with pytest.raises(ValueError, match="2 heads and 3 cameras"):
         render_heads(sample_heads(0, range(2)), cameras([0.0, 0.1, 0.2]), 16)
 

@@ -1,22 +1,25 @@
-"""Procedural multi-view heads: a data set whose 3D truth is known, made in minutes without
-downloads or licenses.
+"""Procedural multi-view heads: a data set with known 3D truth, made in minutes without downloads.
 
-    heads = sample_heads(seed=0, indices=range(8))                    # attributes, a function of (seed, index) alone
-    views = render_heads(heads, head_camera(yaw, pitch), 64)          # image, true depth and mask in memory
-    write_heads(Path("heads64.zip"), num=4000)                        # EG3D's layout, true depth beside it
+    # attributes, a function of (seed, index) only
+    heads = sample_heads(seed=0, indices=range(8))
+    # image, true depth and mask in memory
+    views = render_heads(heads, head_camera(yaw, pitch), 64)
+    # EG3D's layout, with the true depth beside it
+    write_heads(Path("heads64.zip"), num=4000)
 
-docs/heads.md is the data card. Layout of what `write_heads` writes (image k = head · views + view):
+docs/heads.md is the data card. Layout of the files (image number = head · views + view):
 
-    dataset.json                       {"labels": [["00000/img00000000.png", [25 floats]], ...]}
-    00000/img00000000.png              RGB
-    depth/00000/img00000000.npy        float16 [H W], camera z of the pixel's center ray, +inf on the background
-    mask/00000/img00000000.png         8-bit gray, the share of the pixel that the head covers
-    attributes.json                    {"names": [...], "images": [{"file", "head", "view", "yaw", "pitch",
-                                       "values"}, ...]}; values [len(names)]
+    dataset.json                   {"labels": [["00000/img00000000.png", [25 floats]], ...]}
+    00000/img00000000.png          RGB
+    depth/00000/img00000000.npy    float16 [H W], camera z of the pixel's center ray, +inf on the
+                                   background
+    mask/00000/img00000000.png     8-bit gray, the fraction of the pixel that the head covers
+    attributes.json                {"names": [...], "images": [{"file", "head", "view", "yaw",
+                                   "pitch", "values"}, ...]}; values [len(names)]
 
-Convention: world y up, the face looks along +z, x is image right in the frontal view; cameras are
-OpenCV cam2world; a label is cam2world (16) and the normalized intrinsics (9); yaw > 0 moves the
-camera to +x, pitch > 0 up, in radians.
+Convention: world y up, the face looks along +z, x is image right in the frontal view. Cameras are
+OpenCV cam2world; a label is cam2world (16) and the normalized intrinsics (9). Yaw > 0 moves the
+camera to +x, pitch > 0 moves it up, in radians.
 """
 
 from __future__ import annotations
@@ -49,15 +52,14 @@ from gan3d.data.heads.attributes import ATTRIBUTE_NAMES, sample_angles, sample_h
 from gan3d.data.heads.render import head_camera, render_heads
 
 SHEET_YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
-_RAYS_PER_JOB = (
-    64 * 128 * 128
-)  # 64 images at 64 px: large enough that calls cost little, small enough for the memory
 _SHEET_HEADS = 8
+# 64 images of 64 px: large enough to amortize the overhead of a call, small enough for the memory.
+_RAYS_PER_JOB = 64 * 128 * 128
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Consecutive images for one call of the renderer; everything a worker needs."""
+    """Consecutive images to render in one call, with everything a worker needs."""
 
     seed: int
     images: range
@@ -100,32 +102,32 @@ def write_heads(
     """Make procedural heads with known 3D truth: images, camera labels, depth, masks and
     attributes.
 
-    Head i depends on the seed and on i only, so parts of a set can be made, or made again, on their
-    own.
+    Head i depends only on the seed and on i, so parts of a data set can be made separately.
 
     Args:
-        out: Where to write: a name ending in .zip for a zip file, otherwise a folder; nothing may
-            be there yet.
-        num: Number of heads; the set has num x views images.
-        resolution: Pixels along a side of an image.
-        seed: Number of the data set; use different seeds for training and for evaluation.
-        views: Views of every head, from independent cameras.
-        first: Number of the first head: makes heads first .. first + num - 1 under the names they
-            have in the whole set.
+        out: Where to write, must not exist yet: a name ending in .zip makes a zip file, any other
+            name a folder.
+        num: Number of heads; the data set has num x views images.
+        resolution: Side of the images in pixels.
+        seed: Number of the data set; use different seeds for training and evaluation.
+        views: Views per head, from independent cameras.
+        first: Number of the first head: makes heads first .. first + num - 1, with the file names
+            of the whole data set.
         yaw_std: Standard deviation of the camera's yaw in radians (FFHQ: about 0.3).
         pitch_std: Standard deviation of the camera's pitch in radians (FFHQ: about 0.15).
-        smile_yaw: Correlation from -1 to 1 between smile and yaw (of the first view), as
+        smile_yaw: Correlation from -1 to 1 between the smile and the yaw of the first view, as
             photographs have it.
-        supersample: HeadRays per pixel along a side, for smooth edges.
-        workers: Worker processes; null for one per core, 1 to stay in this process.
+        supersample: Rays per pixel along a side, for smooth edges.
+        workers: Number of worker processes; null for one per core, 1 to render in this process.
         ground_truth: Write true depth, masks and attributes beside the images.
-        sheet: Draw a contact sheet (heads x yaws, .png or .jpg) here; without `out` it is all that
-            is made.
+        sheet: Also draw a contact sheet (heads x yaws, .png or .jpg) here. Without `out` only the
+            sheet is made.
 
     Raises:
-        ValueError: an argument is out of range or something is there already.
+        ValueError: an argument is out of range, or `out` exists.
         RuntimeError: a worker process died.
     """
+    # arguments
     _check(num, resolution, seed, views, first, yaw_std, pitch_std, smile_yaw, supersample, workers)
     if out is None and sheet is None:
         raise ValueError(
@@ -134,6 +136,8 @@ def write_heads(
         )
     if sheet is not None:
         sheet = _checked_sheet(Path(sheet))
+
+    # data set
     if out is not None:
         out = _checked_out(Path(out))
         begin, end = first * views, (first + num) * views
@@ -142,15 +146,15 @@ def write_heads(
         per_job = max(1, min(share, _RAYS_PER_JOB // (resolution * supersample) ** 2))
         jobs = [
             _Job(
-                seed,
-                range(k, min(k + per_job, end)),
-                views,
-                resolution,
-                supersample,
-                yaw_std,
-                pitch_std,
-                smile_yaw,
-                ground_truth,
+                seed=seed,
+                images=range(k, min(k + per_job, end)),
+                views=views,
+                resolution=resolution,
+                supersample=supersample,
+                yaw_std=yaw_std,
+                pitch_std=pitch_std,
+                smile_yaw=smile_yaw,
+                ground_truth=ground_truth,
             )
             for k in range(begin, end, per_job)
         ]
@@ -159,6 +163,8 @@ def write_heads(
             tqdm(total=end - begin, unit="image", desc=out.name) as bar,
         ):
             _write(out, batches, bar, ground_truth)
+
+    # contact sheet
     if sheet is not None:
         contact_sheet(
             sheet,
@@ -180,31 +186,28 @@ def contact_sheet(
     supersample: int = 2,
     pitch: float = 0.05,
 ) -> None:
-    """Draw heads (rows) from several yaws (columns) into one picture.
+    """Draw heads (rows) at several yaws (columns) into one picture.
 
     Args:
-        path: where to write it; .png or .jpg.
+        path: file to write, .png or .jpg.
         seed: number of the data set.
-        first: first head.
-        num: heads.
-        yaws: radians, one column each.
-        resolution: pixels along a side of one view.
+        first: number of the first head.
+        num: number of heads.
+        yaws: one per column, radians.
+        resolution: side of one view in pixels.
         supersample: rays per pixel along a side.
-        pitch: radians, of all views.
+        pitch: pitch of all views, radians.
     """
     path = _checked_sheet(Path(path))
-    rows = []
     angles = torch.tensor(list(yaws), dtype=torch.float64)
+    camera = head_camera(angles, torch.full_like(angles, pitch))
+
+    rows = []
     for index in tqdm(range(first, first + num), unit="head", desc=path.name):
         heads = sample_heads(seed, [index]).select([0] * len(angles))
-        views = render_heads(
-            heads,
-            head_camera(angles, torch.full_like(angles, pitch)),
-            resolution,
-            supersample,
-            depth=False,
-        )
+        views = render_heads(heads, camera, resolution, supersample, depth=False)
         rows.append(np.concatenate(list(_bytes(views.image)), axis=1))
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -226,14 +229,19 @@ def _check(
     supersample: int,
     workers: int | None,
 ) -> None:
-    """Refuse numbers out of range, with what was got, what is expected and a value that works."""
-    lowest = {
-        "num": (num, 1, 4000), "resolution": (resolution, 8, 64), "seed": (seed, 0, 0), "views": (views, 1, 1),
+    """Raises ValueError if a number is out of range."""
+    bounds = {  # name: (value, lowest, example)
+        "num": (num, 1, 4000),
+        "resolution": (resolution, 8, 64),
+        "seed": (seed, 0, 0),
+        "views": (views, 1, 1),
         "first": (first, 0, 0),
-        "supersample": (supersample, 1, 2), "workers": (1 if workers is None else workers, 1, 2),
-        "yaw_std": (yaw_std, 0, 0.3), "pitch_std": (pitch_std, 0, 0.15),
-    }  # fmt: skip
-    for name, (got, low, example) in lowest.items():
+        "supersample": (supersample, 1, 2),
+        "workers": (1 if workers is None else workers, 1, 2),
+        "yaw_std": (yaw_std, 0, 0.3),
+        "pitch_std": (pitch_std, 0, 0.15),
+    }
+    for name, (got, low, example) in bounds.items():
         if not low <= got < float("inf"):
             raise ValueError(
                 f"{name} {got} is not a number of at least {low}; use for example {example}"
@@ -251,7 +259,7 @@ def _check(
 
 
 def _checked_out(out: Path) -> Path:
-    """Refuse to write over anything."""
+    """Raises if `out` exists; an empty folder is fine."""
     if out.is_dir() and not any(out.iterdir()) and out.suffix.lower() != ".zip":
         return out
     if out.exists():
@@ -273,10 +281,13 @@ def _checked_sheet(sheet: Path) -> Path:
 
 def _render_job(job: _Job) -> list[_Record]:
     """Render and encode the images of a job."""
+    # head and view of every image
     numbers = list(job.images)
     heads = list(range(numbers[0] // job.views, numbers[-1] // job.views + 1))
     rows = [number // job.views - heads[0] for number in numbers]
     view = [number % job.views for number in numbers]
+
+    # render
     attributes = sample_heads(job.seed, heads, job.smile_yaw)
     yaw, pitch = sample_angles(job.seed, heads, job.views, job.yaw_std, job.pitch_std)
     yaw, pitch = yaw[rows, view], pitch[rows, view]
@@ -284,8 +295,12 @@ def _render_job(job: _Job) -> list[_Record]:
     views = render_heads(
         attributes.select(rows), camera, job.resolution, job.supersample, depth=job.ground_truth
     )
-    images, masks = _bytes(views.image), (views.mask[:, 0] * 255).round().byte().numpy()
-    depths, labels = views.depth[:, 0].numpy().astype(np.float16), camera.label().tolist()
+
+    # encode
+    images = _bytes(views.image)
+    masks = (views.mask[:, 0] * 255).round().byte().numpy()
+    depths = views.depth[:, 0].numpy().astype(np.float16)
+    labels = camera.label().tolist()
     return [
         _Record(
             number=number,
@@ -306,7 +321,7 @@ def _render_job(job: _Job) -> list[_Record]:
 
 
 def _bytes(images: Tensor) -> np.ndarray:
-    """[b 3 H W] in [-1, 1] to [b H W 3] bytes."""
+    """[b 3 H W] in [-1, 1] -> uint8 [b H W 3]."""
     return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
@@ -323,9 +338,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _start_worker() -> None:
-    """Start of a worker: the processes are the parallelism, and Ctrl-C is the parent's to
-    handle.
-    """
+    """Initializes a worker: one thread per process; Ctrl-C is handled by the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
@@ -334,10 +347,11 @@ def _start_worker() -> None:
 def _results(
     task: Callable[[Any], Any], jobs: Sequence[Any], workers: int
 ) -> Iterator[Iterator[Any]]:
-    """Results of `task` over `jobs` in their order, from worker processes (or this one, if one is
-    enough).
+    """Results of `task` over `jobs` in order, from worker processes (from this one if `workers`
+    is 1).
 
-    A worker that dies breaks the pool, which the executor reports as an error; it never hangs.
+    Raises:
+        RuntimeError: a worker died; the pool reports that instead of hanging.
     """
     workers = min(workers, len(jobs))
     if workers == 1:
@@ -365,7 +379,7 @@ def _results(
 def _in_order(
     executor: ProcessPoolExecutor, task: Callable[[Any], Any], jobs: Sequence[Any], ahead: int
 ) -> Iterator[Any]:
-    """At most `ahead` jobs under way, so that a slow disk does not fill the memory."""
+    """Results in order; at most `ahead` jobs in flight, so a slow disk does not fill the memory."""
     waiting = deque(executor.submit(task, job) for job in jobs[:ahead])
     for job in jobs[ahead:]:
         yield waiting.popleft().result()
@@ -375,9 +389,7 @@ def _in_order(
 
 
 def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth: bool) -> None:
-    """Write all records under a temporary name beside `out`, then rename: `out` is whole or not
-    there.
-    """
+    """Write all records, atomically: under a temporary name beside `out`, which is then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -395,10 +407,8 @@ def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth:
                 bar.update(len(records))
             store.put("dataset.json", json.dumps({"labels": labels}).encode())
             if ground_truth:
-                store.put(
-                    "attributes.json",
-                    json.dumps({"names": ATTRIBUTE_NAMES, "images": facts}).encode(),
-                )
+                content = json.dumps({"names": ATTRIBUTE_NAMES, "images": facts})
+                store.put("attributes.json", content.encode())
         os.replace(partial, out)  # replaces an empty folder too
     finally:
         if partial.is_dir():
@@ -408,7 +418,7 @@ def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth:
 
 
 class _Folder:
-    """Files in a folder."""
+    """Writes files into a new folder; `StoredZip` for folders."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

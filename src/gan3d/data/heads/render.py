@@ -1,4 +1,4 @@
-"""Pictures of heads in memory: image, true depth and mask for any cameras."""
+"""Renders heads from given cameras: image, true depth and mask."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gan3d.data.heads.scene import HEAD_SCALE, Scene, distance
 from gan3d.data.heads.shading import background, footprint_at, shade
 from gan3d.data.heads.trace import HeadRays, Packing, trace_grid
 
-FOV = 18.83  # degrees, taken literally: focal length 0.5 / tan(fov / 2) = 3.015 image widths
-RADIUS = 2.7
-_DEPTH_TOLERANCE = 5e-5  # of the depth: 0.13 thousandths of a head unit
+FOV = 18.83  # degrees; focal length 0.5 / tan(fov / 2) = 3.015 image widths
+RADIUS = 2.7  # of the cameras, world units
+_DEPTH_TOLERANCE = 5e-5  # relative to the depth: 0.13 thousandths of a head unit
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class HeadViews:
 
     Args:
         image: [b 3 H W] in [-1, 1].
-        depth: [b 1 H W] camera z of the surface met by the ray through the pixel's center; +inf
-            where that ray misses.
-        mask: [b 1 H W] in [0, 1], the fraction of a pixel's rays that meet the head.
+        depth: [b 1 H W] camera z where the ray through the pixel center hits the surface, +inf if
+            it misses.
+        mask: [b 1 H W] in [0, 1], the fraction of a pixel's rays that hit the head.
     """
 
     image: Tensor
@@ -36,7 +36,7 @@ class HeadViews:
 
 
 def head_camera(yaw: Tensor, pitch: Tensor) -> Camera:
-    """The data set's camera at (yaw, pitch) [b] in radians: FOV, RADIUS, looking at the origin."""
+    """Cameras of the data set at yaw and pitch [b], radians: FOV, RADIUS, looking at the origin."""
     return Camera.from_angles(yaw.float(), pitch.float(), radius=RADIUS, fov=FOV)
 
 
@@ -52,14 +52,17 @@ def render_heads(
 
     Args:
         attributes: b heads (`HeadAttributes.select` repeats a head for several views).
-        camera: b cameras; square pixels, principal point in the middle.
-        resolution: pixels along a side.
+        camera: b cameras with square pixels and the principal point at the image center.
+        resolution: side of the image in pixels.
         supersample: rays per pixel along a side.
-        depth: False skips the extra ray per pixel that exact depth costs; depth is then that of the
-            nearest ray of the pixel.
+        depth: False saves the extra ray per pixel that exact depth needs; the depth of a pixel is
+            then the smallest depth of its rays.
 
     Returns:
-        HeadViews. A head's pixels do not depend on what else is in the batch.
+        HeadViews. The pixels of a head do not depend on the rest of the batch.
+
+    Raises:
+        ValueError: heads and cameras differ in number, or a size is less than 1.
 
     Convention: world y up, camera OpenCV, intrinsics in units of the image size.
     """
@@ -72,30 +75,27 @@ def render_heads(
         raise ValueError(
             f"resolution {resolution} and supersample {supersample} must be at least 1"
         )
-    flush = torch.set_flush_denormal(True)  # far-away bumps are denormal: slow and worth nothing
+    flush = torch.set_flush_denormal(True)  # far-away bumps are denormal: slow and negligible
     try:
         scene = build_scene(attributes)
-        focal, cam2world = camera.intrinsics[:, 0, 0], camera.cam2world
+        focal = camera.intrinsics[:, 0, 0]
+        cam2world = camera.cam2world
         size = resolution * supersample
         spacing = float(1 / (size * focal.min()))
-        exact_is_free = depth and supersample == 1
-        # A color is right within an eighth of the ray spacing; depth is to be true.
-        tolerance = (
-            _DEPTH_TOLERANCE
-            if exact_is_free
-            else min(0.12 * spacing / HEAD_SCALE, 6 * _DEPTH_TOLERANCE)
-        )
+
+        # Colors. They tolerate an eighth of the ray spacing, exact depth does not.
+        if depth and supersample == 1:
+            tolerance = _DEPTH_TOLERANCE
+        else:
+            tolerance = min(0.12 * spacing / HEAD_SCALE, 6 * _DEPTH_TOLERANCE)
         rays, found = trace_grid(scene, size, focal, cam2world, tolerance)
-        color, hit = _colors(scene, rays, found, spacing), found.isfinite()
+        color = _colors(scene, rays, found, spacing)
+        hit = found.isfinite()
+
+        # Depth, at the pixel centers, which need rays of their own.
         if depth and supersample > 1:
-            found = trace_grid(
-                scene,
-                resolution,
-                focal,
-                cam2world,
-                _DEPTH_TOLERANCE,
-                _guess(found, size, supersample),
-            )[1]
+            guess = _guess(found, size, supersample)
+            _, found = trace_grid(scene, resolution, focal, cam2world, _DEPTH_TOLERANCE, guess)
             exact = found.reshape(len(attributes), 1, resolution, resolution)
         else:
             exact = -_pool(-found.reshape(-1, 1, size, size), supersample, "max")
@@ -116,13 +116,11 @@ def head_distance(attributes: HeadAttributes, points: Tensor) -> Tensor:
         points: [b n 3] world units.
 
     Returns:
-        [b n] world units, zero on the surface, negative inside; its gradient's length is 0.5 to 1.4
-        near the surface.
+        [b n] world units: zero on the surface, negative inside. The length of its gradient is 0.5
+        to 1.4 near the surface.
     """
-    return (
-        distance(build_scene(attributes), points.float().transpose(1, 2).contiguous() / HEAD_SCALE)
-        * HEAD_SCALE
-    )
+    local = points.float().transpose(1, 2).contiguous() / HEAD_SCALE
+    return distance(build_scene(attributes), local) * HEAD_SCALE
 
 
 def _colors(scene: Scene, rays: HeadRays, depth: Tensor, spacing: float) -> Tensor:
@@ -134,11 +132,9 @@ def _colors(scene: Scene, rays: HeadRays, depth: Tensor, spacing: float) -> Tens
         bundle = packing.spread(torch.cat([rays.directions[:, index], depth[index][None]]))
         color = torch.empty_like(bundle[:, 0:3])
         for chunk in packing.chunks():
-            tiles, direction, t = (
-                scene.select(packing.head[chunk]),
-                bundle[chunk, 0:3],
-                bundle[chunk, 3],
-            )
+            tiles = scene.select(packing.head[chunk])
+            direction = bundle[chunk, 0:3]
+            t = bundle[chunk, 3]
             if surface:
                 origins = rays.origins[packing.head[chunk]][:, :, None]
                 points = torch.addcmul(origins, direction, t[:, None]) / HEAD_SCALE
@@ -150,11 +146,13 @@ def _colors(scene: Scene, rays: HeadRays, depth: Tensor, spacing: float) -> Tens
 
 
 def _guess(depth: Tensor, size: int, supersample: int) -> Tensor:
-    """Where to start a pixel's center ray: just before its rays' surface if that is one and smooth,
-    else +inf. [n].
+    """Depth [n] to start the ray of a pixel center at.
+
+    Just in front of the surface that the pixel's own rays hit if it is smooth, else +inf.
     """
     depth = depth.reshape(-1, 1, size, size)
-    nearest, farthest = -_pool(-depth, supersample, "max"), _pool(depth, supersample, "max")
+    nearest = -_pool(-depth, supersample, "max")
+    farthest = _pool(depth, supersample, "max")
     return torch.where(farthest - nearest < 0.05, nearest - 0.01, torch.inf).flatten()
 
 

@@ -1,6 +1,4 @@
-"""Colors and light of the heads: albedo by part, key and fill light, occlusion by distances, a soft
-tone curve.
-"""
+"""Shading of the heads: albedo by part, key and fill light, occlusion, and a soft tone curve."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ _TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1
 
 
 def shade(scene: Scene, points: Tensor, view: Tensor, footprint: Tensor) -> Tensor:
-    """Color of surface points.
+    """Colors of surface points.
 
     Args:
         scene: one row per tile.
@@ -29,32 +27,30 @@ def shade(scene: Scene, points: Tensor, view: Tensor, footprint: Tensor) -> Tens
     Returns:
         [t 3 l] display colors in [0, 1).
     """
+    # geometry
     parts = measure(scene, points)
     normal = normals(scene, points, (0.5 * footprint).clamp_min(0.0006))
     occlusion = _occlusion(scene, points, normal)
-    solids = torch.stack(
-        [parts.skin, parts.eye, parts.hair, parts.cloth, parts.frame, parts.metal], dim=1
-    )
-    material = solids.argmin(1)  # t l
+
+    # material
+    distances = [parts.skin, parts.eye, parts.hair, parts.cloth, parts.frame, parts.metal]
+    material = torch.stack(distances, dim=1).argmin(1)  # t l
+    is_skin = material == 0
     albedo = _albedo(scene, parts, material, footprint)
-    table = points.new_tensor([_SPECULAR, _GLOSS])
-    specular, gloss = table[0][material], table[1][material]
+    specular = points.new_tensor(_SPECULAR)[material]
     specular = specular * (1 - 0.7 * scene["afro"] * (material == 2))
-    wet = (parts.masks["lip"] * (material == 0)) * (0.5 + scene["makeup"])
-    return _light(
-        scene,
-        albedo,
-        normal,
-        view,
-        occlusion,
-        specular + 0.07 * wet,
-        gloss + 20 * wet,
-        material == 0,
-    )
+    gloss = points.new_tensor(_GLOSS)[material]
+
+    # wet lips
+    wet = (parts.masks["lip"] * is_skin) * (0.5 + scene["makeup"])
+    specular = specular + 0.07 * wet
+    gloss = gloss + 20 * wet
+
+    return _light(scene, albedo, normal, view, occlusion, specular, gloss, is_skin)
 
 
 def normals(scene: Scene, points: Tensor, h: Tensor) -> Tensor:
-    """Unit gradient of the distance by four taps on a tetrahedron of size h, [t 3 l]."""
+    """Unit gradient [t 3 l] of the distance, from four taps on a tetrahedron of size h [t l]."""
     lanes = points.shape[2]
     taps = points.new_tensor(_TETRAHEDRON)  # 4 3
     offset = h[:, None, None] * taps[None, :, :, None]  # t 4 3 l
@@ -66,50 +62,47 @@ def normals(scene: Scene, points: Tensor, h: Tensor) -> Tensor:
 
 
 def _occlusion(scene: Scene, points: Tensor, normal: Tensor) -> Tensor:
-    """How open the surroundings are, from distances at two heights over the surface: 1 open,
-    towards 0 in creases.
-    """
-    low, high = distance(
-        scene, torch.cat([points + 0.018 * normal, points + 0.06 * normal], dim=2)
-    ).chunk(2, dim=1)
+    """Ambient occlusion [t l] from distances at two heights over the surface: 1 is fully open."""
+    above = torch.cat([points + 0.018 * normal, points + 0.06 * normal], dim=2)
+    low, high = distance(scene, above).chunk(2, dim=1)
     return (0.30 + 0.38 * (low / 0.018).clamp(0, 1) + 0.32 * (high / 0.06).clamp(0, 1)).clamp(0, 1)
 
 
 def _albedo(scene: Scene, parts: Parts, material: Tensor, footprint: Tensor) -> Tensor:
-    """Display color without light, [t 3 l]."""
+    """Unlit display color, [t 3 l]."""
     x, y, z = parts.local.unbind(1)
     color = {name: scene.colors[:, :, k : k + 1] for k, name in enumerate(COLORS)}  # t 3 1
-    hair = color["hair"].expand(-1, -1, x.shape[1])
-    # Strands: only where a pixel can show them, otherwise they turn into moire.
-    around = torch.atan2(x - scene["part_x"], z + 0.02) + 0.5 * torch.sin(
-        11 * y + 5 * z
-    )  # strands fall from the crown
-    strand = torch.sin(31 * around + 2 * torch.sin(23 * y)) + torch.sin(
-        74 * around - 3 * torch.sin(17 * y)
-    )
-    strand = 0.5 * strand * smoothstep(-0.006, -0.0015, -footprint)
+
+    # Hair. Strands fall from the crown, and fade out where pixels are too coarse (moire).
+    around = torch.atan2(x - scene["part_x"], z + 0.02) + 0.5 * torch.sin(11 * y + 5 * z)
+    coarse_strand = torch.sin(31 * around + 2 * torch.sin(23 * y))
+    fine_strand = torch.sin(74 * around - 3 * torch.sin(17 * y))
+    strand = 0.5 * (coarse_strand + fine_strand) * smoothstep(-0.006, -0.0015, -footprint)
     streak = torch.sin(38 * x - 29 * z + 17 * y + scene["phase"])
+    hair = color["hair"].expand(-1, -1, x.shape[1])
     hair = hair * (1 + 0.15 * strand + 0.06 * streak)[:, None]
-    stripe = (
-        smoothstep(-0.25, 0.25, torch.sin(scene["stripe_f"] * (parts.height + 0.25 * x * x)))
-        * scene["stripes"]
-    )
-    choices = [
+
+    # cloth
+    wave = torch.sin(scene["stripe_f"] * (parts.height + 0.25 * x * x))
+    stripe = smoothstep(-0.25, 0.25, wave) * scene["stripes"]
+    cloth = torch.lerp(color["cloth"], color["stripe"], stripe[:, None])
+
+    by_material = [
         _skin_color(scene, parts, color, footprint),
         _eye_color(parts, color["iris"], footprint),
         hair,
-        torch.lerp(color["cloth"], color["stripe"], stripe[:, None]),
+        cloth,
         color["frame"].expand_as(hair),
         color["metal"].expand_as(hair),
     ]
     out = torch.zeros_like(hair)
-    for index, choice in enumerate(choices):
+    for index, choice in enumerate(by_material):
         out = torch.where((material == index)[:, None], choice, out)
     return out
 
 
 def _skin_color(scene: Scene, parts: Parts, color: dict[str, Tensor], footprint: Tensor) -> Tensor:
-    """Skin with blush, freckles, lips, mouth, mole, brows and beard, [t 3 l]."""
+    """Skin with blush, freckles, makeup, beard, brows, mole and mouth, [t 3 l]."""
     m = {name: mask[:, None] for name, mask in parts.masks.items()}
     x, y, z = parts.local.unbind(1)
     skin = color["skin"]
@@ -117,26 +110,31 @@ def _skin_color(scene: Scene, parts: Parts, color: dict[str, Tensor], footprint:
     def tint(red: float, green: float, blue: float) -> Tensor:
         return skin.new_tensor([red, green, blue])[:, None]
 
-    out = torch.lerp(
-        skin, skin * tint(1.04, 0.80, 0.78), m["blush"] * (0.25 + 0.55 * scene["blush"])[:, None]
-    )
-    dots = torch.sin(310 * x + 2 * torch.sin(90 * y)) * torch.sin(
-        290 * y + 2.5 * torch.sin(110 * x)
-    )
+    # blush
+    rosy = m["blush"] * (0.25 + 0.55 * scene["blush"])[:, None]
+    out = torch.lerp(skin, skin * tint(1.04, 0.80, 0.78), rosy)
+
+    # freckles
+    dots = torch.sin(310 * x + 2 * torch.sin(90 * y))
+    dots = dots * torch.sin(290 * y + 2.5 * torch.sin(110 * x))
     dots = smoothstep(0.45, 0.85, dots) * smoothstep(-0.010, -0.003, -footprint) * scene["freckles"]
-    out = torch.lerp(
-        out, skin * tint(0.78, 0.64, 0.55), dots[:, None] * (m["blush"] * 2).clamp(0, 1) * 0.8
-    )
+    freckles = dots[:, None] * (m["blush"] * 2).clamp(0, 1) * 0.8
+    out = torch.lerp(out, skin * tint(0.78, 0.64, 0.55), freckles)
+
+    # eye shadow
     paint = torch.lerp(skin * 0.62, color["iris"] * 0.8, 0.3)
     out = torch.lerp(out, paint, m["shadow"] * (0.9 * scene["makeup"] - 0.2).clamp_min(0)[:, None])
-    wisps = torch.sin(300 * x + 4 * torch.sin(70 * y)) + torch.sin(
-        190 * x + 5 * torch.sin(90 * y + 40 * x) - 120 * z
-    )
+
+    # beard, brows and mole
+    wisps = torch.sin(300 * x + 4 * torch.sin(70 * y))
+    wisps = wisps + torch.sin(190 * x + 5 * torch.sin(90 * y + 40 * x) - 120 * z)
     grain = 1 + 0.08 * wisps * smoothstep(-0.006, -0.0015, -footprint)
     beard = (m["beard"] * 2.5).clamp(0, 1) * (0.62 + 0.36 * scene["beard_len"])[:, None]
     out = torch.lerp(out, color["hair"] * 0.92 * grain[:, None], beard)
     out = torch.lerp(out, color["hair"] * 0.72, m["brow"] * 0.88)
     out = torch.lerp(out, skin * 0.38, (m["mole"] * 2).clamp(0, 1) * 0.9)
+
+    # mouth and lashes
     out = torch.lerp(out, color["lip"], m["lip"] * 0.85)
     out = torch.lerp(out, color["lip"] * 0.34, m["line"] * 0.85)
     out = torch.lerp(out, tint(0.20, 0.06, 0.06), m["inside"])
@@ -146,17 +144,15 @@ def _skin_color(scene: Scene, parts: Parts, color: dict[str, Tensor], footprint:
 
 def _eye_color(parts: Parts, iris: Tensor, footprint: Tensor) -> Tensor:
     """Sclera, iris with its dark rim, and pupil, by the angle to the gaze, [t 3 l]."""
-    cosine = torch.where(
-        parts.local[:, 0] < 0, parts.gaze[:, 0], parts.gaze[:, 1]
-    )  # left and right of the picture
+    is_left = parts.local[:, 0] < 0  # in the image
+    cosine = torch.where(is_left, parts.gaze[:, 0], parts.gaze[:, 1])
     angle = (2 - 2 * cosine).clamp_min(1e-8).sqrt()
     soft = (footprint * 40).clamp(0.04, 0.3)
     inside = ((0.47 - angle) / soft + 0.5).clamp(0, 1)[:, None]
     pupil = ((0.20 - angle) / soft + 0.5).clamp(0, 1)[:, None]
     limbus = smoothstep(0.33, 0.47, angle)[:, None]
-    out = torch.lerp(
-        iris.new_tensor([0.93, 0.915, 0.90])[:, None], iris * (1.15 - 0.75 * limbus), inside
-    )
+    sclera = iris.new_tensor([0.93, 0.915, 0.90])[:, None]
+    out = torch.lerp(sclera, iris * (1.15 - 0.75 * limbus), inside)
     return torch.lerp(out, iris.new_tensor([0.035, 0.03, 0.03])[:, None], pupil)
 
 
@@ -170,29 +166,33 @@ def _light(
     gloss: Tensor,
     is_skin: Tensor,
 ) -> Tensor:
-    """Wrapped key light, fill from the other side, sky, Blinn highlight; tone curve to [0, 1). [t 3
-    l].
+    """Lit display color [t 3 l] in [0, 1).
+
+    Wrapped key light, fill light from the other side, sky light, a Blinn highlight and a faint rim,
+    through a tone curve.
     """
     az, el = scene["key_az"], scene["key_el"]
     key = torch.stack([az.sin() * el.cos(), el.sin(), az.cos() * el.cos()], dim=1)  # t 3 1
-    fill = torch.nn.functional.normalize(
-        torch.stack([-0.8 * az.sin(), 0 * az + 0.15, 0 * az + 0.6], dim=1), dim=1
-    )
+    fill = torch.stack([-0.8 * az.sin(), 0 * az + 0.15, 0 * az + 0.6], dim=1)
+    fill = torch.nn.functional.normalize(fill, dim=1)
     towards = -view * torch.rsqrt(view.square().sum(1, keepdim=True))
+
+    # key light, warm or cold; on skin it wraps further around, most of all in the red
     lambert = (normal * key).sum(1)
     wrap = is_skin * 0.12 + 0.18
-    red = ((lambert + wrap + is_skin * 0.10) / (1 + wrap + is_skin * 0.10)).clamp_min(
-        0
-    )  # light bleeds further in the red
+    red = ((lambert + wrap + is_skin * 0.10) / (1 + wrap + is_skin * 0.10)).clamp_min(0)
     gray = ((lambert + wrap) / (1 + wrap)).clamp_min(0)
+    strength = 1.12 * scene["key_i"] * (0.45 + 0.55 * occlusion)
+    warm = torch.cat([1 + 0.09 * scene["warmth"], 1 + 0 * az, 1 - 0.12 * scene["warmth"]], dim=1)
+    direct = torch.stack([strength * red, strength * gray, strength * gray], dim=1)
+    direct = direct * warm[:, :, None]
+
+    # fill and sky light
     other = 0.30 * ((normal * fill).sum(1) * 0.6 + 0.4).clamp_min(0)
     sky = scene["ambient"] * (0.72 + 0.28 * normal[:, 1]) * occlusion
-    strength = 1.12 * scene["key_i"] * (0.45 + 0.55 * occlusion)
-    warm = torch.cat([1 + 0.09 * scene["warmth"], 1 + 0 * az, 1 - 0.12 * scene["warmth"]], dim=1)[
-        :, :, None
-    ]
-    direct = torch.stack([strength * red, strength * gray, strength * gray], dim=1) * warm
     light = direct + (other * (0.5 + 0.5 * occlusion) + sky)[:, None]
+
+    # highlight and rim
     half = torch.nn.functional.normalize(key + towards, dim=1)
     shine = (normal * half).sum(1).clamp_min(1e-4).pow(gloss) * specular * scene["key_i"] * 1.6
     rim = (1 - (normal * towards).sum(1).clamp(0, 1)).pow(4) * 0.06 * occlusion
@@ -201,15 +201,14 @@ def _light(
 
 
 def soft_shoulder(linear: Tensor, knee: float = 0.45) -> Tensor:
-    """Identity below the knee, then bends so that white is never reached: nothing clips."""
+    """Tone curve: identity below the knee, then an exponential approach to 0.97; nothing clips."""
     room = 0.97 - knee
-    return torch.where(
-        linear < knee, linear, knee + room * (1 - torch.exp((knee - linear.clamp_min(knee)) / room))
-    ).clamp_min(0)
+    bent = knee + room * (1 - torch.exp((knee - linear.clamp_min(knee)) / room))
+    return torch.where(linear < knee, linear, bent).clamp_min(0)
 
 
 def background(scene: Scene, directions: Tensor) -> Tensor:
-    """A soft vertical gradient at infinity, by the ray's elevation, [t 3 l] -> [t 3 l]."""
+    """Background color of rays by their elevation, a soft vertical gradient, [t 3 l] -> [t 3 l]."""
     names = list(COLORS)
     low = scene.colors[:, :, names.index("back_low"), None]
     high = scene.colors[:, :, names.index("back_high"), None]
@@ -218,7 +217,10 @@ def background(scene: Scene, directions: Tensor) -> Tensor:
 
 
 def footprint_at(depth: Tensor, spacing: float) -> Tensor:
-    """Distance between neighboring rays in head units, at `depth` and with `spacing` per unit of
-    depth.
+    """Distance between neighboring rays at `depth`, head units.
+
+    Args:
+        depth: world units.
+        spacing: distance between the rays per unit of depth.
     """
     return depth * (spacing / HEAD_SCALE)

@@ -1,9 +1,8 @@
-"""Sphere tracing of many heads at once: rays in tiles, a cone pass over blocks of rays, then the
-rays themselves.
+"""Sphere tracing of many heads at once: first cones around blocks of rays, then the rays.
 
-HeadRays are ``origin + t · direction`` with a direction whose camera z is one, so ``t`` IS the
-camera-space depth. HeadRays that are still under way are re-packed into full tiles every few steps;
-a tile never mixes heads, and what happens in it depends on its own head only.
+A ray is ``origin + t · direction`` with a direction whose camera z is one, so ``t`` is the
+camera-space depth. Rays that have not arrived are re-packed into full tiles every few steps. A tile
+never mixes heads, so its result depends on its own head only.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from torch import Tensor
 
 from gan3d.data.heads.scene import HEAD_SCALE, Scene, distance
 
-NEAR, FAR = 2.2, 3.35
+NEAR, FAR = 2.2, 3.35  # depth, world units
 LANES = 128
 TILES_AT_ONCE = 128  # 16384 points: the intermediate results stay in the cache
 _RELAX = 0.9  # the distance bound's gradient reaches 1.4 near the surface
 _STEPS_PER_PACKING = 4
-_PATIENCE = 28  # steps before the tolerance grows
+_PATIENCE = 28  # number of steps after which the tolerance grows
 _BLOCK = 4  # rays along the side of a block of the cone pass
 
 
 @dataclass(frozen=True)
 class HeadRays:
-    """HeadRays of b heads, sorted by head.
+    """Rays of b heads, sorted by head.
 
     Args:
         head: [n] int64, ascending.
@@ -43,7 +42,12 @@ class HeadRays:
 
 
 class Packing:
-    """Places n rays, sorted by head, into tiles of LANES lanes that never mix heads."""
+    """Packs n rays, sorted by head, into tiles of LANES lanes that never mix heads.
+
+    Attributes:
+        head: [t] head of every tile.
+        slot: [n] lane of every ray, counted over all tiles.
+    """
 
     def __init__(self, head: Tensor, num_heads: int) -> None:
         counts = torch.bincount(head, minlength=num_heads)
@@ -64,30 +68,26 @@ class Packing:
         return tiles.transpose(0, 1).reshape(tiles.shape[1], -1)[:, self.slot]
 
     def chunks(self) -> list[slice]:
-        """Runs of tiles to work on at once."""
-        return [
-            slice(k, min(k + TILES_AT_ONCE, len(self.head)))
-            for k in range(0, len(self.head), TILES_AT_ONCE)
-        ]
+        """Chunks of at most TILES_AT_ONCE tiles."""
+        tiles = len(self.head)
+        return [slice(k, min(k + TILES_AT_ONCE, tiles)) for k in range(0, tiles, TILES_AT_ONCE)]
 
 
 def grid(size: int, focal: Tensor, cam2world: Tensor, *, step: int = 1) -> HeadRays:
-    """HeadRays through the centers of a size x size grid over the image (or of blocks of step x
-    step of its cells).
+    """Rays through the cell centers of a size x size grid over the image, or through its blocks.
 
     Args:
         size: cells along a side.
-        focal: [b] in units of the image width; the principal point is the middle.
+        focal: [b] in units of the image width; the principal point is the image center.
         cam2world: [b 4 4], OpenCV.
-        step: cells per block.
+        step: side of a block in cells.
 
     Returns:
-        HeadRays in row-major order, head by head.
+        Rays in row-major order, head by head.
     """
     cells = (size + step - 1) // step
-    centers = (
-        torch.arange(cells, dtype=torch.float64, device=focal.device) * step + step / 2
-    ) / size - 0.5
+    cell = torch.arange(cells, dtype=torch.float64, device=focal.device)
+    centers = (cell * step + step / 2) / size - 0.5
     v, u = torch.meshgrid(centers, centers, indexing="ij")
     local = torch.stack([u.flatten(), v.flatten()])[None] / focal.double()[:, None, None]
     local = torch.cat([local, torch.ones_like(local[:, :1])], dim=1)  # b 3 r
@@ -112,28 +112,31 @@ def trace_grid(
         size: rays along a side.
         focal: [b].
         cam2world: [b 4 4].
-        tolerance: a ray has arrived when the distance is below tolerance · depth, in head units.
-        guess: [n] depth shortly before the surface where it is known, +inf elsewhere.
+        tolerance: a ray arrives when the distance is below tolerance · depth, head units.
+        guess: [n] depth slightly in front of the surface where known, +inf elsewhere.
 
     Returns:
-        (rays, depth [n]): camera z of the surface, +inf where the ray misses.
+        (rays, depth [n]): camera z of the surface, +inf for rays that miss it.
     """
     rays = grid(size, focal, cam2world)
     spacing = float(1 / (size * focal.min()))
-    # Cone pass: the depth where the surface may first come inside a block's cone; blocks it never
-    # enters are background.
+
+    # Cone pass: the depth at which the surface may first enter the cone of a block. Blocks whose
+    # cone it never enters show background only.
     blocks = grid(size, focal, cam2world, step=_BLOCK)
     radius = 1.3 * _BLOCK * 0.7072 * spacing / HEAD_SCALE
-    start, near_surface = sphere_trace(
-        scene, blocks, torch.full_like(blocks.directions[0], NEAR), radius, steps=48
-    )
+    near = torch.full_like(blocks.directions[0], NEAR)
+    start, near_surface = sphere_trace(scene, blocks, near, radius, steps=48)
     start = start * (1 - 0.5 * radius)
+
+    # the block of every ray
     cell = torch.arange(size, device=focal.device) // _BLOCK
     side = (size + _BLOCK - 1) // _BLOCK
     block = (cell[:, None] * side + cell[None]).flatten()
-    block = (
-        torch.arange(len(focal), device=focal.device)[:, None] * side * side + block[None]
-    ).flatten()  # n
+    head = torch.arange(len(focal), device=focal.device)
+    block = (head[:, None] * side * side + block[None]).flatten()  # n
+
+    # Ray pass.
     candidates = near_surface[block].nonzero()[:, 0]
     start = start[block] if guess is None else torch.where(guess.isfinite(), guess, start[block])
     found, hit = sphere_trace(
@@ -147,47 +150,51 @@ def trace_grid(
 def sphere_trace(
     scene: Scene, rays: HeadRays, start: Tensor, tolerance: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """March until the distance is below ``tolerance · t`` (head units) or the ray has left.
+    """March until the distance is below ``tolerance · t`` (head units) or the depth exceeds FAR.
 
     Args:
         scene: b heads.
         rays: n rays.
         start: [n] first depth.
         tolerance: slope of the cone that counts as arrival.
-        steps: at most; a ray still under way then counts as arrived (it is grazing: calling it a
-            miss leaves holes).
+        steps: maximum number of steps. A ray that is then still marching counts as arrived: it
+            grazes the surface, and a miss would leave a hole.
 
     Returns:
         (depth [n], arrived [n] bool).
     """
-    depth, arrived = start.clone(), torch.ones_like(start, dtype=torch.bool)
+    depth = start.clone()
+    arrived = torch.ones_like(start, dtype=torch.bool)
     stride = _RELAX * HEAD_SCALE / rays.directions.norm(dim=0)
     active = torch.arange(len(start), device=start.device)
     for step_number in range(0, steps, _STEPS_PER_PACKING):
-        # Grazing rays creep along the surface for ever; those that take long may arrive from
-        # somewhat further away.
+        # Grazing rays creep along the surface; after many steps a larger distance will do.
         slack = tolerance * (1 + max(0, step_number - _PATIENCE) / 8)
+
+        # pack the active rays
         packing = Packing(rays.head[active], len(rays.origins))
         bundle = packing.spread(
             torch.cat([rays.directions[:, active], stride[active][None], depth[active][None]])
         )
         origins = rays.origins[packing.head][:, :, None] / HEAD_SCALE
-        away = torch.empty_like(bundle[:, 0])
+        excess = torch.empty_like(bundle[:, 0])  # distance beyond the tolerance
+
+        # march
         for chunk in packing.chunks():
             tiles = scene.select(packing.head[chunk])
-            direction, step, t = (
-                bundle[chunk, 0:3] / HEAD_SCALE,
-                bundle[chunk, 3],
-                bundle[chunk, 4].clone(),
-            )
+            direction = bundle[chunk, 0:3] / HEAD_SCALE
+            step = bundle[chunk, 3]
+            t = bundle[chunk, 4].clone()
             for _ in range(_STEPS_PER_PACKING):
                 d = distance(tiles, torch.addcmul(origins[chunk], direction, t[:, None]))
-                d_left = d - slack * t
-                # An arrived ray takes its last, full step and then stays nearly where it is: d is
-                # about zero there.
+                d_excess = d - slack * t
+                # A ray that has arrived takes a full last step and then hardly moves: d is about 0.
                 t = torch.addcmul(t, d.clamp_max(0.25), step)
-            bundle[chunk, 4], away[chunk] = t, d_left
-        t, d = packing.gather(torch.stack([bundle[:, 4], away], dim=1))
+            bundle[chunk, 4] = t
+            excess[chunk] = d_excess
+
+        # drop the rays that have left or arrived
+        t, d = packing.gather(torch.stack([bundle[:, 4], excess], dim=1))
         depth[active] = t
         left = t > FAR
         arrived[active[left]] = False
