@@ -1,9 +1,13 @@
-"""Discriminators by name. Importing this package imports every sibling file, and the class
-statement registers.
+"""Discriminators by name: importing this package imports every sibling file, which registers them.
+
+Last come the generators and discriminators of installed packages: what they name in the entry point
+group `gan3d.models` is imported, so that `class_path: TheirGenerator` works.
 """
 
 import importlib
+import logging
 import pkgutil
+from importlib.metadata import entry_points
 
 from gan3d.discriminators.contract import (
     DISCRIMINATORS,
@@ -23,3 +27,15 @@ __all__ = [
     *sorted(DISCRIMINATORS),
 ]
 globals().update(DISCRIMINATORS)
+
+for _point in entry_points(group="gan3d.models"):
+    try:
+        _point.load()
+    except Exception as _error:  # whatever a foreign package raises, ours goes on
+        logging.getLogger(__name__).warning(
+            "the models of %s (entry point %s) are left out: %s: %s",
+            _point.dist.name if _point.dist else "an installed package",
+            _point.name,
+            type(_error).__name__,
+            _error,
+        )

@@ -1,6 +1,4 @@
-"""What fits together in a run: refused before anything is trained, with what is missing and what to
-set.
-"""
+"""What fits together in a run: refused before training, with what is missing and what to set."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from gan3d.training.stages import Stages, names_of
 
 
 def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -> None:
-    """Refuses losses, stages and parts that the two networks can not serve.
+    """Refuses losses, stages and parts that the two networks cannot serve.
 
     Raises:
         ValueError: naming what is missing and which argument to change.
@@ -38,13 +36,12 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
             f"consistency compares whole images; set --model.rays.mode full, got {phases.rays.mode}"
         )
     if losses.pose.enabled and not discriminator.predicts_pose:
-        raise ValueError(f"{d} does not tell the pose; set the weights of --model.pose to 0")
+        raise ValueError(f"{d} predicts no pose; set the weights of --model.pose to 0")
     if losses.latent.weight > 0 and discriminator.latent_dim != generator.z_dim:
-        told = (
-            f"tells a z of {discriminator.latent_dim}" if discriminator.latent_dim else "tells no z"
-        )
+        size = discriminator.latent_dim
+        predicted = f"predicts a z of {size}" if size else "predicts no z"
         raise ValueError(
-            f"{d} {told}, that of {g} has {generator.z_dim}; match them or set "
+            f"{d} {predicted}, {g} has one of {generator.z_dim}; match them or set "
             "--model.latent.weight 0"
         )
     if losses.patch.weight > 0 and not discriminator.predicts_patches:
@@ -53,11 +50,21 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
         )
     if any((fakes.density_noise.initial, fakes.density_noise.final)) and not generator.has_field:
         raise ValueError(
-            f"density_noise needs a generator with a field, {g} has none; leave it out"
+            f"fakes.density_noise needs a generator with a field, {g} has none; leave it out"
         )
     if losses.pose.enabled and not generator.has_camera:
-        raise ValueError(f"{g} has no camera whose pose could be told; set --model.pose.weight 0")
+        raise ValueError(f"{g} has no camera whose pose could be predicted; set --model.pose.weight 0")
+    if fakes.views > 1 and not generator.strict_3d:
+        raise ValueError(
+            f"views {fakes.views} needs a generator whose views all show one scene, {g} is not "
+            "strictly 3D; set --model.fakes.views 1"
+        )
     for stage in stages:
+        if stage.gamma is not None and not losses.penalized:
+            raise ValueError(
+                f"a stage has gamma {stage.gamma}, but there is no R1 penalty (r1.gamma is 0); "
+                "set --model.r1.gamma to the weight before that stage"
+            )
         if stage.num_rays is not None:
             replace(phases.rays, num_rays=stage.num_rays)  # refuses mode full
         for part in (*freeze, *names_of(stage.freeze)):
