@@ -18,7 +18,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -140,7 +140,7 @@ def class_and_arguments(
         hints |= _hints(constructor)
         defaults |= {key: parameter.default for key, parameter in parameters.items()}
     return cls, {
-        key: _as_asked(value, hints.get(key), defaults.get(key)) for key, value in arguments.items()
+        key: as_asked(value, hints.get(key), defaults.get(key)) for key, value in arguments.items()
     }
 
 
@@ -164,28 +164,58 @@ def _hints(function: Any) -> dict[str, Any]:
         return {}
 
 
-def _as_asked(value: Any, hint: Any = None, default: Any = None) -> Any:
-    """A value as it comes from JSON or YAML, in the type that is asked for; fields that a
-    dictionary leaves out are those of the default.
+def as_asked(value: Any, hint: Any = None, default: Any = None) -> Any:
+    """A value as it comes from JSON or YAML, as the object that a type hint asks for.
+
+    Sequences become tuples, dictionaries dataclasses, and {class_path, init_args} an object of a
+    class derived from the hint's, found by its name: no module is imported.
+
+    Args:
+        value: plain values.
+        hint: type of the argument; None keeps plain values.
+        default: of the argument; its fields stand in for those that a dictionary leaves out.
+
+    Raises:
+        ValueError: a name is not known, or a class does not take its arguments.
     """
+    inner = [kind for kind in (hint, *get_args(hint)) if kind is not None]
     if isinstance(value, (list, tuple)):
-        return tuple(_as_asked(item) for item in value)
+        items = [
+            arg for kind in inner for arg in get_args(kind) if get_origin(kind) in (list, tuple)
+        ]
+        return tuple(as_asked(item, *items[:1]) for item in value)
     if not isinstance(value, Mapping):
         return value
-    asked = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
+
+    asked = [kind for kind in inner if isinstance(kind, type)]
+    if "class_path" in value:
+        return _derived(value, asked)
     kind = next(filter(is_dataclass, asked), None)
     if kind is None:
-        return {key: _as_asked(item) for key, item in value.items()}
+        return {key: as_asked(item) for key, item in value.items()}
     _refuse_unknown(kind.__name__, value, [field.name for field in fields(kind)])
     hints = _hints(kind)
     given = {
-        key: _as_asked(item, hints.get(key), getattr(default, key, None))
+        key: as_asked(item, hints.get(key), getattr(default, key, None))
         for key, item in value.items()
     }
     try:
         return replace(default, **given) if isinstance(default, kind) else kind(**given)
     except TypeError as error:
         raise ValueError(f"{kind.__name__} cannot be made of {dict(value)}: {error}") from error
+
+
+def _derived(section: Mapping[str, Any], bases: Iterable[type]) -> Any:
+    """An object of {class_path, init_args}, its class being one of some bases or of theirs."""
+    classes: dict[str, type] = {}
+    queue = [base for base in bases if base is not type(None)]
+    while queue:
+        cls = queue.pop()
+        classes[cls.__name__] = cls
+        queue += cls.__subclasses__()
+    name = str(section["class_path"]).rpartition(".")[2]
+    cls, arguments = class_and_arguments(classes, name, section.get("init_args") or {})
+    return cls(**arguments)
 
 
 def _compare(name: str, expected: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> None:

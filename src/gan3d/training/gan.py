@@ -12,7 +12,9 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_type_hints
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,6 +22,8 @@ from torch import Tensor
 
 from gan3d.augment import AdaptiveP, Augmentation
 from gan3d.camera import Camera, DatasetPoses
+from gan3d.checkpoints.portable import as_asked
+from gan3d.checkpoints.runs import networks_of, read_checkpoint, unpack_config
 from gan3d.checkpoints.weights import copy_frozen, init_from
 from gan3d.discriminators import Discriminator
 from gan3d.generators import Generator, Rendering
@@ -109,6 +113,41 @@ class GAN(LightningModule):
         )
         check_compatibility(self.phases, self.stages, self.frozen_parts)
         self.running_means = RunningMeans()
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Path | str,
+        map_location: torch.device | str | None = None,
+        **arguments,
+    ) -> GAN:
+        """The harness of a checkpoint of `gan3d fit`: its networks, settings, averages and counts.
+
+        Nothing is imported or executed that the checkpoint names. To go on training, give the
+        checkpoint to `Trainer.fit(ckpt_path=..)`, which restores the optimizers, too.
+
+        Args:
+            checkpoint_path: checkpoints/last.ckpt or kimg-*.ckpt of a run.
+            map_location: device of the result.
+            **arguments: arguments of this class in place of the recorded ones.
+
+        Raises:
+            ValueError: the file is no checkpoint of gan3d, or asks for what is not known here.
+        """
+        content = read_checkpoint(checkpoint_path)
+        generator, discriminator = networks_of(content, "generator")
+        hints = get_type_hints(cls.__init__) | get_type_hints(Losses)
+        recorded = {
+            name: as_asked(value, hints[name])
+            for name, value in unpack_config(content)["model"].items()
+            if name not in ("generator", "discriminator", *arguments)
+        }
+        if "run" in recorded:  # its weights are these
+            recorded["run"] = replace(recorded["run"], init_from=None)
+        module = cls(generator, discriminator, **recorded, **arguments)
+        module.load_state_dict(content["state_dict"])
+        module.running_means.load_state_dict(content.get("running_means", {}))
+        return module if map_location is None else module.to(map_location)
 
     # ------------------------------------------------------------ draws and schedules
 
