@@ -28,7 +28,7 @@ from gan3d.spelling import closest, did_you_mean
 from gan3d.zoo import configs
 
 SHIPPED = Path(gan3d.zoo.__file__).parent
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.safetensors)(?<!\.ckpt)")
 
 
 def from_pretrained(model: Path | str) -> Generator:
