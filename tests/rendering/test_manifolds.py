@@ -1,4 +1,4 @@
-"""Surfaces met by rays, compositing and look-ups, against answers known by hand."""
+"""Radiance manifolds: intersections, compositing and lookups against answers known by hand."""
 
 import math
 
@@ -14,10 +14,10 @@ from gan3d.rendering.manifolds import (
     background_coordinate,
     background_grid,
     background_position,
-    by_chunks,
     composite,
     distances_to,
     foreground_grid,
+    in_chunks,
     intersections,
     look_up_background,
     look_up_foreground,
@@ -38,9 +38,8 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 
 def views(resolution: int = 8, yaws: tuple[float, ...] = (0.0, 0.3), radius: float = 1.0) -> Rays:
-    return Camera.from_angles(torch.tensor(yaws).double(), 0.1, radius=radius, fov=12.0).rays(
-        resolution
-    )
+    cameras = Camera.from_angles(torch.tensor(yaws).double(), 0.1, radius=radius, fov=12.0)
+    return cameras.rays(resolution)
 
 
 def planes(points: Tensor) -> Tensor:
@@ -56,27 +55,21 @@ def along_x(values: list[float]) -> tuple[Tensor, Tensor]:
     return samples, s
 
 
-# -- intersections
-# --------------------------------------------------------------------------------------------------
+# -- Intersections ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("values", "level", "x", "valid"),
     [
         ([4.0, 2.0, 0.0], 3.0, 0.5, True),
-        (
-            [4.0, 3.0, 0.0],
-            3.0,
-            1.0,
-            True,
-        ),  # in the first of the two intervals that hold it, at its end
+        ([4.0, 3.0, 0.0], 3.0, 1.0, True),  # at the end of the first of two intervals
         ([3.0, 1.0, 0.0], 3.0, 0.0, True),
         ([0.0, 2.0, 4.0], 3.0, 2.0, False),  # rising
         ([4.0, 3.5, 3.2], 3.0, 2.0, False),  # never reached
         ([2.0, 4.0, 1.0, 5.0, 0.0], 3.0, 1 + 1 / 3, True),  # falls twice, rises twice
-        ([2.0, 2.5, 1.0], 3.0, 2.0, False),  # begins below, stays below
+        ([2.0, 2.5, 1.0], 3.0, 2.0, False),  # starts below, stays below
         ([3.04, 3.0, 1.0], 3.02, 1.0, True),  # flat: the far end
-        ([3.05, 2.99, 1.0], 3.02, 0.5, True),  # just not flat
+        ([3.05, 2.99, 1.0], 3.02, 0.5, True),  # just steep enough
     ],
 )
 def test_first_falling_crossing_by_hand(values, level, x, valid):
@@ -85,21 +78,20 @@ def test_first_falling_crossing_by_hand(values, level, x, valid):
     assert surfaces.points[0, 0, 0].tolist() == pytest.approx([x, 0, 0])
 
 
-def test_levels_of_a_linear_function_are_met_exactly():
+def test_levels_of_a_linear_function_are_intersected_exactly():
     rays = views()
     surfaces = trace_surfaces(planes, rays, FACES)
     expected = FACES.levels(surfaces.points) / 100
     assert surfaces.valid.all()
     assert torch.allclose(surfaces.points[..., :5, 2], expected.expand(2, 64, 5), atol=1e-12)
-    assert torch.allclose(
-        surfaces.points[..., 5, 2], torch.tensor(-0.12, dtype=torch.float64), atol=1e-12
-    )
+    plane = torch.tensor(-0.12, dtype=torch.float64)
+    assert torch.allclose(surfaces.points[..., 5, 2], plane, atol=1e-12)
     offsets = surfaces.points - rays.origins[:, :, None]
     along = torch.linalg.cross(offsets, rays.directions[:, :, None].expand_as(offsets))
     assert along.abs().max() < 1e-12
 
 
-def test_spheres_are_met_up_to_the_curvature_within_an_interval():
+def test_spheres_are_intersected_up_to_the_curvature_within_an_interval():
     center = torch.tensor([0.0, 0.0, -0.18], dtype=torch.float64)
     options = ManifoldOptions(num_samples=64, num_manifolds=5, levels_start=25.0, levels_end=10.0)
     surfaces = trace_surfaces(lambda p: 100 * (p - center).norm(dim=-1), views(), options)
@@ -131,18 +123,16 @@ def test_misses_and_flat_intervals_pass_no_gradient_and_no_nan_to_s():
     for values, level in (([3.0, 3.0, 3.0], 3.0), ([1.0, 2.0, 2.0], 5.0), ([2.0, 2.0, 1.0], 9.0)):
         samples, s = along_x(values)
         s.requires_grad_()
-        intersections(
-            samples, s, torch.tensor([level], dtype=torch.float64)
-        ).points.sum().backward()
+        surfaces = intersections(samples, s, torch.tensor([level], dtype=torch.float64))
+        surfaces.points.sum().backward()
         assert torch.equal(s.grad, torch.zeros_like(s))
 
 
-def test_a_plane_is_met_ahead_and_missed_behind_or_alongside():
+def test_a_plane_is_hit_in_front_and_missed_behind_or_in_parallel():
     origins = torch.tensor([0.0, 0.0, 1.0]).expand(1, 4, 3)
-    directions = torch.tensor(
-        [[[0.0, 0.0, -1.0], [0.6, 0.0, -0.8], [0.0, 0.6, 0.8], [1.0, 0.0, 0.0]]]
-    )
-    surfaces = plane_intersections(origins, directions.requires_grad_(), -0.12)
+    directions = [[0.0, 0.0, -1.0], [0.6, 0.0, -0.8], [0.0, 0.6, 0.8], [1.0, 0.0, 0.0]]
+    directions = torch.tensor([directions], requires_grad=True)
+    surfaces = plane_intersections(origins, directions, -0.12)
     assert surfaces.valid[0, :, 0].tolist() == [True, True, False, False]
     assert torch.allclose(surfaces.points[0, 0, 0], torch.tensor([0.0, 0.0, -0.12]))
     assert torch.allclose(surfaces.points[0, 1, 0], torch.tensor([0.84, 0.0, -0.12]))
@@ -150,16 +140,14 @@ def test_a_plane_is_met_ahead_and_missed_behind_or_alongside():
     assert directions.grad.isfinite().all()
 
 
-def test_samples_lie_at_equal_distances_from_end_to_end():
+def test_samples_are_equally_spaced_including_both_ends():
     samples = samples_along(views(), FACES)
     distances = distances_to(samples, views().origins[:, :1])
-    assert torch.allclose(
-        distances, torch.linspace(0.88, 1.12, 32, dtype=torch.float64).expand(2, 64, 32)
-    )
+    expected = torch.linspace(0.88, 1.12, 32, dtype=torch.float64)
+    assert torch.allclose(distances, expected.expand(2, 64, 32))
 
 
-# -- compositing
-# --------------------------------------------------------------------------------------------------
+# -- Compositing -----------------------------------------------------------------------------------
 
 
 def one_ray(values: list[float]) -> Tensor:
@@ -177,26 +165,24 @@ def test_three_surfaces_out_of_order_by_hand():
     assert seen.depth.item() == pytest.approx(3 * expected[0] + expected[1] + 2 * expected[2])
 
 
-def test_what_light_is_left_is_white_or_goes_to_the_farthest():
-    alpha, distances, rgb = one_ray([0.5, 0.5]), one_ray([2.0, 1.0]), one_ray([0.0, 0.0])[..., None]
+def test_remaining_light_is_white_or_goes_to_the_farthest_surface():
+    alpha, distances = one_ray([0.5, 0.5]), one_ray([2.0, 1.0])
+    rgb = one_ray([0.0, 0.0])[..., None]
     white = composite(alpha, rgb, distances, white_back=True)
-    assert (white.rgb.item(), white.opacity.item()) == (pytest.approx(0.25), pytest.approx(0.75))
+    assert white.rgb.item() == pytest.approx(0.25)
+    assert white.opacity.item() == pytest.approx(0.75)
     last = composite(alpha, rgb, distances, last_back=True)
     assert last.weights.flatten().tolist() == pytest.approx([0.5, 0.5])
-    assert (last.opacity.item(), last.depth.item()) == (pytest.approx(1.0), pytest.approx(1.5))
+    assert last.opacity.item() == pytest.approx(1.0)
+    assert last.depth.item() == pytest.approx(1.5)
 
 
-def test_the_order_in_which_surfaces_are_given_does_not_matter():
-    alpha, distances, rgb = (
-        numbers(2, 5, 7).sigmoid(),
-        numbers(2, 5, 7, seed=1),
-        numbers(2, 5, 7, 3),
-    )
+def test_the_order_of_the_surfaces_does_not_matter():
+    alpha, distances = numbers(2, 5, 7).sigmoid(), numbers(2, 5, 7, seed=1)
+    rgb = numbers(2, 5, 7, 3)
     swap = torch.randperm(7, generator=torch.Generator().manual_seed(2))
-    one, other = (
-        composite(alpha, rgb, distances),
-        composite(alpha[..., swap], rgb[:, :, swap], distances[..., swap]),
-    )
+    one = composite(alpha, rgb, distances)
+    other = composite(alpha[..., swap], rgb[:, :, swap], distances[..., swap])
     for a, b in zip(one[:3], other[:3]):
         assert torch.allclose(a, b)
     assert torch.allclose(one.weights[..., swap], other.weights)
@@ -204,10 +190,8 @@ def test_the_order_in_which_surfaces_are_given_does_not_matter():
 
 @pytest.mark.parametrize("backs", [{}, {"white_back": True}, {"last_back": True}])
 def test_compositing_is_differentiable_twice(backs):
-    alpha, rgb = (
-        (0.2 + 0.6 * numbers(1, 2, 4).sigmoid()).requires_grad_(),
-        numbers(1, 2, 4, 2).requires_grad_(),
-    )
+    alpha = (0.2 + 0.6 * numbers(1, 2, 4).sigmoid()).requires_grad_()
+    rgb = numbers(1, 2, 4, 2).requires_grad_()
     distances = (torch.tensor([3.0, 1.0, 4.0, 2.0]).double().expand(1, 2, 4) + 0).requires_grad_()
 
     def seen(alpha: Tensor, rgb: Tensor, distances: Tensor) -> tuple[Tensor, ...]:
@@ -219,16 +203,15 @@ def test_compositing_is_differentiable_twice(backs):
 
 def test_alpha_by_hand_with_an_opaque_background_and_farthest_surface():
     sigma, valid = one_ray([2.0, 3.0, 5.0, 1e-3]), torch.tensor([[[True, False, True, True]]])
-    distances = one_ray(
-        [1.0, 2.0, 9.0, 3.0]
-    )  # the background is the last one, but not the farthest
-    options = ManifoldOptions(delta_alpha=0.1)
-    assert alphas(sigma, valid, distances, options).flatten().tolist() == pytest.approx(
-        [1 - math.exp(-0.2), 0, 1, 1]
-    )
-    thin = ManifoldOptions(delta_alpha=0.1, background=False)
-    expected = [1 - math.exp(-0.2), 0, 1 - math.exp(-0.5), 1 - math.exp(-1e-4)]
-    assert alphas(sigma, valid, distances, thin).flatten().tolist() == pytest.approx(expected)
+    distances = one_ray([1.0, 2.0, 9.0, 3.0])  # the background, the last one, is not the farthest
+
+    def alpha(**options) -> list[float]:
+        options = ManifoldOptions(delta_alpha=0.1, **options)
+        return alphas(sigma, valid, distances, options).flatten().tolist()
+
+    assert alpha() == pytest.approx([1 - math.exp(-0.2), 0, 1, 1])
+    thin = [1 - math.exp(-0.2), 0, 1 - math.exp(-0.5), 1 - math.exp(-1e-4)]
+    assert alpha(background=False) == pytest.approx(thin)
 
 
 def test_alphas_are_differentiable_twice():
@@ -238,25 +221,27 @@ def test_alphas_are_differentiable_twice():
     assert torch.autograd.gradgradcheck(lambda s: alphas(s, valid, distances, FACES), sigma)
 
 
-# -- a view
-# --------------------------------------------------------------------------------------------------
+# -- A view ----------------------------------------------------------------------------------------
 
 
 def colored(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Density grows upwards; color is the place and, a little, the view direction."""
+    """Density increases with y; color depends on position and slightly on view direction."""
     return 20 * (1 + 5 * points[..., 1:2]), points / 0.24 + 0.5 + 0.1 * directions
 
 
-def test_an_opaque_first_surface_is_all_that_is_seen():
+def test_an_opaque_first_surface_hides_the_others():
+    def opaque(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(points[..., :1], 1e6), points
+
     rays = views()
-    seen = render_manifolds(planes, lambda p, d: (torch.full_like(p[..., :1], 1e6), p), rays, FACES)
+    seen = render_manifolds(planes, opaque, rays, FACES)
     front = trace_surfaces(planes, rays, FACES).points[:, :, 0]
     assert torch.allclose(seen.rgb, front)
     assert torch.allclose(seen.depth, (front - rays.origins).norm(dim=-1, keepdim=True))
     assert torch.allclose(seen.opacity, torch.ones_like(seen.opacity))
 
 
-def test_a_view_is_the_colors_of_the_traced_surfaces():
+def test_rendering_is_tracing_and_shading():
     rays = views()
     whole = render_manifolds(planes, colored, rays, FACES)
     parts = shade_surfaces(colored, trace_surfaces(planes, rays, FACES), rays, FACES)
@@ -286,17 +271,20 @@ def test_chunks_change_nothing(gradient):
             assert torch.allclose(a.double(), b.double(), atol=1e-12)
 
 
-def test_without_gradient_large_views_are_rendered_a_few_rays_at_a_time():
+def test_without_gradient_large_views_are_rendered_in_chunks():
     sizes = []
+
+    def double(x: Tensor) -> list[Tensor]:
+        sizes.append(x.shape[1])
+        return [2 * x]
+
     with torch.no_grad():
-        (twice,) = by_chunks(
-            lambda x: (sizes.append(x.shape[1]), [2 * x])[1], [numbers(2, 700, 1)], None
-        )
+        (twice,) = in_chunks(double, [numbers(2, 700, 1)], None)
     assert sizes == [128] * 5 + [60]
     assert torch.equal(twice, 2 * numbers(2, 700, 1))
 
 
-def test_every_view_measures_from_its_own_origin_unless_told_to_share_the_first():
+def test_distances_are_from_the_origin_of_each_view_or_with_shared_origin_of_the_first():
     shared = ManifoldOptions(
         num_samples=32, num_manifolds=6, levels_start=5, levels_end=-5, shared_origin=True
     )
@@ -311,8 +299,7 @@ def test_every_view_measures_from_its_own_origin_unless_told_to_share_the_first(
     assert not torch.allclose(both.depth[1:], alone.depth, atol=1e-3)
 
 
-# -- surfaces as images
-# ------------------------------------------------------------------------------------------------
+# -- Surfaces as images ----------------------------------------------------------------------------
 
 
 def test_the_foreground_grid_spans_the_scene_from_its_lowest_row():
@@ -325,7 +312,7 @@ def test_the_foreground_grid_spans_the_scene_from_its_lowest_row():
     assert torch.allclose(points[0, ..., 2], (FACES.levels(axis) / 100).expand(5, 5, 5), atol=1e-12)
 
 
-def test_the_foreground_grid_may_be_wider_and_flatter():
+def test_the_foreground_grid_may_have_other_extents():
     surfaces = foreground_grid(planes, 3, FACES, numbers(1), half_extent=0.5, heights=(0.04, -0.04))
     assert surfaces.points[0, 0, 0, :2].tolist() == [-0.5, -0.5]
     inside = (FACES.levels(surfaces.points) / 100).abs() <= 0.04
@@ -335,26 +322,20 @@ def test_the_foreground_grid_may_be_wider_and_flatter():
 def test_background_coordinates_by_hand():
     u = torch.tensor([0.0, 0.25, -0.5, 0.5, 1.0, -1.0], dtype=torch.float64)
     edge = 0.24 * math.tan(0.5) + 0.12
-    assert background_position(u, 0.24).tolist() == pytest.approx(
-        [0.0, 0.06, -0.12, 0.12, edge, -edge]
-    )
-    assert background_position(u, 1.0).tolist() == pytest.approx(
-        [x / 0.24 for x in (0, 0.06, -0.12, 0.12, edge, -edge)]
-    )
+    expected = [0.0, 0.06, -0.12, 0.12, edge, -edge]
+    assert background_position(u, 0.24).tolist() == pytest.approx(expected)
+    assert background_position(u, 1.0).tolist() == pytest.approx([x / 0.24 for x in expected])
 
 
 @pytest.mark.parametrize("extent", [0.24, 1.0])
-def test_background_maps_there_and_back(extent):
+def test_background_coordinates_are_the_inverse_of_positions(extent):
     u = torch.linspace(-1.5, 1.5, 301, dtype=torch.float64)
     assert torch.allclose(background_coordinate(background_position(u, extent), extent), u)
     slopes = background_position(u, extent).diff() / u.diff()
     assert slopes.min() >= extent * (1 - 1e-9)  # no jump, nowhere denser than within the scene
-    assert torch.autograd.gradcheck(
-        lambda v: background_position(v, extent), (u + 1e-3)[::30].requires_grad_()
-    )
-    assert torch.autograd.gradcheck(
-        lambda x: background_coordinate(x, extent), (u + 1e-3)[::30].requires_grad_()
-    )
+    some = (u + 1e-3)[::30].requires_grad_()
+    assert torch.autograd.gradcheck(lambda u: background_position(u, extent), some)
+    assert torch.autograd.gradcheck(lambda x: background_coordinate(x, extent), some)
 
 
 def test_the_background_grid_lies_in_its_plane_from_its_lowest_row():
@@ -365,7 +346,7 @@ def test_the_background_grid_lies_in_its_plane_from_its_lowest_row():
     assert (points[..., 2] == -0.12).all()
 
 
-def test_points_between_rays_are_exact_where_the_surface_is_linear_in_them():
+def test_points_between_rays_are_exact_if_the_surface_is_linear():
     x, y = torch.meshgrid(torch.linspace(0, 1, 4), torch.linspace(0, 1, 4), indexing="xy")
     points = torch.stack([x, y, 2 * x - y], -1).flatten(0, 1)[None, :, None].repeat(2, 1, 3, 1)
     surfaces = upsample_surfaces(Surfaces(points, torch.ones(2, 16, 3, dtype=torch.bool)), 7)
@@ -375,45 +356,44 @@ def test_points_between_rays_are_exact_where_the_surface_is_linear_in_them():
     assert surfaces.valid.all()
 
 
-def test_a_point_beside_a_miss_is_a_miss():
+def test_points_next_to_a_miss_are_not_valid():
     valid = torch.ones(1, 9, 1, dtype=torch.bool)
-    valid[0, 4] = False  # the middle one of 3 x 3
+    valid[0, 4] = False  # the center of 3 x 3
     larger = upsample_surfaces(Surfaces(torch.zeros(1, 9, 1, 3), valid), 5).valid.reshape(5, 5)
     expected = torch.ones(5, 5, dtype=torch.bool)
     expected[1:4, 1:4] = False
     assert torch.equal(larger, expected)
 
 
-def test_surfaces_of_some_rays_cannot_be_interpolated():
-    with pytest.raises(ValueError, match="surfaces of 8 rays are no square view"):
-        upsample_surfaces(
-            Surfaces(torch.zeros(1, 8, 1, 3), torch.ones(1, 8, 1, dtype=torch.bool)), 4
-        )
+def test_surfaces_of_an_incomplete_view_cannot_be_upsampled():
+    surfaces = Surfaces(torch.zeros(1, 8, 1, 3), torch.ones(1, 8, 1, dtype=torch.bool))
+    with pytest.raises(ValueError, match="surfaces of 8 rays are not a square view"):
+        upsample_surfaces(surfaces, 4)
 
 
-def test_aligned_look_ups_give_back_the_maps_at_the_points_they_were_made_at():
+def test_aligned_lookups_return_the_maps_at_the_points_of_their_grid():
     surfaces = foreground_grid(planes, 6, FACES, numbers(1))
     maps = numbers(2, 5, 4, 6, 6)
     values = look_up_foreground(maps, surfaces.points.expand(2, -1, -1, -1), 0.12, aligned=True)
     assert torch.allclose(values, maps.flatten(3).permute(0, 3, 1, 2))
-    texture, points = numbers(2, 3, 6, 6), background_grid(6, FACES, numbers(1)).expand(2, -1, -1)
-    assert torch.allclose(
-        look_up_background(texture, points, 0.24, aligned=True), texture.flatten(2).mT
-    )
+    texture = numbers(2, 3, 6, 6)
+    points = background_grid(6, FACES, numbers(1)).expand(2, -1, -1)
+    values = look_up_background(texture, points, 0.24, aligned=True)
+    assert torch.allclose(values, texture.flatten(2).mT)
 
 
-def test_published_look_ups_take_the_scene_as_the_edge_of_the_map():
-    # A map linear in x, whose texel centers are at (j + 1/2) / 4: between them it is read as it is.
+def test_published_lookups_put_the_border_of_the_scene_on_the_edge_of_the_map():
+    # A map that is linear in x, with texel centers at (j + 1/2) / 4.
     ramp = ((torch.arange(4) + 0.5) / 4).double().expand(1, 1, 1, 4, 4)
     x = torch.tensor([-0.06, 0.0, 0.09], dtype=torch.float64)
     points = torch.stack([x, 0 * x, 0 * x], -1)[None, :, None]
-    assert torch.allclose(look_up_foreground(ramp, points, 0.12).flatten(), x / 0.24 + 0.5)
-    assert torch.allclose(
-        look_up_background(ramp[:, 0], points[:, :, 0], 0.48).flatten(), x / 0.96 + 0.5
-    )
+    foreground = look_up_foreground(ramp, points, 0.12)
+    background = look_up_background(ramp[:, 0], points[:, :, 0], 0.48)
+    assert torch.allclose(foreground.flatten(), x / 0.24 + 0.5)
+    assert torch.allclose(background.flatten(), x / 0.96 + 0.5)
 
 
-def test_outside_of_its_map_a_surface_is_empty_and_the_background_reflected():
+def test_outside_its_map_a_surface_is_empty_and_the_background_is_reflected():
     maps = numbers(1, 1, 2, 4, 4)
     outside = torch.tensor([[[[0.2, 0.0, 0.0]]]], dtype=torch.float64)
     assert (look_up_foreground(maps, outside, 0.12) == 0).all()
@@ -431,18 +411,14 @@ def test_view_directions_are_unit_vectors_from_each_view():
     assert torch.allclose(along + origins[:, None, None], points)
 
 
-# -- options
-# --------------------------------------------------------------------------------------------------
+# -- Options ---------------------------------------------------------------------------------------
 
 
-def test_the_background_takes_the_place_of_a_level():
-    like = numbers(1)
-    assert ManifoldOptions().levels(like).tolist() == pytest.approx(
-        [23 - 15 / 22 * i for i in range(23)]
-    )
-    assert ManifoldOptions(num_manifolds=4, background=False).levels(
-        like
-    ).tolist() == pytest.approx([23, 18, 13, 8])
+def test_the_background_replaces_one_level():
+    with_background = ManifoldOptions().levels(numbers(1))
+    without = ManifoldOptions(num_manifolds=4, background=False).levels(numbers(1))
+    assert with_background.tolist() == pytest.approx([23 - 15 / 22 * i for i in range(23)])
+    assert without.tolist() == pytest.approx([23, 18, 13, 8])
 
 
 @pytest.mark.parametrize(
@@ -452,7 +428,7 @@ def test_the_background_takes_the_place_of_a_level():
         ({"ray_start": 1.2}, "ray_start 1.2 and ray_end 1.12"),
         ({"num_samples": 1}, "at least 2 samples"),
         ({"num_manifolds": 1}, "one surface besides the background"),
-        ({"delta_alpha": 0.0}, "nothing would be seen"),
+        ({"delta_alpha": 0.0}, "all surfaces would be transparent"),
         ({"ray_chunk": 0}, "ray_chunk 0 is not positive"),
     ],
 )

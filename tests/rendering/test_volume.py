@@ -1,8 +1,7 @@
-"""Rendering of fields that are known in closed form; limits, samples, chunks and their independence
-of one another.
-"""
+"""Volume rendering: closed-form fields, limits, samples, chunks, independence of images."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +30,7 @@ def raw_density(density: float) -> float:
 
 
 def fog(density: float, color: float = 0.25):
-    """The same everywhere."""
+    """Constant density and color."""
 
     def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         sigma = torch.full_like(points[..., :1], raw_density(density))
@@ -41,7 +40,7 @@ def fog(density: float, color: float = 0.25):
 
 
 def blob(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """A soft colored ball about the origin."""
+    """A soft colored ball around the origin."""
     return 12 - 60 * points.norm(dim=-1, keepdim=True), torch.sigmoid(4 * points)
 
 
@@ -54,8 +53,7 @@ def wall(z: float):
     return field
 
 
-# -- options
-# --------------------------------------------------------------------------------------------------
+# -- Options ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -71,13 +69,12 @@ def wall(z: float):
         ({"ray_chunk": 0}, "not positive"),
     ],
 )
-def test_impossible_options_are_refused_with_what_is_needed(wrong, message):
+def test_impossible_options_are_refused_with_the_requirement(wrong, message):
     with pytest.raises(ValueError, match=message):
         RenderOptions(**wrong)
 
 
-# -- analytic scenes
-# --------------------------------------------------------------------------------------------------
+# -- Analytic scenes -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance_samples", [0, 16])
@@ -102,9 +99,8 @@ def test_opaque_plane_renders_its_own_depth(limits):
     rays = rays_of(1, 16)
     seen = render_rays(wall(0.1), rays, options)
     assert torch.allclose(seen.opacity, torch.ones_like(seen.opacity), atol=1e-6)
-    camera_z = (
-        seen.depth * rays.cosines
-    )  # of the plane z = 0.1 from a frontal camera: the same for all pixels
+    # The plane z = 0.1 has the same camera z in all pixels of a frontal camera.
+    camera_z = seen.depth * rays.cosines
     assert (camera_z - 2.6).abs().max() < 0.015
     world = rays.origins + seen.depth * rays.directions
     assert (world[..., 2] - 0.1).abs().max() < 0.015
@@ -118,18 +114,16 @@ def test_importance_samples_sharpen_the_depth_of_a_surface():
     assert error(fine) < 0.5 * error(coarse)
 
 
-def test_white_background_fills_what_is_not_opaque():
+def test_white_background_is_weighted_by_transparency():
     rays = rays_of(2)
-    black = render_rays(blob, rays, RenderOptions(depth_samples=8, importance_samples=8))
-    white = render_rays(
-        blob, rays, RenderOptions(depth_samples=8, importance_samples=8, white_background=True)
-    )
-    assert torch.allclose(
-        white.features - black.features, (1 - black.opacity).expand(-1, -1, 3), atol=1e-6
-    )
+    options = RenderOptions(depth_samples=8, importance_samples=8)
+    black = render_rays(blob, rays, options)
+    white = render_rays(blob, rays, replace(options, white_background=True))
+    difference = white.features - black.features
+    assert torch.allclose(difference, (1 - black.opacity).expand(-1, -1, 3), atol=1e-6)
 
 
-def test_a_field_may_look_at_directions():
+def test_a_field_may_depend_on_directions():
     def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(points[..., :1], 1e4), directions.expand_as(points)
 
@@ -138,19 +132,14 @@ def test_a_field_may_look_at_directions():
     assert torch.allclose(seen.features, rays.directions, atol=1e-5)
 
 
-# -- limits
-# --------------------------------------------------------------------------------------------------
+# -- Limits ----------------------------------------------------------------------------------------
 
 
 def test_box_limits_of_hand_made_rays():
-    origins = torch.tensor(
-        [[0.0, 0, 3], [0, 0, 0], [0, 0, -3], [2, 0, 3], [0.5, 0, 3], [0.2, 0.1, 3]]
-    )
-    directions = torch.tensor(
-        [[0.0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -2]]
-    )
-    near, far = ray_box(origins, directions, 1.0)
-    # front, inside, box behind, miss, along a face, not of unit length
+    # In front, inside, box behind, miss, along a face, not of unit length.
+    origins = [[0.0, 0, 3], [0, 0, 0], [0, 0, -3], [2, 0, 3], [0.5, 0, 3], [0.2, 0.1, 3]]
+    directions = [[0.0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, -2]]
+    near, far = ray_box(torch.tensor(origins), torch.tensor(directions), 1.0)
     assert near[:, 0].tolist() == [2.5, -0.5, -3.5, -1.0, 2.5, 1.25]
     assert far[:, 0].tolist() == [3.5, 0.5, -2.5, -2.0, 3.5, 1.75]
 
@@ -168,7 +157,7 @@ def test_auto_limits_lie_on_the_box_for_cameras_all_around_a_sphere():
         assert torch.allclose(points[hit].abs().amax(-1), torch.tensor(0.7), atol=1e-5)
     along = torch.linspace(0, 6, 600)[:, None]
     missed = (rays.origins[~hit][:, None] + along * rays.directions[~hit][:, None]).abs().amax(-1)
-    assert missed.min() > 0.7 - 1e-5  # a ray that is said to miss is nowhere in the box
+    assert missed.min() > 0.7 - 1e-5  # no point of a missing ray is inside the box
 
 
 def test_rays_that_miss_the_box_are_empty_under_auto():
@@ -186,13 +175,12 @@ def test_rays_that_miss_the_box_are_empty_under_auto():
     assert seen.depth.isfinite().all()
 
 
-def test_a_camera_inside_the_box_sees_nothing_behind_it():
+def test_a_camera_inside_the_box_samples_nothing_behind_it():
     rays = rays_of(1, 4, radius=0.2)
-    near, _ = ray_limits(rays, RenderOptions(ray_start="auto", ray_end="auto"))
+    options = RenderOptions(ray_start="auto", ray_end="auto")
+    near, _ = ray_limits(rays, options)
     assert (near == 0).all()
-    near, _ = ray_limits(
-        rays, RenderOptions(ray_start="auto", ray_end="auto", auto_limits="official")
-    )
+    near, _ = ray_limits(rays, replace(options, auto_limits="official"))
     assert (near < 0).all()
 
 
@@ -208,26 +196,23 @@ def test_official_limits_of_missed_rays_are_the_range_of_near_limits_of_the_batc
     assert torch.equal(filled_far[hit], far[hit])
 
 
-# -- samples
-# --------------------------------------------------------------------------------------------------
+# -- Samples ---------------------------------------------------------------------------------------
 
 
-def test_stratified_samples_stay_one_to_a_step():
+def test_every_step_has_one_stratified_sample():
     near, far = torch.full((2, 5, 1), 1.0), torch.full((2, 5, 1), 3.0)
     jitter = torch.rand(2, 5, 9, generator=torch.Generator().manual_seed(0))
     steps = (stratified_depths(near, far, 9, jitter=jitter) - 1.0) / 0.25
     assert torch.equal(steps.floor(), torch.arange(9.0).expand(2, 5, 9))
-    assert torch.allclose(
-        stratified_depths(near, far, 9), (torch.arange(9.0) + 0.5).expand(2, 5, 9) * 0.25 + 1
-    )
+    centers = (torch.arange(9.0) + 0.5).expand(2, 5, 9) * 0.25 + 1
+    assert torch.allclose(stratified_depths(near, far, 9), centers)
 
 
 def test_disparity_samples_are_equally_spaced_in_inverse_depth():
     near, far = torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 4.0)
     inverse = 1 / stratified_depths(near, far, 10, disparity=True)
-    assert torch.allclose(
-        inverse.diff(), inverse.new_tensor(-(2 - 0.25) / 9).expand(1, 1, 9), atol=1e-5
-    )
+    step = inverse.new_tensor(-(2 - 0.25) / 9)
+    assert torch.allclose(inverse.diff(), step.expand(1, 1, 9), atol=1e-5)
 
 
 def test_disparity_with_few_samples_and_late_jitter_stays_in_front_of_the_camera():
@@ -252,9 +237,7 @@ def test_inverse_cdf_of_one_weight_falls_into_its_interval():
 
 
 def test_importance_samples_gather_half_an_interval_before_the_weight():
-    """As published: the weight of interval i is given to the mid-points i-1 and i, not around
-    mid-point i.
-    """
+    """As published: the weight of interval i goes between mid-points i-1 and i, not around i."""
     depths = torch.linspace(0, 20, 21, dtype=torch.float64)
     weights = torch.zeros(20, dtype=torch.float64)
     weights[10] = 1  # between depths 10 and 11
@@ -264,8 +247,7 @@ def test_importance_samples_gather_half_an_interval_before_the_weight():
     assert abs(inside.mean() - 10.0) < 0.15
 
 
-# -- independence
-# --------------------------------------------------------------------------------------------------
+# -- Independence ----------------------------------------------------------------------------------
 
 JITTERED = RenderOptions(depth_samples=8, importance_samples=7, density_noise=0.5)
 
@@ -300,13 +282,9 @@ def test_recomputed_chunks_have_the_gradient_of_the_whole():
         return sigma, scale * rgb
 
     def gradient(chunk: int | None) -> Tensor:
-        options = RenderOptions(
-            depth_samples=8, importance_samples=7, density_noise=0.5, ray_chunk=chunk
-        )
-        seen = render_rays(field, rays, options, randomness)
-        return torch.autograd.grad(
-            seen.features.square().sum() + seen.depth.sum() + seen.opacity.sum(), scale
-        )[0]
+        seen = render_rays(field, rays, replace(JITTERED, ray_chunk=chunk), randomness)
+        loss = seen.features.square().sum() + seen.depth.sum() + seen.opacity.sum()
+        return torch.autograd.grad(loss, scale)[0]
 
     assert torch.allclose(gradient(10), gradient(None), rtol=1e-4)
 
@@ -321,37 +299,33 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
         assert torch.allclose(got, want[1:2], atol=1e-6)
 
 
-def test_no_randomness_is_jitter_in_the_middle_and_equal_steps_of_probability():
+def test_without_randomness_jitter_is_centered_and_probabilities_have_equal_steps():
     rays = rays_of(2, 4)
-    recorded = Recorded(
-        {
-            "depth_jitter": torch.full((2, 16, 8), 0.5),
-            "importance": torch.linspace(0, 1, 7).expand(2, 16, 7),
-            "density_noise": torch.zeros(2, 16, 15),
-        }
-    )
-    for got, want in zip(
-        render_rays(blob, rays, JITTERED, recorded), render_rays(blob, rays, JITTERED)
-    ):
+    draws = {
+        "depth_jitter": torch.full((2, 16, 8), 0.5),
+        "importance": torch.linspace(0, 1, 7).expand(2, 16, 7),
+        "density_noise": torch.zeros(2, 16, 15),
+    }
+    recorded = render_rays(blob, rays, JITTERED, Recorded(draws))
+    for got, want in zip(recorded, render_rays(blob, rays, JITTERED)):
         assert torch.equal(got, want)
 
 
 def test_density_noise_needs_a_randomness_and_changes_the_density():
     rays, quiet = rays_of(1, 4), RenderOptions(depth_samples=8, importance_samples=7)
-    assert torch.equal(
-        render_rays(blob, rays, JITTERED).opacity, render_rays(blob, rays, quiet).opacity
-    )
+    without = render_rays(blob, rays, JITTERED)
+    assert torch.equal(without.opacity, render_rays(blob, rays, quiet).opacity)
     draws = Randomness(0, [0])
-    noisy, still = render_rays(blob, rays, JITTERED, draws), render_rays(blob, rays, quiet, draws)
+    noisy = render_rays(blob, rays, JITTERED, draws)
+    still = render_rays(blob, rays, quiet, draws)
     assert (noisy.opacity - still.opacity).abs().max() > 1e-3
 
 
 def test_cameras_receive_a_gradient_through_the_points():
     camera = Camera.from_angles(torch.zeros(1), 0.1)
     pose = camera.cam2world.clone().requires_grad_()
-    seen = render_rays(
-        blob, Camera(pose, camera.intrinsics).rays(4), RenderOptions(depth_samples=6)
-    )
+    rays = Camera(pose, camera.intrinsics).rays(4)
+    seen = render_rays(blob, rays, RenderOptions(depth_samples=6))
     seen.features.sum().backward()
     assert pose.grad is not None
     assert pose.grad[0, :3, 3].abs().min() > 0

@@ -34,7 +34,13 @@ from gan3d.layers.multi_head_mapping import MultiHeadMapping
 from gan3d.layers.precision import full_precision
 from gan3d.layers.styled_siren import StyledSiren
 from gan3d.randomness import Randomness
-from gan3d.rendering.left_point import Clamp, Fill, LeftPointOptions, free_chunk, render_left_point
+from gan3d.rendering.left_point import (
+    Clamp,
+    Fill,
+    LeftPointOptions,
+    default_chunk,
+    render_left_point,
+)
 
 Inputs = Literal["xyz", "xyz_posenc", "xyz_d_posenc", "xyz_d_sine"]
 
@@ -470,5 +476,5 @@ class CIPS3D(Generator):
         styles = tuple(style.expand(batch, -1) for style in styles)
         if torch.is_grad_enabled():
             return self.inr_net(features, styles)
-        per_image = max(1, (self.options.ray_chunk or 8 * free_chunk(features.device)) // batch)
+        per_image = max(1, (self.options.ray_chunk or 8 * default_chunk(features.device)) // batch)
         return torch.cat([self.inr_net(some, styles) for some in features.split(per_image, 1)], 1)

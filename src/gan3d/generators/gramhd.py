@@ -45,10 +45,10 @@ from gan3d.rendering.manifolds import (
     Surfaces,
     background_coordinate,
     background_grid,
-    by_chunks,
     composite,
     distances_to,
     foreground_grid,
+    in_chunks,
     look_up_background,
     look_up_foreground,
     shade_surfaces,
@@ -303,8 +303,7 @@ class GRAMHD(GRAM):
             if self.is_part_of(name, ("predictor", "radiance") if frozen else ("predictor",)):
                 parameter.requires_grad_(False)
 
-    # -- latents and scenes
-    # --------------------------------------------------------------------------------------------
+    # -- Latents and scenes ------------------------------------------------------------------------
 
     def latents(self, z: Tensor) -> Tensor:
         """z [b z_dim] -> [b 10 w]: those of GRAM and the style of super-resolution, shorter ones
@@ -422,15 +421,14 @@ class GRAMHD(GRAM):
             CHECKPOINTED_POINTS if self.checkpointing and torch.is_grad_enabled() else None
         )
         inputs = points.expand(b, -1, -1, -1), valid.expand(b, -1, -1), directions(points)
-        (foreground,) = by_chunks(level, inputs, chunk)
-        (background,) = by_chunks(plane, (behind.expand(b, -1, -1, -1), directions(behind)), chunk)
+        (foreground,) = in_chunks(level, inputs, chunk)
+        (background,) = in_chunks(plane, (behind.expand(b, -1, -1, -1), directions(behind)), chunk)
         return (
             rearrange(foreground, "b (h w) k c -> b k c h w", h=side),
             rearrange(background, "b (h w) c -> b c h w", h=side),
         )
 
-    # -- images
-    # ----------------------------------------------------------------------------------------------
+    # -- Images ------------------------------------------------------------------------------------
 
     def render(
         self,
@@ -537,7 +535,7 @@ class GRAMHD(GRAM):
 
         with full_precision(foreground):
             some = SHOWN_RAYS.get(foreground.device.type, SHOWN_RAYS_ELSEWHERE)
-            *seen, depth = by_chunks(shade, surfaces, None if torch.is_grad_enabled() else some)
+            *seen, depth = in_chunks(shade, surfaces, None if torch.is_grad_enabled() else some)
         return ManifoldRendering(*seen), depth
 
     @torch.no_grad()

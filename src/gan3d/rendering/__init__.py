@@ -1,6 +1,4 @@
-"""Rendering of scenes along rays: radiance fields by mid-point or left-point sums, and radiance
-manifolds.
-"""
+"""Rendering along rays: radiance fields (mid-point and left-point rules), radiance manifolds."""
 
 from gan3d.rendering.volume import (
     Field,

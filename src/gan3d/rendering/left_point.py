@@ -1,15 +1,14 @@
-"""pi-GAN's hierarchical volume rendering by the left-point rule, as pi-GAN and CIPS-3D share it
-(specs/cips3d.md 3, 6).
+"""pi-GAN's and CIPS-3D's hierarchical volume rendering by the left-point rule.
 
-    s coarse depths -> field -> left-point weights -> s importance depths -> field -> left-point
-    rule over the 2 s
+    s coarse depths -> field -> left-point weights
+                    -> s importance depths -> field
+                    -> left-point rule over all 2 s samples
 
-`rendering` is the same plan with EG3D's rules (mid-points, smoothed weights, no interval behind the
-last sample).
+(specs/cips3d.md 3, 6.) `rendering.volume` is the same algorithm with EG3D's rules: mid-points,
+smoothed weights, no interval behind the last sample.
 
-Convention: rays [b r 3] with unit directions, depths are distances along them, [b r s]. Depths
-carry no gradient; densities, features and (through the points) cameras do, in the coarse evaluation
-as well as in the fine one.
+Convention: rays [b r 3] have unit directions, depths [b r s] are distances along them. Depths carry
+no gradient; densities, features and (through the points) cameras do, for coarse and fine samples.
 """
 
 from __future__ import annotations
@@ -37,16 +36,19 @@ class LeftPointOptions:
     Attributes:
         ray_start: distance of the first coarse sample along the ray.
         ray_end: distance of the last coarse sample.
-        num_steps: coarse samples s; with `hierarchical` 2 s samples are composited.
-        hierarchical: whether s importance samples are added.
-        last_back: the last sample takes all the light that is left.
-        white_back: features + (1 - opacity): a white background of colors in [0, 1]; meaningless
-            for other features.
-        fill_mode: "weight" shows the opacity in every channel; "debug" paints rays of opacity < 0.9
-            red (3 channels).
-        clamp_mode: density = relu or softplus of the field's sigma (plus noise).
-        ray_chunk: rays (of all images together) rendered at once when no gradient is kept; None
-            fits the device.
+        num_steps: s, number of coarse samples; with `hierarchical` 2 s samples are composited.
+        hierarchical: whether to add s importance samples.
+        last_back: whether the last sample receives all remaining light.
+        white_back: whether to add 1 - opacity to the features: a white background for colors in
+            [0, 1], meaningless for other features.
+        fill_mode: "weight" shows the opacity in every channel; "debug" shows rays of opacity < 0.9
+            in red (3 channels).
+        clamp_mode: density is relu or softplus of the field's sigma (plus noise).
+        ray_chunk: number of rays (of all images together) rendered at once without gradient; None
+            chooses by device.
+
+    Raises:
+        ValueError: the number of samples, the limits, a mode or the chunk is invalid.
     """
 
     ray_start: float = 0.88
@@ -63,12 +65,13 @@ class LeftPointOptions:
         least = 3 if self.hierarchical else 2
         if self.num_steps < least:
             raise ValueError(
-                f"num_steps {self.num_steps} is less than {least}: steps have a length, and the "
-                "importance distribution is made of num_steps - 2 weights"
+                f"num_steps {self.num_steps} is less than {least}: a step has a length, and the "
+                f"importance distribution has num_steps - 2 weights; use {least} or more"
             )
         if not 0 <= self.ray_start < self.ray_end:
             raise ValueError(
-                f"ray_start {self.ray_start} and ray_end {self.ray_end}; expected 0 <= start < end"
+                f"got ray_start {self.ray_start} and ray_end {self.ray_end}; "
+                "expected 0 <= start < end"
             )
         for name, value, known in (
             ("clamp_mode", self.clamp_mode, ("relu", "softplus")),
@@ -78,18 +81,18 @@ class LeftPointOptions:
                 raise ValueError(f"{name} {value!r} is unknown; choose one of {known}")
         if self.ray_chunk is not None and self.ray_chunk < 1:
             raise ValueError(
-                f"ray_chunk {self.ray_chunk} is not positive; None lets the renderer choose"
+                f"ray_chunk {self.ray_chunk} is not positive; use None for the default"
             )
 
 
 class LeftPointRendering(NamedTuple):
-    """What rays see; t is 2 s samples, s without hierarchical sampling.
+    """Rendered rays of t samples each: 2 s, or s without hierarchical sampling.
 
     Attributes:
         features: sum_i w_i c_i (with the background or fill of the options), [b r c].
         depth: sum_i w_i t_i, distance along the ray, not divided by the sum of weights, [b r 1].
         opacity: sum_i w_i before `last_back`, [b r 1].
-        depths: of all samples, in order, [b r t].
+        depths: depths of all samples in increasing order, [b r t].
         weights: w_i of these samples, [b r t].
     """
 
@@ -101,11 +104,9 @@ class LeftPointRendering(NamedTuple):
 
     @property
     def distance(self) -> Tensor:
-        """sum_i w_i t_i + (1 - sum_i w_i) t_last, [b r 1]: a ray that meets nothing shows its last
-        sample.
-        """
-        left = 1 - self.weights.sum(-1, keepdim=True)
-        return self.depth + left * self.depths[..., -1:]
+        """sum_i w_i t_i + (1 - sum_i w_i) t_last, [b r 1]; t_last on an empty ray."""
+        remaining = 1 - self.weights.sum(-1, keepdim=True)
+        return self.depth + remaining * self.depths[..., -1:]
 
 
 def render_left_point(
@@ -117,79 +118,78 @@ def render_left_point(
     density_noise: float = 0.0,
     lock_view: bool = False,
 ) -> LeftPointRendering:
-    """Renders a field along rays; when no gradient is kept, in chunks of rays.
+    """Renders a field along rays; without gradient, in chunks of rays.
 
     Args:
         field: (points [b r s 3], directions [b r 1 3]) -> (sigma [b r s 1] before the clamp,
             features [b r s c]).
         rays: b views of r rays.
         options: sampling and compositing.
-        randomness: draws "depth_jitter" [r s] and "importance" [r s], both U[0, 1), and where there
-            is density noise "noise_coarse" [r s] and "noise_final" [r 2s], both N(0, 1). None is
+        randomness: draws "depth_jitter" [r s] and "importance" [r s], both U[0, 1), and with
+            density noise "noise_coarse" [r s] and "noise_final" [r 2s], both N(0, 1). None is
             deterministic: samples on their grid, importance at equal steps of probability, no
             noise.
-        density_noise: standard deviation nu of the noise on sigma; the two integrations have noise
-            of their own.
-        lock_view: the field is told the direction (0, 0, -1) everywhere.
+        density_noise: standard deviation nu of the noise on sigma, which is independent in the two
+            integrations.
+        lock_view: whether the field receives view direction (0, 0, -1) everywhere.
+
+    Returns:
+        Features, depth, opacity, depths and weights of all rays.
     """
     batch, count = rays.origins.shape[:2]
     directions = rays.directions.new_tensor([0.0, 0.0, -1.0]) if lock_view else rays.directions
+    directions = directions.expand_as(rays.directions)
     draws = Draws.of(count, options, randomness, density_noise)
-    chunk = (
-        batch * count
-        if torch.is_grad_enabled()
-        else options.ray_chunk or free_chunk(rays.origins.device)
-    )
+
+    # Size of the chunks.
+    chunk = batch * count
+    if not torch.is_grad_enabled():
+        chunk = options.ray_chunk or default_chunk(rays.origins.device)
     per_image = max(1, chunk // batch)
 
-    parts = []
+    # Render chunk by chunk.
+    chunks = []
     for start in range(0, max(1, count), per_image):
-        some = slice(start, start + per_image)
-        piece = (
-            rays.origins[:, some],
-            rays.directions[:, some],
-            directions.expand_as(rays.directions)[:, some],
-        )
-        parts.append(_render_chunk(field, options, *piece, draws.part(some)))
-    return (
-        parts[0]
-        if len(parts) == 1
-        else LeftPointRendering(*(torch.cat(part, 1) for part in zip(*parts)))
-    )
+        part = slice(start, start + per_image)
+        some = Rays(rays.origins[:, part], rays.directions[:, part], rays.cosines[:, part])
+        chunks.append(_render_chunk(field, options, some, directions[:, part], draws.part(part)))
+    if len(chunks) == 1:
+        return chunks[0]
+    return LeftPointRendering(*(torch.cat(parts, 1) for parts in zip(*chunks)))
 
 
-def free_chunk(device: torch.device) -> int:
-    """Rays rendered at once when no gradient is kept: few enough for a CPU's cache, many enough to
-    fill a GPU.
-    """
+def default_chunk(device: torch.device) -> int:
+    """Rays per chunk without gradient: few enough for a CPU's cache, many enough to fill a GPU."""
     return 512 if device.type == "cpu" else 16384
 
 
 def coarse_depths(like: Tensor, options: LeftPointOptions, jitter: Tensor | None = None) -> Tensor:
-    """t_i = linspace(start, end, s)_i + (u_i - 1/2) (t_1 - t_0), [b r s] for rays like `like` [b r
-    3].
+    """t_i = linspace(start, end, s)_i + (u_i - 1/2) (t_1 - t_0).
 
     Args:
-        like: gives b, r, device and dtype.
+        like: rays [b r 3] with the device and dtype to use.
         options: start, end and s.
         jitter: u in [0, 1), [b r s]; None is 1/2.
+
+    Returns:
+        [b r s].
     """
     steps = torch.linspace(
         options.ray_start, options.ray_end, options.num_steps, device=like.device, dtype=like.dtype
-    ).expand(*like.shape[:-1], -1)
+    )
+    steps = steps.expand(*like.shape[:-1], -1)
     return steps if jitter is None else steps + (jitter - 0.5) * (steps[..., 1:2] - steps[..., :1])
 
 
 def resampled_depths(depths: Tensor, weights: Tensor, u: Tensor | None = None) -> Tensor:
-    """s depths drawn where the coarse weights are (NeRF eq. 5): the first and last weight are left
-    out, 1e-5 added.
+    """Samples s depths from the distribution of the coarse weights (NeRF eq. 5).
 
-    Mid-points of neighboring samples are the s - 1 edges of s - 2 bins, bin i carrying weight i +
-    1.
+    The mid-points of neighboring samples are the s - 1 edges of s - 2 bins; bin i has weight i + 1,
+    plus 1e-5. The first and the last weight are not used.
 
     Args:
-        depths: coarse depths in order, [b r s].
-        weights: of these samples, [b r s].
+        depths: coarse depths in increasing order, [b r s].
+        weights: weights of these samples, [b r s].
         u: uniform draws, [b r s]; None is linspace(0, 1, s), both ends included.
 
     Returns:
@@ -199,25 +199,25 @@ def resampled_depths(depths: Tensor, weights: Tensor, u: Tensor | None = None) -
         edges = (depths[..., :-1] + depths[..., 1:]) / 2
         if u is None:
             steps = depths.shape[-1]
-            u = torch.linspace(0, 1, steps, device=depths.device, dtype=depths.dtype).expand_as(
-                depths
-            )
-        # inverse_cdf adds 1e-5 a second time, as the published code does. It searches from the
-        # other side, which makes a difference only in bins of probability < 1e-5, and these 2e-5
-        # leave none.
+            u = torch.linspace(0, 1, steps, device=depths.device, dtype=depths.dtype)
+            u = u.expand_as(depths)
+        # inverse_cdf adds 1e-5 a second time, as the published code does. The two search from
+        # different sides, which matters only in bins of probability < 1e-5; the 2e-5 exclude them.
         return inverse_cdf(edges, weights[..., 1:-1] + 1e-5, u)
 
 
 def left_point_weights(sigma: Tensor, depths: Tensor, clamp_mode: Clamp = "relu") -> Tensor:
-    """w_i = alpha_i prod_{j<i} (1 - alpha_j + 1e-10), alpha_i = 1 - exp(-clamp(sigma_i) (t_{i+1} -
-    t_i)).
+    """Left-point weights of raw densities.
 
-    The interval behind the last sample is 1e10 long: it is opaque wherever its density is positive.
+        w_i = alpha_i prod_{j<i} (1 - alpha_j + 1e-10)
+        alpha_i = 1 - exp(-clamp(sigma_i) (t_{i+1} - t_i))
+
+    The interval behind the last sample has length 1e10: it is opaque if its density is positive.
 
     Args:
-        sigma: as the field gives it, of samples in order, [.. s].
-        depths: [.. s].
-        clamp_mode: relu or softplus.
+        sigma: raw densities of the field, [.. s].
+        depths: in increasing order, [.. s].
+        clamp_mode: "relu" or "softplus".
 
     Returns:
         [.. s].
@@ -231,36 +231,43 @@ def composite_left_point(
 ) -> LeftPointRendering:
     """The left-point rule over the union of blocks of samples; features = sum_i w_i c_i.
 
-    Only the scalars are sorted: weights go back to their blocks, and features are never moved.
+    Only scalars are sorted: weights are scattered back to their blocks, and features never move.
 
     Args:
-        blocks: samples, in any order; of equal depths the earlier block's comes first.
-        options: how they are composited.
+        blocks: samples, in any order; at equal depths the samples of earlier blocks come first.
+        options: how to composite them.
         noise: added to sigma *in order of depth*, [b r t].
+
+    Returns:
+        Features, depth, opacity, depths and weights.
     """
+    # Weights in order of depth.
     depths, order = torch.cat([block.depths for block in blocks], -1).sort(dim=-1, stable=True)
     sigma = torch.cat([block.sigma for block in blocks], -1).gather(-1, order)
-    weights = left_point_weights(
-        sigma if noise is None else sigma + noise, depths, options.clamp_mode
-    )
+    sigma = sigma if noise is None else sigma + noise
+    weights = left_point_weights(sigma, depths, options.clamp_mode)
     opacity = weights.sum(-1, keepdim=True)
     if options.last_back:
         weights = torch.cat([weights[..., :-1], weights[..., -1:] + 1 - opacity], -1)
-    given_back = torch.zeros_like(weights).scatter(-1, order, weights)
-    shares = given_back.split([block.depths.shape[-1] for block in blocks], -1)
-    features = sum(
-        (share[..., None, :] @ block.rgb).squeeze(-2) for share, block in zip(shares, blocks)
-    )
+    depth = (weights * depths).sum(-1, keepdim=True)
+
+    # Features in order of the blocks.
+    unsorted = torch.zeros_like(weights).scatter(-1, order, weights)
+    parts = unsorted.split([block.depths.shape[-1] for block in blocks], -1)
+    features = sum((w[..., None, :] @ block.rgb).squeeze(-2) for w, block in zip(parts, blocks))
     assert isinstance(features, Tensor)
     features = _background(features, opacity, options)
-    return LeftPointRendering(
-        features, (weights * depths).sum(-1, keepdim=True), opacity, depths, weights
-    )
+    return LeftPointRendering(features, depth, opacity, depths, weights)
 
 
 class Draws(NamedTuple):
-    """Jitter u [b r s], importance u [b r s], noise of the coarse [b r s] and of the last [b r t]
-    integration.
+    """Random numbers of rays; None is deterministic.
+
+    Attributes:
+        jitter: u of the coarse depths, [b r s].
+        importance: u of the importance samples, [b r s].
+        noise_coarse: noise on sigma in the coarse integration, [b r s].
+        noise_final: noise on sigma in the final integration, [b r t].
     """
 
     jitter: Tensor | None = None
@@ -276,42 +283,44 @@ class Draws(NamedTuple):
         randomness: Randomness | None,
         density_noise: float,
     ) -> Draws:
-        """Those of `count` rays; where the deterministic choice is meant, None."""
+        """The draws of `count` rays."""
         if randomness is None:
             return cls()
-        steps, noisy = options.num_steps, density_noise > 0
-        coarse = density_noise * randomness.normal("noise_coarse", count, steps) if noisy else None
+
+        def noise(name: str, samples: int) -> Tensor | None:
+            if density_noise > 0:
+                return density_noise * randomness.normal(name, count, samples)
+            return None
+
+        steps = options.num_steps
+        coarse = noise("noise_coarse", steps)
         jitter = randomness.uniform("depth_jitter", count, steps)
-        if not options.hierarchical:  # there is one integration
+        if not options.hierarchical:  # the coarse integration is the final one
             return cls(jitter, noise_final=coarse)
-        final = (
-            density_noise * randomness.normal("noise_final", count, 2 * steps) if noisy else None
-        )
+        final = noise("noise_final", 2 * steps)
         return cls(jitter, randomness.uniform("importance", count, steps), coarse, final)
 
-    def part(self, some: slice) -> Draws:
-        """The draws of some rays."""
-        return Draws(*(None if draw is None else draw[:, some] for draw in self))
+    def part(self, part: slice) -> Draws:
+        """The draws of a range of rays."""
+        return Draws(*(None if draw is None else draw[:, part] for draw in self))
 
 
 def _render_chunk(
-    field: Field,
-    options: LeftPointOptions,
-    origins: Tensor,
-    along: Tensor,
-    told: Tensor,
-    draws: Draws,
+    field: Field, options: LeftPointOptions, rays: Rays, view_directions: Tensor, draws: Draws
 ) -> LeftPointRendering:
-    """Rays origins + t along; the field is told the directions `told`."""
+    """Renders a chunk of rays; the field receives `view_directions` [b r 3]."""
 
     def query(depths: Tensor) -> Samples:
-        points = origins[:, :, None] + depths[..., None] * along[:, :, None]  # b r s 3
-        sigma, features = field(points, told[:, :, None])
+        points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
+        sigma, features = field(points, view_directions[:, :, None])
         return Samples(depths, sigma[..., 0], features)
 
-    coarse = query(coarse_depths(along, options, draws.jitter))
+    # Coarse samples.
+    coarse = query(coarse_depths(rays.directions, options, draws.jitter))
     if not options.hierarchical:
         return composite_left_point(coarse, options=options, noise=draws.noise_final)
+
+    # Importance samples.
     with torch.no_grad():
         sigma = coarse.sigma if draws.noise_coarse is None else coarse.sigma + draws.noise_coarse
         weights = left_point_weights(sigma, coarse.depths, options.clamp_mode)
@@ -320,7 +329,7 @@ def _render_chunk(
 
 
 def _background(features: Tensor, opacity: Tensor, options: LeftPointOptions) -> Tensor:
-    """`white_back`, then `fill_mode`, of features [b r c]."""
+    """Applies `white_back`, then `fill_mode`, to features [b r c]."""
     if options.white_back:
         features = features + 1 - opacity
     if options.fill_mode == "weight":
@@ -328,7 +337,7 @@ def _background(features: Tensor, opacity: Tensor, options: LeftPointOptions) ->
     if options.fill_mode == "debug":
         if features.shape[-1] != 3:
             raise ValueError(
-                f"fill_mode 'debug' paints colors, got {features.shape[-1]} features; use 'weight'"
+                f"fill_mode 'debug' needs 3 colors, got {features.shape[-1]} features; use 'weight'"
             )
         return torch.where(opacity < 0.9, features.new_tensor([1.0, 0.0, 0.0]), features)
     return features

@@ -1,18 +1,17 @@
-"""Radiance manifolds: surfaces of constant s(x), met by rays, colored and composited (GRAM section
-3, GRAM-HD 3.1).
+"""Radiance manifolds: level sets of s(x), intersected by rays (GRAM section 3, GRAM-HD 3.1).
 
-    rays -> N samples -> s(x) -> first falling crossing of each level -> points (+ a plane behind)
-         -> sigma, rgb -> alpha = 1 - exp(-delta sigma) -> in order of distance: w_i = alpha_i T_i,
-         C = sum_i w_i c_i
+    rays -> N samples -> s(x) -> first falling crossing of each level -> points (+ background plane)
+         -> sigma, rgb -> alpha = 1 - exp(-delta sigma)
+         -> in order of distance: w_i = alpha_i T_i, C = sum_i w_i c_i
 
-and what GRAM-HD needs to look the surfaces up in images: their points on a regular grid, positions
-in those images, and points between the rays of a coarse view.
+For GRAM-HD, which stores the radiance of the surfaces in images: the points of the surfaces on a
+regular grid, image coordinates of points, and interpolation of intersections between rays.
 
-Convention: the scene is a cube of side `scene_extent` about the origin, seen from +z; near to far
+Convention: the scene is a cube of side `scene_extent` around the origin, seen from +z; near to far
 means *falling* s. Rays [b r 3] have unit directions; surfaces are [b r k ..] in the order of their
 levels, the background plane last; distances are Euclidean. Colors are in about [0, 1]: an image is
-2 C - 1. The order along a ray and what is hit carry no gradient; everything else does, once and
-twice (looking maps up: once).
+2 C - 1. The order along a ray and the choice of intervals carry no gradient; everything else is
+twice differentiable, image lookups once.
 """
 
 from __future__ import annotations
@@ -37,39 +36,43 @@ Predictor = Callable[[Tensor], Tensor]
 # Points and unit view directions [b p 3] -> density sigma >= 0 [b p 1], color [b p 3].
 Radiance = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-# An interval over which s changes by no more than this is not interpolated.
+# Intervals over which s changes by at most this much are not interpolated.
 FLAT = 0.05
-# Thickness of the last surface: any density is opaque.
+# Thickness of the last surface, with which any density is opaque.
 OPAQUE_DELTA = 1e10
-# Rays rendered at once when no gradient is kept: few on a CPU, whose cache they should fit, many on
-# a GPU.
-CPU_CHUNK, GPU_CHUNK = 256, 16384
+# Rays per chunk without gradient: few enough for the cache of a CPU, many for a GPU.
+CPU_CHUNK = 256
+GPU_CHUNK = 16384
 
 
 @dataclass(frozen=True)
 class ManifoldOptions:
-    """Which surfaces there are and how rays meet them; the defaults are GRAM's for faces, cameras
-    at distance 1.
+    """Number and place of the surfaces, and sampling of rays.
+
+    The defaults are GRAM's for faces, with cameras at distance 1.
 
     Attributes:
-        scene_extent: side of the cube that holds the scene; the background plane is z =
-            -scene_extent / 2.
+        scene_extent: side of the cube that contains the scene; the background plane is
+            z = -scene_extent / 2.
         ray_start: distance of the first sample on a ray.
-        ray_end: distance of the last one.
-        num_samples: N, samples on a ray, at equal steps, both ends included.
-        num_manifolds: M, surfaces, the background plane included.
+        ray_end: distance of the last sample.
+        num_samples: N, number of samples on a ray, at equal steps including both ends.
+        num_manifolds: M, number of surfaces, including the background plane.
         levels_start: s of the first (nearest) surface.
-        levels_end: s of the last one; levels are at equal steps.
-        background: whether the last surface is the plane instead of a level.
-        delta_alpha: delta of alpha = 1 - exp(-delta sigma); the background, and whatever lies last,
-            is opaque.
-        white_back: white behind everything.
-        last_back: the farthest surface takes what light is left.
-        shared_origin: distances are those to the origin of the first view, as published for GRAM-HD
-            (its Q1).
-        ray_chunk: rays (of all views together) rendered at once. None: 256 on a CPU and 16384 on a
-            GPU without gradient, all with gradient. With gradient an explicit number recomputes
-            each chunk in the backward pass.
+        levels_end: s of the last surface; levels are equally spaced.
+        background: whether the last surface is a plane instead of a level set.
+        delta_alpha: delta of alpha = 1 - exp(-delta sigma); the background, and the farthest
+            surface of a ray, are opaque.
+        white_back: whether the background is white.
+        last_back: whether the farthest surface receives all remaining light.
+        shared_origin: whether distances are measured from the origin of the first view, as
+            published for GRAM-HD (its Q1).
+        ray_chunk: number of rays (of all views together) rendered at once. None: without gradient
+            256 on a CPU and 16384 on a GPU, all with gradient. With gradient, an explicit number
+            recomputes each chunk in the backward pass.
+
+    Raises:
+        ValueError: a size, a number of samples or surfaces, or the limits are invalid.
     """
 
     scene_extent: float = 0.24
@@ -94,49 +97,47 @@ class ManifoldOptions:
             )
         if not 0 <= self.ray_start < self.ray_end:
             raise ValueError(
-                f"ray_start {self.ray_start} and ray_end {self.ray_end}; expected 0 <= start < end"
+                f"got ray_start {self.ray_start} and ray_end {self.ray_end}; "
+                "expected 0 <= start < end"
             )
         if self.num_samples < 2 or self.num_levels < 1:
             raise ValueError(
-                f"num_samples {self.num_samples} and num_manifolds {self.num_manifolds} (with "
+                f"got num_samples {self.num_samples} and num_manifolds {self.num_manifolds} (with "
                 f"background {self.background}); needs at least 2 samples and one surface besides "
                 "the background"
             )
         if self.delta_alpha <= 0:
             raise ValueError(
-                f"delta_alpha {self.delta_alpha} is not positive: nothing would be seen"
+                f"delta_alpha {self.delta_alpha} is not positive, so all surfaces would be "
+                "transparent; GRAM uses 0.04"
             )
         if self.ray_chunk is not None and self.ray_chunk < 1:
             raise ValueError(
-                f"ray_chunk {self.ray_chunk} is not positive; None lets the renderer choose"
+                f"ray_chunk {self.ray_chunk} is not positive; use None for the default"
             )
 
     @property
     def num_levels(self) -> int:
-        """K, surfaces of constant s."""
+        """K, number of level sets of s."""
         return self.num_manifolds - 1 if self.background else self.num_manifolds
 
     @property
     def background_z(self) -> float:
+        """z of the background plane."""
         return -self.scene_extent / 2
 
     def levels(self, like: Tensor) -> Tensor:
-        """[k], of the dtype and on the device of `like`."""
-        return torch.linspace(
-            self.levels_start,
-            self.levels_end,
-            self.num_levels,
-            dtype=like.dtype,
-            device=like.device,
-        )
+        """s of the level sets, [k], with dtype and device of `like`."""
+        start, end = self.levels_start, self.levels_end
+        return torch.linspace(start, end, self.num_levels, dtype=like.dtype, device=like.device)
 
 
 class Surfaces(NamedTuple):
-    """Where rays meet surfaces.
+    """Intersections of rays and surfaces.
 
     Attributes:
         points: [b r k 3].
-        valid: whether the ray meets the surface, [b r k], bool.
+        valid: whether the ray intersects the surface, [b r k], bool.
     """
 
     points: Tensor
@@ -144,11 +145,11 @@ class Surfaces(NamedTuple):
 
 
 class ManifoldRendering(NamedTuple):
-    """What rays see.
+    """Rendered rays.
 
     Attributes:
         rgb: C, [b r c].
-        depth: sum_i w_i times distance (not divided by the opacity), [b r 1].
+        depth: sum_i w_i d_i of distances d_i (not divided by the opacity), [b r 1].
         opacity: sum_i w_i, [b r 1].
         weights: w_i in the order of the surfaces, [b r k].
     """
@@ -159,87 +160,86 @@ class ManifoldRendering(NamedTuple):
     weights: Tensor
 
 
-# -- a view
-# --------------------------------------------------------------------------------------------------
+# -- A view ----------------------------------------------------------------------------------------
 
 
 def render_manifolds(
     predictor: Predictor, radiance: Radiance, rays: Rays, options: ManifoldOptions
 ) -> ManifoldRendering:
-    """Rays of b views through the surfaces of s, colored by the radiance of b scenes; in chunks of
-    rays.
+    """Renders rays of b views of b scenes, in chunks of rays.
+
+    Args:
+        predictor: s, whose level sets are the surfaces.
+        radiance: density and color at points, for b scenes.
+        rays: b views of r rays.
+        options: surfaces and sampling.
+
+    Returns:
+        Color, depth, opacity and weights of all rays.
     """
 
     def render(origins: Tensor, directions: Tensor, cosines: Tensor) -> ManifoldRendering:
         some = Rays(origins, directions, cosines)
         return _shade(radiance, _surfaces(predictor, some, options), some, options)
 
-    return ManifoldRendering(
-        *by_chunks(render, (rays.origins, rays.directions, rays.cosines), options.ray_chunk)
-    )
+    tensors = (rays.origins, rays.directions, rays.cosines)
+    return ManifoldRendering(*in_chunks(render, tensors, options.ray_chunk))
 
 
 def trace_surfaces(predictor: Predictor, rays: Rays, options: ManifoldOptions) -> Surfaces:
-    """The points of `render_manifolds` alone: K levels, then the background plane if there is
-    one.
-    """
+    """The first half of `render_manifolds`: intersections with K level sets and the background."""
 
     def trace(origins: Tensor, directions: Tensor, cosines: Tensor) -> Surfaces:
         return _surfaces(predictor, Rays(origins, directions, cosines), options)
 
-    return Surfaces(
-        *by_chunks(trace, (rays.origins, rays.directions, rays.cosines), options.ray_chunk)
-    )
+    tensors = (rays.origins, rays.directions, rays.cosines)
+    return Surfaces(*in_chunks(trace, tensors, options.ray_chunk))
 
 
 def shade_surfaces(
     radiance: Radiance, surfaces: Surfaces, rays: Rays, options: ManifoldOptions
 ) -> ManifoldRendering:
-    """The colors of `render_manifolds` for points already traced."""
+    """The second half of `render_manifolds`: colors of given intersections."""
 
     def shade(
         points: Tensor, valid: Tensor, origins: Tensor, directions: Tensor, cosines: Tensor
     ) -> ManifoldRendering:
-        return _shade(
-            radiance, Surfaces(points, valid), Rays(origins, directions, cosines), options
-        )
+        some = Rays(origins, directions, cosines)
+        return _shade(radiance, Surfaces(points, valid), some, options)
 
     tensors = (*surfaces, rays.origins, rays.directions, rays.cosines)
-    return ManifoldRendering(*by_chunks(shade, tensors, options.ray_chunk))
+    return ManifoldRendering(*in_chunks(shade, tensors, options.ray_chunk))
 
 
-def by_chunks(
+def in_chunks(
     function: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], chunk: int | None
 ) -> tuple[Tensor, ...]:
-    """function(*tensors) on slices of the rays, its results put together; see
-    `ManifoldOptions.ray_chunk`.
+    """Calls function(*tensors) on slices of the rays and concatenates the results.
+
+    With gradient and more than one chunk, each chunk is recomputed in the backward pass.
 
     Args:
         function: takes and returns tensors [b r ..].
-        tensors: [b r ..], one b and r.
-        chunk: rays of all b together.
+        tensors: [b r ..], with the same b and r.
+        chunk: number of rays of all b together; None as in `ManifoldOptions.ray_chunk`.
     """
     batch, count = tensors[0].shape[:2]
-    keeps_gradient = torch.is_grad_enabled()
-    default = (
-        batch * count
-        if keeps_gradient
-        else CPU_CHUNK
-        if tensors[0].device.type == "cpu"
-        else GPU_CHUNK
-    )
+    with_gradient = torch.is_grad_enabled()
+    default = batch * count
+    if not with_gradient:
+        default = CPU_CHUNK if tensors[0].device.type == "cpu" else GPU_CHUNK
     size = max(1, (chunk or default) // batch)
     if size >= count:
         return tuple(function(*tensors))
-    parts = []
+
+    chunks = []
     for start in range(0, count, size):
-        piece = [tensor[:, start : start + size] for tensor in tensors]
-        parts.append(
-            checkpoint(function, *piece, use_reentrant=False)
-            if keeps_gradient
-            else function(*piece)
-        )
-    return tuple(torch.cat(part, 1) for part in zip(*parts))
+        inputs = [tensor[:, start : start + size] for tensor in tensors]
+        if with_gradient:
+            chunks.append(checkpoint(function, *inputs, use_reentrant=False))
+        else:
+            chunks.append(function(*inputs))
+    return tuple(torch.cat(parts, 1) for parts in zip(*chunks))
 
 
 def _surfaces(predictor: Predictor, rays: Rays, options: ManifoldOptions) -> Surfaces:
@@ -255,28 +255,26 @@ def _surfaces(predictor: Predictor, rays: Rays, options: ManifoldOptions) -> Sur
 def _shade(
     radiance: Radiance, surfaces: Surfaces, rays: Rays, options: ManifoldOptions
 ) -> ManifoldRendering:
-    surface_count = surfaces.valid.shape[-1]
+    k = surfaces.valid.shape[-1]
     points = rearrange(surfaces.points, "b r k c -> b (r k) c")
-    directions = repeat(rays.directions, "b r c -> b (r k) c", k=surface_count)
+    directions = repeat(rays.directions, "b r c -> b (r k) c", k=k)
     with full_precision(points):
-        sigma, rgb = (
-            rearrange(values.to(points.dtype), "b (r k) c -> b r k c", k=surface_count)
-            for values in radiance(points, directions)
-        )
+        sigma, rgb = radiance(points, directions)
+        sigma = rearrange(sigma.to(points.dtype), "b (r k) 1 -> b r k", k=k)
+        rgb = rearrange(rgb.to(points.dtype), "b (r k) c -> b r k c", k=k)
         origins = rays.origins[:1] if options.shared_origin else rays.origins
         distances = distances_to(surfaces.points, origins)
-        alpha = alphas(sigma[..., 0], surfaces.valid, distances, options)
+        alpha = alphas(sigma, surfaces.valid, distances, options)
         return composite(
             alpha, rgb, distances, white_back=options.white_back, last_back=options.last_back
         )
 
 
-# -- rays meet surfaces
-# ------------------------------------------------------------------------------------------------
+# -- Intersections ---------------------------------------------------------------------------------
 
 
 def samples_along(rays: Rays, options: ManifoldOptions) -> Tensor:
-    """N points at equal steps of distance from ray_start to ray_end, [b r s 3]."""
+    """N points on each ray, equally spaced from ray_start to ray_end, [b r s 3]."""
     depths = torch.linspace(
         options.ray_start,
         options.ray_end,
@@ -288,71 +286,90 @@ def samples_along(rays: Rays, options: ManifoldOptions) -> Tensor:
 
 
 def intersections(samples: Tensor, s: Tensor, levels: Tensor) -> Surfaces:
-    """Where s first falls through each level l: the smallest k with s_{k+1} <= l <= s_k, and in
-    that interval
+    """First points of rays where s falls through each level l.
+
+    With the smallest k such that s_{k+1} <= l <= s_k,
 
         x = ((s_{k+1} - l) x_k + (l - s_k) x_{k+1}) / (s_{k+1} - s_k)
 
-    Where s changes by at most 0.05 over the interval, x = x_{k+1}, without gradient to s. A ray
-    without such an interval misses the surface: x is its last sample, not valid. Rising s is never
-    a hit.
+    If s changes by at most 0.05 over the interval, x = x_{k+1}, without gradient to s. A ray
+    without such an interval misses the surface: x is its last sample, not valid. Crossings where s
+    rises are ignored.
 
     Args:
         samples: x_k in order from the camera, [b r s 3].
-        s: at the samples, [b r s].
+        s: values at the samples, [b r s].
         levels: l, [k].
+
+    Returns:
+        Points [b r k 3] and valid [b r k].
     """
+    # The first interval that contains the level.
     hit = (s[..., 1:, None] <= levels) & (levels <= s[..., :-1, None])  # b r s-1 k
     valid = hit.any(-2)
     k = torch.where(valid, hit.to(torch.uint8).argmax(-2), s.shape[-1] - 2)
-    s_k, s_next = s.gather(-1, k), s.gather(-1, k + 1)
+
+    # Interpolation within it.
+    s_k = s.gather(-1, k)
+    s_next = s.gather(-1, k + 1)
     steep = valid & ((s_next - s_k).abs() > FLAT)
     fraction = torch.where(steep, (s_k - levels) / torch.where(steep, s_k - s_next, 1), 1)
-    x_k, x_next = (
-        samples.gather(-2, repeat(index, "b r k -> b r k c", c=3)) for index in (k, k + 1)
-    )
+    x_k = samples.gather(-2, repeat(k, "b r k -> b r k c", c=3))
+    x_next = samples.gather(-2, repeat(k + 1, "b r k -> b r k c", c=3))
     return Surfaces(torch.lerp(x_k, x_next, fraction[..., None]), valid)
 
 
 def plane_intersections(origins: Tensor, directions: Tensor, z: float) -> Surfaces:
-    """Where rays [b r 3] meet the plane of this z: x = o + t d, t = (z - o_z) / d_z, as one
-    surface, [b r 1 ..].
+    """Intersections x = o + t d of rays with the plane of a given z, t = (z - o_z) / d_z.
 
-    A ray that looks away from the plane, or along it, misses it; x is then its origin.
+    A ray that points away from the plane or is parallel to it misses it; x is then its origin.
+
+    Args:
+        origins: o, [b r 3].
+        directions: d, [b r 3].
+        z: of the plane.
+
+    Returns:
+        One surface: points [b r 1 3] and valid [b r 1].
     """
-    ahead, slope = z - origins[..., 2:], directions[..., 2:]
-    # unlike gram: t must be positive, because what lies behind a camera (far to the side) cannot be
-    # seen.
+    ahead = z - origins[..., 2:]
+    slope = directions[..., 2:]
+    # unlike gram: t must be positive, because points behind a camera (far to the side) are not
+    # visible.
     valid = ahead * slope > 0
     t = torch.where(valid, ahead / torch.where(valid, slope, 1), 0)
     return Surfaces((origins + t * directions)[:, :, None], valid)
 
 
-# -- compositing
-# --------------------------------------------------------------------------------------------------
+# -- Compositing -----------------------------------------------------------------------------------
 
 
 def distances_to(points: Tensor, origins: Tensor) -> Tensor:
-    """Of points [b r k 3] to origins [b r 3] (or with 1 for b and r), [b r k]."""
+    """Distances of points [b r k 3] from origins [b r 3] (b and r may be 1), [b r k]."""
     return torch.linalg.vector_norm(points - origins[:, :, None], dim=-1)
 
 
 def view_directions(points: Tensor, origins: Tensor) -> Tensor:
-    """Unit vectors to points [b r k 3] from the origin [b 3] of each view, [b r k 3]."""
+    """Unit vectors from the origin [b 3] of each view to points [b r k 3], [b r k 3]."""
     return F.normalize(points - origins[:, None, None], dim=-1)
 
 
 def alphas(sigma: Tensor, valid: Tensor, distances: Tensor, options: ManifoldOptions) -> Tensor:
-    """alpha = 1 - exp(-delta sigma) where a surface is hit, else 0; with a background plane it, and
-    the farthest surface of the ray, have delta = 1e10: any density is opaque.
+    """alpha = 1 - exp(-delta sigma) at intersections, else 0.
 
-    unlike the paper, as published: occupancy is no output of the network.
+    With a background plane, the plane and the farthest surface of a ray have delta = 1e10, so that
+    any density is opaque.
+
+    unlike the paper, as in the released code: the network predicts density, not occupancy.
 
     Args:
         sigma: density, not negative, [b r k].
-        valid: [b r k].
-        distances: [b r k].
-        options: delta_alpha and whether the last surface is the background.
+        valid: whether the surface is hit, [b r k].
+        distances: distance along the ray, [b r k].
+        options: delta_alpha, and whether the last surface is the background.
+
+    Returns:
+        [b r k].
     """
     deltas = torch.full_like(sigma, options.delta_alpha)
     if options.background:
@@ -372,27 +389,33 @@ def composite(
     """C = sum_i w_i c_i, w_i = alpha_i prod_{j nearer than i} (1 - alpha_j + 1e-10) (GRAM eq. 4).
 
     Args:
-        alpha: [b r k], 0 where a surface is missed; surfaces in any order.
-        rgb: colors or anything else, [b r k c].
-        distances: their order along the ray (without gradient) and what `depth` averages, [b r k].
-        white_back: add 1 - sum_i w_i to all channels.
-        last_back: add it to the weight of the farthest surface (first, if both).
+        alpha: 0 where a surface is missed; surfaces in any order, [b r k].
+        rgb: colors or other values, [b r k c].
+        distances: define the order along the ray (without gradient) and the depth, [b r k].
+        white_back: whether to add 1 - sum_i w_i to all channels.
+        last_back: whether to add it to the weight of the farthest surface; applied first.
+
+    Returns:
+        Color, depth, opacity and weights.
     """
+    # Weights in order of distance.
     order = distances.detach().argsort(-1)
     sorted_weights = alpha_weights(alpha.gather(-1, order))
     if last_back:
         rest = 1 - sorted_weights.sum(-1, keepdim=True)
         sorted_weights = torch.cat([sorted_weights[..., :-1], sorted_weights[..., -1:] + rest], -1)
+
+    # Sums in order of the surfaces.
     weights = torch.zeros_like(sorted_weights).scatter(-1, order, sorted_weights)
-    seen = (weights[..., None] * rgb).sum(-2)
+    color = (weights[..., None] * rgb).sum(-2)
+    depth = (weights * distances).sum(-1, keepdim=True)
     opacity = weights.sum(-1, keepdim=True)
     if white_back:
-        seen = seen + 1 - opacity
-    return ManifoldRendering(seen, (weights * distances).sum(-1, keepdim=True), opacity, weights)
+        color = color + 1 - opacity
+    return ManifoldRendering(color, depth, opacity, weights)
 
 
-# -- surfaces as images (GRAM-HD section 3.2)
-# --------------------------------------------------------------------------
+# -- Surfaces as images (GRAM-HD section 3.2) ------------------------------------------------------
 
 
 def foreground_grid(
@@ -404,42 +427,50 @@ def foreground_grid(
     half_extent: float | None = None,
     heights: tuple[float, float] | None = None,
 ) -> Surfaces:
-    """The K levels met along -z on a regular grid whose outer points lie on the border; row 0 has
-    the *smallest* y.
+    """Intersections of the K level sets with lines along -z through a regular grid.
+
+    Convention: the outer points of the grid lie on the border; row 0 has the *smallest* y.
 
     Args:
-        predictor: s.
-        resolution: L, points on a side.
-        options: levels, number of samples and the size of the scene.
-        like: a tensor of the dtype and device wanted.
-        half_extent: e, x and y are linspace(-e, e, L); None is half the scene (published: fov /
-            100).
-        heights: z of the first and last sample; None is the front and back of the scene (published:
-            1 - ray limits).
+        predictor: s, whose level sets are the surfaces.
+        resolution: L, points per side.
+        options: levels, number of samples and size of the scene.
+        like: a tensor with the dtype and device to use.
+        half_extent: e; x and y are linspace(-e, e, L). None is half the scene (published:
+            fov / 100).
+        heights: z of the first and the last sample. None is the front and back of the scene
+            (published: 1 - ray limits).
 
     Returns:
-        points [1 (L L) k 3] and valid [1 (L L) k], those of all instances.
+        Points [1 (L L) k 3] and valid [1 (L L) k], shared by all scenes.
     """
     half = options.scene_extent / 2
-    e, (top, bottom) = half if half_extent is None else half_extent, heights or (half, -half)
+    e = half if half_extent is None else half_extent
+    top, bottom = heights or (half, -half)
     axis = torch.linspace(-e, e, resolution, dtype=like.dtype, device=like.device)
     z = torch.linspace(top, bottom, options.num_samples, dtype=like.dtype, device=like.device)
-    y, x, z = (
-        rearrange(g, "i j s -> 1 (i j) s") for g in torch.meshgrid(axis, axis, z, indexing="ij")
-    )
+    y, x, z = torch.meshgrid(axis, axis, z, indexing="ij")
+    lines = rearrange(torch.stack([x, y, z], -1), "i j s c -> 1 (i j) s c")
 
     def trace(samples: Tensor) -> Surfaces:
         with full_precision(samples):
             return intersections(samples, predictor(samples), options.levels(samples))
 
-    return Surfaces(*by_chunks(trace, (torch.stack([x, y, z], -1),), options.ray_chunk))
+    return Surfaces(*in_chunks(trace, (lines,), options.ray_chunk))
 
 
 def background_grid(resolution: int, options: ManifoldOptions, like: Tensor) -> Tensor:
-    """Points of the background plane at map coordinates u = linspace(-1, 1, L) per axis, x = g(u):
-    [1 (L L) 3].
+    """Points of the background plane at map coordinates u = linspace(-1, 1, L) per axis, x = g(u).
 
-    Rows as in `foreground_grid`: row 0 has the smallest y.
+    Convention: row 0 has the smallest y, as in `foreground_grid`.
+
+    Args:
+        resolution: L, points per side.
+        options: size of the scene.
+        like: a tensor with the dtype and device to use.
+
+    Returns:
+        [1 (L L) 3].
     """
     u = torch.linspace(-1, 1, resolution, dtype=like.dtype, device=like.device)
     axis = background_position(u, options.scene_extent)
@@ -448,72 +479,81 @@ def background_grid(resolution: int, options: ManifoldOptions, like: Tensor) -> 
 
 
 def background_position(u: Tensor, extent: float) -> Tensor:
-    """g(u) = E u for |u| <= 1/2, sign(u) (E tan(|u| - 1/2) + E / 2) beyond: any tensor of map
-    coordinates.
+    """Position x = g(u) on the background plane of a map coordinate u.
 
-    Half of the texels of an axis show the scene (of side E), the others a wide surrounding.
+        g(u) = E u                                        for |u| <= 1/2
+        g(u) = sign(u) (E tan(|u| - 1/2) + E / 2)         beyond
+
+    Half of the texels of an axis cover the scene (of side E), the others wide surroundings.
+
+    Args:
+        u: map coordinates in [-1, 1], any shape.
+        extent: E.
     """
     beyond = u.abs() - 0.5
-    return torch.where(
-        beyond <= 0, extent * u, u.sign() * extent * (beyond.clamp(min=0).tan() + 0.5)
-    )
+    outside = u.sign() * extent * (beyond.clamp(min=0).tan() + 0.5)
+    return torch.where(beyond <= 0, extent * u, outside)
 
 
 def background_coordinate(x: Tensor, extent: float) -> Tensor:
-    """The inverse of `background_position`: x / E within the scene, sign(x) (atan((|x| - E/2) / E)
-    + 1/2) beyond.
+    """The inverse of `background_position`.
+
+    u = x / E                                         for |x| <= E / 2
+    u = sign(x) (atan((|x| - E / 2) / E) + 1/2)       beyond
     """
     beyond = x.abs() / extent - 0.5
     return torch.where(beyond <= 0, x / extent, x.sign() * (beyond.clamp(min=0).atan() + 0.5))
 
 
 def upsample_surfaces(surfaces: Surfaces, resolution: int) -> Surfaces:
-    """Points between the rays of a square view, bilinear from corner to corner (rays include the
-    border).
+    """Intersections at a higher resolution, by bilinear interpolation between the rays of a view.
 
-    A point is valid where validity, interpolated alike, is above 0.99: next to no miss.
+    Corners are aligned, because rays include the border. A point is valid where the interpolated
+    mask exceeds 0.99.
 
     Args:
         surfaces: points [b (h h) k 3] and valid [b (h h) k] of h x h rays, row by row.
         resolution: H.
 
     Returns:
-        points [b (H H) k 3] and valid [b (H H) k].
+        Points [b (H H) k 3] and valid [b (H H) k].
+
+    Raises:
+        ValueError: the number of rays is not a square.
     """
     count, k = surfaces.valid.shape[1:]
     side = math.isqrt(count)
     if side * side != count:
         raise ValueError(
-            f"surfaces of {count} rays are no square view; give all the rays of "
+            f"surfaces of {count} rays are not a square view; pass all the rays of "
             "Camera.rays(resolution)"
         )
+    size = (resolution, resolution)
 
-    def larger(values: Tensor) -> Tensor:
+    def upsample(values: Tensor) -> Tensor:
         image = rearrange(values, "b (h w) k c -> b (k c) h w", h=side)
-        image = F.interpolate(
-            image, size=(resolution, resolution), mode="bilinear", align_corners=True
-        )
-        return rearrange(
-            image, "b (k c) h w -> b (h w) k c", k=k
-        ).contiguous()  # lengths of planar vectors are slow
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
+        # Contiguous, because norms of planar vectors are slow.
+        return rearrange(image, "b (k c) h w -> b (h w) k c", k=k).contiguous()
 
     with full_precision(surfaces.points):
-        valid = larger(surfaces.valid.to(surfaces.points.dtype)[..., None])
-        return Surfaces(larger(surfaces.points), valid[..., 0] > 0.99)
+        mask = upsample(surfaces.valid.to(surfaces.points.dtype)[..., None])
+        return Surfaces(upsample(surfaces.points), mask[..., 0] > 0.99)
 
 
 def look_up_foreground(
     maps: Tensor, points: Tensor, half_extent: float, *, aligned: bool = False
 ) -> Tensor:
-    """Values of each surface's map at its points: bilinear at (x, y) / e, 0 outside. Differentiable
-    once.
+    """Values of the surfaces' maps at points: bilinear at (x, y) / e, 0 outside.
+
+    Differentiable once.
 
     Args:
         maps: [b k c H W], rows from the smallest y as in `foreground_grid`.
         points: [b r k 3].
         half_extent: e of the grid.
-        aligned: whether -e and e are the centers of the border texels, as in the grid that the maps
-            are made from, or (False, as published) their outer edges.
+        aligned: whether -e and e are the centers of the border texels, as in the grid from which
+            the maps are made, or (False, as published) their outer edges.
 
     Returns:
         [b r k c].
@@ -529,8 +569,9 @@ def look_up_foreground(
 def look_up_background(
     maps: Tensor, points: Tensor, extent: float, *, aligned: bool = False
 ) -> Tensor:
-    """Values of background maps at points of the plane: bilinear at g^-1 of (x, y), reflected
-    outside.
+    """Values of background maps at points of the plane: bilinear at g^-1(x, y), reflected outside.
+
+    Differentiable once.
 
     Args:
         maps: [b c H W], rows from the smallest y as in `background_grid`.
@@ -539,7 +580,7 @@ def look_up_background(
         aligned: as in `look_up_foreground`.
 
     Returns:
-        [b r c]. Differentiable once.
+        [b r c].
     """
     grid = rearrange(background_coordinate(points[..., :2], extent), "b r c -> b 1 r c")
     values = F.grid_sample(
