@@ -287,7 +287,7 @@ def test_a_portable_file_starts_both_the_generator_and_its_average(tmp_path):
 
 
 def test_weights_that_do_not_fit_at_all_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="there is no model"):
         make(init_from=str(tmp_path / "none.ckpt"))
     (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="neither a portable file nor a training checkpoint"):

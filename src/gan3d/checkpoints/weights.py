@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gan3d.checkpoints.models import find_model
 from gan3d.checkpoints.plain import load_plain, load_safetensors
+from gan3d.pretrained import SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,8 @@ def init_from(
     """Copies weights into networks, in place, and logs how many of their tensors it filled.
 
     Args:
-        path: a portable file (docs/checkpoints.md), or a training checkpoint of any run.
+        path: a portable file or a training checkpoint of any run, or what stands for one: a run
+            folder, user/name of the hub, .. (docs/checkpoints.md, "Models by name").
         networks: by their names in the file: generator, generator_ema, discriminator. A portable
             file has no generator_ema: its generator serves for both.
         partial: accept weights that fill less than half of a network.
@@ -34,7 +37,7 @@ def init_from(
     Raises:
         ValueError: the file cannot be read, or it fills too little of a network.
     """
-    weights = _read(Path(path).expanduser())
+    weights = _read(path)
     for name, network in networks.items():
         source = name
         if not any(key.startswith(f"{name}.") for key in weights):
@@ -72,17 +75,12 @@ def copy_frozen(network: nn.Module, average: nn.Module, trained: Container[nn.Pa
             own.copy_(kept)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(
-            f"there is no file {path} to start from; give a .safetensors or a checkpoint of a run"
-        )
+def _read(model: Path | str) -> dict[str, Tensor]:
+    path = find_model(model)
     try:
-        return (
-            load_safetensors(path)
-            if path.suffix == ".safetensors"
-            else load_plain(path)["state_dict"]
-        )
+        if path.suffix == SUFFIX:
+            return load_safetensors(path)
+        return load_plain(path)["state_dict"]
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"{path} is neither a portable file nor a training checkpoint of gan3d: {error}"
