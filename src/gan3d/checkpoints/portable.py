@@ -30,7 +30,6 @@ from gan3d.pretrained import FORMAT, FORMAT_KEY
 from gan3d.spelling import closest, did_you_mean
 
 Network = TypeVar("Network", bound=nn.Module)
-Kind = TypeVar("Kind")
 
 
 def save_pretrained(
@@ -118,8 +117,8 @@ def build(
 
 
 def class_and_arguments(
-    registry: Mapping[str, type[Kind]], name: str, arguments: Mapping[str, Any]
-) -> tuple[type[Kind], dict[str, Any]]:
+    registry: Mapping[str, type[Any]], name: str, arguments: Mapping[str, Any]
+) -> tuple[type[Any], dict[str, Any]]:
     """A registered class by name, and its arguments as it takes them: sequences are tuples, and a
     dictionary is made the dataclass that the constructor asks for.
 
