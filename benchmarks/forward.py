@@ -14,6 +14,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,15 @@ Parts = dict[str, Callable[[], Any]]
 def build(tiny: bool) -> tuple[EG3D, Tensor, Camera]:
     """Generator with a density and noise worth rendering, one z, one camera."""
     torch.manual_seed(0)
-    sizes = {**EG3D.tiny, "img_resolution": 64, "superresolution": "8X"} if tiny else {}
+    sizes: dict[str, Any] = {}
+    if tiny:
+        larger = replace(EG3D.tiny["superresolution"], layout="8X")
+        sizes = {**EG3D.tiny, "img_resolution": 64, "superresolution": larger}
     generator = EG3D(**sizes).eval().requires_grad_(False)
     last = generator.decoder.net[2]
     assert isinstance(last.bias, nn.Parameter)
-    last.bias[0] = 3.0  # matter, so that importance samples have something to find
+    # Matter, so that importance samples have something to find.
+    last.bias[0] = 3.0
     for name, parameter in generator.named_parameters():
         if name.endswith("noise_strength"):
             parameter.fill_(0.1)

@@ -122,10 +122,17 @@ def test_z_changes_the_image(generator):
     assert (shown.image[0] - shown.image[1]).abs().mean() > 1e-4
 
 
+def scalars(network: torch.nn.Module) -> list[str]:
+    return [name for name, parameter in network.named_parameters() if parameter.ndim == 0]
+
+
+def test_no_parameter_is_a_scalar_which_fsdp2_refuses(generator):
+    assert scalars(generator) == []
+
+
 def test_gradients_reach_every_trainable_parameter(generator):
-    with (
-        torch.no_grad()
-    ):  # strengths that start at zero stop gradients of nothing else, but be sure
+    # Strengths that start at zero stop gradients of nothing else, but be sure.
+    with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
@@ -230,6 +237,10 @@ def test_every_parameter_of_a_discriminator_has_a_gradient_at_some_resolution(di
     assert [
         name for name, p in discriminator.named_parameters() if p.requires_grad and p.grad is None
     ] == []
+
+
+def test_no_parameter_of_a_discriminator_is_a_scalar(discriminator):
+    assert scalars(discriminator) == []
 
 
 def test_a_discriminator_can_be_differentiated_twice(discriminator):

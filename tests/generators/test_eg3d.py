@@ -2,7 +2,9 @@
 how to go on.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +12,23 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators import EG3D, GENERATORS
+from gan3d.generators.eg3d import MappingOptions, SuperResolutionOptions
 from gan3d.randomness import Randomness
+
+
+def changed(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with changes; a dictionary changes fields of the dataclass of its name."""
+    defaults = {"mapping": MappingOptions(), **arguments}
+    made = {
+        name: replace(defaults[name], **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return {**arguments, **made}
 
 
 def tiny(seed: int = 0, **changes) -> EG3D:
     torch.manual_seed(seed)
-    return EG3D(**{**EG3D.tiny, **changes})
+    return EG3D(**changed(EG3D.tiny, changes))
 
 
 def cameras(num: int = 2) -> Camera:
@@ -76,29 +89,25 @@ def test_image_keeps_its_size_at_any_raw_resolution(generator, scene):
 )
 def test_layouts_make_square_images_of_any_multiple(layout, img_resolution):
     generator = tiny(
-        superresolution=layout, img_resolution=img_resolution, raw_resolution=6
+        superresolution={"layout": layout}, img_resolution=img_resolution, raw_resolution=6
     ).requires_grad_(False)
     seen = generator(latents(generator), cameras())
     assert seen.image.shape == (2, 3, img_resolution, img_resolution)
 
 
 def test_default_widths_of_superresolution_are_those_of_the_layout():
+    sides = {"8XDC": 512, "8X": 512, "4X": 256, "2X": 128}
     with torch.device("meta"):
-        counts = {
-            layout: sum(p.numel() for p in EG3D(superresolution=layout).parameters())
-            for layout in ("8XDC", "8X")
+        models = {
+            layout: EG3D(superresolution=SuperResolutionOptions(layout), img_resolution=side)
+            for layout, side in sides.items()
         }
-        counts |= {
-            layout: sum(
-                p.numel() for p in EG3D(superresolution=layout, img_resolution=size).parameters()
-            )
-            for layout, size in (("4X", 256), ("2X", 128))
-        }
+    counts = {layout: sum(p.numel() for p in model.parameters()) for layout, model in models.items()}
     assert counts == {"8XDC": 30_662_136, "8X": 29_587_512, "4X": 29_587_512, "2X": 29_587_512}
 
 
 def test_without_superresolution_the_image_is_the_raw_image_and_some_rays_can_be_rendered():
-    generator = tiny(superresolution="none", img_resolution=16).requires_grad_(False)
+    generator = tiny(superresolution={"layout": "none"}, img_resolution=16).requires_grad_(False)
     scene = generator.represent(generator.map(latents(generator)))
     whole = generator.render(scene, cameras())
     assert torch.equal(whole.image, whole.raw)
@@ -114,20 +123,24 @@ def test_without_superresolution_the_image_is_the_raw_image_and_some_rays_can_be
 
 
 def test_rays_with_superresolution_are_refused(generator, scene):
-    with pytest.raises(ValueError, match="superresolution 'none'"):
+    with pytest.raises(ValueError, match="superresolution.layout 'none'"):
         generator.render(scene, cameras(), rays=torch.arange(4))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"superresolution": "8XDC", "img_resolution": 30}, "img_resolution 30 is not 4 times"),
+        (
+            {"superresolution": {"layout": "8XDC"}, "img_resolution": 30},
+            "img_resolution 30 is not 4 times superresolution.input_resolution 7",
+        ),
         ({"img_resolution": 33}, "img_resolution 33 is not 2 times"),
-        ({"img_resolution": 32, "sr_input_resolution": 8}, "use img_resolution 16"),
-        ({"superresolution": "16X"}, "choose"),
-        ({"feature_channels": 2}, "less than 3"),
-        ({"plane_axes": "eg3d"}, "choose official or fixed"),
-        ({"superresolution": "none", "img_resolution": 32}, "raw_resolution"),
+        ({"superresolution": {"input_resolution": 8}}, "use img_resolution 16"),
+        ({"superresolution": {"layout": "16X"}}, "superresolution.layout '16X' .* choose none, 2X"),
+        ({"decoder": {"feature_channels": 2}}, "decoder.feature_channels 2 is less than 3"),
+        ({"planes": {"axes": "eg3d"}}, "planes.axes 'eg3d' .* choose official or fixed"),
+        ({"backbone": {"network": "StyleGAN"}}, "backbone.network 'StyleGAN' .* choose StyleGAN2"),
+        ({"superresolution": {"layout": "none"}, "img_resolution": 32}, "raw_resolution"),
     ],
 )
 def test_impossible_arguments_are_refused_with_a_way_out(wrong, message):
@@ -151,7 +164,7 @@ def test_one_scene_from_many_cameras_is_as_each_scene_alone(generator, scene):
 
 @pytest.mark.parametrize("limits", [{}, {"ray_start": "auto", "ray_end": "auto"}])
 def test_an_image_does_not_depend_on_the_others_of_its_batch(limits):
-    generator = tiny(**limits).requires_grad_(False)
+    generator = tiny(render=limits).requires_grad_(False)
     z, camera = (
         latents(generator, 3),
         Camera.from_angles(torch.tensor([0.0, 0.5, 1.0]), 0.1, fov=40.0),
@@ -227,7 +240,7 @@ def test_path_lengths_can_be_differentiated():
     """Second order through planes, decoder, compositing and super-resolution: grad |d image / d
     ws|.
     """
-    generator = tiny(depth_samples=4, importance_samples=2, raw_resolution=4)
+    generator = tiny(render={"depth_samples": 4, "importance_samples": 2}, raw_resolution=4)
     ws = generator.map(latents(generator), cameras()).detach().requires_grad_()
     image = generator.render(generator.represent(ws), cameras()).image
     (gradient,) = torch.autograd.grad(image.square().sum(), ws, create_graph=True)
@@ -282,19 +295,19 @@ def test_chunks_of_rays_change_nothing(gradient):
 
 
 def test_legacy_raw_is_the_raw_image_after_the_first_block():
-    changed, plain = tiny(legacy_raw=True), tiny()
+    legacy, plain = tiny(superresolution={"legacy_raw": True}), tiny()
     scene = plain.represent(plain.map(latents(plain)))
     with torch.no_grad():
-        first, second = changed.render(scene, cameras()), plain.render(scene, cameras())
+        first, second = legacy.render(scene, cameras()), plain.render(scene, cameras())
         assert torch.equal(first.image, second.image)
         assert (first.raw - second.raw).abs().max() > 1e-3
         # Resized raw images were never written to.
-        first, second = (g.render(scene, cameras(), resolution=12) for g in (changed, plain))
+        first, second = (g.render(scene, cameras(), resolution=12) for g in (legacy, plain))
         assert torch.equal(first.raw, second.raw)
 
 
 def test_white_background_is_seen_where_nothing_is():
-    generator = tiny(white_background=True).requires_grad_(False)
+    generator = tiny(render={"white_background": True}).requires_grad_(False)
     generator.decoder.net[2].bias[0] = -50.0
     seen = generator(latents(generator), cameras())
     assert seen.opacity.max() < 1e-3
@@ -302,7 +315,7 @@ def test_white_background_is_seen_where_nothing_is():
 
 
 def test_random_noise_of_superresolution_follows_the_randomness():
-    generator = tiny(sr_noise="random").requires_grad_(False)
+    generator = tiny(superresolution={"noise": "random"}).requires_grad_(False)
     for name, parameter in generator.named_parameters():
         if name.endswith("noise_strength") and name.startswith("superresolution"):
             parameter.fill_(0.3)
@@ -316,10 +329,7 @@ def test_random_noise_of_superresolution_follows_the_randomness():
 
 @pytest.fixture(params=["StyleGAN3", "StyleGAN3-R"])
 def alias_free(request) -> EG3D:
-    torch.manual_seed(0)
-    return EG3D(
-        **EG3D.tiny | {"backbone": request.param, "backbone_layers": 5, "backbone_critical": 1}
-    )
+    return tiny(backbone={"network": request.param, "num_layers": 5, "num_critical": 1})
 
 
 def test_a_stylegan3_backbone_makes_planes_as_lively_as_stylegan2_does(alias_free):
@@ -351,7 +361,7 @@ def test_magnitudes_of_a_stylegan3_backbone_move_by_tracking_alone(alias_free):
     assert torch.allclose(torch.stack(list(magnitudes.values())), expected, rtol=1e-5)
 
 
-def test_planes_of_a_stylegan3_backbone_can_be_moved_those_of_stylegan2_can_not(
+def test_planes_of_a_stylegan3_backbone_can_be_moved_those_of_stylegan2_cannot(
     alias_free, generator
 ):
     ws = alias_free.map(Randomness(0, [0]).normal("z", alias_free.z_dim))

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from gan3d.layers.mapping import MappingNetwork, normalize_second_moment
+from gan3d.layers.mapping import MappingNetwork, MappingOptions, normalize_second_moment
 
 
 def mapping_network(
     z_dim: int = 6, c_dim: int = 0, num_ws: int | None = 5, **options
 ) -> MappingNetwork:
     torch.manual_seed(0)
-    network = MappingNetwork(z_dim, c_dim, 8, num_ws, num_layers=2, **options)
+    network = MappingNetwork(z_dim, c_dim, 8, num_ws, MappingOptions(**options))
     if num_ws is not None:
         network.w_avg.copy_(torch.randn(8))
     return network
@@ -85,11 +85,13 @@ def test_tracking_converges_to_the_mean_latent():
 def test_the_mean_latent_is_kept_only_where_it_can_be_used():
     assert "w_avg" in mapping_network().state_dict()
     assert "w_avg" not in mapping_network(num_ws=None).state_dict()
-    assert "w_avg" not in MappingNetwork(6, 0, 8, 5, num_layers=2, w_avg_beta=None).state_dict()
+    untracked = MappingOptions(w_avg_beta=None)
+    assert "w_avg" not in MappingNetwork(6, 0, 8, 5, untracked).state_dict()
 
 
 def test_layers_have_the_widths_they_are_given():
-    network = MappingNetwork(6, 25, 8, 3, num_layers=3, embed_features=5, layer_features=7)
+    options = MappingOptions(num_layers=3, embed_features=5, layer_features=7)
+    network = MappingNetwork(6, 25, 8, 3, options)
     shapes = {name: list(p.shape) for name, p in network.named_parameters()}
     assert {name: shape for name, shape in shapes.items() if name.endswith("weight")} == {
         "embed.weight": [5, 25],
@@ -123,4 +125,4 @@ def test_inputs_of_another_size_and_missing_ones_are_refused():
 
 def test_truncation_without_a_mean_latent_is_refused():
     with pytest.raises(ValueError, match="keeps no mean"):
-        MappingNetwork(6, 0, 8, 5, num_layers=2, w_avg_beta=None)(Z, truncation=0.5)
+        MappingNetwork(6, 0, 8, 5, MappingOptions(w_avg_beta=None))(Z, truncation=0.5)

@@ -26,7 +26,7 @@ collected:
 
 import json
 import runpy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,8 +36,17 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gan3d.checkpoints.official.stylegan2 import from_published
 from gan3d.discriminators import DualDiscriminator
 from gan3d.generators import EG3D
+from gan3d.generators.eg3d import (
+    BackboneOptions,
+    DecoderOptions,
+    MappingOptions,
+    PlaneOptions,
+    RenderOptions,
+    SuperResolutionOptions,
+)
 
 shared = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
 GOLDEN = shared.GOLDEN
@@ -63,13 +72,16 @@ class Component:
         return json.loads((self.folder / "components.json").read_text())[self.group]
 
     def state(self, prefix: str | None = None) -> dict[str, Tensor]:
-        """The state dict stored under a prefix, that of the case's `weights` by default."""
+        """The state dict stored under a prefix, that of the case's `weights` by default, in our
+        shapes.
+        """
         prefix = self.case["weights"] if prefix is None else prefix
-        return {
+        stored = {
             name.removeprefix(prefix): t
             for name, t in self.tensors.items()
             if name.startswith(prefix)
         }
+        return from_published(stored)
 
 
 @dataclass(frozen=True)
@@ -262,45 +274,52 @@ def _eg3d_generator(config: dict[str, Any]) -> EG3D:
     options, rendering = config["generator_kwargs"], config["rendering_kwargs"]
     mapping, small = options.get("mapping_kwargs", {}), config.get("superresolution_override", {})
     conditioned = not rendering.get("c_gen_conditioning_zero", False)
-    layout = rendering["superresolution_module"].split("SuperresolutionHybrid")[-1]
+    superresolution = SuperResolutionOptions(
+        layout=rendering["superresolution_module"].split("SuperresolutionHybrid")[-1],
+        noise=rendering["superresolution_noise_mode"],
+        antialias=rendering.get("sr_antialias", True),
+        conv_clamp=256 if options.get("sr_num_fp16_res", 0) > 0 else None,
+        legacy_raw=True,
+    )
+    if small:
+        superresolution = replace(
+            superresolution,
+            channels=(small["block0"]["out_channels"], small["block1"]["out_channels"]),
+            input_resolution=small.get("input_resolution"),
+            conv_clamp=small["block0"]["conv_clamp"],
+        )
     return EG3D(
         z_dim=options["z_dim"],
         w_dim=options["w_dim"],
         img_resolution=small["block1"]["resolution"] if small else options["img_resolution"],
         raw_resolution=config["neural_rendering_resolution"],
-        plane_resolution=config.get("backbone_override", {}).get("img_resolution", 256),
-        channel_base=options.get("channel_base", 32768),
-        channel_max=options.get("channel_max", 512),
-        conv_clamp=options.get("conv_clamp"),
-        mapping_layers=mapping.get("num_layers", 8),
-        mapping_embed_dim=mapping.get("embed_features"),
-        mapping_hidden_dim=mapping.get("layer_features"),
-        mapping_lr_multiplier=mapping.get("lr_multiplier", 0.01),
-        w_avg_beta=mapping.get("w_avg_beta", 0.998),
         c_scale=rendering.get("c_scale", 0) if conditioned else 0,
-        decoder_lr_multiplier=rendering.get("decoder_lr_mul", 1),
-        depth_samples=rendering["depth_resolution"],
-        importance_samples=rendering["depth_resolution_importance"],
-        ray_start=rendering["ray_start"],
-        ray_end=rendering["ray_end"],
-        box_warp=rendering["box_warp"],
-        disparity=rendering.get("disparity_space_sampling", False),
-        white_background=rendering.get("white_back", False),
-        depth_clamp="batch",
-        auto_limits="official",
-        superresolution=layout,
-        sr_input_resolution=small.get("input_resolution"),
-        sr_channels=(small["block0"]["out_channels"], small["block1"]["out_channels"])
-        if small
-        else None,
-        sr_noise=rendering["superresolution_noise_mode"],
-        sr_antialias=rendering.get("sr_antialias", True),
-        sr_clamp=small["block0"]["conv_clamp"]
-        if small
-        else 256
-        if options.get("sr_num_fp16_res", 0) > 0
-        else None,
-        legacy_raw=True,
+        planes=PlaneOptions(config.get("backbone_override", {}).get("img_resolution", 256)),
+        backbone=BackboneOptions(
+            channel_base=options.get("channel_base", 32768),
+            channel_max=options.get("channel_max", 512),
+            conv_clamp=options.get("conv_clamp"),
+        ),
+        mapping=MappingOptions(
+            num_layers=mapping.get("num_layers", 8),
+            embed_features=mapping.get("embed_features"),
+            layer_features=mapping.get("layer_features"),
+            lr_multiplier=mapping.get("lr_multiplier", 0.01),
+            w_avg_beta=mapping.get("w_avg_beta", 0.998),
+        ),
+        decoder=DecoderOptions(lr_multiplier=rendering.get("decoder_lr_mul", 1)),
+        render=RenderOptions(
+            depth_samples=rendering["depth_resolution"],
+            importance_samples=rendering["depth_resolution_importance"],
+            ray_start=rendering["ray_start"],
+            ray_end=rendering["ray_end"],
+            box_warp=rendering["box_warp"],
+            disparity=rendering.get("disparity_space_sampling", False),
+            white_background=rendering.get("white_back", False),
+            depth_clamp="batch",
+            auto_limits="official",
+        ),
+        superresolution=superresolution,
     )
 
 

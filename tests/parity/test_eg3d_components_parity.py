@@ -2,6 +2,8 @@
 (golden/eg3d/components).
 """
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from gan3d.discriminators import DualDiscriminator, StyleGAN2Discriminator
 from gan3d.generators import StyleGAN2
 from gan3d.layers.convolution import EqualizedConv2d
 from gan3d.layers.linear import EqualizedLinear
-from gan3d.layers.mapping import MappingNetwork
+from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.minibatch_std import MinibatchStd
 from gan3d.layers.modulated import modulated_conv2d
 from gan3d.layers.resize import filtered_resizing
@@ -27,8 +29,7 @@ def no_gradient():
         yield
 
 
-# -- upfirdn2d
-# --------------------------------------------------------------------------------------------------
+# -- upfirdn2d -------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "upfirdn2d")
@@ -56,8 +57,7 @@ def test_eg3d_filters(load, golden, near):
     assert stored["setup.sym6"].ndim == 1
 
 
-# -- bias_act
-# --------------------------------------------------------------------------------------------------
+# -- bias_act --------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "bias_act")
@@ -71,8 +71,7 @@ def test_eg3d_bias_and_activation(component, near):
     )
 
 
-# -- convolution
-# --------------------------------------------------------------------------------------------------
+# -- convolution -----------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "convolution", op="conv2d_resample")
@@ -117,8 +116,7 @@ def test_eg3d_modulated_convolution(component, near, fused):
     near(y, tensors[case["out"]], case.get("tolerance", 1e-4))
 
 
-# -- layers
-# --------------------------------------------------------------------------------------------------
+# -- layers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "layers", op="FullyConnectedLayer")
@@ -173,14 +171,15 @@ def test_eg3d_minibatch_standard_deviation(component, near):
     near(layer(tensors[component.case["x"]]), tensors[component.case["out"]])
 
 
-# -- networks
-# --------------------------------------------------------------------------------------------------
+# -- networks --------------------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "networks", op="MappingNetwork")
 def test_eg3d_mapping_network(component, near):
     tensors, name = component.tensors, component.case["weights"].rstrip("/")
-    network = MappingNetwork(**component.case["kwargs"])
+    given = {"num_layers": 8, **component.case["kwargs"]}
+    options = {f.name: given.pop(f.name) for f in fields(MappingOptions) if f.name in given}
+    network = MappingNetwork(**given, options=MappingOptions(**options))
     network.load_state_dict(component.state())
     z, c = tensors["z"] if network.z_dim else None, tensors["c"] if network.c_dim else None
     near(network(z, c), tensors[f"{name}.out"])
@@ -261,8 +260,7 @@ def _logits(discriminator: StyleGAN2Discriminator, tensors: dict[str, Tensor]) -
     return discriminator.logits(image, tensors["d.c"])[:, None]
 
 
-# -- filtered_resizing
-# -------------------------------------------------------------------------------------------------
+# -- filtered_resizing -----------------------------------------------------------------------------
 
 
 @pytest.mark.golden_components("eg3d", "filtered_resizing")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.camera import Camera
+from gan3d.checkpoints.official.stylegan2 import from_published, to_published
 from gan3d.generators import EG3D, Rendering
 from gan3d.ops.composite import interval_weights, optical_depths
 from gan3d.rendering import importance_depths, ray_box, ray_limits, stratified_depths
@@ -41,7 +42,7 @@ class Case:
         self.inputs = load_file(folder / "inputs.safetensors")
         self.expected = merged(folder, "outputs*.safetensors")
         self.generator = build(self.config).eval()
-        self.missing = self.generator.load_state_dict(self.weights, strict=False)
+        self.missing = self.generator.load_state_dict(from_published(self.weights), strict=False)
         self.generator.requires_grad_(False)
 
     @cached_property
@@ -79,7 +80,8 @@ def case(folder, eg3d_generator) -> Case:
 
 
 def test_names_and_shapes_of_the_state_are_the_published_ones(case):
-    ours = {name: list(tensor.shape) for name, tensor in case.generator.state_dict().items()}
+    state = to_published(case.generator.state_dict())
+    ours = {name: list(tensor.shape) for name, tensor in state.items()}
     # Published training adds dataset_label_std; some of the recorded generators never trained.
     theirs = {
         "dataset_label_std": [25],
@@ -98,7 +100,7 @@ def test_full_size_names_shapes_and_kinds_are_the_published_ones(golden):
     parameters = dict(generator.named_parameters())
     ours = {
         name: {"shape": list(tensor.shape), "kind": "parameter" if name in parameters else "buffer"}
-        for name, tensor in generator.state_dict().items()
+        for name, tensor in to_published(generator.state_dict()).items()
     }
     assert ours == {
         name: {"shape": fact["shape"], "kind": fact["kind"]} for name, fact in published.items()

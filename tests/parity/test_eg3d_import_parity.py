@@ -64,8 +64,8 @@ def test_eg3d_snapshot_imports_and_export_gives_back_equal_tensors(snapshot, whi
         assert set(state) == set(official)
         assert all(torch.equal(state[name], tensor) for name, tensor in official.items())
     loaded = from_pretrained(ours)
-    assert loaded.arguments["depth_clamp"] == "batch"
-    assert loaded.arguments["legacy_raw"]
+    assert loaded.arguments["render"].depth_clamp == "batch"
+    assert loaded.arguments["superresolution"].legacy_raw
     assert loaded.raw_resolution == 16
     image = loaded(
         torch.zeros(1, loaded.z_dim), Camera.from_angles(torch.zeros(1), torch.zeros(1))

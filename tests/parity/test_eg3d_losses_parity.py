@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gan3d.augment import Augmentation, Blur
 from gan3d.camera import Camera, PosePrior
+from gan3d.checkpoints.official.stylegan2 import from_published
 from gan3d.layers.resize import filtered_resizing
 from gan3d.layers.synthesis import SynthesisLayer
 from gan3d.randomness import Randomness
@@ -100,7 +101,8 @@ class GoldenGAN(GAN):
         rendering["c_gen_conditioning_zero"] |= swap is None
         generator = eg3d_generator({**config, "rendering_kwargs": rendering})
         discriminator = eg3d_discriminator(config)
-        generator.load_state_dict(load(case.folder / "weights_G*.safetensors"), strict=False)
+        weights = from_published(load(case.folder / "weights_G*.safetensors"))
+        generator.load_state_dict(weights, strict=False)
         discriminator.load_state_dict(load(case.folder / "weights_D*.safetensors"))
         super().__init__(
             generator,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gan3d.augment import blur
+from gan3d.checkpoints.official.stylegan2 import from_published
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 
@@ -21,7 +22,7 @@ def case(request) -> SimpleNamespace:
     known = {"G", "D", "batch", "blur_sigmas", "num_ws", "truncation_cutoff"}
     assert cases.unheeded(facts, known) == []
     generator, discriminator = cases.stylegan2(facts["G"]), cases.discriminator(facts["D"])
-    generator.load_state_dict(cases.state(tensors, "G."))
+    generator.load_state_dict(from_published(cases.state(tensors, "G.")))
     discriminator.load_state_dict(cases.state(tensors, "D."))
     return SimpleNamespace(
         facts=facts, tensors=tensors, generator=generator, discriminator=discriminator

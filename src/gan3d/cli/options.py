@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
@@ -179,10 +179,17 @@ def known_options(parser: ArgumentParser, given: list[Setting]) -> list[str]:
 
 
 def _parameters(kind: type | None) -> list[str]:
+    """Arguments of a class; a dataclass among them gives the names of its fields."""
     try:
-        return list(inspect.signature(kind).parameters) if kind is not None else []
+        parameters = inspect.signature(kind).parameters if kind is not None else {}
     except ValueError:  # some classes of C have none
         return []
+    names = []
+    for name, parameter in parameters.items():
+        group = parameter.default
+        is_group = is_dataclass(group) and not isinstance(group, type)
+        names += [f"{name}.{field.name}" for field in fields(group)] if is_group else [name]
+    return names
 
 
 def explain(
@@ -192,12 +199,19 @@ def explain(
     lines.
     """
     given, trains = settings(arguments, configs), command.startswith("lightning")
-    keys = re.findall(r'Parser key "(.+?)":', refusal)  # from the outermost to the innermost
+    # From the outermost to the innermost; some are said twice.
+    keys = list(dict.fromkeys(re.findall(r'Parser key "(.+?)":', refusal)))
+    known = known_options(parser, given)
     if found := re.search(
-        r"unrecognized arguments: (\S+)|[Oo]ption '(.+?)' is not accepted|option '(.+?)'$", refusal
+        r"unrecognized arguments: -*([^\s=]+)|[Oo]ption '(.+?)' is not accepted|option '(.+?)'$",
+        refusal,
     ):
+        group = re.search(r"Group '(.+?)' does not accept", refusal)
+        keys += [group[1]] if group else []
         key = next(filter(None, found.groups()))
-        return _unknown_option(".".join([*keys, key]), given, known_options(parser, given), command)
+        return _unknown_option(".".join([*keys, key]), given, known, command)
+    if keys and "Unable to load config" in refusal:
+        return _whole_group(_locate(".".join(keys), given), known)
     if keys:
         return _wrong_value(_locate(".".join(keys), given), refusal, parser)
     if found := re.match(r"(?:the following arguments are|.*is) required(?:: (.*))?", refusal):
@@ -251,6 +265,14 @@ def _unknown_option(key: str, given: list[Setting], known: list[str], command: s
     )
     return CommandError(
         f"there is no option --{setting.name}{setting.where}", nearest(setting.name, known), page
+    )
+
+
+def _whole_group(setting: Setting, known: list[str]) -> CommandError:
+    inner = [name for name in known if name.startswith(f"{setting.name}.")]
+    return CommandError(
+        f"--{setting.name}: {setting.value!r} is not a group of options{setting.where}",
+        f"set one by one: --{', --'.join(inner[:3])}{', ..' if len(inner) > 3 else ''}",
     )
 
 

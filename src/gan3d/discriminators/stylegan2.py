@@ -21,7 +21,7 @@ from gan3d.camera import Camera
 from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
 from gan3d.layers.convolution import BINOMIAL, EqualizedConv2d
 from gan3d.layers.linear import EqualizedLinear
-from gan3d.layers.mapping import MappingNetwork
+from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.minibatch_std import MinibatchStd
 from gan3d.layers.precision import full_precision
 from gan3d.layers.resize import filtered_resizing
@@ -225,8 +225,7 @@ class StyleGAN2Discriminator(Discriminator):
                 c_dim,
                 cmap_dim,
                 None,
-                num_layers=mapping_layers,
-                lr_multiplier=mapping_lr_multiplier,
+                MappingOptions(num_layers=mapping_layers, lr_multiplier=mapping_lr_multiplier),
             )
         self.b4 = DiscriminatorEpilogue(
             channels,

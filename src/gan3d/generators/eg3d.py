@@ -7,7 +7,8 @@ arXiv:2112.07945).
 
 `EG3D()` is the published ffhq512-128 model (30,662,136 parameters), with its parameter names.
 Deviations are marked `unlike eg3d` here, in `rendering` and in `layers.superresolution`; those that
-change numbers can be switched back (`depth_clamp`, `auto_limits`, `legacy_raw`).
+change numbers can be switched back (`render.depth_clamp`, `render.auto_limits`,
+`superresolution.legacy_raw`).
 
 Convention: the scene is the cube of side `box_warp` about the origin, seen from outside; directions
 are ignored.
@@ -27,29 +28,128 @@ from gan3d.generators.contract import Generator, Rendering, cast_rays
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import AliasFreeLayers
 from gan3d.layers.linear import EqualizedLinear
-from gan3d.layers.mapping import MappingNetwork
-from gan3d.layers.superresolution import Layout, SuperResolution
-from gan3d.layers.synthesis import Noise, SynthesisNetwork
+from gan3d.layers.mapping import MappingNetwork, MappingOptions
+from gan3d.layers.superresolution import SuperResolution, SuperResolutionOptions
+from gan3d.layers.synthesis import SynthesisNetwork
 from gan3d.ops.triplane import PROJECTIONS, PlaneAxes, PlaneTable
 from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, render_rays
 
-MAGNITUDE_HALF_LIFE = (
-    20_000  # images after which the StyleGAN3 backbone's old magnitudes weigh half
-)
+# Images after which the StyleGAN3 backbone's old magnitudes weigh half.
+MAGNITUDE_HALF_LIFE = 20_000
+
+
+@dataclass(frozen=True)
+class PlaneOptions:
+    """The three feature planes of a scene.
+
+    Attributes:
+        resolution: side of the planes, a power of two.
+        channels: features per plane.
+        axes: "official" (as all published weights: nothing sees y with z) or "fixed".
+    """
+
+    resolution: int = 256
+    channels: int = 32
+    axes: PlaneAxes = "official"
+
+    def __post_init__(self) -> None:
+        if self.axes not in PROJECTIONS:
+            raise ValueError(
+                f"planes.axes {self.axes!r} is unknown; choose {' or '.join(PROJECTIONS)}"
+            )
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """The network that makes the planes.
+
+    Attributes:
+        network: StyleGAN2 as in the paper, or StyleGAN3, configuration T or R (StyleGAN3-R). One
+            canvas of StyleGAN3 carries all three planes: its motion within the canvas is not a
+            rigid motion of the scene. Its planes are not scaled down as its images are
+            (output_scale 1).
+        num_layers: layers of a StyleGAN3 network.
+        num_critical: how many of the last layers of StyleGAN3 are critically sampled; planes are
+            interpolated, so 0 or 1 may do.
+        channel_base: width rule: min(channel_base / resolution, channel_max) channels.
+        channel_max: see channel_base.
+        conv_clamp: bound of the activations; None is off.
+    """
+
+    network: Literal["StyleGAN2", "StyleGAN3", "StyleGAN3-R"] = "StyleGAN2"
+    num_layers: int = 14
+    num_critical: int = 2
+    channel_base: int = 32768
+    channel_max: int = 512
+    conv_clamp: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.network not in ("StyleGAN2", "StyleGAN3", "StyleGAN3-R"):
+            raise ValueError(
+                f"backbone.network {self.network!r} is unknown; choose StyleGAN2, StyleGAN3 or "
+                "StyleGAN3-R"
+            )
+
+    def synthesis(
+        self, w_dim: int, resolution: int, channels: int
+    ) -> SynthesisNetwork | AliasFreeSynthesis:
+        """A new synthesis network: ws -> [b channels resolution resolution]."""
+        if self.network == "StyleGAN2":
+            return SynthesisNetwork(
+                w_dim,
+                resolution,
+                channels,
+                channel_base=self.channel_base,
+                channel_max=self.channel_max,
+                conv_clamp=self.conv_clamp,
+            )
+        layers = AliasFreeLayers(
+            self.channel_base, self.channel_max, self.num_layers, self.num_critical
+        )
+        return AliasFreeSynthesis(
+            w_dim,
+            resolution,
+            channels,
+            layers.turning() if self.network == "StyleGAN3-R" else layers,
+            output_scale=1.0,
+            conv_clamp=self.conv_clamp,
+        )
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """The network from plane features to density and color.
+
+    Attributes:
+        hidden_dim: width of the hidden layer.
+        feature_channels: number of rendered features; the first three are the raw image.
+        lr_multiplier: learning-rate multiplier.
+    """
+
+    hidden_dim: int = 64
+    feature_channels: int = 32
+    lr_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.feature_channels < 3:
+            raise ValueError(
+                f"decoder.feature_channels {self.feature_channels} is less than 3, the raw image's "
+                "colors"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class TriPlanes:
-    """Scenes without a camera: may be kept and rendered from anywhere, one scene also from many
-    cameras at once.
+    """Scenes without a camera: may be kept and rendered from anywhere; one scene may be rendered
+    from many cameras at once.
 
     Attributes:
         planes: [b 3 c h w].
         w: the latent that styles super-resolution (the last of ws), [b w].
         axes: which two coordinates each plane sees (`ops.triplane`).
         magnitudes: of the StyleGAN3 backbone's activations, for `track`, [b k].
-        table: the planes made ready for lookups.
+        table: the planes packed for fast lookup.
     """
 
     planes: Tensor
@@ -71,14 +171,13 @@ class Decoder(nn.Module):
     sigma = o_0,   rgb = 1.002 sigmoid(o_1..) - 0.001  (Mip-NeRF's widened sigmoid).
     """
 
-    def __init__(
-        self, in_channels: int, hidden_channels: int, out_channels: int, lr_multiplier: float
-    ):
+    def __init__(self, in_channels: int, options: DecoderOptions):
         super().__init__()
+        hidden, multiplier = options.hidden_dim, options.lr_multiplier
         self.net = nn.Sequential(
-            EqualizedLinear(in_channels, hidden_channels, lr_multiplier=lr_multiplier),
+            EqualizedLinear(in_channels, hidden, lr_multiplier=multiplier),
             nn.Softplus(),
-            EqualizedLinear(hidden_channels, 1 + out_channels, lr_multiplier=lr_multiplier),
+            EqualizedLinear(hidden, 1 + options.feature_channels, lr_multiplier=multiplier),
         )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,48 +206,18 @@ class EG3D(Generator):
     """EG3D with tri-planes from StyleGAN2 or StyleGAN3 and a dual (raw and super-resolved) image.
 
     Args:
-        z_dim: length of z.
-        w_dim: length of each latent of ws.
+        z_dim: size of z.
+        w_dim: size of each latent of ws.
         img_resolution: side of the image: 4 (layouts 8X, 8XDC) or 2 (2X, 4X) times
-            `sr_input_resolution`.
-        raw_resolution: side of the rendered image when `render` is not told another; any size
-            works.
-        plane_resolution: side of the planes, a power of two.
-        plane_channels: features per plane.
-        backbone: the network that makes the planes: StyleGAN2 as in the paper, or StyleGAN3,
-            configuration T or R (StyleGAN3-R). One canvas of StyleGAN3 carries all three planes:
-            that it moves and turns within the canvas is no rigid motion of the scene. Its planes
-            are not scaled down as its images are (output_scale 1).
-        backbone_layers: of a StyleGAN3 backbone.
-        backbone_critical: how many of its last layers are critically sampled; planes are
-            interpolated: 0 or 1 may do.
-        channel_base: width rule of the backbone: min(channel_base / resolution, channel_max)
-            channels.
-        channel_max: see channel_base.
-        conv_clamp: the backbone's activations are clamped to this; None is off.
-        mapping_layers: fully connected layers from (z, camera) to w.
-        mapping_embed_dim: length of the embedded camera; None is w_dim.
-        mapping_hidden_dim: width of the mapping network; None is w_dim.
-        mapping_lr_multiplier: learning-rate multiplier of the mapping network.
-        w_avg_beta: decay of the mean latent per `track`.
-        plane_axes: "official" (as all published weights: nothing sees y with z) or "fixed".
-        c_scale: the conditioning camera is multiplied by this; 1 is pose-conditioned, 0 is not.
-        decoder_hidden_dim: width of the decoder's hidden layer.
-        decoder_lr_multiplier: learning-rate multiplier of the decoder.
-        feature_channels: rendered features; the first three are the raw image.
-        depth_samples, importance_samples, ray_start, ray_end, box_warp, disparity,
-            white_background, density_noise, depth_clamp, auto_limits, ray_chunk: see
-            `rendering.RenderOptions`.
-        superresolution: layout (see `layers.superresolution`), or "none": the image is the raw
-            image.
-        sr_channels: widths of the two blocks; None is the layout's own.
-        sr_input_resolution: what features are resized to first; None follows from img_resolution.
-        sr_noise: noise of the blocks: "none", "const", or "random" (constant without a
-            `randomness`).
-        sr_antialias: whether resizing that shrinks is low-pass filtered.
-        sr_clamp: activations of super-resolution are clamped to this; None is off.
-        legacy_raw: with a 2X or 4X layout and no resizing, the published code adds block0's image
-            to the raw image in place and returns that; set it for official 2X and 4X weights.
+            `superresolution.input_resolution`.
+        raw_resolution: side of the rendered image unless `render` is given another; any size works.
+        c_scale: factor of the conditioning camera; 1 conditions on the pose, 0 does not.
+        planes: size and axes of the tri-planes.
+        backbone: the network that makes the planes.
+        mapping: the mapping network, from (z, camera) to w.
+        decoder: the network from plane features to density and color.
+        render: how rays are sampled and composited.
+        superresolution: how the rendered features become the image.
     """
 
     has_field: ClassVar[bool] = True
@@ -165,16 +234,11 @@ class EG3D(Generator):
         "w_dim": 16,
         "img_resolution": 32,
         "raw_resolution": 16,
-        "plane_resolution": 16,
-        "plane_channels": 8,
-        "feature_channels": 8,
-        "decoder_hidden_dim": 16,
-        "channel_base": 128,
-        "channel_max": 16,
-        "depth_samples": 6,
-        "importance_samples": 6,
-        "superresolution": "2X",
-        "sr_channels": (8, 8),
+        "planes": PlaneOptions(resolution=16, channels=8),
+        "backbone": BackboneOptions(channel_base=128, channel_max=16),
+        "decoder": DecoderOptions(hidden_dim=16, feature_channels=8),
+        "render": RenderOptions(depth_samples=6, importance_samples=6),
+        "superresolution": SuperResolutionOptions(layout="2X", channels=(8, 8)),
     }
 
     def __init__(
@@ -184,131 +248,44 @@ class EG3D(Generator):
         w_dim: int = 512,
         img_resolution: int = 512,
         raw_resolution: int = 128,
-        plane_resolution: int = 256,
-        plane_channels: int = 32,
-        backbone: Literal["StyleGAN2", "StyleGAN3", "StyleGAN3-R"] = "StyleGAN2",
-        backbone_layers: int = 14,
-        backbone_critical: int = 2,
-        channel_base: int = 32768,
-        channel_max: int = 512,
-        conv_clamp: float | None = None,
-        mapping_layers: int = 2,
-        mapping_embed_dim: int | None = None,
-        mapping_hidden_dim: int | None = None,
-        mapping_lr_multiplier: float = 0.01,
-        w_avg_beta: float = 0.998,
-        plane_axes: PlaneAxes = "official",
         c_scale: float = 1.0,
-        decoder_hidden_dim: int = 64,
-        decoder_lr_multiplier: float = 1.0,
-        feature_channels: int = 32,
-        depth_samples: int = 48,
-        importance_samples: int = 48,
-        ray_start: float | Literal["auto"] = 2.25,
-        ray_end: float | Literal["auto"] = 3.3,
-        box_warp: float = 1.0,
-        disparity: bool = False,
-        white_background: bool = False,
-        density_noise: float = 0.0,
-        depth_clamp: Literal["batch", "ray"] = "ray",
-        auto_limits: Literal["clipped", "official"] = "clipped",
-        ray_chunk: int | None = None,
-        superresolution: Layout | Literal["none"] = "8XDC",
-        sr_channels: tuple[int, int] | None = None,
-        sr_input_resolution: int | None = None,
-        sr_noise: Noise = "none",
-        sr_antialias: bool = True,
-        sr_clamp: float | None = 256.0,
-        legacy_raw: bool = False,
+        planes: PlaneOptions = PlaneOptions(),
+        backbone: BackboneOptions = BackboneOptions(),
+        mapping: MappingOptions = MappingOptions(),
+        decoder: DecoderOptions = DecoderOptions(),
+        render: RenderOptions = RenderOptions(),
+        superresolution: SuperResolutionOptions = SuperResolutionOptions(),
     ):
         super().__init__()
-        if feature_channels < 3:
-            raise ValueError(
-                f"feature_channels {feature_channels} is less than 3, the raw image's colors"
-            )
+        # Facts of the contract.
         self.z_dim, self.w_dim = z_dim, w_dim
         self.img_resolution, self.raw_resolution = img_resolution, raw_resolution
-        self.plane_channels, self.plane_axes = plane_channels, plane_axes
-        self.scene_extent, self.c_scale, self.camera_conditioned = box_warp, c_scale, c_scale != 0
-        self.legacy_raw = legacy_raw
-        self.options = RenderOptions(
-            depth_samples=depth_samples,
-            importance_samples=importance_samples,
-            ray_start=ray_start,
-            ray_end=ray_end,
-            box_warp=box_warp,
-            disparity=disparity,
-            white_background=white_background,
-            density_noise=density_noise,
-            depth_clamp=depth_clamp,
-            auto_limits=auto_limits,
-            ray_chunk=ray_chunk,
-        )
-        synthesis: SynthesisNetwork | AliasFreeSynthesis
-        if backbone == "StyleGAN2":
-            synthesis = SynthesisNetwork(
-                w_dim,
-                plane_resolution,
-                3 * plane_channels,
-                channel_base=channel_base,
-                channel_max=channel_max,
-                conv_clamp=conv_clamp,
-            )
-        elif backbone not in ("StyleGAN3", "StyleGAN3-R"):
-            raise ValueError(
-                f"backbone {backbone!r} is unknown; choose StyleGAN2, StyleGAN3 or StyleGAN3-R"
-            )
-        else:
-            schedule = AliasFreeLayers(
-                channel_base, channel_max, backbone_layers, backbone_critical
-            )
-            schedule = schedule.turning() if backbone == "StyleGAN3-R" else schedule
-            synthesis = AliasFreeSynthesis(
-                w_dim,
-                plane_resolution,
-                3 * plane_channels,
-                schedule,
-                output_scale=1.0,
-                conv_clamp=conv_clamp,
-            )
-        self.num_ws = synthesis.num_ws
-        mapping = MappingNetwork(
-            z_dim,
-            LABEL_DIM,
-            w_dim,
-            self.num_ws,
-            num_layers=mapping_layers,
-            embed_features=mapping_embed_dim,
-            layer_features=mapping_hidden_dim,
-            lr_multiplier=mapping_lr_multiplier,
-            w_avg_beta=w_avg_beta,
-        )
-        self.backbone = Backbone(mapping, synthesis)
-        self.decoder = Decoder(
-            plane_channels, decoder_hidden_dim, feature_channels, decoder_lr_multiplier
-        )
-        self.superresolution: SuperResolution | None = None
-        self.independent_pixels, self.movable = superresolution == "none", backbone != "StyleGAN2"
-        if superresolution == "none" and img_resolution != raw_resolution:
+        self.scene_extent = render.box_warp
+        self.camera_conditioned = c_scale != 0
+        self.independent_pixels = superresolution.layout == "none"
+        self.movable = backbone.network != "StyleGAN2"
+        if superresolution.layout == "none" and img_resolution != raw_resolution:
             raise ValueError(
                 f"img_resolution {img_resolution} is not raw_resolution {raw_resolution}; without "
                 "super-resolution the image is the raw image: make them equal"
             )
-        if plane_axes not in PROJECTIONS:
-            raise ValueError(
-                f"plane_axes {plane_axes!r} is unknown; choose {' or '.join(PROJECTIONS)}"
-            )
-        if superresolution != "none":
+
+        self.c_scale, self.plane_axes, self.options = c_scale, planes.axes, render
+        self.legacy_raw = superresolution.legacy_raw
+
+        # Parameters are drawn in this order.
+        synthesis = backbone.synthesis(w_dim, planes.resolution, 3 * planes.channels)
+        self.num_ws = synthesis.num_ws
+        network = MappingNetwork(z_dim, LABEL_DIM, w_dim, self.num_ws, mapping)
+        self.backbone = Backbone(network, synthesis)
+        self.decoder = Decoder(planes.channels, decoder)
+        self.superresolution: SuperResolution | None = None
+        if superresolution.layout != "none":
             self.superresolution = SuperResolution(
-                superresolution,
                 img_resolution,
-                input_resolution=sr_input_resolution,
-                in_channels=feature_channels,
-                channels=sr_channels,
+                superresolution,
+                in_channels=decoder.feature_channels,
                 w_dim=w_dim,
-                noise=sr_noise,
-                antialias=sr_antialias,
-                conv_clamp=sr_clamp,
             )
         # Spread of the data set's labels, which published training stores with the weights.
         self.register_buffer("dataset_label_std", torch.zeros(LABEL_DIM))
@@ -352,7 +329,7 @@ class EG3D(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows a scene; one scene may be rendered from many cameras.
+        """Renders a scene from b cameras; one scene may be rendered from many cameras.
 
         Args:
             representation: what `represent` returned, b scenes or one.
@@ -371,7 +348,7 @@ class EG3D(Generator):
         if rays is not None and self.superresolution is not None:
             raise ValueError(
                 f"got {rays.numel()} rays, but super-resolution needs the whole image; leave out "
-                "`rays` or build EG3D with superresolution 'none'"
+                "`rays` or build EG3D with superresolution.layout 'none'"
             )
         sight = cast_rays(self, camera, resolution or self.raw_resolution, rays, randomness)
         # Densities and transmittances need float32 also where the networks do not.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering, check_whole, label_of
-from gan3d.layers.mapping import MappingNetwork
+from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.synthesis import Architecture, SynthesisNetwork
 from gan3d.randomness import Randomness
 
@@ -104,11 +104,13 @@ class StyleGAN2(Generator):
             c_dim,
             w_dim,
             self.num_ws,
-            num_layers=mapping_layers,
-            embed_features=mapping_embed_features,
-            layer_features=mapping_layer_features,
-            lr_multiplier=mapping_lr_multiplier,
-            w_avg_beta=w_avg_beta,
+            MappingOptions(
+                num_layers=mapping_layers,
+                embed_features=mapping_embed_features,
+                layer_features=mapping_layer_features,
+                lr_multiplier=mapping_lr_multiplier,
+                w_avg_beta=w_avg_beta,
+            ),
         )
 
     def map(

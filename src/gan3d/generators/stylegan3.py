@@ -15,7 +15,7 @@ from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering, check_whole, label_of
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import AliasFreeLayers
-from gan3d.layers.mapping import MappingNetwork
+from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.randomness import Randomness
 
 
@@ -147,9 +147,11 @@ class StyleGAN3(Generator):
             c_dim,
             w_dim,
             self.num_ws,
-            num_layers=mapping_layers,
-            lr_multiplier=mapping_lr_multiplier,
-            w_avg_beta=w_avg_beta,
+            MappingOptions(
+                num_layers=mapping_layers,
+                lr_multiplier=mapping_lr_multiplier,
+                w_avg_beta=w_avg_beta,
+            ),
         )
 
     def map(

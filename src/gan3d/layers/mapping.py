@@ -7,6 +7,7 @@ truncated:  w <- w_avg + psi (w - w_avg)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -26,6 +27,26 @@ def normalize_second_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(1, keepdim=True) + EPS).rsqrt()
 
 
+@dataclass(frozen=True)
+class MappingOptions:
+    """The layers of a mapping network, and its mean latent.
+
+    Attributes:
+        num_layers: number L of fully connected layers; EG3D has 2, StyleGAN2 and StyleGAN3 have 8
+            and 2.
+        embed_features: size of the embedded label; None is w_dim.
+        layer_features: width between the layers; None is w_dim.
+        lr_multiplier: learning-rate multiplier of every layer but the embedding.
+        w_avg_beta: decay of the running mean of w per `track`; None keeps no mean.
+    """
+
+    num_layers: int = 2
+    embed_features: int | None = None
+    layer_features: int | None = None
+    lr_multiplier: float = 0.01
+    w_avg_beta: float | None = 0.998
+
+
 class MappingNetwork(nn.Module):
     """w of (z, c), always in the precision of its parameters, also under autocast.
 
@@ -33,13 +54,10 @@ class MappingNetwork(nn.Module):
         z_dim: size of z; 0 for a network of the label alone.
         c_dim: size of the label; 0 for an unconditional one.
         w_dim: size of w.
-        num_ws: how many times w is repeated; None gives w without that dimension.
-        num_layers: L.
-        embed_features: size of the embedded label, w_dim by default.
-        layer_features: width between the layers, w_dim by default.
+        num_ws: how many times w is repeated; None gives w without that dimension, and no running
+            mean.
+        options: layers and running mean.
         activation: of every layer.
-        lr_multiplier: of every layer but the embedding.
-        w_avg_beta: decay of the running mean of w per `track`; None (or no num_ws) keeps no mean.
     """
 
     w_avg: Tensor
@@ -50,13 +68,9 @@ class MappingNetwork(nn.Module):
         c_dim: int,
         w_dim: int,
         num_ws: int | None,
+        options: MappingOptions,
         *,
-        num_layers: int = 8,
-        embed_features: int | None = None,
-        layer_features: int | None = None,
         activation: Activation = "lrelu",
-        lr_multiplier: float = 0.01,
-        w_avg_beta: float | None = 0.998,
     ):
         super().__init__()
         if z_dim + c_dim == 0:
@@ -64,16 +78,19 @@ class MappingNetwork(nn.Module):
                 "z_dim and c_dim are both 0; a mapping network needs a latent or a label"
             )
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
-        self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
-        embed_features = 0 if c_dim == 0 else w_dim if embed_features is None else embed_features
-        hidden = w_dim if layer_features is None else layer_features
-        widths = [z_dim + embed_features] + [hidden] * (num_layers - 1) + [w_dim]
+        self.num_layers, self.w_avg_beta = options.num_layers, options.w_avg_beta
+        embedded = w_dim if options.embed_features is None else options.embed_features
+        hidden = w_dim if options.layer_features is None else options.layer_features
+        first = z_dim + embedded if c_dim > 0 else z_dim
+        widths = [first] + [hidden] * (options.num_layers - 1) + [w_dim]
         if c_dim > 0:
-            self.embed = EqualizedLinear(c_dim, embed_features)
+            self.embed = EqualizedLinear(c_dim, embedded)
         for i, (inside, out) in enumerate(pairwise(widths)):
-            layer = EqualizedLinear(inside, out, activation=activation, lr_multiplier=lr_multiplier)
+            layer = EqualizedLinear(
+                inside, out, activation=activation, lr_multiplier=options.lr_multiplier
+            )
             self.add_module(f"fc{i}", layer)
-        self.tracks = num_ws is not None and w_avg_beta is not None
+        self.tracks = num_ws is not None and options.w_avg_beta is not None
         if self.tracks:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -91,7 +108,7 @@ class MappingNetwork(nn.Module):
             z: [b z_dim]; None where z_dim is 0.
             c: [b c_dim]; None where c_dim is 0.
             truncation: psi, 1 is none.
-            truncation_cutoff: truncate only so many of the first ws.
+            truncation_cutoff: number of leading ws that are truncated; None truncates all.
 
         Returns:
             [b num_ws w_dim], or [b w_dim] where num_ws is None.

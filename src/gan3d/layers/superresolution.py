@@ -9,6 +9,7 @@ or keeps it (2X, 4X).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
@@ -19,13 +20,17 @@ from gan3d.layers.synthesis import Noise, SynthesisBlock
 from gan3d.ops.resample import setup_filter
 from gan3d.randomness import Randomness
 
-Layout = Literal["2X", "4X", "8X", "8XDC"]
+Layout = Literal["none", "2X", "4X", "8X", "8XDC"]
 
 
 class _Facts(NamedTuple):
-    first_up: int  # of block0
+    """A published module: the factor of block0, the widths of both blocks, and whether its state
+    dict has a filter, a buffer that nothing uses.
+    """
+
+    first_up: int
     channels: tuple[int, int]
-    has_filter: bool  # an unused buffer of the published modules, kept for their state dicts
+    has_filter: bool
 
 
 LAYOUTS: dict[str, _Facts] = {
@@ -36,50 +41,68 @@ LAYOUTS: dict[str, _Facts] = {
 }
 
 
+@dataclass(frozen=True)
+class SuperResolutionOptions:
+    """How the rendered feature image becomes the image.
+
+    Attributes:
+        layout: "none" (the image is the raw image), or a published module: 8X and 8XDC make an
+            image of 4 times `input_resolution`, 2X and 4X of twice `input_resolution`. 2X and 4X
+            differ only in the sizes that they were published for.
+        channels: widths of the two blocks; None is the layout's own.
+        input_resolution: side to which features and raw image are resized first; None follows from
+            img_resolution.
+        noise: noise of the blocks: "none", "const", or "random" (constant without a `randomness`).
+        antialias: whether resizing that shrinks is low-pass filtered.
+        conv_clamp: bound of all layers' outputs; None is off.
+        legacy_raw: with a 2X or 4X layout and no resizing, the published code adds block0's image
+            to the raw image in place and returns that; set it for official 2X and 4X weights.
+    """
+
+    layout: Layout = "8XDC"
+    channels: tuple[int, int] | None = None
+    input_resolution: int | None = None
+    noise: Noise = "none"
+    antialias: bool = True
+    conv_clamp: float | None = 256.0
+    legacy_raw: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layout != "none" and self.layout not in LAYOUTS:
+            raise ValueError(
+                f"superresolution.layout {self.layout!r} is unknown; choose none, "
+                f"{', '.join(LAYOUTS)}"
+            )
+
+
 class SuperResolution(nn.Module):
     """Feature image and raw image of any size -> image.
 
     Args:
-        layout: one of `LAYOUTS`; 2X and 4X differ in the sizes they were published for only.
-        img_resolution: side of the image, 4 (8X, 8XDC) or 2 (2X, 4X) times input_resolution.
-        input_resolution: what both inputs are resized to; None follows from img_resolution.
-        in_channels: of the feature image.
-        channels: widths of the two blocks; None is the layout's own.
-        w_dim: of the latent.
-        noise: of all layers; "random" is constant without a randomness.
-        antialias: whether resizing that shrinks is low-pass filtered.
-        conv_clamp: bound of all layers' outputs; None is none.
+        img_resolution: side of the image.
+        options: the blocks; `layout` is not "none".
+        in_channels: channels of the feature image.
+        w_dim: size of the latent.
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        img_resolution: int,
-        *,
-        input_resolution: int | None = None,
-        in_channels: int = 32,
-        channels: tuple[int, int] | None = None,
-        w_dim: int = 512,
-        noise: Noise = "none",
-        antialias: bool = True,
-        conv_clamp: float | None = 256.0,
+        self, img_resolution: int, options: SuperResolutionOptions, *, in_channels: int, w_dim: int
     ):
         super().__init__()
-        if layout not in LAYOUTS:
-            raise ValueError(f"superresolution {layout!r} is unknown; choose {', '.join(LAYOUTS)}")
-        facts = LAYOUTS[layout]
+        facts = LAYOUTS[options.layout]
         factor = 2 * facts.first_up
-        side = img_resolution // factor if input_resolution is None else input_resolution
+        side = options.input_resolution
+        side = img_resolution // factor if side is None else side
         if side < 1 or side * factor != img_resolution:
-            near = max(side, 1) * factor
             raise ValueError(
-                f"img_resolution {img_resolution} is not {factor} times sr_input_resolution "
-                f"{side}, as superresolution {layout} needs; use img_resolution {near}, or leave "
-                "sr_input_resolution out"
+                f"img_resolution {img_resolution} is not {factor} times "
+                f"superresolution.input_resolution {side}, as superresolution.layout "
+                f"{options.layout} needs; use img_resolution {max(side, 1) * factor}, or leave "
+                "superresolution.input_resolution out"
             )
         self.input_resolution, self.first_up = side, facts.first_up
-        self.noise, self.antialias = noise, antialias
-        first, second = facts.channels if channels is None else channels
+        self.noise, self.antialias = options.noise, options.antialias
+        first, second = facts.channels if options.channels is None else options.channels
         self.block0 = SynthesisBlock(
             in_channels,
             first,
@@ -87,7 +110,7 @@ class SuperResolution(nn.Module):
             resolution=side * facts.first_up,
             img_channels=3,
             up=facts.first_up,
-            conv_clamp=conv_clamp,
+            conv_clamp=options.conv_clamp,
         )
         self.block1 = SynthesisBlock(
             first,
@@ -96,7 +119,7 @@ class SuperResolution(nn.Module):
             resolution=img_resolution,
             img_channels=3,
             is_last=True,
-            conv_clamp=conv_clamp,
+            conv_clamp=options.conv_clamp,
         )
         if facts.has_filter:
             self.register_buffer("resample_filter", setup_filter(BINOMIAL))

@@ -2,7 +2,7 @@
 skips.
 
     layer:  x <- clamp(sqrt(2) lrelu(modconv(x, A w) + strength noise + b))
-    block:  x <- conv1(conv0(x));   img <- up(img) + torgb(x)                       ("skip", the default)
+    block:  x <- conv1(conv0(x));   img <- up(img) + torgb(x)              ("skip", the default)
 
 Latents: the layers of all blocks take one w after the other; the torgb of a block shares its w with
 the next layer. Names of parameters and buffers are those of the published weights.
@@ -88,7 +88,9 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", setup_filter(BINOMIAL))
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
-            self.noise_strength = nn.Parameter(torch.zeros(()))
+            # unlike stylegan2: [1] in place of [], because FSDP2 shards no parameter without a
+            # dimension; importers convert.
+            self.noise_strength = nn.Parameter(torch.zeros(1))
 
     def forward(
         self,
@@ -126,8 +128,8 @@ class SynthesisLayer(nn.Module):
             up=self.up,
             padding=self.weight.shape[-1] // 2,
             resample_filter=self.resample_filter,
-            flip_weight=self.up
-            == 1,  # as published: the finer grid is convolved, the same grid is correlated
+            # As published: the finer grid is convolved, the same grid is correlated.
+            flip_weight=self.up == 1,
             fused=self.fused,
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
@@ -151,7 +153,8 @@ class SynthesisLayer(nn.Module):
 
     def extra_repr(self) -> str:
         out, inside, k, _ = self.weight.shape
-        return f"{inside}, {out}, {k}x{k}, resolution={self.resolution}, up={self.up}, {self.activation}"
+        sizes = f"{inside}, {out}, {k}x{k}, resolution={self.resolution}"
+        return f"{sizes}, up={self.up}, {self.activation}"
 
 
 class ToRGB(nn.Module):
@@ -295,8 +298,7 @@ class SynthesisBlock(nn.Module):
                 f"{self.num_ws} w]"
             )
         latents = iter(ws.unbind(1))
-        # Channels last from here on, as every layer keeps it: convolutions and filters are faster
-        # so.
+        # Channels last from here on, and every layer keeps it: convolutions and filters are faster.
         x = self.const.expand(len(ws), -1, -1, -1) if x is None else x
         x = x.contiguous(memory_format=torch.channels_last)
         if self.in_channels == 0:
@@ -304,12 +306,8 @@ class SynthesisBlock(nn.Module):
         elif self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
             x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
-            x = (
-                self.conv1(
-                    x, next(latents), noise=noise, randomness=randomness, gain=math.sqrt(0.5)
-                )
-                + y
-            )
+            gain = math.sqrt(0.5)
+            x = self.conv1(x, next(latents), noise=noise, randomness=randomness, gain=gain) + y
         else:
             x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
             x = self.conv1(x, next(latents), noise=noise, randomness=randomness)
@@ -318,9 +316,8 @@ class SynthesisBlock(nn.Module):
                 img = upsample2d(img, self.resample_filter, up=self.up)
         if self.num_torgb:
             rgb = self.torgb(x, next(latents)).to(self.resample_filter.dtype)
-            img = (
-                rgb if img is None else img + rgb
-            )  # unlike eg3d: never in place, which changed its raw image
+            # unlike eg3d: never in place, which changed its raw image.
+            img = rgb if img is None else img + rgb
         return x, img
 
 

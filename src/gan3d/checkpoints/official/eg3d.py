@@ -13,8 +13,9 @@ raw image that block0 was added to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -25,18 +26,29 @@ from gan3d.checkpoints.official.networks import (
     read_networks,
     section,
     whole,
-    write_state,
+    write_tensors,
 )
 from gan3d.checkpoints.official.stylegan2 import (
     discriminator_from_official,
+    from_published,
     mapping_arguments,
     synthesis_arguments,
+    to_published,
 )
 from gan3d.checkpoints.portable import build, from_pretrained, load_discriminator, save_pretrained
 from gan3d.generators import GENERATORS, Generator
+from gan3d.generators.eg3d import (
+    BackboneOptions,
+    DecoderOptions,
+    MappingOptions,
+    PlaneAxes,
+    PlaneOptions,
+    RenderOptions,
+    SuperResolutionOptions,
+)
 
 Preset = Literal["ffhq", "afhq", "shapenet"]
-PlaneAxes = Literal["official", "fixed"]
+PublishedLayout = Literal["2X", "4X", "8X", "8XDC"]
 
 # Rendering options of train.py, with pose conditioning where the published models have it.
 _FACES = {
@@ -63,9 +75,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # Names of modules in official files, the only ones that are known; nothing is imported by such a
 # name.
-LAYOUTS = {
+LAYOUTS: dict[str, PublishedLayout] = {
     f"training.superresolution.SuperresolutionHybrid{name}": name
-    for name in ("2X", "4X", "8X", "8XDC")
+    for name in get_args(PublishedLayout)
 }
 NO_UPSAMPLING, UPSAMPLING = ("2X", "4X"), ("8X", "8XDC")
 
@@ -117,13 +129,10 @@ def export_eg3d(
             "weights"
         )
     module = generator if which == "generator" else load_discriminator(file)
-    path = write_state(beside(file, out, ".pt"), module)
-    fixed = generator.arguments["plane_axes"] == "fixed"
-    return f"{path}: a state dict of official names" + (
-        "; its planes are the fixed ones: correct the official code likewise"
-        if fixed and module is generator
-        else ""
-    )
+    path = write_tensors(beside(file, out, ".pt"), to_published(module.state_dict()))
+    fixed = module is generator and generator.arguments["planes"].axes == "fixed"
+    also = "; its planes are the fixed ones: correct the official code, too" if fixed else ""
+    return f"{path}: a state dict of official names{also}"
 
 
 def generator_from_official(network: Network, *, plane_axes: PlaneAxes = "official") -> Generator:
@@ -134,14 +143,13 @@ def generator_from_official(network: Network, *, plane_axes: PlaneAxes = "offici
         plane_axes: as in `EG3D`; files do not state it.
 
     Raises:
-        ValueError: these are no weights of EG3D, or of one that can not be built here.
+        ValueError: these are no weights of EG3D, or of one that cannot be built here.
     """
-    state = dict(network.state)
+    state = from_published(network.state)
     label_dim = network.shape("backbone.mapping.embed.weight")[1]
-    state.setdefault("dataset_label_std", torch.zeros(label_dim))  # older files have none
-    return build(
-        GENERATORS, "EG3D", {**generator_arguments(network), "plane_axes": plane_axes}, state
-    )
+    # Older files have none.
+    state.setdefault("dataset_label_std", torch.zeros(label_dim))
+    return build(GENERATORS, "EG3D", generator_arguments(network, plane_axes), state)
 
 
 def with_preset(network: Network, preset: Preset) -> Network:
@@ -155,8 +163,8 @@ def with_preset(network: Network, preset: Preset) -> Network:
     )
 
 
-def generator_arguments(network: Network) -> dict[str, Any]:
-    """Constructor arguments of our EG3D, `plane_axes` excepted, for an official generator."""
+def generator_arguments(network: Network, plane_axes: PlaneAxes = "official") -> dict[str, Any]:
+    """Constructor arguments of our EG3D for an official generator."""
     mapping = mapping_arguments(network, "backbone.mapping.")
     planes = synthesis_arguments(network, "backbone.synthesis.", None)
     if planes["channels"] % 3 or planes["architecture"] != "skip":
@@ -165,60 +173,69 @@ def generator_arguments(network: Network) -> dict[str, Any]:
             "three planes"
         )
     hidden, plane_channels = network.shape("decoder.net.0.weight")
-    return {
-        "z_dim": mapping["z_dim"],
-        "w_dim": mapping["w_dim"],
-        "plane_resolution": planes["resolution"],
-        "plane_channels": plane_channels,
-        "channel_base": planes["channel_base"],
-        "channel_max": planes["channel_max"],
-        "conv_clamp": planes["conv_clamp"],
-        "mapping_layers": mapping["num_layers"],
-        "mapping_embed_dim": mapping["embed_features"],
-        "mapping_hidden_dim": mapping["layer_features"],
-        "mapping_lr_multiplier": mapping["lr_multiplier"],
-        "w_avg_beta": mapping["w_avg_beta"],
-        "decoder_hidden_dim": hidden,
-        "feature_channels": network.shape("decoder.net.2.weight")[0] - 1,
-        **_rendering(network),
-        **_superresolution(network),
-    }
-
-
-def _rendering(network: Network) -> dict[str, Any]:
     options = section(network.rendering, "rendering_kwargs")
-
-    def ray_limit(name: str) -> float | str:
-        value = options.get(name)
-        return "auto" if value == "auto" else number(value, name)
-
-    limits = {name: ray_limit(name) for name in ("ray_start", "ray_end")}
     conditioned = not options.get("c_gen_conditioning_zero", False)
     multiplier = network.attribute("decoder.net.0", "bias_gain", options.get("decoder_lr_mul", 1))
     return {
-        **limits,
+        "z_dim": mapping["z_dim"],
+        "w_dim": mapping["w_dim"],
         "c_scale": number(options.get("c_scale", 0), "c_scale") if conditioned else 0,
-        "decoder_lr_multiplier": number(multiplier, "decoder_lr_mul"),
-        "depth_samples": whole(options.get("depth_resolution"), "depth_resolution"),
-        "importance_samples": whole(
-            options.get("depth_resolution_importance", 0), "depth_resolution_importance"
+        "planes": PlaneOptions(planes["resolution"], plane_channels, plane_axes),
+        "backbone": BackboneOptions(
+            channel_base=planes["channel_base"],
+            channel_max=planes["channel_max"],
+            conv_clamp=planes["conv_clamp"],
         ),
-        "box_warp": number(options.get("box_warp"), "box_warp"),
-        "disparity": bool(options.get("disparity_space_sampling", False)),
-        "white_background": bool(options.get("white_back", False)),
-        "density_noise": number(options.get("density_noise", 0), "density_noise"),
-        "depth_clamp": "batch",
-        "auto_limits": "official" if "auto" in limits.values() else "clipped",
+        "mapping": MappingOptions(
+            num_layers=mapping["num_layers"],
+            embed_features=mapping["embed_features"],
+            layer_features=mapping["layer_features"],
+            lr_multiplier=mapping["lr_multiplier"],
+            w_avg_beta=mapping["w_avg_beta"],
+        ),
+        "decoder": DecoderOptions(
+            hidden_dim=hidden,
+            feature_channels=network.shape("decoder.net.2.weight")[0] - 1,
+            lr_multiplier=number(multiplier, "decoder_lr_mul"),
+        ),
+        "render": _rendering(options),
+        **_image(network),
     }
 
 
-def _superresolution(network: Network) -> dict[str, Any]:
-    """The two blocks; their resolutions are those of their noise."""
+def _rendering(options: Mapping[str, Any]) -> RenderOptions:
+
+    def ray_limit(name: str) -> float | Literal["auto"]:
+        value = options.get(name)
+        return "auto" if value == "auto" else number(value, name)
+
+    near, far = ray_limit("ray_start"), ray_limit("ray_end")
+    return RenderOptions(
+        depth_samples=whole(options.get("depth_resolution"), "depth_resolution"),
+        importance_samples=whole(
+            options.get("depth_resolution_importance", 0), "depth_resolution_importance"
+        ),
+        ray_start=near,
+        ray_end=far,
+        box_warp=number(options.get("box_warp"), "box_warp"),
+        disparity=bool(options.get("disparity_space_sampling", False)),
+        white_background=bool(options.get("white_back", False)),
+        density_noise=number(options.get("density_noise", 0), "density_noise"),
+        depth_clamp="batch",
+        auto_limits="official" if "auto" in (near, far) else "clipped",
+    )
+
+
+def _image(network: Network) -> dict[str, Any]:
+    """Sizes of the images and the two blocks of super-resolution; the resolutions of the blocks are
+    those of their noise.
+    """
     options = network.rendering
     sides = [network.shape(f"superresolution.block{i}.conv1.noise_const")[0] for i in (0, 1)]
     layout = _layout(network, sides)
     input_resolution = sides[0] if layout in NO_UPSAMPLING else sides[0] // 2
-    clamp = 256 if network.options.get("sr_num_fp16_res", 4) else None  # training's default is 4
+    # The default of training is 4.
+    clamp = 256 if network.options.get("sr_num_fp16_res", 4) else None
     clamp = network.attribute("superresolution.block0.conv1", "conv_clamp", clamp)
     noise = options.get("superresolution_noise_mode", "none")
     if noise not in ("none", "const", "random"):
@@ -227,22 +244,26 @@ def _superresolution(network: Network) -> dict[str, Any]:
     antialias = network.attribute(
         "superresolution", "sr_antialias", options.get("sr_antialias", True)
     )
+
+    def channels(block: str) -> int:
+        return network.shape(f"superresolution.{block}.conv1.weight")[0]
+
     return {
         "img_resolution": sides[1],
         "raw_resolution": whole(raw, "neural_rendering_resolution"),
-        "superresolution": layout,
-        "sr_channels": tuple(
-            network.shape(f"superresolution.block{i}.conv1.weight")[0] for i in (0, 1)
+        "superresolution": SuperResolutionOptions(
+            layout=layout,
+            channels=(channels("block0"), channels("block1")),
+            input_resolution=input_resolution,
+            noise=noise,
+            antialias=bool(antialias),
+            conv_clamp=None if clamp is None else number(clamp, "conv_clamp"),
+            legacy_raw=layout in NO_UPSAMPLING,
         ),
-        "sr_input_resolution": input_resolution,
-        "sr_noise": noise,
-        "sr_antialias": bool(antialias),
-        "sr_clamp": None if clamp is None else number(clamp, "conv_clamp"),
-        "legacy_raw": layout in NO_UPSAMPLING,
     }
 
 
-def _layout(network: Network, sides: list[int]) -> str:
+def _layout(network: Network, sides: list[int]) -> PublishedLayout:
     """The layout that the file names, as far as its tensors agree; 2X and 4X compute the same."""
     stated = network.rendering.get("superresolution_module")
     named = LAYOUTS.get(stated) if isinstance(stated, str) else None
@@ -252,6 +273,8 @@ def _layout(network: Network, sides: list[int]) -> str:
     without = getattr(block, "class_name", "") == "SynthesisBlockNoUp"
     if block is None:
         without = named in NO_UPSAMPLING if named in (*NO_UPSAMPLING, "8X") else sides[1] < 512
-    if without:
-        return named if named in NO_UPSAMPLING else "4X" if sides[1] >= 256 else "2X"
-    return "8X"
+    if not without:
+        return "8X"
+    if named == "2X" or named == "4X":
+        return named
+    return "4X" if sides[1] >= 256 else "2X"

@@ -8,8 +8,11 @@ then from the arguments that it states, and is else the published default.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import Tensor
 
 from gan3d.checkpoints.official.networks import (
     Network,
@@ -18,11 +21,14 @@ from gan3d.checkpoints.official.networks import (
     read_network,
     section,
     whole,
-    write_state,
+    write_tensors,
 )
 from gan3d.checkpoints.portable import build, from_pretrained, save_pretrained
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
+
+# Name of the noise strengths, the scalars among the parameters.
+STRENGTH = "noise_strength"
 
 
 def import_stylegan2(
@@ -54,12 +60,32 @@ def export_stylegan2(file: Path, out: Path | None = None) -> str:
             f"{file} holds {type(generator).__name__}, not a StyleGAN2; official code has no such "
             "weights"
         )
-    return f"{write_state(beside(file, out, '.pt'), generator)}: a state dict of official names"
+    path = write_tensors(beside(file, out, ".pt"), to_published(generator.state_dict()))
+    return f"{path}: a state dict of official names"
 
 
 def generator_from_official(network: Network) -> Generator:
     """StyleGAN2 with the weights of an official network."""
-    return build(GENERATORS, "StyleGAN2", generator_arguments(network), network.state)
+    state = from_published(network.state)
+    return build(GENERATORS, "StyleGAN2", generator_arguments(network), state)
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict with the shapes of ours: noise strengths are [] there and [1] here
+    (`layers.synthesis`).
+    """
+    return {
+        name: tensor.reshape(1) if name.endswith(STRENGTH) and tensor.ndim == 0 else tensor
+        for name, tensor in state.items()
+    }
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `from_published`."""
+    return {
+        name: tensor.reshape(()) if name.endswith(STRENGTH) else tensor
+        for name, tensor in state.items()
+    }
 
 
 def generator_arguments(network: Network) -> dict[str, Any]:
