@@ -1,6 +1,4 @@
-"""Cameras against answers known without them: hand-placed points, rotations, areas, and round trips
-of random poses.
-"""
+"""Cameras: hand-placed points, rotations, areas, and round trips of random poses."""
 
 import math
 import pickle
@@ -55,54 +53,45 @@ dtypes = st.sampled_from([torch.float32, torch.float64])
 
 
 def near(got, expected, tolerance: float = 1e-6) -> None:
-    expected = (
-        expected
-        if isinstance(expected, torch.Tensor)
-        else torch.tensor(expected, dtype=torch.float64)
-    )
+    if not isinstance(expected, torch.Tensor):
+        expected = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(got, expected.to(got), rtol=tolerance, atol=tolerance)
 
 
 @st.composite
 def cameras(draw, dtype=torch.float64) -> Camera:
-    """Anywhere, rolled, with skew and an off-center principal point."""
+    """Cameras at any position, rolled, with skew and an off-center principal point."""
     number = lambda low, high: draw(st.floats(low, high))  # noqa: E731
-    camera = Camera.from_angles(
-        torch.tensor([draw(yaws)], dtype=dtype),
-        draw(pitches),
-        radius=draw(radii),
-        target=draw(targets),
-    )
-    roll, cos_sin = number(-3, 3), torch.eye(4, dtype=dtype)
-    cos_sin[0, 0] = cos_sin[1, 1] = math.cos(roll)
-    cos_sin[0, 1], cos_sin[1, 0] = -math.sin(roll), math.sin(roll)
+    yaw = torch.tensor([draw(yaws)], dtype=dtype)
+    camera = Camera.from_angles(yaw, draw(pitches), radius=draw(radii), target=draw(targets))
+
+    angle = number(-3, 3)
+    roll = torch.eye(4, dtype=dtype)
+    roll[0, 0] = roll[1, 1] = math.cos(angle)
+    roll[0, 1], roll[1, 0] = -math.sin(angle), math.sin(angle)
     lens = [
         [number(0.5, 5), number(-0.1, 0.1), number(0.3, 0.7)],
         [0, number(0.5, 5), number(0.3, 0.7)],
         [0, 0, 1],
     ]
-    return Camera(camera.cam2world @ cos_sin, torch.tensor([lens], dtype=dtype))
+    return Camera(camera.cam2world @ roll, torch.tensor([lens], dtype=dtype))
 
 
-# -- by hand
-# --------------------------------------------------------------------------------------------------
+# -- By hand ---------------------------------------------------------------------------------------
 
 
-def test_the_frontal_camera_stands_on_plus_z_and_looks_back():
+def test_the_frontal_camera_is_on_plus_z_and_looks_back():
     camera = Camera.from_angles(0.0, 0.0, radius=2.7)
     near(camera.cam2world[0], [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 2.7], [0, 0, 0, 1]])
 
 
 def test_positive_yaw_goes_to_plus_x_and_positive_pitch_up():
-    camera = Camera.from_angles(
-        torch.tensor([math.pi / 2, 0.0, 0.3]), torch.tensor([0.0, math.pi / 2, 0.4]), radius=2.0
-    )
-    elsewhere = [
-        2 * math.cos(0.4) * math.sin(0.3),
-        2 * math.sin(0.4),
-        2 * math.cos(0.4) * math.cos(0.3),
-    ]
-    near(camera.origins, [[2, 0, 0], [0, 2, 0], elsewhere])
+    yaw, pitch = torch.tensor([math.pi / 2, 0.0, 0.3]), torch.tensor([0.0, math.pi / 2, 0.4])
+    camera = Camera.from_angles(yaw, pitch, radius=2.0)
+    x = 2 * math.cos(0.4) * math.sin(0.3)
+    y = 2 * math.sin(0.4)
+    z = 2 * math.cos(0.4) * math.cos(0.3)
+    near(camera.origins, [[2, 0, 0], [0, 2, 0], [x, y, z]])
 
 
 def test_the_middle_pixel_looks_forward_and_the_others_to_their_side():
@@ -114,8 +103,8 @@ def test_the_middle_pixel_looks_forward_and_the_others_to_their_side():
 
 
 def test_outer_pixel_edges_lie_on_the_field_of_view():
-    # Half a pixel outside the first center of a row of 4 is the image's edge: tan = tan(fov / 2)
-    # there.
+    # The edge of the image, where the tangent is tan(fov / 2), is half a pixel outside the first
+    # center of a row of 4.
     camera = Camera.from_angles(0.0, 0.0, fov=50.0)
     tangents = -camera.rays(4).directions[0, :, 0] / camera.rays(4).directions[0, :, 2]
     edge = math.tan(math.radians(25))
@@ -123,7 +112,7 @@ def test_outer_pixel_edges_lie_on_the_field_of_view():
     near(camera.fov, [50.0], 1e-5)
 
 
-def test_skew_and_principal_point_move_the_ray_as_the_matrix_says():
+def test_skew_and_principal_point_move_the_ray_according_to_the_matrix():
     # K (x, y, 1) = (2 x + 0.5 y + 0.4, 4 y + 0.6) = (0.5, 0.5) at y = -0.025, x = 0.05625.
     lens = torch.tensor([[[2.0, 0.5, 0.4], [0.0, 4.0, 0.6], [0.0, 0.0, 1.0]]])
     rays = Camera(torch.eye(4)[None], lens).rays(1)
@@ -132,12 +121,9 @@ def test_skew_and_principal_point_move_the_ray_as_the_matrix_says():
 
 def test_the_two_fields_of_view_differ_as_documented():
     near(intrinsics_from_fov(90.0), [[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]])
-    near(intrinsics_from_eg3d_fov(18.837)[0, 0], 4.26339, 2e-6)
-    near(
-        Camera.from_angles(0.0, 0.0, focal=intrinsics_from_eg3d_fov(18.837)[0, 0]).fov,
-        [13.378],
-        1e-3,
-    )
+    focal = intrinsics_from_eg3d_fov(18.837)[0, 0]
+    near(focal, 4.26339, 2e-6)
+    near(Camera.from_angles(0.0, 0.0, focal=focal).fov, [13.378], 1e-3)
 
 
 def test_both_fov_and_focal_are_refused():
@@ -159,7 +145,7 @@ def test_sphere_yaw_grows_towards_minus_x_and_sphere_pitch_downwards():
     near(camera.sphere_pose(), [[math.pi / 2 + 0.1, math.pi / 2 + 0.3]])
 
 
-def test_sphere_poses_put_outer_pixel_centres_on_the_field_of_view():
+def test_sphere_poses_put_outer_pixel_centers_on_the_field_of_view():
     rays = Camera.from_sphere(math.pi / 2, math.pi / 2, 30, resolution=5).rays(5)
     corner = rays.directions[0, 0] / -rays.directions[0, 0, 2]
     near(corner, [-math.tan(math.radians(15)), math.tan(math.radians(15)), -1])
@@ -167,12 +153,11 @@ def test_sphere_poses_put_outer_pixel_centres_on_the_field_of_view():
         Camera.from_sphere(1.5, 1.5, 30, resolution=1)
 
 
-# -- round trips
-# --------------------------------------------------------------------------------------------------
+# -- Round trips -----------------------------------------------------------------------------------
 
 
 @forall(camera=cameras(), dtype=dtypes)
-def test_labels_round_trip_to_the_bit(camera, dtype):
+def test_labels_round_trip_exactly(camera, dtype):
     label = camera.to(dtype).label()
     assert label.shape == (1, 25)
     assert torch.equal(Camera.from_label(label).label(), label)
@@ -184,9 +169,8 @@ def test_angles_round_trip(yaw, pitch, radius, target, dtype):
     angles = torch.tensor([yaw, pitch], dtype=dtype)
     camera = Camera.from_angles(angles[:1], angles[1:], radius=radius, target=target)
     got_yaw, got_pitch = camera.yaw_pitch(target)
-    tolerance = TOLERANCE[dtype] / math.cos(
-        pitch
-    )  # yaw of a position loses digits towards the poles
+    # The yaw of a position loses digits towards the poles.
+    tolerance = TOLERANCE[dtype] / math.cos(pitch)
     near(torch.stack([got_yaw, got_pitch]), angles[:, None], tolerance)
     assert camera.dtype == dtype
 
@@ -207,41 +191,33 @@ def test_sphere_poses_round_trip(pitch, yaw, fov, size):
 @forall(h=st.floats(-1.5, 4.6), v=st.floats(0.01, 3.13))
 def test_eg3d_angles_round_trip(h, v):
     angles = torch.tensor([h, v], dtype=torch.float64)[:, None]
-    near(
-        torch.stack(Camera.from_eg3d_angles(*angles, target=(0.0, 0.0, 0.2)).to_eg3d_angles()),
-        angles,
-        1e-9,
-    )
+    camera = Camera.from_eg3d_angles(*angles, target=(0.0, 0.0, 0.2))
+    near(torch.stack(camera.to_eg3d_angles()), angles, 1e-9)
 
 
 @forall(camera=cameras())
-def test_flipping_camera_axes_twice_changes_nothing_and_once_turns_up_to_down(camera):
+def test_flipping_camera_axes_negates_two_axes_and_twice_is_the_identity(camera):
     flipped = flip_camera_axes(camera.cam2world)
     near(flipped[:, :3, 1], -camera.down)
     near(flipped[:, :3, 2], -camera.forward)
     assert torch.equal(flip_camera_axes(flipped), camera.cam2world)
 
 
-# -- handedness and look-at
-# --------------------------------------------------------------------------------------------
+# -- Handedness and look-at ------------------------------------------------------------------------
 
 
 def assert_right_handed(cam2world: torch.Tensor, tolerance: float = 1e-9) -> None:
-    right, down, forward = cam2world[:, :3, :3].unbind(dim=-1)
+    rotation = cam2world[:, :3, :3]
+    right, down, forward = rotation.unbind(dim=-1)
     near(torch.linalg.cross(right, down), forward, tolerance)
-    near(torch.linalg.det(cam2world[:, :3, :3]), torch.ones(len(cam2world)), tolerance)
-    near(
-        torch.linalg.vector_norm(cam2world[:, :3, :3], dim=1),
-        torch.ones(len(cam2world), 3),
-        tolerance,
-    )
+    near(torch.linalg.det(rotation), torch.ones(len(rotation)), tolerance)
+    near(torch.linalg.vector_norm(rotation, dim=1), torch.ones(len(rotation), 3), tolerance)
 
 
 @forall(yaw=yaws, pitch=st.floats(-math.pi / 2, math.pi / 2), radius=radii, target=targets)
 def test_cameras_of_angles_are_right_handed_level_and_aimed(yaw, pitch, radius, target):
-    camera = Camera.from_angles(
-        torch.tensor([yaw], dtype=torch.float64), pitch, radius=radius, target=target
-    )
+    yaw = torch.tensor([yaw], dtype=torch.float64)
+    camera = Camera.from_angles(yaw, pitch, radius=radius, target=target)
     assert_right_handed(camera.cam2world)
     near(camera.right[:, 1], [0.0])
     assert camera.down[0, 1] <= 1e-12, "down points down"
@@ -249,7 +225,7 @@ def test_cameras_of_angles_are_right_handed_level_and_aimed(yaw, pitch, radius, 
 
 
 @forall(yaw=yaws, pitch=pitches, target=targets)
-def test_look_at_agrees_with_the_rotation_written_in_angles(yaw, pitch, target):
+def test_look_at_agrees_with_the_rotation_computed_from_angles(yaw, pitch, target):
     camera = Camera.from_angles(torch.tensor([yaw], dtype=torch.float64), pitch, target=target)
     near(look_at(camera.origins, target), camera.cam2world, 1e-9)
 
@@ -266,19 +242,17 @@ def test_looking_straight_up_or_down_continues_the_camera_of_yaw_zero(dtype, hei
     assert position.grad.isfinite().all()
 
 
-def test_looking_along_an_up_vector_that_is_x_is_finite_too():
+def test_looking_along_an_up_vector_that_is_x_is_finite():
     assert_right_handed(look_at(torch.tensor([[3.0, 0.0, 0.0]]), up=(1.0, 0.0, 0.0)), 1e-6)
 
 
 def test_a_camera_on_its_target_is_refused():
-    with pytest.raises(ValueError, match="stands on its target"):
-        look_at(
-            torch.tensor([[0.0, 0.0, 1.0], [0.1, 0.2, 0.3]]), target=torch.tensor([0.1, 0.2, 0.3])
-        )
+    position = torch.tensor([[0.0, 0.0, 1.0], [0.1, 0.2, 0.3]])
+    with pytest.raises(ValueError, match="position of a camera is its target"):
+        look_at(position, target=position[1])
 
 
-# -- mirroring and projecting
-# ------------------------------------------------------------------------------------------
+# -- Mirroring and projecting ----------------------------------------------------------------------
 
 
 @forall(camera=cameras())
@@ -289,13 +263,13 @@ def test_mirroring_twice_is_the_identity(camera):
 
 @forall(camera=cameras(), point=targets)
 def test_the_mirrored_camera_sees_the_mirrored_point_at_the_mirrored_pixel(camera, point):
-    world = (
-        camera.origins + camera.forward + torch.tensor([point], dtype=torch.float64)
-    )  # mostly in view
-    (u, v), depth = camera.project(world[None])[0][0, 0], camera.project(world[None])[1]
+    # Points in front of the camera, mostly in view.
+    world = camera.origins + camera.forward + torch.tensor([point], dtype=torch.float64)
+    pixel, depth = camera.project(world[None])
+    u, v = pixel[0, 0]
     mirrored = world * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
-    pixel, mirrored_depth = camera.mirror().project(mirrored[None])
-    near(pixel[0, 0], torch.stack([1 - u, v]), 1e-8)
+    mirrored_pixel, mirrored_depth = camera.mirror().project(mirrored[None])
+    near(mirrored_pixel[0, 0], torch.stack([1 - u, v]), 1e-8)
     near(mirrored_depth, depth, 1e-12)
 
 
@@ -311,7 +285,7 @@ def test_points_on_a_ray_project_to_its_pixel_at_distance_times_cosine(camera, s
 
 
 @forall(camera=cameras(), factor=st.floats(0.1, 5), point=targets)
-def test_scaling_world_and_camera_changes_no_picture(camera, factor, point):
+def test_scaling_world_and_camera_changes_no_pixel(camera, factor, point):
     world = (camera.origins + camera.forward)[None] + torch.tensor(point, dtype=torch.float64)
     pixels, depth = camera.project(world)
     scaled, scaled_depth = camera.scale(factor).project(factor * world)
@@ -319,17 +293,16 @@ def test_scaling_world_and_camera_changes_no_picture(camera, factor, point):
     near(scaled_depth, factor * depth, 1e-9)
 
 
-# -- rays
-# --------------------------------------------------------------------------------------------------
+# -- Rays ------------------------------------------------------------------------------------------
 
 
-def test_chosen_rays_are_the_same_rays():
+def test_rays_of_indices_are_a_subset_of_all_rays():
     camera = Camera.from_angles(torch.tensor([0.1, -0.4]), 0.2)
-    everything = camera.rays(5)
+    all_rays = camera.rays(5)
     shared, own = torch.tensor([24, 3, 3]), torch.tensor([[0, 7], [12, 24]])
-    near(camera.rays(5, shared).directions, everything.directions[:, shared], 0)
-    near(camera.rays(5, own).directions[1], everything.directions[1, own[1]], 0)
-    near(camera.rays(5, own).cosines[0], everything.cosines[0, own[0]], 0)
+    near(camera.rays(5, shared).directions, all_rays.directions[:, shared], 0)
+    near(camera.rays(5, own).directions[1], all_rays.directions[1, own[1]], 0)
+    near(camera.rays(5, own).cosines[0], all_rays.cosines[0, own[0]], 0)
     with pytest.raises(ValueError, match="b = 2"):
         camera.rays(5, torch.zeros(3, 4, dtype=torch.long))
 
@@ -338,8 +311,8 @@ def test_rays_are_differentiable_in_pose_and_lens():
     angles = torch.tensor([0.3, -0.2, 30.0], dtype=torch.float64)
 
     def rays(yaw, pitch, fov):
-        shot = Camera.from_angles(yaw[None], pitch[None], fov=fov[None]).rays(3)
-        return shot.origins, shot.directions, shot.cosines
+        rays = Camera.from_angles(yaw[None], pitch[None], fov=fov[None]).rays(3)
+        return rays.origins, rays.directions, rays.cosines
 
     assert torch.autograd.gradcheck(rays, tuple(angles.requires_grad_().unbind()))
 
@@ -351,19 +324,14 @@ def test_rays_keep_their_precision_under_autocast():
     assert torch.equal(lowered.directions, camera.rays(4).directions)
 
 
-# -- as a batch
-# --------------------------------------------------------------------------------------------------
+# -- Batches ---------------------------------------------------------------------------------------
 
 
-def test_a_camera_batch_is_cut_joined_moved_and_pickled():
+def test_a_camera_batch_is_indexed_concatenated_moved_and_pickled():
     camera = Camera.from_angles(torch.tensor([0.0, 0.1, 0.2]), 0.0)
     assert len(camera) == 3
-    assert [len(part) for part in (camera[1], camera[-1], camera[1:], camera[[0, 2]])] == [
-        1,
-        1,
-        2,
-        2,
-    ]
+    parts = camera[1], camera[-1], camera[1:], camera[[0, 2]]
+    assert [len(part) for part in parts] == [1, 1, 2, 2]
     assert torch.equal(camera[torch.tensor([True, False, True])].label(), camera[[0, 2]].label())
     assert torch.equal(camera.select([2, 2, 0]).label(), camera.label()[[2, 2, 0]])
     assert torch.equal(Camera.cat(list(camera)).label(), camera.label())
@@ -374,7 +342,7 @@ def test_a_camera_batch_is_cut_joined_moved_and_pickled():
         camera[3]
 
 
-def test_wrong_shapes_are_refused_with_what_was_expected():
+def test_wrong_shapes_are_refused_with_the_expected_ones():
     with pytest.raises(ValueError, match=r"\(25,\).*expected \[b 25\]"):
         Camera.from_label(torch.zeros(25))
     with pytest.raises(ValueError, match=r"\[b 4 4\] and \[b 3 3\]"):
@@ -389,55 +357,48 @@ def test_half_precision_angles_give_single_precision_cameras():
     assert Camera.from_angles(torch.tensor([0.5], dtype=torch.bfloat16), 0.0).dtype == torch.float32
 
 
+AIMED = Camera.from_angles(0.1, 0.1)
+ROLLED = look_at(torch.tensor([[0.0, 0.0, 1.0]]), up=(0.3, 1.0, 0.0))
+OFF_CENTER = torch.tensor([[[2.0, 0, 0.6], [0, 2, 0.5], [0, 0, 1]]])
+
+
 @pytest.mark.parametrize(
-    ("camera", "complaint"),
+    ("camera", "message"),
     [
         (Camera.from_angles(0.1, 0.1, target=(0.0, 0.0, 0.2)), "looks past"),
-        (
-            Camera(
-                look_at(torch.tensor([[0.0, 0.0, 1.0]]), up=(0.3, 1.0, 0.0)),
-                intrinsics_from_focal(2.0)[None],
-            ),
-            "rolled",
-        ),
-        (
-            Camera(
-                Camera.from_angles(0.1, 0.1).cam2world,
-                torch.tensor([[[2.0, 0, 0.6], [0, 2, 0.5], [0, 0, 1]]]),
-            ),
-            "off",
-        ),
+        (Camera(ROLLED, intrinsics_from_focal(2.0)[None]), "rolled"),
+        (Camera(AIMED.cam2world, OFF_CENTER), "off-center"),
     ],
 )
-def test_a_camera_that_is_no_sphere_pose_is_refused(camera, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_a_camera_without_a_sphere_pose_is_refused(camera, message):
+    with pytest.raises(ValueError, match=message):
         camera.to_sphere(resolution=8)
 
 
-# -- labels of a data set
-# ----------------------------------------------------------------------------------------------
+# -- Labels of a data set --------------------------------------------------------------------------
 
 
-def spoilt(entry: int, value: float) -> torch.Tensor:
+def corrupted(entry: int, value: float) -> torch.Tensor:
+    """Three labels, of which the second has one wrong entry."""
     labels = Camera.from_angles(torch.tensor([0.0, 0.5, -0.5]), 0.1).label()
     labels[1, entry] = value
     return labels
 
 
 @pytest.mark.parametrize(
-    ("labels", "complaint"),
+    ("labels", "message"),
     [
-        (spoilt(3, math.nan), "NaN"),
-        (spoilt(20, math.inf), "NaN"),
-        (spoilt(0, 0.5), "orthonormal"),
-        (spoilt(12, 1.0), "last row is not \\(0, 0, 0, 1\\)"),
-        (spoilt(22, 0.5), "last row is not \\(0, 0, 1\\)"),
-        (spoilt(16, 0.0), "focal"),
-        (spoilt(20, -1.0), "focal"),
+        (corrupted(3, math.nan), "NaN"),
+        (corrupted(20, math.inf), "NaN"),
+        (corrupted(0, 0.5), "orthonormal"),
+        (corrupted(12, 1.0), "last row is not \\(0, 0, 0, 1\\)"),
+        (corrupted(22, 0.5), "last row is not \\(0, 0, 1\\)"),
+        (corrupted(16, 0.0), "focal"),
+        (corrupted(20, -1.0), "focal"),
     ],
 )
-def test_a_bad_label_is_named(labels, complaint):
-    with pytest.raises(ValueError, match=f"'b.png'.*{complaint}"):
+def test_a_bad_label_is_named(labels, message):
+    with pytest.raises(ValueError, match=f"'b.png'.*{message}"):
         check_labels(labels, ["a.png", "b.png", "c.png"])
     with pytest.raises(ValueError, match="number 1"):
         check_labels(labels)
@@ -450,14 +411,13 @@ def test_a_left_handed_label_is_named():
         check_labels(Camera(mirrored_once, camera.intrinsics).label())
 
 
-def test_good_labels_pass_with_the_rounding_of_half_a_thousandth():
+def test_good_labels_pass_after_rounding_to_half_a_thousandth():
     labels = Camera.from_angles(torch.linspace(-1, 1, 63), 0.3).label()
     check_labels(labels)
     check_labels((labels * 2e3).round() / 2e3)
 
 
-# -- priors
-# --------------------------------------------------------------------------------------------------
+# -- Priors ----------------------------------------------------------------------------------------
 
 
 def dataset_poses() -> DatasetPoses:
@@ -469,9 +429,8 @@ def dataset_poses() -> DatasetPoses:
 )
 def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(prior):
     whole = prior.sample(Randomness(3, range(8), "D"))
-    parts = Camera.cat(
-        [prior.sample(Randomness(3, part, "D")) for part in ([0, 1, 2], [3], [4, 5, 6, 7])]
-    )
+    indices = [0, 1, 2], [3], [4, 5, 6, 7]
+    parts = Camera.cat([prior.sample(Randomness(3, part, "D")) for part in indices])
     assert torch.equal(whole.label(), parts.label())
     check_labels(whole.label())
     assert prior.sample(Randomness(3, range(2), dtype=torch.float64)).dtype == torch.float64
@@ -480,7 +439,7 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(prior):
 @pytest.mark.parametrize(
     "prior", [p for p in PRIORS if type(p) is not FixedPose], ids=lambda p: type(p).__name__
 )
-def test_images_and_phases_have_cameras_of_their_own(prior):
+def test_images_and_phases_have_different_cameras(prior):
     labels = prior.sample(Randomness(3, range(8), "D")).label()
     assert len(labels.unique(dim=0)) == 8
     assert not torch.equal(labels, prior.sample(Randomness(3, range(8), "G")).label())
@@ -490,19 +449,16 @@ def angles(prior: PosePrior, num: int = 4000) -> tuple[torch.Tensor, torch.Tenso
     return prior.sample(Randomness(0, range(num), dtype=torch.float64)).yaw_pitch()
 
 
-def test_fixed_poses_stand_where_they_are_told():
-    prior = FixedPose(
-        yaw_mean=0.2, pitch_mean=-0.1, radius=1.5, focal=4.2647, target=(0.0, 0.1, 0.2)
-    )
-    expected = Camera.from_angles(
-        torch.full((3,), 0.2), -0.1, radius=1.5, focal=4.2647, target=(0.0, 0.1, 0.2)
-    )
+def test_fixed_poses_are_those_of_from_angles():
+    options = {"radius": 1.5, "focal": 4.2647, "target": (0.0, 0.1, 0.2)}
+    prior = FixedPose(yaw_mean=0.2, pitch_mean=-0.1, **options)
+    expected = Camera.from_angles(torch.full((3,), 0.2), -0.1, **options)
     near(prior.sample(Randomness(0, range(3))).label(), expected.label())
 
 
 def test_gaussian_poses_have_their_mean_and_spread():
     yaw, pitch = angles(GaussianPose(yaw_mean=0.2, pitch_mean=-0.1, yaw_std=0.3, pitch_std=0.15))
-    # five standard errors of mean and of standard deviation
+    # Five standard errors of mean and of standard deviation.
     for got, mean, std in ((yaw, 0.2, 0.3), (pitch, -0.1, 0.15)):
         assert abs(got.mean() - mean) < 5 * std / 4000**0.5
         assert abs(got.std() - std) < 5 * std / 8000**0.5
@@ -514,12 +470,11 @@ def test_truncated_poses_stay_within_their_bound_and_follow_the_truncated_law():
     assert yaw.abs().max() <= 0.6 + 1e-12
     # Var of N(0, 1) cut at t: 1 - 2 t phi(t) / (2 Phi(t) - 1) = 0.7737 for t = 2.
     assert abs(yaw.std() - 0.3 * 0.7737**0.5) < 5 * 0.3 / 8000**0.5
-    half = TruncatedGaussianPose(yaw_std=1.0, pitch_std=1.0, bound=1.0)
-    drawn = half.sample(
-        Recorded({"pose.yaw": torch.tensor([0.0, 0.5, 0.75]), "pose.pitch": torch.full((3,), 0.5)})
-    )
+    prior = TruncatedGaussianPose(yaw_std=1.0, pitch_std=1.0, bound=1.0)
+    draws = {"pose.yaw": torch.tensor([0.0, 0.5, 0.75]), "pose.pitch": torch.full((3,), 0.5)}
+    yaw, _ = prior.sample(Recorded(draws)).yaw_pitch()
     # Phi^-1(0.5 + 0.25 * 0.6826895) = 0.44178: the upper quartile within one standard deviation.
-    near(drawn.yaw_pitch()[0], [-1.0, 0.0, 0.44178], 1e-4)
+    near(yaw, [-1.0, 0.0, 0.44178], 1e-4)
 
 
 def test_uniform_poses_fill_their_box_evenly():
@@ -532,22 +487,21 @@ def test_uniform_poses_fill_their_box_evenly():
 
 def test_sphere_uniform_poses_are_uniform_by_area():
     # Archimedes: equal areas of a sphere have equal heights.
-    camera = SphereUniformPose(pitch_min=-math.pi / 2, radius=1.0).sample(
-        Randomness(0, range(4000))
-    )
+    prior = SphereUniformPose(pitch_min=-math.pi / 2, radius=1.0)
+    camera = prior.sample(Randomness(0, range(4000)))
     share = torch.histc(camera.origins[:, 1], 5, -1, 1) / 4000
     near(share, [0.2] * 5, 5 * (0.2 * 0.8 / 4000) ** 0.5)
     assert camera.origins.mean(dim=0).abs().max() < 5 / 12000**0.5
 
 
-def test_sphere_uniform_poses_refuse_limits_that_make_no_band():
-    with pytest.raises(ValueError, match="not ordered"):
+def test_sphere_uniform_poses_refuse_invalid_limits():
+    with pytest.raises(ValueError, match="expected -pi/2 <= pitch_min <= pitch_max <= pi/2"):
         SphereUniformPose(pitch_min=0.5, pitch_max=0.1)
     with pytest.raises(ValueError, match="pitch_mean"):
         SphereUniformPose(pitch_mean=0.1)
 
 
-def test_dataset_poses_are_the_labels_each_as_often():
+def test_dataset_poses_are_the_labels_with_equal_probability():
     prior = dataset_poses()
     drawn = prior.sample(Randomness(0, range(1800))).label()
     values, counts = drawn.unique(dim=0, return_counts=True)
@@ -563,15 +517,14 @@ def test_mirrored_dataset_poses_are_half_mirrored():
     assert abs((yaw > 0).float().mean() - 0.5) < 5 * 0.5 / 20
 
 
-def test_dataset_poses_without_or_with_bad_labels_are_a_clear_error():
+def test_dataset_poses_without_labels_or_with_bad_ones_are_refused():
     with pytest.raises(ValueError, match="bind"):
         DatasetPoses().sample(Randomness(0, range(2)))
     with pytest.raises(ValueError, match="focal"):
-        DatasetPoses().bind(spoilt(16, -1.0))
+        DatasetPoses().bind(corrupted(16, -1.0))
 
 
-# -- trajectories
-# --------------------------------------------------------------------------------------------------
+# -- Trajectories ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -579,26 +532,23 @@ def test_dataset_poses_without_or_with_bad_labels_are_a_clear_error():
     [orbit, wiggle, lambda num: orbit(num, full_circle=True, pitch=0.2)],
     ids=["orbit", "wiggle", "circle"],
 )
-def test_paths_are_closed_and_even_at_the_seam(path):
+def test_paths_are_closed_without_a_jump(path):
     camera = path(120)
     assert len(camera) == 120
     steps = torch.linalg.vector_norm(camera.origins - camera.origins.roll(1, dims=0), dim=-1)
     neighbors = torch.stack([steps[-1], steps[1]])
-    assert steps[0] > 0, "the first frame is not repeated at the end"
-    assert ((steps[0] - neighbors).abs() < 0.1 * steps.max()).all(), (
-        "the seam is a step like its neighbors"
-    )
+    jumps = (steps[0] - neighbors).abs()
+    assert steps[0] > 0, "the first frame is repeated at the end"
+    assert (jumps < 0.1 * steps.max()).all(), "the step from last to first frame is a jump"
     check_labels(camera.label())
 
 
-def test_paths_reach_what_their_arguments_say():
+def test_paths_reach_the_angles_of_their_arguments():
     yaw, pitch = orbit(8, yaw=0.5, pitch=0.2, target=(0.0, 0.1, 0.0)).yaw_pitch((0.0, 0.1, 0.0))
     near(yaw[[0, 2, 4, 6]], [0.0, 0.5, 0.0, -0.5], 1e-5)
     near(pitch, [0.2] * 8, 1e-5)
-    near(
-        orbit(4, full_circle=True, radius=1.0).origins,
-        [[0, 0, 1], [1, 0, 0], [0, 0, -1], [-1, 0, 0]],
-    )
+    circle = orbit(4, full_circle=True, radius=1.0)
+    near(circle.origins, [[0, 0, 1], [1, 0, 0], [0, 0, -1], [-1, 0, 0]])
     yaw, pitch = wiggle(8, yaw=0.3, pitch=0.1, pitch_mean=0.05).yaw_pitch()
     near(torch.stack([yaw, pitch])[:, [0, 2]], [[0.0, 0.3], [0.15, 0.05]], 1e-5)
 

@@ -1,4 +1,4 @@
-"""The left-point rule and hierarchical sampling: by hand, a reference, chunks, gradients, errors."""
+"""Left-point rule and hierarchical sampling: by hand, a reference, chunks, gradients, errors."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Cameras: poses and lenses, the rays they cast, distributions of them, and paths for videos."""
+"""Cameras: poses, intrinsics, rays, distributions of poses, and camera paths for videos."""
 
 from gan3d.camera.camera import LABEL_DIM, Camera, Rays, check_labels
 from gan3d.camera.pinhole import (

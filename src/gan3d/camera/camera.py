@@ -1,22 +1,25 @@
-"""Cameras, where they stand, the rays they shoot, and conversions to and from the field's other
-conventions.
+"""Pinhole cameras, their rays, and conversions to and from other conventions of the field.
 
-Convention (docs/conventions.md has the table of the others; everything converts here, at the edge):
+Convention (docs/conventions.md has a table of the others, which are converted here):
 
-    world       right-handed, y up; a head looks towards +z, and a frontal camera stands on +z.
-    camera      OpenCV axes: x right, y down, z forward (right x down = forward). `cam2world` [b 4 4] maps camera to
-                world coordinates; its columns are right, down, forward and the camera's center.
+    world       right-handed, y up; a head looks towards +z, and a frontal camera is on +z.
+    camera      OpenCV axes: x right, y down, z forward (right x down = forward). `cam2world`
+                [b 4 4] maps camera to world coordinates; its columns are right, down, forward and
+                the camera's center.
     intrinsics  [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in units of the image size: the image spans
-    [0, 1] x [0, 1].
-    pixels      (row i, column j) of R x R sits at u = (j + 1/2) / R, v = (i + 1/2) / R; index i R + j, row 0 on top.
-    angles      yaw and pitch in radians, true spherical angles of the camera's position seen from its target: yaw > 0
-                moves the camera to +x, pitch > 0 upwards, (0, 0) is frontal; pitch in [-pi/2,
-                pi/2].
-    fov         degrees, the full angle from edge to edge of the image: f = 0.5 / tan(fov / 2). EG3D's "fov" is another
-                one, close to the diagonal angle: f = 1 / (1.414 tan(deg 3.14159 / 360)),
-                `intrinsics_from_eg3d_fov`. Its 18.837 is f = 4.263, 13.4 degrees of ours.
-    depth       "z" is measured along the forward axis, "distance" along the unit ray: z = distance * cosine.
-    dtype       float32 or better; the arithmetic is elementwise, hence not lowered to half precision by autocast.
+                [0, 1] x [0, 1].
+    pixels      row i, column j of R x R pixels is at u = (j + 1/2) / R, v = (i + 1/2) / R; its
+                index is i R + j; row 0 is at the top.
+    angles      yaw and pitch in radians, spherical angles of the camera's position as seen from its
+                target: yaw > 0 moves the camera to +x, pitch > 0 upwards, (0, 0) is frontal; pitch
+                in [-pi/2, pi/2].
+    fov         degrees, the full angle from edge to edge of the image: f = 0.5 / tan(fov / 2).
+                EG3D's "fov" is a different angle, close to the diagonal one:
+                f = 1 / (1.414 tan(deg 3.14159 / 360)), see `intrinsics_from_eg3d_fov`. Its 18.837
+                is f = 4.263, which is a fov of 13.4 degrees here.
+    depth       "z" is measured along the forward axis, "distance" along the unit ray:
+                z = distance * cosine.
+    dtype       float32 or better; all arithmetic is elementwise, so autocast does not lower it.
 """
 
 from __future__ import annotations
@@ -49,13 +52,12 @@ LABEL_DIM = 25
 
 @dataclass(frozen=True, eq=False)
 class Rays:
-    """Rays of a camera, world coordinates.
+    """Rays of a camera in world coordinates.
 
     Attributes:
-        origins: where they start, [b r 3].
-        directions: unit length, [b r 3].
-        cosines: of the angle to the forward axis, [b r 1]; camera z = distance along the ray *
-            cosine.
+        origins: starting points, [b r 3].
+        directions: unit vectors, [b r 3].
+        cosines: cosines of the angles to the forward axis, [b r 1]; camera z = distance * cosine.
     """
 
     origins: Tensor
@@ -65,34 +67,42 @@ class Rays:
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """b pinhole cameras (see the module's Convention). Everything but `to_sphere` is
-    differentiable.
+    """b pinhole cameras (see the module's Convention).
+
+    Everything except `to_sphere` is differentiable.
 
     Attributes:
         cam2world: [b 4 4], OpenCV axes.
         intrinsics: [b 3 3], normalized by the image size.
+
+    Raises:
+        ValueError: the shapes do not match.
     """
 
     cam2world: Tensor
     intrinsics: Tensor
 
     def __post_init__(self) -> None:
-        pose, lens = tuple(self.cam2world.shape), tuple(self.intrinsics.shape)
+        pose = tuple(self.cam2world.shape)
+        lens = tuple(self.intrinsics.shape)
         if pose[1:] != (4, 4) or lens[1:] != (3, 3) or pose[0] != lens[0]:
             raise ValueError(
                 f"cam2world {pose} and intrinsics {lens} are not [b 4 4] and [b 3 3] with one b; "
                 "add the batch axis with [None], repeat shared intrinsics with expand"
             )
 
-    # -- making and taking apart
-    # ---------------------------------------------------------------------------------------
+    # -- Conversions -------------------------------------------------------------------------------
 
     @classmethod
     def from_label(cls, label: Tensor) -> Camera:
-        """Cameras of EG3D labels [b 25]: cam2world row by row, then intrinsics row by row."""
+        """Cameras of EG3D labels [b 25]: cam2world row by row, then intrinsics row by row.
+
+        Raises:
+            ValueError: the labels have another shape.
+        """
         if label.ndim != 2 or label.shape[1] != LABEL_DIM:
             raise ValueError(
-                f"label has shape {tuple(label.shape)}, expected [b 25]; one label needs "
+                f"label has shape {tuple(label.shape)}; expected [b 25], for a single label "
                 "label[None]"
             )
         cam2world, intrinsics = label.split([16, 9], dim=1)
@@ -113,22 +123,27 @@ class Camera:
         focal: Number | None = None,
         target: Vector = (0.0, 0.0, 0.0),
     ) -> Camera:
-        """Cameras on a sphere about `target`, looking at it, without roll.
+        """Cameras on a sphere around `target`, looking at it, without roll.
 
-            position = target + radius (cos p sin y, sin p, cos p cos y),   right = (cos y, 0, -sin y)
+            position = target + radius (cos p sin y, sin p, cos p cos y)
+            right    = (cos y, 0, -sin y)
 
-        The rotation is written in the angles, so that it is exact and smooth at the poles too.
+        The rotation is computed from the angles, so that it is exact and smooth also at the poles.
 
         Args:
-            yaw: radians, [b] or a number, > 0 to +x.
-            pitch: radians, [b] or a number, > 0 upwards.
-            radius: distance to the target, [b] or a number.
+            yaw: radians, [b] or a number; > 0 moves to +x.
+            pitch: radians, [b] or a number; > 0 moves upwards.
+            radius: distance from the target, [b] or a number.
             fov: degrees, [b] or a number; 18.83 if neither `fov` nor `focal` is given.
             focal: focal length in image widths, instead of `fov`.
             target: [3] or [b 3].
+
+        Raises:
+            ValueError: both `fov` and `focal` are given, or the shapes do not match.
         """
         yaw, pitch, radius, focal = broadcast(yaw, pitch, radius, focal_length(fov, focal))
-        (sin_y, cos_y), (sin_p, cos_p) = (yaw.sin(), yaw.cos()), (pitch.sin(), pitch.cos())
+        sin_y, cos_y = yaw.sin(), yaw.cos()
+        sin_p, cos_p = pitch.sin(), pitch.cos()
         right = torch.stack([cos_y, torch.zeros_like(yaw), -sin_y], dim=-1)
         down = torch.stack([sin_p * sin_y, -cos_p, sin_p * cos_y], dim=-1)
         forward = torch.stack([-cos_p * sin_y, -sin_p, -cos_p * cos_y], dim=-1)
@@ -145,36 +160,34 @@ class Camera:
         target: Vector = (0.0, 0.0, 0.0),
         intrinsics: Tensor | None = None,
     ) -> Camera:
-        """Cameras by EG3D's pose samplers (specs/eg3d.md 1.3): v is an area-uniform coordinate, not
-        an angle.
+        """Cameras in the coordinates of EG3D's pose samplers (specs/eg3d.md 1.3).
 
-            phi = arccos(1 - 2 v / pi),   position = radius (sin phi cos(pi - h), cos phi, sin phi sin(pi - h))
+            phi = arccos(1 - 2 v / pi)
+            position = radius (sin phi cos(pi - h), cos phi, sin phi sin(pi - h))
 
-        h = v = pi/2 is frontal; h > pi/2 moves to +x, v < pi/2 upwards. The sphere is about the
-        *world origin* whatever the target.
+        Convention: h is an angle, v is not: uniform v is uniform by area. h = v = pi/2 is frontal;
+        h > pi/2 moves to +x, v < pi/2 upwards. The sphere is around the *world origin*, for any
+        target.
 
         Args:
-            h: horizontal, [b] or a number.
-            v: vertical, [b] or a number; clamped to [1e-5, pi - 1e-5].
+            h: horizontal coordinate, [b] or a number.
+            v: vertical coordinate, [b] or a number; clamped to [1e-5, pi - 1e-5].
             radius: [b] or a number.
-            target: looked at, [3] or [b 3].
+            target: point to look at, [3] or [b 3].
             intrinsics: [3 3] or [b 3 3]; None is `intrinsics_from_eg3d_fov(18.837)`.
         """
         h, v, radius = broadcast(h, v, radius)
         phi = torch.arccos(1 - 2 * v.clamp(1e-5, math.pi - 1e-5) / math.pi)
         azimuth = math.pi - h
-        outward = torch.stack(
-            [phi.sin() * azimuth.cos(), phi.cos(), phi.sin() * azimuth.sin()], dim=-1
-        )
-        position = radius[:, None] * outward
+        x = phi.sin() * azimuth.cos()
+        z = phi.sin() * azimuth.sin()
+        position = radius[:, None] * torch.stack([x, phi.cos(), z], dim=-1)
         if intrinsics is None:
             intrinsics = intrinsics_from_eg3d_fov(18.837)
         return cls(look_at(position, target), intrinsics.to(position).expand(len(position), 3, 3))
 
     def to_eg3d_angles(self) -> tuple[Tensor, Tensor]:
-        """(h [b], v [b]) of the positions: h = pi/2 + yaw, v = pi/2 (1 - sin pitch), about the
-        world origin.
-        """
+        """(h [b], v [b]) of the positions: h = pi/2 + yaw, v = pi/2 (1 - sin pitch)."""
         yaw, pitch = self.yaw_pitch()
         return math.pi / 2 + yaw, math.pi / 2 * (1 - pitch.sin())
 
@@ -182,35 +195,34 @@ class Camera:
     def from_sphere(
         cls, pitch: Number, yaw: Number, fov: Number, *, resolution: int, radius: Number = 1.0
     ) -> Camera:
-        """Cameras of the sphere poses of CIPS-3D, pi-GAN and GRAM (specs/cips3d.md 2,
-        specs/gramhd.md 1).
+        """Cameras of the poses of CIPS-3D, pi-GAN and GRAM (specs/cips3d.md 2, specs/gramhd.md 1).
 
-            position = radius (sin phi cos theta, cos phi, sin phi sin theta),   phi = pitch, theta = yaw
+            position = radius (sin phi cos theta, cos phi, sin phi sin theta)
 
-        They look at the world origin, up is +y; phi = theta = pi/2 is frontal, theta > pi/2 moves
-        to *-x*, phi < pi/2 upwards. Their pixel grid puts the *centers* of the outer pixels on the
-        edge of the field of view, hence f = (W - 1) / (2 W tan(fov / 2)): the camera is theirs at
-        this resolution only.
+        with phi = pitch, theta = yaw.
+
+        Convention: cameras look at the world origin, up is +y; phi = theta = pi/2 is frontal,
+        theta > pi/2 moves to *-x*, phi < pi/2 upwards. The published pixel grid puts the *centers*
+        of the outer pixels on the edge of the field of view, so f = (W - 1) / (2 W tan(fov / 2)):
+        the intrinsics are valid at this resolution only.
 
         Args:
             pitch: phi in radians, [b] or a number; clamped to [1e-5, pi - 1e-5].
             yaw: theta in radians, [b] or a number.
             fov: degrees, [b] or a number.
-            resolution: W, pixels on a side.
+            resolution: W, pixels per side.
             radius: [b] or a number.
         """
         pitch, yaw, radius, focal = broadcast(pitch, yaw, radius, focal_length(fov, None))
         colatitude = pitch.clamp(1e-5, math.pi - 1e-5)
         focal = focal * _edge_factor(resolution)
-        return cls.from_angles(
-            math.pi / 2 - yaw, math.pi / 2 - colatitude, radius=radius, focal=focal
-        )
+        yaw, pitch = math.pi / 2 - yaw, math.pi / 2 - colatitude
+        return cls.from_angles(yaw, pitch, radius=radius, focal=focal)
 
     def sphere_pose(self) -> Tensor:
-        """(pitch, yaw) of the positions as CIPS-3D, pi-GAN and GRAM count them, pitch first: [b 2],
-        (pi/2, pi/2) front.
+        """(pitch, yaw) [b 2] of the positions in the convention of `from_sphere`, pitch first.
 
-        It says where a camera stands, whatever it looks at; `to_sphere` insists on a sphere pose.
+        Defined for any viewing direction, unlike `to_sphere`.
         """
         yaw, pitch = self.yaw_pitch()
         return torch.stack([math.pi / 2 - pitch, math.pi / 2 - yaw], dim=-1)
@@ -218,12 +230,17 @@ class Camera:
     def to_sphere(
         self, *, resolution: int, tolerance: float = 1e-3
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(pitch [b], yaw [b], fov [b] in degrees), the inverse of `from_sphere` (the radius is
-        |origins|).
+        """(pitch [b], yaw [b], fov [b] in degrees), the inverse of `from_sphere`.
+
+        The radius is |origins|.
+
+        Args:
+            resolution: W, pixels per side.
+            tolerance: largest deviation of a camera from its sphere pose.
 
         Raises:
-            ValueError: a camera that no sphere pose describes: not looking at the world origin,
-            rolled, off-center.
+            ValueError: a camera does not look at the world origin, is rolled, or has an off-center
+                principal point, so that it has no sphere pose.
         """
         level = self.right[:, 1].abs() < tolerance
         aimed = (F.normalize(self.origins, dim=-1) + self.forward).abs().amax(dim=-1) < tolerance
@@ -236,84 +253,79 @@ class Camera:
         ):
             if not bool(good.all()):
                 raise ValueError(
-                    f"camera {int((~good).nonzero()[0])} {what}, which no (pitch, yaw, fov) can "
-                    "say; use sphere_pose() or yaw_pitch() if only the position matters"
+                    f"camera {int((~good).nonzero()[0])} {what}, so it has no (pitch, yaw, fov); "
+                    "use sphere_pose() or yaw_pitch() if only the position matters"
                 )
         pitch, yaw = self.sphere_pose().unbind(dim=-1)
         return pitch, yaw, field_of_view(self.focal / _edge_factor(resolution))
 
-    # -- as a batch
-    # ----------------------------------------------------------------------------------------------
+    # -- Batches -----------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.cam2world)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Camera:
-        """Some of the cameras: by number, slice, indices or mask. The batch axis stays, also for
-        one number.
-        """
-        chosen = [index] if isinstance(index, int) else index
-        return Camera(self.cam2world[chosen], self.intrinsics[chosen])
+        """Cameras by number, slice, indices or mask; a single number keeps the batch axis."""
+        indices = [index] if isinstance(index, int) else index
+        return Camera(self.cam2world[indices], self.intrinsics[indices])
 
     def __iter__(self) -> Iterator[Camera]:
         return (self[i] for i in range(len(self)))
 
     def select(self, indices: Sequence[int] | Tensor) -> Camera:
-        """The cameras with these indices [n], in this order; `Camera.select([0] * n)` repeats
-        one.
-        """
+        """Cameras by indices [n], in this order; `camera.select([0] * n)` repeats the first."""
         indices = torch.as_tensor(indices, device=self.device)
-        return Camera(
-            self.cam2world.index_select(0, indices), self.intrinsics.index_select(0, indices)
-        )
+        cam2world = self.cam2world.index_select(0, indices)
+        return Camera(cam2world, self.intrinsics.index_select(0, indices))
 
     @staticmethod
     def cat(cameras: Sequence[Camera]) -> Camera:
-        """One batch of several."""
-        return Camera(
-            torch.cat([c.cam2world for c in cameras]), torch.cat([c.intrinsics for c in cameras])
-        )
+        """Concatenates batches of cameras."""
+        cam2world = torch.cat([camera.cam2world for camera in cameras])
+        return Camera(cam2world, torch.cat([camera.intrinsics for camera in cameras]))
 
     def to(self, *args: Any, **kwargs: Any) -> Camera:
-        """As `Tensor.to`: another device, dtype or both."""
+        """Changes device, dtype or both; arguments as for `Tensor.to`."""
         return Camera(self.cam2world.to(*args, **kwargs), self.intrinsics.to(*args, **kwargs))
 
     def detach(self) -> Camera:
+        """The cameras without gradient."""
         return Camera(self.cam2world.detach(), self.intrinsics.detach())
 
     def pin_memory(self) -> Camera:
-        """What `DataLoader(pin_memory=True)` calls."""
+        """The cameras in pinned memory; called by `DataLoader(pin_memory=True)`."""
         return Camera(self.cam2world.pin_memory(), self.intrinsics.pin_memory())
 
     @property
     def device(self) -> torch.device:
+        """Device of the tensors."""
         return self.cam2world.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """dtype of the poses."""
         return self.cam2world.dtype
 
-    # -- where it is and what it sees
-    # ----------------------------------------------------------------------------------
+    # -- Geometry ----------------------------------------------------------------------------------
 
     @property
     def origins(self) -> Tensor:
-        """Centers in the world, [b 3]."""
+        """Centers in world coordinates, [b 3]."""
         return self.cam2world[:, :3, 3]
 
     @property
     def right(self) -> Tensor:
-        """Unit vector to the right of the image, [b 3]."""
+        """Unit vectors to the right of the image, [b 3]."""
         return self.cam2world[:, :3, 0]
 
     @property
     def down(self) -> Tensor:
-        """Unit vector to the bottom of the image, [b 3]."""
+        """Unit vectors to the bottom of the image, [b 3]."""
         return self.cam2world[:, :3, 1]
 
     @property
     def forward(self) -> Tensor:
-        """Unit viewing direction, [b 3]."""
+        """Unit viewing directions, [b 3]."""
         return self.cam2world[:, :3, 2]
 
     @property
@@ -327,19 +339,18 @@ class Camera:
         return field_of_view(self.focal)
 
     def yaw_pitch(self, target: Vector = (0.0, 0.0, 0.0)) -> tuple[Tensor, Tensor]:
-        """(yaw [b], pitch [b]) of the positions seen from `target`, the inverse of `from_angles`.
+        """(yaw [b], pitch [b]) of the positions around `target`, the inverse of `from_angles`.
 
-        Exactly above or below the target yaw is 0, and the gradient is not defined.
+        Exactly above or below the target, yaw is 0 and the gradient is undefined.
         """
         x, y, z = (self.origins - vectors(target, self.origins)).unbind(dim=-1)
         return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
 
     def mirror(self) -> Camera:
-        """The camera that sees the world mirrored at x = 0 as this one's picture flipped
-        left-right.
+        """The camera whose image of the world mirrored at x = 0 is this camera's image flipped.
 
-        With F = diag(-1, 1, 1, 1): cam2world' = F cam2world F, cx' = 1 - cx, s' = -s (specs/eg3d.md
-        1.4, which leaves the intrinsics alone: the same where cx = 1/2 and s = 0).
+        With F = diag(-1, 1, 1, 1): cam2world' = F cam2world F, cx' = 1 - cx, s' = -s. EG3D
+        (specs/eg3d.md 1.4) does not change the intrinsics, which is the same if cx = 1/2 and s = 0.
         """
         sign = self.cam2world.new_tensor([-1.0, 1.0, 1.0, 1.0])
         flip = self.intrinsics.new_tensor([[1.0, -1.0, -1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
@@ -347,9 +358,7 @@ class Camera:
         return Camera(self.cam2world * sign[:, None] * sign, self.intrinsics * flip + shift)
 
     def scale(self, factor: Number) -> Camera:
-        """The camera that sees a world scaled by `factor` ([b] or a number) as this one sees the
-        world now.
-        """
+        """The camera with the same image of the world scaled by `factor` ([b] or a number)."""
         factors = torch.as_tensor(factor, dtype=self.dtype, device=self.device).reshape(-1, 1)
         position = self.origins * factors
         return Camera(rigid(self.right, self.down, self.forward, position), self.intrinsics)
@@ -357,11 +366,15 @@ class Camera:
     def rays(self, resolution: int, indices: Tensor | None = None) -> Rays:
         """Rays through pixel centers (specs/eg3d.md 1.2).
 
-            d = right (u - cx - s y) / fx + down y + forward,   y = (v - cy) / fy,   direction = d / |d|
+            y = (v - cy) / fy
+            d = right (u - cx - s y) / fx + down y + forward,   direction = d / |d|
 
         Args:
-            resolution: R, pixels on a side.
-            indices: pixels i R + j, [r] for all cameras or [b r] for each; None is all R R of them.
+            resolution: R, pixels per side.
+            indices: pixels i R + j, [r] for all cameras or [b r] for each; None is all R R pixels.
+
+        Raises:
+            ValueError: the indices have another shape.
         """
         if indices is None:
             indices = torch.arange(resolution * resolution, device=self.device)
@@ -372,29 +385,34 @@ class Camera:
         u = (indices % resolution + 0.5).to(self.dtype) / resolution
         v = (indices.div(resolution, rounding_mode="floor") + 0.5).to(self.dtype) / resolution
         fx, skew, cx = rearrange(self.intrinsics[:, 0], "b k -> k b 1")
-        fy, cy = self.intrinsics[:, 1, 1, None], self.intrinsics[:, 1, 2, None]
+        fy = self.intrinsics[:, 1, 1, None]
+        cy = self.intrinsics[:, 1, 2, None]
         y = (v - cy) / fy  # b r
         x = (u - cx - skew * y) / fx
-        towards = (
-            self.right[:, None] * x[..., None]
-            + self.down[:, None] * y[..., None]
-            + self.forward[:, None]
-        )
-        length = torch.linalg.vector_norm(towards, dim=-1, keepdim=True)  # b r 1
-        return Rays(self.origins[:, None].expand_as(towards), towards / length, 1 / length)
+
+        right, down, forward = self.right[:, None], self.down[:, None], self.forward[:, None]
+        d = right * x[..., None] + down * y[..., None] + forward
+        length = torch.linalg.vector_norm(d, dim=-1, keepdim=True)  # b r 1
+        return Rays(self.origins[:, None].expand_as(d), d / length, 1 / length)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Where world points [b p 3] appear: (u, v) in image sizes [b p 2], and their camera z [b p
-        1].
+        """Projects world points into the image.
 
-        Points with z <= 0 are behind the camera and their (u, v) mean nothing.
+        Args:
+            points: [b p 3].
+
+        Returns:
+            (u, v) in image sizes, [b p 2], and camera z, [b p 1]. Points with z <= 0 are behind the
+            camera; their (u, v) are meaningless.
         """
         offsets = points - self.origins[:, None]
-        x, y, z = (
-            (offsets * axis[:, None]).sum(dim=-1) for axis in (self.right, self.down, self.forward)
-        )
+        x = (offsets * self.right[:, None]).sum(dim=-1)
+        y = (offsets * self.down[:, None]).sum(dim=-1)
+        z = (offsets * self.forward[:, None]).sum(dim=-1)
+
         fx, skew, cx = rearrange(self.intrinsics[:, 0], "b k -> k b 1")
-        fy, cy = self.intrinsics[:, 1, 1, None], self.intrinsics[:, 1, 2, None]
+        fy = self.intrinsics[:, 1, 1, None]
+        cy = self.intrinsics[:, 1, 2, None]
         pixels = torch.stack([(fx * x + skew * y) / z + cx, fy * y / z + cy], dim=-1)
         return pixels, z[..., None]
 
@@ -402,37 +420,39 @@ class Camera:
 def check_labels(
     labels: Tensor, names: Sequence[str] | None = None, *, tolerance: float = 1e-3
 ) -> None:
-    """Checks that EG3D labels [n 25] are cameras of our convention.
+    """Checks that EG3D labels are cameras in the convention of this module.
+
+    Args:
+        labels: [n 25].
+        names: a name per label for the error; by default labels are numbered.
+        tolerance: largest deviation of a rotation or a constant row.
 
     Raises:
-        ValueError: names the first label (by `names`, else by its index) that is not finite, whose
-            rotation is not orthonormal within `tolerance` or is left-handed, whose last rows are
-            not those of a camera, or whose focal length is not positive.
+        ValueError: names the first label that is not finite, whose rotation is not orthonormal or
+            is left-handed, whose last rows are not constant, or whose focal length is not positive.
     """
     camera = Camera.from_label(labels.double())
     rotation = camera.cam2world[:, :3, :3]
     product = (rotation[:, :, :, None] * rotation[:, :, None, :]).sum(dim=1)  # n 3 3
-    skewed = (
-        (product - torch.eye(3, dtype=product.dtype, device=product.device)).abs().amax(dim=(1, 2))
-    )
+    identity = torch.eye(3, dtype=product.dtype, device=product.device)
     pose_row = camera.cam2world[:, 3] - camera.cam2world.new_tensor([0.0, 0.0, 0.0, 1.0])
     lens_row = camera.intrinsics[:, 2] - camera.intrinsics.new_tensor([0.0, 0.0, 1.0])
     focal = torch.minimum(camera.intrinsics[:, 0, 0], camera.intrinsics[:, 1, 1])
-    faults = (
-        (~labels.isfinite().all(dim=1), "has NaN or infinite entries"),
-        (
-            pose_row.abs().amax(dim=1) > tolerance,
-            "has a cam2world whose last row is not (0, 0, 0, 1)",
-        ),
-        (skewed > tolerance, f"has a rotation that is not orthonormal within {tolerance}"),
-        (
-            torch.linalg.det(rotation.nan_to_num()) < 0,
-            "has a left-handed rotation (determinant -1)",
-        ),
-        (lens_row.abs().amax(dim=1) > tolerance, "has intrinsics whose last row is not (0, 0, 1)"),
-        (~(focal > 0), "has a focal length that is not positive"),
-    )
-    for bad, what in faults:
+
+    infinite = ~labels.isfinite().all(dim=1)
+    bad_pose_row = pose_row.abs().amax(dim=1) > tolerance
+    skewed = (product - identity).abs().amax(dim=(1, 2)) > tolerance
+    left_handed = torch.linalg.det(rotation.nan_to_num()) < 0
+    bad_lens_row = lens_row.abs().amax(dim=1) > tolerance
+    bad_focal = ~(focal > 0)
+    for bad, what in (
+        (infinite, "has NaN or infinite entries"),
+        (bad_pose_row, "has a cam2world whose last row is not (0, 0, 0, 1)"),
+        (skewed, f"has a rotation that is not orthonormal within {tolerance}"),
+        (left_handed, "has a left-handed rotation (determinant -1)"),
+        (bad_lens_row, "has intrinsics whose last row is not (0, 0, 1)"),
+        (bad_focal, "has a focal length that is not positive"),
+    ):
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
             who = f"{names[first]!r}" if names is not None else f"number {first}"
@@ -444,12 +464,10 @@ def check_labels(
 
 
 def _edge_factor(resolution: int) -> float:
-    """(W - 1) / W: focal length of a grid with pixel centers on the edge, over that of one with
-    pixel edges there.
-    """
+    """(W - 1) / W: converts f if the field of view spans pixel centers instead of pixel edges."""
     if resolution < 2:
         raise ValueError(
-            f"resolution {resolution} has no two pixel centers to span a field of view; use 2 or "
-            "more"
+            f"resolution {resolution} has fewer than two pixel centers, which span no field of "
+            "view; use 2 or more"
         )
     return (resolution - 1) / resolution

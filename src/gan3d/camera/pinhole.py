@@ -1,7 +1,7 @@
-"""Pinhole geometry in plain tensors: rotations and lenses, what a `gan3d.camera.Camera` is made of.
+"""Pinhole geometry in plain tensors: rotations and intrinsics of a `gan3d.camera.Camera`.
 
-Conventions: those of gan3d/camera.py (OpenCV axes, world y up, intrinsics in image sizes, angles of
-view in degrees).
+Convention: as in `gan3d.camera.camera` (OpenCV axes, world y up, intrinsics in image sizes, fields
+of view in degrees).
 """
 
 from __future__ import annotations
@@ -22,67 +22,82 @@ Vector = Sequence[float] | Tensor
 def look_at(
     position: Tensor, target: Vector = (0.0, 0.0, 0.0), up: Vector = (0.0, 1.0, 0.0)
 ) -> Tensor:
-    """cam2world [b 4 4] of cameras at `position` [b 3] that look at `target`, `up` being up in the
-    picture.
+    """cam2world of cameras that look at a target.
 
         forward = n(target - position),   right = n(forward x up),   down = forward x right
 
-    Looking along `up` (within 1e-6 rad) leaves the roll open: right is then the part of +x across
-    the view (of +z if the view is along x), which continues `from_angles` at yaw 0.
+    where n normalizes. If a camera looks along `up` (within 1e-6 rad), the roll is undefined: right
+    is then the part of +x orthogonal to the view (of +z if the view is along x), which continues
+    `from_angles` at yaw 0.
+
+    Args:
+        position: [b 3].
+        target: [3] or [b 3].
+        up: direction that is up in the image, [3] or [b 3].
+
+    Returns:
+        [b 4 4].
 
     Raises:
-        ValueError: a camera stands on its target.
+        ValueError: the position of a camera is its target.
     """
     towards = vectors(target, position) - position
     if not bool((towards != 0).any(dim=-1).all()):
         raise ValueError(
-            "a camera stands on its target, so it looks nowhere; move position or target"
+            "the position of a camera is its target, so it has no viewing direction; move one of "
+            "them"
         )
     forward = F.normalize(towards, dim=-1)
     sideways = torch.linalg.cross(forward, F.normalize(vectors(up, position), dim=-1))
-    x_axis, z_axis = forward.new_tensor([1.0, 0.0, 0.0]), forward.new_tensor([0.0, 0.0, 1.0])
+
+    # Replacement for cameras that look along `up`.
+    x_axis = forward.new_tensor([1.0, 0.0, 0.0])
+    z_axis = forward.new_tensor([0.0, 0.0, 1.0])
     axis = torch.where(forward[:, :1].abs() < 0.9, x_axis, z_axis)
-    across = axis - (axis * forward).sum(dim=-1, keepdim=True) * forward
-    undecided = torch.linalg.vector_norm(sideways.detach(), dim=-1, keepdim=True) < 1e-6
-    right = F.normalize(torch.where(undecided, across, sideways), dim=-1)
+    orthogonal = axis - (axis * forward).sum(dim=-1, keepdim=True) * forward
+    parallel = torch.linalg.vector_norm(sideways.detach(), dim=-1, keepdim=True) < 1e-6
+
+    right = F.normalize(torch.where(parallel, orthogonal, sideways), dim=-1)
     return rigid(right, torch.linalg.cross(forward, right), forward, position)
 
 
 def intrinsics_from_focal(focal: Number) -> Tensor:
-    """Intrinsics [* 3 3] of focal lengths [*] in image widths; principal point in the middle of the
-    image.
-    """
-    f = (
-        focal
-        if isinstance(focal, Tensor) and focal.is_floating_point()
-        else torch.as_tensor(focal).float()
-    )
+    """Intrinsics [* 3 3] of focal lengths [*] in image widths; the principal point is centered."""
+    if isinstance(focal, Tensor) and focal.is_floating_point():
+        f = focal
+    else:
+        f = torch.as_tensor(focal).float()
     zero, half, one = torch.zeros_like(f), torch.full_like(f, 0.5), torch.ones_like(f)
-    return torch.stack([f, zero, half, zero, f, half, zero, zero, one], dim=-1).unflatten(
-        -1, (3, 3)
-    )
+    entries = torch.stack([f, zero, half, zero, f, half, zero, zero, one], dim=-1)
+    return entries.unflatten(-1, (3, 3))
 
 
 def intrinsics_from_fov(degrees: Number) -> Tensor:
-    """Intrinsics [* 3 3] of fields of view [*], edge to edge: f = 0.5 / tan(fov / 2)."""
+    """Intrinsics [* 3 3] of fields of view [*] in degrees: f = 0.5 / tan(fov / 2)."""
     return intrinsics_from_focal(focal_length(degrees, None))
 
 
 def intrinsics_from_eg3d_fov(degrees: float) -> Tensor:
-    """EG3D's FOV_to_intrinsics [3 3], its rounded constants included: f = 1 / (1.414 tan(deg
-    3.14159 / 360)).
+    """EG3D's FOV_to_intrinsics [3 3] with its rounded constants.
+
+    f = 1 / (1.414 tan(deg 3.14159 / 360))
     """
     return intrinsics_from_focal(1 / (1.414 * math.tan(degrees * 3.14159 / 360)))
 
 
 def flip_camera_axes(cam2world: Tensor) -> Tensor:
-    """OpenCV axes (right, down, forward) to OpenGL axes (right, up, backward) and back, [b 4 4]."""
+    """Converts OpenCV axes (right, down, forward) to OpenGL (right, up, backward), or back.
+
+    [b 4 4] -> [b 4 4].
+    """
     return cam2world * cam2world.new_tensor([1.0, -1.0, -1.0, 1.0])
 
 
 def focal_length(fov: Number | None = None, focal: Number | None = None) -> Number:
-    """f in image widths from either: f = 0.5 / tan(fov / 2); of the default field of view, 18.83
-    degrees, from none.
+    """f in image widths: `focal` itself, or 0.5 / tan(fov / 2) of `fov` (default 18.83 degrees).
+
+    Raises:
+        ValueError: both are given.
     """
     if fov is not None and focal is not None:
         raise ValueError(f"got both fov {fov} and focal {focal}; give one of them")
@@ -94,7 +109,7 @@ def focal_length(fov: Number | None = None, focal: Number | None = None) -> Numb
 
 
 def field_of_view(focal: Tensor) -> Tensor:
-    """Degrees from edge to edge, fov = 2 atan(0.5 / f)."""
+    """Field of view in degrees from edge to edge, fov = 2 atan(0.5 / f)."""
     return torch.rad2deg(2 * torch.atan(0.5 / focal))
 
 
@@ -106,13 +121,17 @@ def rigid(right: Tensor, down: Tensor, forward: Tensor, position: Tensor) -> Ten
 
 
 def broadcast(*values: Number) -> tuple[Tensor, ...]:
-    """Numbers and tensors [b] as tensors [b] of one dtype (float32 or better) and device (the
-    tensors').
+    """Broadcasts numbers and tensors [b] to tensors [b] of one dtype and device.
+
+    The dtype is the promoted one of the tensors, at least float32.
+
+    Raises:
+        ValueError: a tensor has more than one dimension.
     """
     tensors = [value for value in values if isinstance(value, Tensor)]
     if any(tensor.ndim > 1 for tensor in tensors):
         raise ValueError(
-            f"got shapes {[tuple(t.shape) for t in tensors]}, expected numbers or [b]; use "
+            f"got shapes {[tuple(t.shape) for t in tensors]}; expected numbers or [b], use "
             "flatten()"
         )
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
@@ -123,10 +142,14 @@ def broadcast(*values: Number) -> tuple[Tensor, ...]:
 
 
 def vectors(value: Vector, like: Tensor) -> Tensor:
-    """A vector [3] or vectors [b 3] as [b 3], beside the vectors `like` [b 3]."""
+    """Expands a vector [3] or vectors [b 3] to the shape, dtype and device of `like` [b 3].
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
     vector = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     if vector.shape not in (like.shape, like.shape[1:]):
         raise ValueError(
-            f"got a vector of shape {tuple(vector.shape)}, expected [3] or {list(like.shape)}"
+            f"got a vector of shape {tuple(vector.shape)}; expected [3] or {list(like.shape)}"
         )
     return vector.expand_as(like)

@@ -1,4 +1,4 @@
-"""Where the cameras of fakes come from: distributions of poses."""
+"""Distributions of camera poses, from which the cameras of fakes are sampled."""
 
 from __future__ import annotations
 
@@ -15,18 +15,31 @@ from gan3d.randomness import Randomness
 
 
 class PosePrior(ABC):
-    """A distribution of cameras. A sample is one camera per image, from draws named `pose.*` of
-    that image alone.
+    """A distribution of cameras.
+
+    The camera of an image depends on draws of that image only, which are named `pose.*`.
     """
 
     @abstractmethod
     def sample(self, randomness: Randomness) -> Camera:
-        """len(randomness) cameras, on its device and of its dtype."""
+        """One camera per image of `randomness`, with its device and dtype."""
 
 
 @dataclass(frozen=True)
 class FixedPose(PosePrior):
-    """Always the mean pose, as `Camera.from_angles` has it; the priors below add a spread to it."""
+    """Always the mean pose; the priors below add deviations to it.
+
+    Attributes:
+        yaw_mean: radians.
+        pitch_mean: radians.
+        radius: distance from the target.
+        fov: degrees; 18.83 if neither `fov` nor `focal` is given.
+        focal: focal length in image widths, instead of `fov`.
+        target: point to look at.
+
+    Raises:
+        ValueError: both `fov` and `focal` are given.
+    """
 
     yaw_mean: float = 0.0
     pitch_mean: float = 0.0
@@ -44,54 +57,48 @@ class FixedPose(PosePrior):
         return zeros, zeros
 
     def sample(self, randomness: Randomness) -> Camera:
-        yaw, pitch = self.offsets(randomness)
-        pitch = (self.pitch_mean + pitch).clamp(-math.pi / 2, math.pi / 2)
+        yaw_offset, pitch_offset = self.offsets(randomness)
+        yaw = self.yaw_mean + yaw_offset
+        pitch = (self.pitch_mean + pitch_offset).clamp(-math.pi / 2, math.pi / 2)
         return Camera.from_angles(
-            self.yaw_mean + yaw,
-            pitch,
-            radius=self.radius,
-            fov=self.fov,
-            focal=self.focal,
-            target=self.target,
+            yaw, pitch, radius=self.radius, fov=self.fov, focal=self.focal, target=self.target
         )
 
 
 @dataclass(frozen=True)
 class UniformPose(FixedPose):
-    """yaw ~ U(yaw_mean -+ yaw_range), pitch ~ U(pitch_mean -+ pitch_range), half-widths in
-    radians.
-    """
+    """yaw ~ U(yaw_mean -+ yaw_range), pitch ~ U(pitch_mean -+ pitch_range); radians."""
 
     yaw_range: float = 0.5
     pitch_range: float = 0.25
 
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
-        yaw, pitch = (
-            2 * randomness.uniform("pose.yaw") - 1,
-            2 * randomness.uniform("pose.pitch") - 1,
-        )
+        yaw = 2 * randomness.uniform("pose.yaw") - 1
+        pitch = 2 * randomness.uniform("pose.pitch") - 1
         return self.yaw_range * yaw, self.pitch_range * pitch
 
 
 @dataclass(frozen=True)
 class GaussianPose(FixedPose):
-    """yaw ~ N(yaw_mean, yaw_std²), pitch ~ N(pitch_mean, pitch_std²); the defaults are FFHQ's in
-    CIPS-3D and GRAM.
+    """yaw ~ N(yaw_mean, yaw_std²), pitch ~ N(pitch_mean, pitch_std²); radians.
+
+    The defaults are those of CIPS-3D and GRAM for FFHQ.
     """
 
     yaw_std: float = 0.3
     pitch_std: float = 0.155
 
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
-        return self.yaw_std * randomness.normal("pose.yaw"), self.pitch_std * randomness.normal(
-            "pose.pitch"
-        )
+        yaw = randomness.normal("pose.yaw")
+        pitch = randomness.normal("pose.pitch")
+        return self.yaw_std * yaw, self.pitch_std * pitch
 
 
 @dataclass(frozen=True)
 class TruncatedGaussianPose(FixedPose):
-    """GaussianPose within `bound` standard deviations t: Phi^-1(Phi(-t) + u (Phi(t) - Phi(-t))), u
-    ~ U[0, 1).
+    """GaussianPose truncated at t = `bound` standard deviations.
+
+    Offsets are Phi^-1(Phi(-t) + u (Phi(t) - Phi(-t))) standard deviations with u ~ U[0, 1).
     """
 
     yaw_std: float = 0.3
@@ -99,26 +106,27 @@ class TruncatedGaussianPose(FixedPose):
     bound: float = 2.0
 
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
-        yaw, pitch = (
-            self._truncated(randomness.uniform(name)) for name in ("pose.yaw", "pose.pitch")
-        )
+        yaw = self._truncated(randomness.uniform("pose.yaw"))
+        pitch = self._truncated(randomness.uniform("pose.pitch"))
         return self.yaw_std * yaw, self.pitch_std * pitch
 
     def _truncated(self, u: Tensor) -> Tensor:
-        # unlike cips3d: not the first valid of four draws, because so one draw per image does and
-        # never lies outside
+        # unlike cips3d: not the first valid one of four draws, because the inverse distribution
+        # function needs one draw per image and is never out of bounds.
         low = torch.special.ndtr(u.new_tensor(-self.bound))
         return torch.special.ndtri(low + u * (1 - 2 * low)).clamp(-self.bound, self.bound)
 
 
 @dataclass(frozen=True)
 class SphereUniformPose(FixedPose):
-    """Uniform by area on a band of the sphere: yaw ~ U(yaw_mean -+ yaw_range), sin(pitch) uniform
-    between its limits.
+    """Uniform by area on a band of the sphere: yaw ~ U(yaw_mean -+ yaw_range), uniform sin(pitch).
 
-    The `spherical_uniform` of CIPS-3D and pi-GAN with v in [v0, v1] is sin(pitch) = 1 - 2 v, so
-    that CARLA's v in [0, 85/180] is the default: pitch from 3.2 degrees to the pole, all around.
-    `pitch_mean` must stay 0.
+    The `spherical_uniform` of CIPS-3D and pi-GAN with v in [v0, v1] is sin(pitch) = 1 - 2 v. The
+    default is CARLA's v in [0, 85/180]: pitch from 3.2 degrees to the pole, all yaws. `pitch_mean`
+    must stay 0.
+
+    Raises:
+        ValueError: `pitch_mean` is not 0, or the limits of pitch are invalid.
     """
 
     yaw_range: float = math.pi
@@ -129,33 +137,40 @@ class SphereUniformPose(FixedPose):
         super().__post_init__()
         if self.pitch_mean != 0:
             raise ValueError(
-                f"pitch_mean {self.pitch_mean} has no meaning here; give pitch_min and pitch_max"
+                f"pitch_mean {self.pitch_mean} is not used here; set pitch_min and pitch_max"
             )
         if not -math.pi / 2 <= self.pitch_min <= self.pitch_max <= math.pi / 2:
             raise ValueError(
-                f"pitch limits {self.pitch_min}, {self.pitch_max} are not ordered within -+pi/2 "
-                "radians"
+                f"got pitch_min {self.pitch_min} and pitch_max {self.pitch_max}; expected "
+                "-pi/2 <= pitch_min <= pitch_max <= pi/2 (radians)"
             )
 
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
         low, high = math.sin(self.pitch_min), math.sin(self.pitch_max)
         sine = low + (high - low) * randomness.uniform("pose.pitch")
-        return self.yaw_range * (2 * randomness.uniform("pose.yaw") - 1), sine.clamp(-1, 1).asin()
+        yaw = 2 * randomness.uniform("pose.yaw") - 1
+        return self.yaw_range * yaw, sine.clamp(-1, 1).asin()
 
 
 @dataclass(frozen=True)
 class DatasetPoses(PosePrior):
-    """The cameras of a data set, all equally likely; `mirror`: half of the draws mirrored, as a
-    mirrored data set has.
+    """The cameras of a data set, with equal probability.
 
-    `bind` gives it the labels [n 25], which YAML cannot carry.
+    `bind` sets the labels [n 25], which YAML cannot contain.
+
+    Attributes:
+        mirror: whether half of the cameras are mirrored, as in a mirrored data set.
     """
 
     mirror: bool = False
     labels: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def bind(self, labels: Tensor) -> DatasetPoses:
-        """The prior of these labels [n 25]; they are checked."""
+        """The prior of given labels [n 25].
+
+        Raises:
+            ValueError: a label is not a camera, see `check_labels`.
+        """
         check_labels(labels)
         bound = DatasetPoses(self.mirror)
         object.__setattr__(bound, "labels", labels)
@@ -164,13 +179,12 @@ class DatasetPoses(PosePrior):
     def sample(self, randomness: Randomness) -> Camera:
         if self.labels is None:
             raise ValueError(
-                "DatasetPoses has no labels yet; sample from DatasetPoses().bind(labels), labels "
+                "DatasetPoses has no labels; sample from DatasetPoses().bind(labels) with labels "
                 "[n 25]"
             )
         index = randomness.integers("pose.index", len(self.labels)).to(self.labels.device)
-        camera = Camera.from_label(
-            self.labels[index].to(device=randomness.device, dtype=randomness.dtype)
-        )
+        labels = self.labels[index].to(device=randomness.device, dtype=randomness.dtype)
+        camera = Camera.from_label(labels)
         if not self.mirror:
             return camera
         flip = randomness.uniform("pose.mirror")[:, None] < 0.5
