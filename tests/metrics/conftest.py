@@ -1,4 +1,4 @@
-"""A TorchScript network that tells what it was given, in place of the published ones."""
+"""TorchScript networks that stand in for the published ones."""
 
 import warnings
 from pathlib import Path
@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 
 class Stub(nn.Module):
-    """Takes what the published networks take, and tells what it was given: mean value, whether
-    bytes, flags.
-    """
+    """Has the arguments of the published networks and returns its input: mean, is uint8, flags."""
 
     def forward(
         self,
@@ -28,7 +26,7 @@ class Stub(nn.Module):
 
 
 class Plain(nn.Module):
-    """Takes images alone, gives mean colors."""
+    """Takes only images and returns their mean colors."""
 
     def forward(self, img: Tensor) -> Tensor:
         return img.float().mean(dim=(2, 3))

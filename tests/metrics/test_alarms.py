@@ -23,54 +23,46 @@ def telephoto() -> Camera:
 
 
 def hemisphere(resolution: int = 200, relief: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Depth and opacity of a unit hemisphere seen by the telephoto camera, depth scaled by
-    `relief`.
-    """
-    place = ((torch.arange(resolution) + 0.5) / resolution - 0.5).double() * 2.2
-    square = place[:, None] ** 2 + place[None] ** 2
+    """Depth and opacity of a unit hemisphere, scaled by `relief` in depth, for `telephoto`."""
+    position = ((torch.arange(resolution) + 0.5) / resolution - 0.5).double() * 2.2
+    square = position[:, None] ** 2 + position[None] ** 2
     depth = 1000 - relief * (1 - square).clamp(min=0).sqrt()
     return depth[None, None], (square < 1).double()[None, None]
 
 
 @pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (0.5, -0.3, 1.0), (-1.0, 0.2, 0.8)])
 def test_a_plane_is_flat_at_any_tilt_and_from_any_camera(normal):
-    camera = Camera.from_angles(torch.tensor([0.0, 0.4, -0.3]), torch.tensor([0.0, -0.2, 0.1])).to(
-        torch.float64
-    )
+    yaw, pitch = torch.tensor([0.0, 0.4, -0.3]), torch.tensor([0.0, -0.2, 0.1])
+    camera = Camera.from_angles(yaw, pitch).to(torch.float64)
     depth = plane_depth(camera, torch.tensor(normal).double(), 0.05)
     assert depth.min() > 0
-    torch.testing.assert_close(
-        flatness(depth, None, camera), torch.zeros(3).double(), atol=1e-9, rtol=0
-    )
+    relief = flatness(depth, None, camera)
+    torch.testing.assert_close(relief, torch.zeros(3).double(), atol=1e-9, rtol=0)
 
 
 def test_a_hemisphere_has_the_relief_of_its_radius_over_root_eighteen():
-    """Over the unit disk E[sqrt(1 - r^2)] = 2/3 and E[1 - r^2] = 1/2: variance 1/18; the best plane
-    is level.
+    """Over the unit disk E[sqrt(1 - r^2)] = 2/3 and E[1 - r^2] = 1/2, so the variance is 1/18.
+
+    The best plane is frontal.
     """
-    depth, opacity = hemisphere()
-    assert flatness(depth, opacity, telephoto()).item() == pytest.approx(
-        math.sqrt(1 / 18), rel=0.01
-    )
+    relief = flatness(*hemisphere(), telephoto()).item()
+    assert relief == pytest.approx(math.sqrt(1 / 18), rel=0.01)
 
 
 def test_relief_is_linear_in_the_depth_of_the_relief():
-    whole, half = (
-        flatness(*hemisphere(relief=relief), telephoto()).item() for relief in (1.0, 0.5)
-    )
+    whole = flatness(*hemisphere(relief=1.0), telephoto()).item()
+    half = flatness(*hemisphere(relief=0.5), telephoto()).item()
     assert half == pytest.approx(whole / 2, rel=1e-3)
 
 
-def test_relief_does_not_see_the_background():
+def test_relief_does_not_depend_on_the_background():
     depth, opacity = hemisphere()
     clean = flatness(depth, opacity, telephoto())
     for junk in (math.inf, math.nan, 0.0):
-        torch.testing.assert_close(
-            flatness(torch.where(opacity > 0.5, depth, junk), opacity, telephoto()), clean
-        )
-    torch.testing.assert_close(
-        flatness(torch.where(opacity > 0.5, depth, math.inf), None, telephoto()), clean
-    )
+        dirty = torch.where(opacity > 0.5, depth, junk)
+        torch.testing.assert_close(flatness(dirty, opacity, telephoto()), clean)
+    dirty = torch.where(opacity > 0.5, depth, math.inf)
+    torch.testing.assert_close(flatness(dirty, None, telephoto()), clean)
 
 
 def test_each_view_of_a_batch_is_measured_on_its_own():
@@ -105,15 +97,14 @@ def test_z_sensitivity_of_a_collapsed_generator_is_zero():
 
 
 @pytest.mark.parametrize("by_camera", [0.0, 0.5, 1.0, 2.0])
-def test_camera_leak_is_the_ratio_of_what_camera_and_z_change(by_camera):
+def test_camera_leak_is_the_ratio_of_the_effects_of_camera_and_z(by_camera):
     offsets = torch.tensor([-1.0, 0.0, 1.0])
-    images = 0.1 * (offsets[:, None] + by_camera * offsets)[..., None, None, None].expand(
-        3, 3, 3, 4, 4
-    )
+    values = 0.1 * (offsets[:, None] + by_camera * offsets)
+    images = values[..., None, None, None].expand(3, 3, 3, 4, 4)
     assert camera_leak(images).item() == pytest.approx(by_camera, abs=1e-6)
 
 
-def test_camera_leak_of_a_generator_that_only_follows_the_camera_is_infinite_and_of_a_constant_one_zero():
+def test_camera_leak_is_infinite_if_only_the_camera_matters_and_zero_for_a_constant_image():
     by_camera = torch.arange(3.0)[None, :, None, None, None].expand(4, 3, 3, 2, 2)
     assert camera_leak(by_camera).item() == math.inf
     assert camera_leak(torch.zeros(4, 3, 3, 2, 2)).item() == 0

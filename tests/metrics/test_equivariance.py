@@ -1,6 +1,4 @@
-"""Equivariance: operators on pictures known in closed form, decibels known by hand, generators that
-obey or do not.
-"""
+"""Equivariance: operators on pictures in closed form, decibels by hand, equivariant generators."""
 
 import math
 from itertools import pairwise
@@ -39,18 +37,20 @@ def points(height: int, width: int, transform: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Waves:
-    """A continuous picture, sampled: three waves per channel, of at most `bandwidth` periods per
-    picture width.
+    """Samples of a continuous picture.
+
+    Three waves per channel, of at most `bandwidth` periods per picture width.
     """
 
     def __init__(self, size: int = 64, bandwidth: float = 4.0, channels: int = 3):
         stream = torch.Generator().manual_seed(1)
         shape = (channels, 3, 1, 1)
-        angle, self.phase = (
-            2 * math.pi * torch.rand(2, *shape, generator=stream, dtype=torch.float64)
-        )
+        uniform = torch.rand(2, *shape, generator=stream, dtype=torch.float64)
+        angle, self.phase = 2 * math.pi * uniform
         length = bandwidth * torch.rand(shape, generator=stream, dtype=torch.float64)
-        self.fx, self.fy, self.size = length * angle.cos(), length * angle.sin(), size
+        self.fx = length * angle.cos()
+        self.fy = length * angle.sin()
+        self.size = size
 
     def __call__(self, ws: Tensor, transform: Tensor) -> Tensor:
         x, y = points(self.size, self.size, transform)
@@ -59,32 +59,23 @@ class Waves:
 
 
 def sticking(ws: Tensor, transform: Tensor) -> Tensor:
-    """Texture that stays where it is: the transform is ignored."""
+    """A texture that ignores the transform."""
     return Waves()(ws, IDENTITY)
 
 
 def rings(ws: Tensor, transform: Tensor) -> Tensor:
-    """Rings about the middle that ignore the transform: right under rotation, wrong under
-    translation.
-    """
+    """Rings about the center that ignore the transform: right for rotations only."""
     x, y = points(64, 64, IDENTITY)
-    return (
-        torch.cos(2 * math.pi * 4 * torch.hypot(x, y))[None, None]
-        * ws[:, 0, 0].double()[:, None, None, None]
-    )
+    picture = torch.cos(2 * math.pi * 4 * torch.hypot(x, y))
+    return picture[None, None] * ws[:, 0, 0].double()[:, None, None, None]
 
 
 def batches(num: int = 3, size: int = 2) -> list[tuple[Tensor, Randomness]]:
-    return [
-        (
-            torch.ones(size, 1, 1, dtype=torch.float64),
-            Randomness(0, range(i * size, (i + 1) * size)),
-        )
-        for i in range(num)
-    ]
+    ws = torch.ones(size, 1, 1, dtype=torch.float64)
+    return [(ws, Randomness(0, range(i * size, (i + 1) * size))) for i in range(num)]
 
 
-# ------------------------------------------------------------ operators
+# -- operators -------------------------------------------------------------------------------------
 
 
 def test_shift_by_whole_pixels_is_a_shift_with_zeros_from_outside():
@@ -106,7 +97,7 @@ def test_fractional_shift_moves_a_slow_wave_to_where_it_should_be(shift):
     z, mask = shift_fractional(waves(ws, IDENTITY), *shift)
     exact = waves(ws, translation(-shift[0], -shift[1]))
     assert 0.2 < mask.mean() < 0.9
-    assert ((z - exact) * mask).abs().max() < 4e-3  # of a kernel of three lobes
+    assert ((z - exact) * mask).abs().max() < 4e-3  # the error of three lobes
 
 
 def test_fractional_shift_by_whole_pixels_is_the_shift_by_whole_pixels():
@@ -145,9 +136,7 @@ def test_the_band_limit_filter_loses_most_diagonally_where_the_grids_differ_most
     def passed(angle: float) -> float:
         return 16 * band_limit_filter(rotation(angle), a=3, amax=6, up=4).square().sum().item()
 
-    octagon = 2 * (
-        math.sqrt(2) - 1
-    )  # area common to a square and the same square turned by 45 degrees
+    octagon = 2 * (math.sqrt(2) - 1)  # common area of a square and the square rotated by 45 degrees
     assert passed(math.pi / 2) == pytest.approx(passed(0), rel=1e-6)
     assert passed(math.pi / 4) / passed(0) == pytest.approx(octagon, rel=0.1)
 
@@ -174,7 +163,7 @@ def test_pseudo_rotation_leaves_slow_waves_where_they_are(angle):
     assert mask.sum() == mask[0, 0].sum() * 3 == 3 * (64 - 2 * 5) ** 2
 
 
-# ------------------------------------------------------------ decibels
+# -- decibels --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("difference", [2.0, 1.0, 0.02])
@@ -191,22 +180,19 @@ def test_a_constant_error_has_the_decibels_of_its_size(difference):
 
 
 def test_sums_over_all_pictures_come_before_the_ratio():
-    """Two batches, whose errors and numbers of known pixels differ: no mean of two PSNRs."""
+    """Two batches with different errors and numbers of known pixels: not a mean of two PSNRs."""
     metric = Equivariance(lambda ws, transform: ws.expand(-1, 1, 8 * 8).reshape(-1, 1, 8, 8), "eqt")
     metric.update(torch.full((1, 1, 1), 0.1), torch.zeros(1, 1, 8, 8), (0.0, 0.0))
     metric.update(torch.full((1, 1, 1), 0.5), torch.zeros(1, 1, 8, 8), (0.5, 0.0))
     error, known = 64 * 0.1**2 + 32 * 0.5**2, 96
-    assert metric.compute().item() == pytest.approx(
-        20 * math.log10(2) - 10 * math.log10(error / known), abs=1e-5
-    )
+    expected = 20 * math.log10(2) - 10 * math.log10(error / known)
+    assert metric.compute().item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_processes_add_their_sums():
-    whole, parts = (
-        Equivariance(Waves(), "eqt_frac"),
-        [Equivariance(Waves(), "eqt_frac") for _ in range(2)],
-    )
+    whole = Equivariance(Waves(), "eqt_frac")
+    parts = [Equivariance(Waves(), "eqt_frac") for _ in range(2)]
     for number, (ws, draw) in enumerate(batches(4)):
         motion = draw_motion("eqt_frac", draw, (64, 64))
         for metric in (whole, parts[number % 2]):
@@ -231,13 +217,15 @@ def test_an_unknown_kind_is_refused():
 def test_planes_are_measured_like_pictures_and_anything_but_maps_is_refused():
     values = measure_equivariance(Waves(channels=12), batches(1), ["eqt"])
     assert values["eqt"] > 200
+
+    def five_axes(ws: Tensor, transform: Tensor) -> Tensor:
+        return torch.zeros(2, 3, 4, 64, 64)
+
     with pytest.raises(ValueError, match=r"\[2, 3, 4, 64, 64\], expected \[b c h w\]"):
-        measure_equivariance(
-            lambda ws, transform: torch.zeros(2, 3, 4, 64, 64), batches(1), ["eqt"]
-        )
+        measure_equivariance(five_axes, batches(1), ["eqt"])
 
 
-# ------------------------------------------------------------ generators that obey, or do not
+# -- equivariant generators, and others ------------------------------------------------------------
 
 
 def test_a_continuous_picture_is_equivariant_to_everything():
@@ -264,21 +252,20 @@ def test_moving_the_wrong_way_is_noticed():
     assert max(measure_equivariance(backwards, batches()).values()) < 20
 
 
-# ------------------------------------------------------------ protocol
+# -- protocol --------------------------------------------------------------------------------------
 
 
-def test_motions_are_uniform_and_those_of_the_first_image_of_a_batch():
+def test_motions_are_uniform_and_drawn_for_the_first_image_of_a_batch():
     draws = [Randomness(3, [i, i + 1000]) for i in range(400)]
     shifts = torch.tensor([draw_motion("eqt_frac", draw, (64, 64)) for draw in draws])
     angles = torch.tensor([draw_motion("eqr", draw, (64, 64)) for draw in draws])
     assert shifts.abs().max() <= 0.125
     assert angles.abs().max() <= math.pi
-    for values, reach in ((shifts, 0.125), (angles, math.pi)):
-        assert values.mean(0).abs().max() < 4 * reach / math.sqrt(3 * 400)
-        assert values.std(0).min() == pytest.approx(reach / math.sqrt(3), rel=0.1)
-    assert draw_motion("eqr", Randomness(3, [7, 5]), (64, 64)) == draw_motion(
-        "eqr", Randomness(3, [7]), (32, 32)
-    )
+    for values, bound in ((shifts, 0.125), (angles, math.pi)):
+        assert values.mean(0).abs().max() < 4 * bound / math.sqrt(3 * 400)
+        assert values.std(0).min() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    first = draw_motion("eqr", Randomness(3, [7]), (32, 32))
+    assert draw_motion("eqr", Randomness(3, [7, 5]), (64, 64)) == first
 
 
 def test_whole_pixel_motions_are_the_fractional_ones_rounded():
@@ -293,31 +280,32 @@ def test_a_generator_that_takes_no_transform_is_refused():
         movable(StyleGAN2(**StyleGAN2.tiny))
 
 
-def test_latents_are_those_of_the_image_whatever_the_batch_size():
+def test_latents_of_an_image_do_not_depend_on_the_batch_size():
     generator = StyleGAN2(**StyleGAN2.tiny).eval()
-    alone, together = (
-        torch.cat([ws for ws, _ in latent_batches(generator, Protocol(num=6, batch_size=size))])
-        for size in (1, 4)
-    )
-    assert torch.allclose(alone, together, atol=1e-6)
+
+    def latents(batch_size: int) -> Tensor:
+        protocol = Protocol(num=6, batch_size=batch_size)
+        return torch.cat([ws for ws, _ in latent_batches(generator, protocol)])
+
+    alone = latents(1)
+    assert torch.allclose(alone, latents(4), atol=1e-6)
     assert all(not torch.equal(a, b) for a, b in pairwise(alone))
 
 
-# ------------------------------------------------------------ StyleGAN3
+# -- StyleGAN3 -------------------------------------------------------------------------------------
 
 
 def random_pictures(config: str, seed: int) -> tuple[StyleGAN3, Synthesize]:
-    """A StyleGAN3 that was never trained, and its pictures at a deviation of 0.5, as photographs
-    have it.
+    """An untrained StyleGAN3, and its pictures scaled to a standard deviation of 0.5.
 
-    Decibels are relative to a range of 2, so that pale pictures would flatter any generator.
+    Photographs have about the same. Decibels are relative to a range of 2, so any generator would
+    score too well on pale pictures.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         sizes = {"img_resolution": 64, "channel_base": 512, "channel_max": 16, "num_layers": 8}
-        generator = StyleGAN3(
-            config=config, z_dim=16, w_dim=16, magnitude_ema_beta=0.0, **sizes
-        ).eval()
+        generator = StyleGAN3(config=config, z_dim=16, w_dim=16, magnitude_ema_beta=0.0, **sizes)
+        generator.eval()
         for _ in range(3):
             generator.settle(generator.map(torch.randn(4, 16)))
         contrast = generator.synthesize(generator.map(torch.randn(4, 16))).std(dim=(2, 3)).mean()

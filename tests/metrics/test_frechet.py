@@ -1,6 +1,4 @@
-"""Frechet distance: formula against scipy, metric against splits of its data, features against
-known faults.
-"""
+"""Frechet distance: formula against scipy, metric against splits of its data, known faults."""
 
 import math
 
@@ -21,20 +19,17 @@ def gaussian(dim: int, seed: int, rank: int | None = None) -> tuple[Tensor, Tens
 
 
 def pictures(num: int, seed: int, size: int = 32) -> Tensor:
-    """Colored ellipses with two dark spots, on colored grounds: [b 3 H W]."""
+    """Colored ellipses with two dark spots on colored backgrounds, [b 3 H W]."""
     stream = torch.Generator().manual_seed(seed)
     color, ground = torch.rand(2, num, 3, 1, 1, generator=stream) * 1.6 - 0.8
-    cx, cy, rx, ry = (
-        torch.rand(4, num, 1, 1, generator=stream) * 0.3
-        + torch.tensor([-0.15, -0.15, 0.4, 0.5])[:, None, None, None]
-    )
+    lowest = torch.tensor([-0.15, -0.15, 0.4, 0.5])[:, None, None, None]
+    cx, cy, rx, ry = torch.rand(4, num, 1, 1, generator=stream) * 0.3 + lowest
     v, u = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
     inside = torch.sigmoid(12 * (1 - ((u - cx) / rx) ** 2 - ((v - cy) / ry) ** 2))[:, None]
     image = ground + (color - ground) * inside
     for side in (-1, 1):
-        eye = torch.exp(-(((u - cx - side * rx * 0.4) ** 2 + (v - cy + ry * 0.2) ** 2) / 0.01))[
-            :, None
-        ]
+        square = (u - cx - side * rx * 0.4) ** 2 + (v - cy + ry * 0.2) ** 2
+        eye = torch.exp(-square / 0.01)[:, None]
         image = image + (-0.9 - image) * eye
     return image
 
@@ -59,9 +54,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def test_frechet_distance_equals_the_matrix_root_formula_of_scipy(dim):
     (mean1, cov1), (mean2, cov2) = gaussian(dim, 0), gaussian(dim, 1)
     root = scipy.linalg.sqrtm((cov1 @ cov2).numpy())
-    expected = (mean1 - mean2).square().sum().item() + np.trace(
-        cov1.numpy() + cov2.numpy() - 2 * np.real(root)
-    )
+    trace = np.trace(cov1.numpy() + cov2.numpy() - 2 * np.real(root))
+    expected = (mean1 - mean2).square().sum().item() + trace
     assert frechet_distance(mean1, cov1, mean2, cov2).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -79,44 +73,41 @@ def test_frechet_distance_of_a_gaussian_to_itself_is_zero_even_if_singular():
 
 def test_frechet_distance_to_a_point_is_the_trace_of_the_covariance():
     mean, cov = gaussian(20, 3)
-    assert frechet_distance(mean, cov, mean, torch.zeros(20, 20)).item() == pytest.approx(
-        cov.trace().item(), rel=1e-12
-    )
+    value = frechet_distance(mean, cov, mean, torch.zeros(20, 20))
+    assert value.item() == pytest.approx(cov.trace().item(), rel=1e-12)
 
 
 def test_frechet_distance_is_symmetric():
     one, other = gaussian(30, 4), gaussian(30, 5, rank=10)
-    assert frechet_distance(*one, *other).item() == pytest.approx(
-        frechet_distance(*other, *one).item(), rel=1e-7
-    )
+    there, back = frechet_distance(*one, *other), frechet_distance(*other, *one)
+    assert there.item() == pytest.approx(back.item(), rel=1e-7)
 
 
 def test_metric_equals_the_distance_of_the_sample_moments():
     real, fake = pictures(50, 0), pictures(63, 1) * 0.8
     x, y = (SmallFeatures()(images).double() for images in (real, fake))
-    expected = frechet_distance(
-        x.mean(0), torch.cov(x.mT, correction=0), y.mean(0), torch.cov(y.mT, correction=0)
-    )
+    cov_x, cov_y = (torch.cov(features.mT, correction=0) for features in (x, y))
+    expected = frechet_distance(x.mean(0), cov_x, y.mean(0), cov_y)
     assert distance(real, fake) == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_metric_does_not_depend_on_how_images_are_split_over_batches_and_processes():
     real, fake = pictures(63, 0), pictures(63, 1)
     processes = [FrechetDistance(SmallFeatures()) for _ in range(2)]
-    for start in range(0, 63, 10):
-        some, process = slice(start, start + 10), processes[(start // 10) % 2]
-        process.update(real[some], real=True)
-        process.update(fake[some], real=False)
+    for number in range(7):
+        batch = slice(10 * number, 10 * (number + 1))
+        process = processes[number % 2]
+        process.update(real[batch], real=True)
+        process.update(fake[batch], real=False)
     merged = FrechetDistance(SmallFeatures())
     for name, reduction in merged._reductions.items():  # what torchmetrics does between processes
-        setattr(
-            merged, name, reduction(torch.stack([getattr(process, name) for process in processes]))
-        )
+        states = torch.stack([getattr(process, name) for process in processes])
+        setattr(merged, name, reduction(states))
     value = frechet_distance(*merged.moments(real=True), *merged.moments(real=False)).item()
     assert value == pytest.approx(distance(real, fake), rel=1e-6)
 
 
-def test_metric_keeps_the_reals_over_a_reset_if_asked():
+def test_metric_can_keep_the_reals_over_a_reset():
     metric = FrechetDistance(SmallFeatures(), reset_real=False)
     metric.update(pictures(20, 0), real=True)
     metric.update(pictures(20, 1), real=False)
@@ -126,7 +117,7 @@ def test_metric_keeps_the_reals_over_a_reset_if_asked():
     assert metric.compute().item() == first
 
 
-def test_metric_without_enough_images_says_so():
+def test_too_few_images_are_refused():
     metric = FrechetDistance(SmallFeatures())
     metric.update(pictures(1, 0), real=True)
     with pytest.raises(ValueError, match=r"1 real images.*at least 2"):
@@ -138,7 +129,7 @@ def test_metric_refuses_what_is_not_a_batch_of_images():
         FrechetDistance(SmallFeatures()).update(torch.zeros(3, 32, 32), real=True)
 
 
-def test_small_features_are_the_same_whatever_the_global_random_state():
+def test_small_features_do_not_depend_on_the_global_random_state():
     torch.manual_seed(1)
     one = SmallFeatures()
     before = torch.get_rng_state()
@@ -148,8 +139,8 @@ def test_small_features_are_the_same_whatever_the_global_random_state():
     assert not any(parameter.requires_grad for parameter in one.parameters())
 
 
-def test_small_features_keep_their_filters_for_ever():
-    """A number logged today must be comparable with one logged by another version."""
+def test_small_features_keep_their_filters_forever():
+    """Numbers logged by different versions must be comparable."""
     filters = list(SmallFeatures().filters)
     assert [tuple(weight.shape) for weight in filters] == [(8, 3, 3, 3), (8, 8, 3, 3)] * 3
     expected = [0.0171, -0.0556, 0.0591, 0.0138, 0.0784, 0.0668]
@@ -181,14 +172,13 @@ def test_distance_grows_with_blur(halves):
 
 def test_distance_grows_with_noise(halves):
     noise = torch.randn(halves[1].shape, generator=torch.Generator().manual_seed(0))
-    values = [
-        distance(halves[0], halves[1] + sigma * noise) for sigma in (0.0, 0.05, 0.1, 0.2, 0.4)
-    ]
+    sigmas = (0.0, 0.05, 0.1, 0.2, 0.4)
+    values = [distance(halves[0], halves[1] + sigma * noise) for sigma in sigmas]
     assert values == sorted(values)
     assert values[-1] > 20 * values[0]
 
 
-def test_known_faults_stand_out_of_the_floor_between_two_halves_of_the_real_images(halves):
+def test_known_faults_exceed_the_distance_of_two_halves_of_the_real_images(halves):
     real, other = halves
     floor = distance(real, other)
     faults = {
@@ -217,7 +207,7 @@ def test_moments_of_features_are_divided_by_their_number():
         feature_moments(torch.zeros(1, 2))
 
 
-def test_moments_do_not_depend_on_how_many_features_are_added_at_once(monkeypatch):
+def test_moments_do_not_depend_on_the_block_size(monkeypatch):
     x = torch.randn(63, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1000
     whole = feature_moments(x)
     monkeypatch.setattr(frechet, "BLOCK", 10)

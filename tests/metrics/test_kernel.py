@@ -24,18 +24,18 @@ def test_it_is_the_double_sum_of_the_definition():
     def k(a, b) -> float:
         return float((a @ b / len(a) + 1) ** 3)
 
-    own = [
-        sum(k(s[i], s[j]) for i in range(9) for j in range(9) if i != j) / (9 * 8) for s in (x, y)
-    ]
-    cross = sum(k(a, b) for a in x for b in y) / 81
-    assert squared_mmd(x, y).item() == pytest.approx(sum(own) - 2 * cross, rel=1e-5)
+    def within(s) -> float:
+        return sum(k(s[i], s[j]) for i in range(9) for j in range(9) if i != j) / (9 * 8)
+
+    across = sum(k(a, b) for a in x for b in y) / 81
+    expected = within(x) + within(y) - 2 * across
+    assert squared_mmd(x, y).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_two_samples_of_one_distribution_are_zero_apart_on_average_at_any_size():
     for size in (5, 40):
-        values = torch.stack(
-            [squared_mmd(cloud(size, 2 * i), cloud(size, 2 * i + 1)) for i in range(600)]
-        )
+        pairs = [(cloud(size, 2 * i), cloud(size, 2 * i + 1)) for i in range(600)]
+        values = torch.stack([squared_mmd(x, y) for x, y in pairs])
         assert abs(values.mean()) < 3 * values.std() / 600**0.5
         assert values.min() < 0 < values.max()
 
@@ -51,25 +51,25 @@ def test_distance_grows_with_the_shift_of_the_mean():
 
 def test_subsets_are_drawn_fakes_first_by_the_seed_of_the_protocol():
     real, fake = cloud(30, 0), cloud(20, 1)
-    draws, expected = np.random.RandomState(909), 0.0
+    draws = np.random.RandomState(909)
+    expected = 0.0
     for _ in range(4):
-        x, y = fake[draws.choice(20, 12, replace=False)], real[draws.choice(30, 12, replace=False)]
+        x = fake[draws.choice(20, 12, replace=False)]
+        y = real[draws.choice(30, 12, replace=False)]
         expected += squared_mmd(x, y).item() / 4
-    assert kernel_distance(real, fake, num_subsets=4, max_subset_size=12).item() == pytest.approx(
-        expected, rel=1e-12
-    )
-    assert kernel_distance(
-        real, fake, num_subsets=4, max_subset_size=12, seed=1
-    ).item() != pytest.approx(expected)
+    value = kernel_distance(real, fake, num_subsets=4, max_subset_size=12)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    other = kernel_distance(real, fake, num_subsets=4, max_subset_size=12, seed=1)
+    assert other.item() != pytest.approx(expected)
 
 
 def test_a_subset_is_no_larger_than_the_smaller_set():
     real, fake = cloud(30, 0), cloud(20, 1)
     draws = np.random.RandomState(909)
-    x, y = fake[draws.choice(20, 20, replace=False)], real[draws.choice(30, 20, replace=False)]
-    assert kernel_distance(real, fake, num_subsets=1).item() == pytest.approx(
-        squared_mmd(x, y).item(), rel=1e-12
-    )
+    x = fake[draws.choice(20, 20, replace=False)]
+    y = real[draws.choice(30, 20, replace=False)]
+    value = kernel_distance(real, fake, num_subsets=1)
+    assert value.item() == pytest.approx(squared_mmd(x, y).item(), rel=1e-12)
 
 
 def test_too_few_features_and_unlike_ones_are_refused():

@@ -1,4 +1,4 @@
-"""Measuring a generator: what it gives to the metrics, and the command."""
+"""Measuring a generator: the samples that the metrics get, and the command."""
 
 import json
 from pathlib import Path
@@ -26,9 +26,8 @@ def _same_weights():
 
 
 def saved(cls, folder: Path) -> Path:
-    return save_pretrained(
-        folder / f"{cls.__name__}.safetensors", cls(**cls.tiny), facts={"images_seen": 7}
-    )
+    path = folder / f"{cls.__name__}.safetensors"
+    return save_pretrained(path, cls(**cls.tiny), facts={"images_seen": 7})
 
 
 def test_batches_cover_the_images_once():
@@ -40,16 +39,14 @@ def test_batches_cover_the_images_once():
 
 
 @pytest.mark.parametrize("cls", [StyleGAN2, EG3D])
-def test_pictures_are_those_of_the_image_whatever_the_batch_size(cls):
+def test_pictures_do_not_depend_on_the_batch_size(cls):
     generator = cls(**cls.tiny).eval()
     cameras = DatasetPoses().bind(LABELS).sample if cls.has_camera else None
     one, other = (
         torch.cat(list(fake_pictures(generator, Protocol(5, size), cameras))) for size in (2, 5)
     )
     assert one.shape == (5, 3, generator.img_resolution, generator.img_resolution)
-    assert (
-        one - other
-    ).abs().max() < 1.5 * 2 / 255  # a step of 8 bits where rounding falls otherwise
+    assert (one - other).abs().max() < 1.5 * 2 / 255  # one step of 8 bits: rounding may differ
     assert torch.equal(quantized(one).float() / 127.5 - 1, one)
 
 
@@ -65,22 +62,21 @@ def test_truncation_and_seed_reach_the_generator():
 
 
 def test_a_generator_with_a_camera_and_none_given_is_refused():
-    with pytest.raises(
-        ValueError, match=r"EG3D needs a camera for every picture and got none.*--data"
-    ):
+    message = r"EG3D needs a camera for every picture and got none.*--data"
+    with pytest.raises(ValueError, match=message):
         next(fake_pictures(EG3D(**EG3D.tiny), Protocol(1)))
 
 
-def test_cameras_are_asked_for_once_per_batch_with_the_draws_of_its_images():
-    asked: list[list[int]] = []
+def test_cameras_are_sampled_once_per_batch_with_the_draws_of_its_images():
+    sampled: list[list[int]] = []
 
     def cameras(draw: Randomness) -> Camera:
-        asked.append(draw.indices)
+        sampled.append(draw.indices)
         return DatasetPoses().bind(LABELS).sample(draw)
 
     generator = EG3D(**EG3D.tiny).eval()
     list(path_steps(generator, lambda images: images.flatten(1), Protocol(3, 2), cameras))
-    assert asked == [[0, 1], [2]]
+    assert sampled == [[0, 1], [2]]
 
 
 def test_pictures_that_are_not_finite_are_noticed():
@@ -93,14 +89,13 @@ def test_pictures_that_are_not_finite_are_noticed():
 
 def test_features_of_several_networks_are_collected_in_order():
     batches = [torch.full((2, 3, 4, 4), float(i)) for i in range(3)]
-    features = collect(
-        batches, {"mean": lambda x: x.mean((2, 3)), "first": lambda x: x[:, 0, 0, :2]}
-    )
+    networks = {"mean": lambda x: x.mean((2, 3)), "first": lambda x: x[:, 0, 0, :2]}
+    features = collect(batches, networks)
     assert features["mean"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
     assert features["first"].shape == (6, 2)
 
 
-# ------------------------------------------------------------ the command
+# -- the command -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cls", [StyleGAN2, EG3D])
@@ -110,13 +105,8 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
         file, "fid,kid,pr,ppl", posed_zip, num=6, features="small", num_workers=0, seed=3
     )
     record = json.loads((tmp_path / f"{cls.__name__}.metrics.json").read_text())
-    names = [
-        "small/frechet",
-        "small/kernel",
-        "small/precision",
-        "small/recall",
-        "small/path_length",
-    ]
+    kinds = ("frechet", "kernel", "precision", "recall", "path_length")
+    names = [f"small/{kind}" for kind in kinds]
     assert list(record["results"]) == names
     assert [line.split()[0] for line in printed.splitlines()[:5]] == names
     assert "comparable with no published number" in printed
@@ -146,18 +136,19 @@ def test_the_command_gives_the_same_values_again(tmp_path, posed_zip):
     file = saved(StyleGAN2, tmp_path)
     for out in ("a.json", "b.json"):
         measure(file, "fid,ppl", posed_zip, tmp_path / out, num=6, features="small", num_workers=0)
-    one, other = (
-        json.loads((tmp_path / out).read_text())["results"] for out in ("a.json", "b.json")
-    )
-    assert one == other
+    one, other = (json.loads((tmp_path / out).read_text()) for out in ("a.json", "b.json"))
+    assert one["results"] == other["results"]
 
 
-def test_the_command_computes_in_full_precision_and_puts_the_setting_back(tmp_path, monkeypatch):
+def test_the_command_computes_in_full_precision_and_restores_the_setting(tmp_path, monkeypatch):
     seen = []
+
+    def scores(job):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return {"eqt": 1.0}
+
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(
-        command, "_scores", lambda job: seen.append(torch.backends.cudnn.allow_tf32) or {"eqt": 1.0}
-    )
+    monkeypatch.setattr(command, "_scores", scores)
     measure(saved(StyleGAN2, tmp_path), "eqt", num=1)
     assert seen == [False]
     assert torch.backends.cudnn.allow_tf32
@@ -172,15 +163,8 @@ def test_the_command_measures_equivariance_without_data(tmp_path):
 
 
 def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, stub):
-    measure(
-        saved(StyleGAN2, tmp_path),
-        "fid,pr,ppl",
-        posed_zip,
-        num=6,
-        num_workers=0,
-        inception=stub,
-        vgg=stub,
-    )
+    file = saved(StyleGAN2, tmp_path)
+    measure(file, "fid,pr,ppl", posed_zip, num=6, num_workers=0, inception=stub, vgg=stub)
     record = json.loads((tmp_path / "StyleGAN2.metrics.json").read_text())
     assert list(record["results"]) == ["fid", "precision", "recall", "ppl"]
     assert record["protocol"]["networks"]["lpips"].startswith("stub.pt (sha256 ")
@@ -197,11 +181,11 @@ def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, 
         ({"metrics": "ppl"}, "no VGG16 for path length"),
     ],
 )
-def test_what_can_not_be_measured_is_refused(tmp_path, options, message):
+def test_what_cannot_be_measured_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         measure(saved(StyleGAN2, tmp_path), **options)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="there is no model"):
         measure(tmp_path / "none.safetensors", "eqt")

@@ -30,7 +30,7 @@ def pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def test_slerp_walks_the_great_circle_at_constant_speed():
+def test_slerp_follows_the_great_circle_at_constant_speed():
     a, b = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0.0, 5.0, 0.0]])
     for t in (0.0, 0.25, 0.5, 1.0):
         expected = torch.tensor([[math.cos(t * math.pi / 2), math.sin(t * math.pi / 2), 0.0]])
@@ -53,12 +53,13 @@ def test_slerp_keeps_length_and_plane():
     assert rest.abs().max() < 1e-10
 
 
-def test_points_of_a_path_in_w_are_the_straight_ones_and_in_z_lie_on_the_sphere():
+def test_paths_in_w_are_straight_and_paths_in_z_lie_on_the_sphere():
     stream = torch.Generator().manual_seed(0)
-    (a, b), t = torch.randn(2, 4, 3, 5, generator=stream).unbind(), torch.rand(4, generator=stream)
+    a, b = torch.randn(2, 4, 3, 5, generator=stream).unbind()
+    t = torch.rand(4, generator=stream)
     start, end = path_points(a, b, t, "w", 0.25)
-    way = t[:, None, None]
-    assert torch.allclose(start, (1 - way) * a + way * b, atol=1e-6)
+    position = t[:, None, None]
+    assert torch.allclose(start, (1 - position) * a + position * b, atol=1e-6)
     assert torch.allclose(end - start, 0.25 * (b - a), atol=1e-6)
     start, end = path_points(a[:, 0], b[:, 0], t, "z", 0.25)
     assert torch.allclose(start.norm(dim=1), torch.ones(4), atol=1e-6)
@@ -68,18 +69,18 @@ def test_points_of_a_path_in_w_are_the_straight_ones_and_in_z_lie_on_the_sphere(
 
 
 @pytest.mark.parametrize("num", [1, 2, 63, 100, 101, 1000])
-def test_trimmed_mean_is_that_of_numpy_with_lower_and_higher_percentiles(num):
+def test_trimmed_mean_agrees_with_the_lower_and_higher_percentiles_of_numpy(num):
     values = torch.randn(num, generator=torch.Generator().manual_seed(num)).exp()
     array = values.double().numpy()
-    low, high = np.percentile(array, 1, method="lower"), np.percentile(array, 99, method="higher")
-    assert trimmed_mean(values).item() == pytest.approx(
-        array[(array >= low) & (array <= high)].mean(), rel=1e-12
-    )
+    low = np.percentile(array, 1, method="lower")
+    high = np.percentile(array, 99, method="higher")
+    expected = array[(array >= low) & (array <= high)].mean()
+    assert trimmed_mean(values).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_trimmed_mean_drops_the_outliers_of_two_hundred():
+def test_trimmed_mean_drops_two_outliers_of_two_hundred():
     values = torch.ones(200)
-    values[:1], values[-1:] = -1e6, 1e6
+    values[0], values[-1] = -1e6, 1e6
     assert trimmed_mean(values).item() == 1
 
 
@@ -88,21 +89,21 @@ def test_box_downsampling_averages_blocks_down_to_256_and_leaves_smaller_images(
     assert box_downsampled(x, 2)[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
     assert box_downsampled(x) is x or torch.equal(box_downsampled(x), x)
     assert box_downsampled(torch.zeros(1, 3, 512, 512)).shape == (1, 3, 256, 256)
-    with pytest.raises(ValueError, match="can not be averaged by 2"):
+    with pytest.raises(ValueError, match="cannot be averaged by 2"):
         box_downsampled(torch.zeros(1, 3, 5, 5), 2)
 
 
-def test_path_length_of_a_linear_generator_is_the_squared_length_of_its_picture_of_the_way():
+def test_path_length_of_a_linear_generator_is_the_squared_length_of_its_picture_of_the_path():
     stream = torch.Generator().manual_seed(0)
     matrix = torch.randn(3 * 8 * 8, 5, generator=stream)
-    way = torch.randn(6, 1, 5, generator=stream)
+    path = torch.randn(6, 1, 5, generator=stream)
 
     def picture(ws: Tensor) -> Tensor:
         return (ws[:, 0] @ matrix.mT).reshape(-1, 3, 8, 8)
 
-    start, end = path_points(torch.zeros_like(way), way, torch.zeros(6))
+    start, end = path_points(torch.zeros_like(path), path, torch.zeros(6))
     lengths = squared_steps(picture, pixels, start, end)
-    expected = (way[:, 0] @ matrix.mT).double().square().sum(1)
+    expected = (path[:, 0] @ matrix.mT).double().square().sum(1)
     assert lengths.dtype == torch.float64
     assert torch.allclose(lengths, expected, rtol=1e-5)
     halved = squared_steps(picture, lambda images: images.flatten(1) / 2, start, end)
@@ -121,9 +122,7 @@ def test_path_length_of_a_generator_that_ignores_z_is_zero(generator):
 
 @pytest.mark.parametrize("space", ["w", "z"])
 @pytest.mark.parametrize("sampling", ["end", "full"])
-def test_steps_are_those_of_the_pair_whatever_the_batch_size_and_the_step(
-    generator, space, sampling
-):
+def test_steps_depend_on_neither_batch_size_nor_epsilon(generator, space, sampling):
     def steps(size: int, epsilon: float) -> Tensor:
         protocol = Protocol(num=5, batch_size=size)
         lengths = path_steps(
@@ -142,17 +141,12 @@ def test_noise_is_the_same_at_both_ends_of_a_step(generator):
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(1.0)
-    quiet, noisy = (
-        trimmed_mean(
-            torch.cat(
-                list(
-                    path_steps(
-                        generator, SmallFeatures(), Protocol(8, 4, noise=noise), epsilon=1e-2
-                    )
-                )
-            )
-        )
-        for noise in (False, True)
-    )
+
+    def path_length(noise: bool) -> Tensor:
+        protocol = Protocol(8, 4, noise=noise)
+        steps = path_steps(generator, SmallFeatures(), protocol, epsilon=1e-2)
+        return trimmed_mean(torch.cat(list(steps)))
+
+    quiet, noisy = path_length(noise=False), path_length(noise=True)
     assert quiet != noisy
-    assert noisy < 10 * quiet  # noise of its own at each end would give 1 / eps^2 = 10,000
+    assert noisy < 10 * quiet  # different noise at both ends would give 1 / eps^2 = 10,000

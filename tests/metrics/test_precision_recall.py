@@ -1,4 +1,4 @@
-"""Precision and recall of sets that can be counted by hand."""
+"""Precision and recall of sets, counted by hand."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_fakes_of_one_of_two_clusters_are_precise_and_recall_half():
     assert recall == 0.5
 
 
-def test_fakes_of_which_a_quarter_lie_nowhere_are_three_quarters_precise():
+def test_fakes_with_a_quarter_off_the_manifold_are_three_quarters_precise():
     real = cloud(100, 0)
     precision, recall = precision_and_recall(real, torch.cat([real[:75], cloud(25, 1) + 100]))
     assert precision == 0.75
@@ -41,7 +41,7 @@ def test_a_ball_reaches_to_the_kth_neighbor_and_includes_its_border():
     assert covered(manifold, probes, neighbors=1) == 3 / 5
 
 
-def test_a_repeated_feature_is_a_neighbor_of_its_own():
+def test_a_repeated_feature_is_its_own_neighbor():
     assert neighbor_distances(torch.tensor([[0.0], [0.0], [1.0]]), 1).tolist() == [0, 0, 1]
 
 
@@ -53,7 +53,7 @@ def test_blocks_do_not_matter(monkeypatch):
     assert 0 < whole[0] < 1
 
 
-def test_features_are_rounded_to_half_precision_unless_asked_not_to():
+def test_features_are_rounded_to_half_precision_by_default():
     near = torch.tensor([[1.0], [1.00001], [1.00002], [1.00003]])
     assert precision_and_recall(near, near + 4e-4)[0] == 1
     assert precision_and_recall(near, near + 4e-4, half=False)[0] < 1

@@ -1,6 +1,4 @@
-"""Reprojection of analytic scenes: a textured plane and sphere agree with themselves, a sticking
-texture does not.
-"""
+"""Reprojection of analytic scenes: textured surfaces are consistent, a sticking texture is not."""
 
 import math
 
@@ -20,15 +18,14 @@ def cameras(yaws=(-0.2, 0.0, 0.25), pitches=(0.1, 0.0, -0.1)) -> Camera:
 
 
 def texture(points):
-    """A smooth color at every place of the world, [b 3 h w]."""
+    """A smooth color at every point of the world, [b 3 h w]."""
     x, y, z = points.unbind(-1)
-    return torch.stack(
-        [(9 * x + 2 * z).sin(), (8 * y).cos() * 0.9, (5 * (x - y) + 4 * z).sin()], dim=1
-    )
+    colors = [(9 * x + 2 * z).sin(), (8 * y).cos() * 0.9, (5 * (x - y) + 4 * z).sin()]
+    return torch.stack(colors, dim=1)
 
 
 def sphere(camera: Camera, side: int = SIDE, radius: float = 0.25) -> Rendering:
-    """Texture on a sphere at the origin, white paper around it, depth infinite there."""
+    """Texture on a sphere at the origin, on a white background at infinite depth."""
     rays = camera.rays(side)
     along = -(rays.origins * rays.directions).sum(-1)
     inside = radius**2 - (rays.origins.square().sum(-1) - along**2)
@@ -49,20 +46,17 @@ def plane(camera: Camera, side: int = SIDE) -> Rendering:
 
 
 def sticking(views: Rendering) -> Rendering:
-    """The same geometry, all with the picture of the first view."""
-    return Rendering(
-        views.image[:1].expand_as(views.image), depth=views.depth, opacity=views.opacity
-    )
+    """The same geometry, with the picture of the first view in all views."""
+    image = views.image[:1].expand_as(views.image)
+    return Rendering(image, depth=views.depth, opacity=views.opacity)
 
 
 @pytest.mark.parametrize(("scene", "least"), [(plane, 50.0), (sphere, 38.0)])
 def test_a_surface_with_a_texture_agrees_with_itself_and_a_sticking_texture_does_not(scene, least):
     camera = cameras()
     views = scene(camera)
-    honest, stuck = (
-        pairwise_reprojection(views, camera),
-        pairwise_reprojection(sticking(views), camera),
-    )
+    honest = pairwise_reprojection(views, camera)
+    stuck = pairwise_reprojection(sticking(views), camera)
     off_diagonal = ~torch.eye(3, dtype=torch.bool)
     assert honest.psnr.diagonal().isnan().all()
     assert honest.psnr[off_diagonal].min() > least
@@ -72,12 +66,9 @@ def test_a_surface_with_a_texture_agrees_with_itself_and_a_sticking_texture_does
 
 
 def test_finer_views_agree_better():
-    """Bilinear resampling errs by the square of the pixel, so 12 dB per octave inside the
-    silhouette.
-    """
-    coarse, fine = (
-        pairwise_reprojection(plane(cameras(), side), cameras()).mean_psnr for side in (32, 64)
-    )
+    """The error of bilinear resampling grows with the square of the pixel: 12 dB per octave."""
+    coarse = pairwise_reprojection(plane(cameras(), 32), cameras()).mean_psnr
+    fine = pairwise_reprojection(plane(cameras(), 64), cameras()).mean_psnr
     assert fine - coarse == pytest.approx(12, abs=2)
 
 
@@ -86,26 +77,24 @@ def test_the_same_view_is_warped_onto_itself():
     views = sphere(camera)
     warped = reproject(views, camera, views, camera)
     assert torch.equal(warped.visible, views.opacity > 0.5)
-    # inside the disc every sample falls on its own pixel; at its rim rounding may ask a neighbor
-    # that is paper
+    # Inside the disk every sample falls on its own pixel; at its rim, rounding may read the
+    # background.
     assert warped.valid.sum() > 0.93 * warped.visible.sum()
-    torch.testing.assert_close(warped.image[warped.valid.expand(-1, 3, -1, -1)],
-                               views.image[warped.valid.expand(-1, 3, -1, -1)], atol=2e-3, rtol=0)  # fmt: skip
+    valid = warped.valid.expand(-1, 3, -1, -1)
+    torch.testing.assert_close(warped.image[valid], views.image[valid], atol=2e-3, rtol=0)
 
 
-def test_what_the_source_does_not_see_is_not_compared():
-    """From the side, the part of the sphere beyond the source's horizon (n . s < r / d) is
-    occluded.
-    """
-    front, side = Camera.from_angles(0.0, 0.0, fov=FOV), Camera.from_angles(1.0, 0.0, fov=FOV)
+def test_points_that_the_source_does_not_see_are_not_compared():
+    """From the side, points beyond the source's horizon (n . s < r / d) are occluded."""
+    front = Camera.from_angles(0.0, 0.0, fov=FOV)
+    side = Camera.from_angles(1.0, 0.0, fov=FOV)
     target = sphere(side)
     warped = reproject(sphere(front), front, target, side, tolerance=1e-3)
     rays = side.rays(SIDE)
     distance = target.depth.flatten(1)[..., None] / rays.cosines
     points = (rays.origins + rays.directions * distance).nan_to_num(0.0, 0.0, 0.0)
-    facing = (points / 0.25 * torch.nn.functional.normalize(front.origins, dim=-1)).sum(
-        -1
-    )  # cos to the source
+    to_source = torch.nn.functional.normalize(front.origins, dim=-1)
+    facing = (points / 0.25 * to_source).sum(-1)  # cosine of the normal to the source
     hidden = (facing < 0.25 / 2.7 - 0.05).reshape(1, 1, SIDE, SIDE) & warped.visible
     seen = (facing > 0.25 / 2.7 + 0.3).reshape(1, 1, SIDE, SIDE) & warped.visible
     assert hidden.sum() > 100
@@ -114,22 +103,20 @@ def test_what_the_source_does_not_see_is_not_compared():
 
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.5])
-def test_what_falls_out_of_the_source_picture_is_not_compared(tolerance):
-    """A camera moved by 0.1 to the right: what lies left of its picture is out of frame, to the
-    pixel.
-    """
+def test_points_outside_of_the_source_picture_are_not_compared(tolerance):
+    """A camera is moved to the right by 0.1: the mask has the exact columns out of its frame."""
     straight = Camera.from_angles(0.0, 0.0, fov=FOV)
     shifted = Camera.from_angles(0.0, 0.0, fov=FOV, target=(0.1, 0.0, 0.0))
     target = plane(straight)
     warped = reproject(plane(shifted), shifted, target, straight, tolerance=tolerance)
     width = 2 * (2.7 + 0.5) * math.tan(math.radians(FOV / 2))  # of the picture, on the plane
-    u = (torch.arange(SIDE) + 0.5) / SIDE - 0.1 / width  # where it appears to the shifted camera
+    u = (torch.arange(SIDE) + 0.5) / SIDE - 0.1 / width  # in the picture of the shifted camera
     expected = (u >= 0.5 / SIDE) & (u <= 1 - 0.5 / SIDE)
-    rows = warped.valid[0, 0, 1:-1]  # the first and last rows sit on the edge to rounding
+    rows = warped.valid[0, 0, 1:-1]  # the first and last rows are on the edge, up to rounding
     assert torch.equal(rows, expected.expand_as(rows))
 
 
-def test_a_depth_that_stands_in_front_of_the_source_surface_counts_as_error():
+def test_a_depth_in_front_of_the_source_surface_counts_as_an_error():
     camera = cameras((0.0, 0.3), (0.0, 0.0))
     views = plane(camera)
     source = Rendering(views.image[:1], depth=views.depth[:1])
@@ -142,17 +129,16 @@ def test_a_depth_that_stands_in_front_of_the_source_surface_counts_as_error():
 def test_coarse_depth_is_enlarged_to_the_image():
     camera = cameras()
     fine, coarse = plane(camera, 64), plane(camera, 32)
-    mixed = pairwise_reprojection(Rendering(fine.image, depth=coarse.depth), camera)
-    assert mixed.mean_psnr > 45
-    ball, small = sphere(camera, 64), sphere(camera, 32)
-    mixed = pairwise_reprojection(
-        Rendering(ball.image, depth=small.depth, opacity=small.opacity), camera
-    )
-    assert mixed.mean_psnr > 30
+    mixed = Rendering(fine.image, depth=coarse.depth)
+    assert pairwise_reprojection(mixed, camera).mean_psnr > 45
+    fine, coarse = sphere(camera, 64), sphere(camera, 32)
+    mixed = Rendering(fine.image, depth=coarse.depth, opacity=coarse.opacity)
+    assert pairwise_reprojection(mixed, camera).mean_psnr > 30
 
 
-def test_psnr_is_that_of_the_valid_pixels():
-    image, reference = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+def test_psnr_is_computed_over_the_valid_pixels():
+    image = torch.zeros(2, 3, 4, 4)
+    reference = torch.zeros(2, 3, 4, 4)
     image[:, :, 0] = 0.2
     image[:, :, 1] = 77.0
     valid = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
@@ -163,7 +149,7 @@ def test_psnr_is_that_of_the_valid_pixels():
     assert masked_psnr(reference, reference, ~valid).isinf().all()
 
 
-def test_what_can_not_be_compared_is_refused():
+def test_what_cannot_be_compared_is_refused():
     camera = cameras()
     views = plane(camera)
     with pytest.raises(ValueError, match="no depth"):

@@ -1,4 +1,4 @@
-"""Mirror symmetry on encodings and heads for which the answer is known."""
+"""Mirror symmetry of encodings and heads with known answers."""
 
 import math
 
@@ -17,33 +17,29 @@ from gan3d.metrics.symmetry import (
     symmetry_of_views,
 )
 
-# -- encodings
-# --------------------------------------------------------------------------------------------------
+# -- encodings -------------------------------------------------------------------------------------
 
 
 def fixed_encoding(frequencies: int):
-    """T(x, y, z; L) of CIPS-3D equations 5 and 7, written down separately."""
+    """T(x, y, z; L) of CIPS-3D equations 5 and 7, implemented independently."""
 
     def encode(points):
-        waves = [
-            f(2**k * math.pi * points) for k in range(frequencies) for f in (torch.sin, torch.cos)
-        ]
-        return torch.cat([points, *waves], dim=-1)
+        codes = [points]
+        for k in range(frequencies):
+            angles = 2**k * math.pi * points
+            codes += [angles.sin(), angles.cos()]
+        return torch.cat(codes, dim=-1)
 
     return encode
 
 
-def test_an_even_encoding_takes_a_point_nowhere_from_its_mirror_image():
-    curve = encoding_curve(
-        lambda p: torch.cat([p[:, :1].square(), p[:, :1].cos(), p[:, 1:]], -1),
-        0.5,
-        y=0.1,
-        z=0.2,
-        num=17,
-        step=0.125,
-    )
+def test_an_even_encoding_does_not_separate_mirror_images():
+    def encode(p):
+        return torch.cat([p[:, :1].square(), p[:, :1].cos(), p[:, 1:]], -1)
+
+    curve = encoding_curve(encode, 0.5, y=0.1, z=0.2, num=17, step=0.125)
     assert curve.mirror.abs().max() == 0
-    # The neighbor of -step / 2 is its mirror image; all others are elsewhere.
+    # Only the neighbor of -step / 2 is its mirror image.
     assert curve.x[curve.neighbor < 1e-6].tolist() == [-0.0625]
     assert curve.confused == 1
 
@@ -51,39 +47,34 @@ def test_an_even_encoding_takes_a_point_nowhere_from_its_mirror_image():
 def test_the_identity_keeps_distances():
     curve = encoding_curve(lambda p: p, 0.12, num=25, step=0.01)
     torch.testing.assert_close(curve.mirror, 2 * curve.x.abs(), atol=1e-7, rtol=1e-6)
-    torch.testing.assert_close(
-        curve.neighbor, torch.full((25,), 0.01, dtype=torch.float64), atol=1e-7, rtol=1e-6
-    )
+    steps = torch.full((25,), 0.01, dtype=torch.float64)
+    torch.testing.assert_close(curve.neighbor, steps, atol=1e-7, rtol=1e-6)
     assert curve.confused == 0
     assert (curve.x[0], curve.x[-1]) == (-0.12, 0.12)
 
 
-def test_an_odd_encoding_is_torn_apart_as_its_sine_grows():
-    curve = encoding_curve(
-        lambda p: (3 * p[:, :1]).sin(), 0.5, like=torch.zeros((), dtype=torch.float64)
-    )
+def test_an_odd_encoding_separates_mirror_images_by_twice_its_sine():
+    like = torch.zeros((), dtype=torch.float64)
+    curve = encoding_curve(lambda p: (3 * p[:, :1]).sin(), 0.5, like=like)
     torch.testing.assert_close(curve.mirror, 2 * (3 * curve.x).sin().abs())
 
 
-def test_the_line_lies_where_it_is_asked_for():
+def test_the_line_is_at_the_given_position():
     seen = []
     encoding_curve(lambda p: seen.append(p) or p, 1.0, y=0.25, z=-0.5, num=3)
     assert len(seen) == 4  # points twice, their mirror images, their neighbors
-    assert all(
-        torch.equal(points[:, 1:], torch.tensor([0.25, -0.5]).expand(3, 2)) for points in seen
-    )
+    position = torch.tensor([0.25, -0.5]).expand(3, 2)
+    assert all(torch.equal(points[:, 1:], position) for points in seen)
 
 
-def test_figure_7_high_frequencies_bring_the_mirror_image_nearer_than_the_neighbor():
-    """CIPS-3D equations 8 and 9: a, its mirror image c and its neighbor b stand at 70, 110 and 80
-    degrees.
-    """
-    a, b, c = (
-        torch.tensor(
-            [[math.cos(math.radians(d)), 0.0, math.sin(math.radians(d))]], dtype=torch.float64
-        )
-        for d in (70, 80, 110)
-    )
+def test_figure_7_high_frequencies_bring_the_mirror_image_closer_than_the_neighbor():
+    """CIPS-3D equations 8 and 9: a, its neighbor b, its mirror image c at 70, 80, 110 degrees."""
+
+    def point(degrees):
+        angle = math.radians(degrees)
+        return torch.tensor([[math.cos(angle), 0.0, math.sin(angle)]], dtype=torch.float64)
+
+    a, b, c = point(70), point(80), point(110)
 
     def distances(frequencies):
         encode = fixed_encoding(frequencies)
@@ -94,7 +85,7 @@ def test_figure_7_high_frequencies_bring_the_mirror_image_nearer_than_the_neighb
     assert far == pytest.approx(2 * math.cos(math.radians(70)))
     near, far = distances(10)
     assert near > far
-    # cos is even: only the sines of x part a and c.
+    # cos is even: only the sines of x separate a and c.
     x = math.cos(math.radians(70))
     by_hand = math.sqrt(4 * x**2 + sum(4 * math.sin(2**k * math.pi * x) ** 2 for k in range(10)))
     assert far == pytest.approx(by_hand)
@@ -111,34 +102,32 @@ def test_lines_without_width_are_refused():
         encoding_curve(lambda p: p, 0)
 
 
-# -- pictures
-# --------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
-def test_similarity_is_one_for_mirror_images_and_zero_for_strangers_on_average():
+def test_similarity_is_one_for_mirror_images_and_zero_on_average_for_other_pictures():
     stream = torch.Generator().manual_seed(0)
     right = torch.randn(60, 3, 4, 4, generator=stream)
     assert mirror_similarity(right, right.flip(-1)) == pytest.approx(1)
-    strangers = torch.randn(60, 3, 4, 4, generator=stream)
-    # A ratio of means of 60 distances, each with a standard deviation of 20%: 0 within 3%, here
-    # within three of those.
-    assert abs(mirror_similarity(right, strangers)) < 0.09
+    others = torch.randn(60, 3, 4, 4, generator=stream)
+    # A ratio of means of 60 distances, each with a standard deviation of 20%, so 3% for the mean;
+    # the bound is three times that.
+    assert abs(mirror_similarity(right, others)) < 0.09
 
 
 def test_similarity_is_one_minus_the_ratio_of_distances_to_oneself_and_to_others():
-    right, left = torch.zeros(3, 3, 1, 2), torch.zeros(3, 3, 1, 2)
+    # the pixels of `left` are on the other side: they are compared after mirroring
+    right = torch.zeros(3, 3, 1, 2)
     right[:, 0, 0, 0] = torch.tensor([1.0, 2.0, 4.0])
-    left[:, 0, 0, 1] = torch.tensor(
-        [1.0, 3.0, 4.0]
-    )  # on the other side: mirrored back, it is compared with right
+    left = torch.zeros(3, 3, 1, 2)
+    left[:, 0, 0, 1] = torch.tensor([1.0, 3.0, 4.0])
     own = (0 + 1 + 0) / 3
-    others = (
-        (1 - 3) ** 2 + (1 - 4) ** 2 + (2 - 1) ** 2 + (2 - 4) ** 2 + (4 - 1) ** 2 + (4 - 3) ** 2
-    ) / 6
+    differences = (1 - 3, 1 - 4, 2 - 1, 2 - 4, 4 - 1, 4 - 3)
+    others = sum(difference**2 for difference in differences) / 6
     assert mirror_similarity(right, left) == pytest.approx(1 - own / others)
 
 
-def test_views_that_can_not_be_compared_are_refused():
+def test_views_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match=r"\[1, 3, 4, 4\] .*expected both \[n 3 H W\] with n > 1"):
         mirror_similarity(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match="all heads are alike"):
@@ -150,7 +139,8 @@ def test_views_that_can_not_be_compared_are_refused():
 @pytest.fixture(scope="module")
 def heads():
     """views(yaw) of eight asymmetric heads with true geometry, 24 px."""
-    attributes, kept = sample_heads(11, range(8)), {}
+    attributes = sample_heads(11, range(8))
+    kept = {}
 
     def views(yaw: float) -> torch.Tensor:
         yaw = round(yaw, 6)
@@ -163,12 +153,12 @@ def heads():
 
 
 def mirrored(views):
-    """What CIPS-3D warns of: beyond the front, the mirror image of what was on this side."""
+    """The fault that CIPS-3D describes: negative yaws show the mirror images of positive yaws."""
     return lambda yaw: views(yaw) if yaw >= 0 else views(-yaw).flip(-1)
 
 
-def test_heads_that_turn_and_heads_that_are_mirrored_are_told_apart(heads):
-    """Seen with 4 x 8 other heads: steady 0.00 to 0.15, jump 1.0 to 1.3; mirrored 1, jump 2.5 to
+def test_heads_that_turn_are_distinguished_from_heads_that_are_mirrored(heads):
+    """Measured on 4 x 8 other heads: steady 0.00 to 0.15, jump 1.0 to 1.3; mirrored 1, jump 2.5 to
     3.4.
     """
     steady = symmetry_of_views(heads, yaw=0.45, num=3)
@@ -178,8 +168,8 @@ def test_heads_that_turn_and_heads_that_are_mirrored_are_told_apart(heads):
     assert steady.jump < 1.6
     torch.testing.assert_close(flipped.score, torch.ones(3, dtype=torch.float64))
     assert flipped.jump > 1.5 * steady.jump
-    # Heads are alike in their two halves: similarity alone does not tell, what it is beyond the
-    # front does.
+    # The halves of a head are similar: similarity alone does not distinguish, relative to the
+    # front it does.
     assert 0.7 < steady.frontal < 0.95
     assert steady.frontal == flipped.frontal
 
@@ -189,12 +179,11 @@ def test_half_mirrored_heads_lie_at_three_quarters(heads):
     blend = symmetry_of_views(lambda yaw: (heads(yaw) + mirrored(heads)(yaw)) / 2, yaw=0.45, num=3)
     steady = symmetry_of_views(heads, yaw=0.45, num=3)
     expected = 1 - (1 - steady.score) / 4
-    torch.testing.assert_close(
-        blend.score, expected, atol=0.05, rtol=0
-    )  # distances to others change a little, too
+    # The tolerance is for the distances to other heads, which change a little as well.
+    torch.testing.assert_close(blend.score, expected, atol=0.05, rtol=0)
 
 
-def test_heads_that_are_symmetric_in_front_have_no_score(heads):
+def test_heads_that_are_symmetric_from_the_front_have_no_score(heads):
     symmetric = symmetry_of_views(lambda yaw: heads(yaw) + heads(-yaw).flip(-1), yaw=0.45, num=3)
     assert symmetric.frontal == pytest.approx(1)
     assert symmetric.score.isnan().all()
@@ -202,7 +191,7 @@ def test_heads_that_are_symmetric_in_front_have_no_score(heads):
 
 
 class Dots(Generator):
-    """A dot per head at (x, z) = z, on a ramp; `faulty`: mirrored views beyond the front."""
+    """A dot per head at (x, z) = z; `faulty`: negative yaws show mirrored views."""
 
     z_dim = w_dim = 2
     num_ws, img_resolution = 1, 16
@@ -210,7 +199,8 @@ class Dots(Generator):
 
     def __init__(self, faulty: bool = False):
         super().__init__()
-        self.faulty, self.nothing = faulty, nn.Parameter(torch.zeros(()))
+        self.faulty = faulty
+        self.nothing = nn.Parameter(torch.zeros(()))
 
     def map(self, z, camera=None, *, truncation=1.0, truncation_cutoff=None):
         return z[:, None] * truncation
@@ -222,34 +212,27 @@ class Dots(Generator):
         self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
     ):
         assert not torch.is_grad_enabled()
-        picture = self.show(representation, camera)
+        picture = raw = self.show(representation, camera)
         if self.faulty and float(camera.yaw_pitch()[0]) < 0:
             picture = self.show(representation, camera.mirror()).flip(-1)
-        return Rendering(
-            picture.expand(-1, 3, -1, -1),
-            raw=self.show(representation, camera).expand(-1, 3, -1, -1),
-        )
+        return Rendering(picture.expand(-1, 3, -1, -1), raw=raw.expand(-1, 3, -1, -1))
 
     def show(self, scene, camera):
         x, z = scene.unbind(-1)
-        (uv, _), pixel = (
-            camera.project(torch.stack([x, torch.zeros_like(x), z], -1)[:, None]),
-            torch.arange(16) + 0.5,
-        )
+        uv, _ = camera.project(torch.stack([x, torch.zeros_like(x), z], -1)[:, None])
+        pixel = torch.arange(16) + 0.5
         dot = torch.exp(-((pixel / 16 - uv[:, 0, 0, None]) ** 2) * 200)
         return dot[:, None, None].expand(-1, 1, 16, 16) + self.nothing
 
 
-GENERATORS.pop("Dots")  # of these tests only: no registry-walking test shall see it
+GENERATORS.pop("Dots")  # for these tests only: tests that walk the registry must not see it
 
 
-def test_a_generator_is_judged_by_its_image_or_its_raw_image():
+def test_a_generator_is_measured_by_its_image_or_its_raw_image():
     z = torch.tensor([[0.1, 0.05], [-0.08, 0.1], [0.05, 0.0], [-0.12, 0.02]])
     options = {"yaw": 0.2, "num": 4, "radius": 2.0, "fov": 20.0}
-    steady, faulty = (
-        mirror_symmetry(Dots(), z, **options),
-        mirror_symmetry(Dots(True), z, **options),
-    )
+    steady = mirror_symmetry(Dots(), z, **options)
+    faulty = mirror_symmetry(Dots(True), z, **options)
     assert abs(steady.mean) < 0.1
     assert faulty.mean == pytest.approx(1)
     assert faulty.jump > 10 * steady.jump
@@ -257,15 +240,12 @@ def test_a_generator_is_judged_by_its_image_or_its_raw_image():
     torch.testing.assert_close(raw.score, steady.score)
 
 
-def test_the_cameras_are_those_that_were_asked_for():
+def test_the_cameras_have_the_given_radius_and_field_of_view():
     z = torch.tensor([[0.1, 0.05], [-0.08, 0.1]])
 
     def views(yaw):
-        return (
-            Dots()
-            .render(z, Camera.from_angles(torch.full((2,), yaw), 0.0, radius=1.5, fov=25.0))
-            .image
-        )
+        camera = Camera.from_angles(torch.full((2,), yaw), 0.0, radius=1.5, fov=25.0)
+        return Dots().render(z, camera).image
 
     found = mirror_symmetry(Dots(), z, yaw=0.3, num=2, radius=1.5, fov=25.0)
     with torch.no_grad():

@@ -1,7 +1,6 @@
-"""Metrics: one evaluation protocol for every model. They know the generator contract, never a
-model.
+"""Metrics: one evaluation protocol for every model, written against the generator contract.
 
-The names below load their modules when they are first used: torchmetrics takes a second to import.
+The names below import their modules on first use, because torchmetrics takes a second to import.
 """
 
 import importlib

@@ -1,5 +1,6 @@
-"""Alarms: numbers that tell a degenerate 3D GAN while it trains. Pure functions of images, depth
-and cameras.
+"""Alarms: numbers that reveal a degenerate 3D GAN during training.
+
+All are pure functions of images, depth and cameras.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from gan3d.generators.contract import SURFACE_OPACITY
 
 
 def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
-    """Relief of the visible surface: rms deviation of its depth from the best-fit plane, world
-    units.
+    """Relief of the visible surface: rms deviation of its points from the best-fit plane.
 
         min over a, b, c of rms(z - (a x + b y + c)),   (x, y, z) = z K^-1 (u, v, 1) in camera axes
 
-    A billboard gives 0, at any tilt. Real heads (radius 2.7) have 0.056 on average and 0.039 at
-    least. It is linear in the relief, and tells nothing about whether the relief is right.
+    A billboard gives 0, at any tilt. Real heads (camera radius 2.7) have 0.056 on average and at
+    least 0.039. The value is linear in the relief; it does not say whether the relief is right.
 
     Args:
         depth: camera z [b 1 h w].
@@ -27,13 +27,18 @@ def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
         camera: b views.
 
     Returns:
-        [b] float64; 0 where fewer than four pixels are opaque. Not meant to be differentiated.
+        float64 [b], world units; 0 where fewer than four pixels are opaque. Detached.
+
+    Raises:
+        ValueError: the shapes do not match.
     """
     if depth.ndim != 4 or depth.shape[1] != 1 or len(camera) != len(depth):
         raise ValueError(
-            f"depth {list(depth.shape)} and {len(camera)} cameras; expected depth [b 1 h w], b "
+            f"depth {list(depth.shape)} and {len(camera)} cameras; expected depth [b 1 h w] and b "
             "cameras"
         )
+
+    # camera coordinates of the points; x, y, z are 0 where no surface is seen
     height, width = depth.shape[-2:]
     seen = depth.isfinite() if opacity is None else depth.isfinite() & (opacity > SURFACE_OPACITY)
     z = rearrange(torch.where(seen, depth.detach().double(), 0.0), "b 1 h w -> b (h w)")
@@ -44,22 +49,25 @@ def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
     )
     pixels = torch.stack([u.flatten(), v.flatten(), torch.ones_like(u.flatten())])  # 3 (h w)
     x, y, _ = (torch.linalg.inv(camera.intrinsics.to(z)) @ pixels * z[:, None]).unbind(1)  # b (h w)
-    ones = rearrange(seen, "b 1 h w -> b (h w)").to(z)  # x, y, z are 0 where nothing is seen
+
+    # least squares
+    ones = rearrange(seen, "b 1 h w -> b (h w)").to(z)
     terms = torch.stack([x, y, ones], dim=-1)  # b (h w) 3
     plane = torch.linalg.pinv(terms) @ z[..., None]
     residual = z - (terms @ plane).squeeze(-1)
     count = ones.sum(-1)
-    return torch.where(count >= 4, (residual.square().sum(-1) / count.clamp(min=1)).sqrt(), 0.0)
+    rms = (residual.square().sum(-1) / count.clamp(min=1)).sqrt()
+    return torch.where(count >= 4, rms, 0.0)
 
 
 def z_sensitivity(images: Tensor) -> Tensor:
-    """How much z changes the image: rms over pixels of the unbiased standard deviation over z.
+    """Effect of z on the image: rms over pixels of the unbiased standard deviation over z.
 
-    0: the generator ignores z (mode collapse). Half the mean squared difference of two images is
-    its square.
+    0 means that the generator ignores z (mode collapse). For two images, its square is half their
+    mean squared difference.
 
     Args:
-        images: one camera, b different z, [b 3 H W].
+        images: [b 3 H W], b different z seen from one camera.
 
     Returns:
         A scalar, in units of the image range [-1, 1].
@@ -70,18 +78,18 @@ def z_sensitivity(images: Tensor) -> Tensor:
 
 
 def camera_leak(images: Tensor) -> Tensor:
-    """Identity follows camera: what the *conditioning* camera changes, relative to what z changes.
+    """Effect of the *conditioning* camera on the image, relative to the effect of z.
 
         rms std over conditioning cameras (z fixed) / rms std over z (conditioning camera fixed)
 
-    All images are rendered from one camera, so that an honest scene does not change with the
-    conditioning: 0. At 1 the camera says as much about the head as z does.
+    All images are rendered from one camera, so a scene that is independent of the conditioning
+    gives 0. At 1 the conditioning determines as much of the head as z does.
 
     Args:
-        images: [z c 3 H W]: for each z the image under each conditioning camera.
+        images: [z c 3 H W], for each z the image under each conditioning camera.
 
     Returns:
-        A scalar; 0 where nothing changes at all, infinite where only the camera does.
+        A scalar; 0 if nothing changes at all, infinite if only the camera has an effect.
     """
     if images.ndim != 5 or min(images.shape[:2]) < 2:
         raise ValueError(
@@ -89,5 +97,6 @@ def camera_leak(images: Tensor) -> Tensor:
             "c"
         )
     images = images.double()
-    by_camera, by_z = (images.var(dim=dim).mean().sqrt() for dim in (1, 0))
+    by_camera = images.var(dim=1).mean().sqrt()
+    by_z = images.var(dim=0).mean().sqrt()
     return torch.where(by_camera > 0, by_camera / by_z, torch.zeros_like(by_camera))

@@ -1,15 +1,13 @@
-"""Moved pictures: shifts and rotations that a band-limited picture survives, each with the mask of
-what is known.
+"""Shifts and rotations of band-limited pictures.
 
-Karras et al. 2021 ("Alias-Free Generative Adversarial Networks"), appendix E. All return (z, mask),
-both [b c h w]; the mask is 1 where z comes from pixels of x alone, and 0 where it depends on what
-lies outside of the picture.
+Karras et al. 2021 ("Alias-Free Generative Adversarial Networks"), appendix E. All functions return
+(z, mask), both [b c h w]. The mask is 1 where z depends on pixels of x only, and 0 where it depends
+on the outside of the picture.
 
-Convention: the picture spans [-1/2, 1/2] along x (right) and y (down), pixel (i, j) has its center
+Convention: the picture spans [-1/2, 1/2] along x (right) and y (down); pixel (i, j) has its center
 at ((j + 1/2)/w - 1/2, (i + 1/2)/h - 1/2). Translations are in picture widths (x) and heights (y). A
-[3 3] matrix is a
-forward map of the picture: what stood at (x, y) is afterwards at mat (x, y, 1). Angles are radians;
-a positive one turns counter-clockwise as the picture is looked at.
+[3 3] matrix is a forward map of the picture: a point (x, y) moves to mat (x, y, 1). Angles are in
+radians, positive angles rotate counter-clockwise on the screen.
 """
 
 from __future__ import annotations
@@ -28,42 +26,38 @@ Moved = tuple[Tensor, Tensor]
 
 
 def translation(tx: float, ty: float) -> Tensor:
-    """Moves by (tx, ty), float64 [3 3]."""
+    """Translation by (tx, ty), float64 [3 3]."""
     return torch.tensor([[1.0, 0.0, tx], [0.0, 1.0, ty], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def rotation(angle: float) -> Tensor:
-    """Turns about the middle of the picture, [[cos, sin], [-sin, cos]] as float64 [3 3]."""
+    """Rotation about the picture center, [[cos, sin], [-sin, cos]] as float64 [3 3]."""
     cos, sin = math.cos(angle), math.sin(angle)
     return torch.tensor([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def shift_integer(x: Tensor, tx: float, ty: float) -> Moved:
-    """Shift by whole pixels, (tx w, ty h) rounded to the nearest (half to even); zeros come in from
-    outside.
-    """
+    """Shift by whole pixels: (tx w, ty h) rounded half to even. The outside counts as zero."""
     _check(x)
     height, width = x.shape[-2:]
     right, down = round(tx * width), round(ty * height)
     rows, columns = _overlap(height, down), _overlap(width, right)
-    sources = (
-        ...,
-        slice(rows.start - down, rows.stop - down),
-        slice(columns.start - right, columns.stop - right),
-    )
-    z, mask = torch.zeros_like(x), torch.zeros_like(x)
-    z[..., rows, columns] = x[sources]
+    source_rows = slice(rows.start - down, rows.stop - down)
+    source_columns = slice(columns.start - right, columns.stop - right)
+    z = torch.zeros_like(x)
+    z[..., rows, columns] = x[..., source_rows, source_columns]
+    mask = torch.zeros_like(x)
     mask[..., rows, columns] = 1
     return z, mask
 
 
 def shift_fractional(x: Tensor, tx: float, ty: float, a: int = 3) -> Moved:
-    """Shift by any distance, interpolated by the separable Lanczos kernel of `a` lobes.
+    """Shift by any distance, interpolated with a separable Lanczos kernel of `a` lobes.
 
-        z[n] = sum_k h_k x[n - i - k],   h_k ~ sinc(k - f) sinc((k - f) / a),  sum_k h_k = 1,  k = 1-a .. a
+        z[n] = sum_k h_k x[n - i - k],   k = 1-a .. a
+        h_k ~ sinc(k - f) sinc((k - f) / a),   sum_k h_k = 1
 
-    where i + f is the distance in pixels, 0 <= f < 1. The mask holds the pixels of which all taps
-    lie in x.
+    where i + f is the distance in pixels, 0 <= f < 1. The mask is 1 where all taps lie in x.
     """
     _check(x)
     height, width = x.shape[-2:]
@@ -75,11 +69,10 @@ def shift_fractional(x: Tensor, tx: float, ty: float, a: int = 3) -> Moved:
 
 
 def _lanczos_rows(x: Tensor, distance: float, a: int) -> tuple[Tensor, slice]:
-    """Shifts along the last axis, and the samples of which all taps lie in x."""
+    """Shifts along the last axis; also returns the samples whose taps all lie in x."""
     size = x.shape[-1]
-    whole = min(
-        max(math.floor(distance), -size - a), size + a - 1
-    )  # further is outside all the same
+    # clamped: beyond these distances all of x is outside anyway
+    whole = min(max(math.floor(distance), -size - a), size + a - 1)
     k = torch.arange(1 - a, a + 1, dtype=torch.float64)
     offset = k - distance % 1
     taps = torch.sinc(offset) * torch.sinc(offset / a)
@@ -101,43 +94,46 @@ def band_limit_filter(
     cutoff_in: float = 1.0,
     cutoff_out: float = 1.0,
 ) -> Tensor:
-    """The filter that passes what both the pixel grid and the transformed pixel grid can hold.
+    """The filter that passes the frequencies of both the pixel grid and the transformed grid.
 
-        f = (F1 * F2) . (V1 * V2)       F1 = sinc(ci x) sinc(ci y), F2 = sinc(co xo) sinc(co yo),
-                                        V1 = l(x) l(y), V2 = l(xo) l(yo), l(x) = sinc(x / a) within
-                                        |x| < a
+        f = (F1 * F2) . (V1 * V2)
+        F1 = sinc(ci x) sinc(ci y),   F2 = sinc(co xo) sinc(co yo)
+        V1 = l(x) l(y),   V2 = l(xo) l(yo),   l(x) = sinc(x / a) within |x| < a
 
-    with (xo, yo) = mat (x, y), * the convolution and . the product: two ideal low-pass filters
-    under the convolution of their Lanczos windows. Every phase of the result passes a constant
-    unchanged.
+    with (xo, yo) = mat (x, y), * the convolution and . the product: the convolution of two ideal
+    low-pass filters, windowed by the convolution of their Lanczos windows. Every phase of the
+    filter passes a constant unchanged.
 
     Args:
-        mat: [2 2] or [3 3]; its translation has no part in it.
+        mat: [2 2] or [3 3]; its translation is ignored.
         a: lobes of a window, pixels.
         amax: half the width of the filter, pixels.
         up: samples per pixel.
-        aflt: half the width of the grid on which the convolutions are made, pixels.
-        cutoff_in: of the pixel grid, 1 is its Nyquist frequency.
-        cutoff_out: of the transformed pixel grid.
+        aflt: half the width of the grid for the convolutions, pixels.
+        cutoff_in: cutoff of the pixel grid, 1 is its Nyquist frequency.
+        cutoff_out: cutoff of the transformed pixel grid.
 
     Returns:
         float64 [n n], n = 2 amax up - 1, sum 1.
     """
+    # both grids
     middle = aflt * up - 1
     x = ((torch.arange(2 * aflt * up - 1) - middle).double() / up)[None, :]
     y = x.mT
-    turn = mat[:2, :2].double().cpu()
-    xo, yo = turn[0, 0] * x + turn[0, 1] * y, turn[1, 0] * x + turn[1, 1] * y
-    sincs = torch.stack(
-        [_low_pass(cutoff_in * x, cutoff_in * y), _low_pass(cutoff_out * xo, cutoff_out * yo)]
-    )
-    windows = torch.stack([_window(x, a) * _window(y, a), _window(xo, a) * _window(yo, a)])
-    f = _convolve(sincs) * _convolve(windows)
+    linear = mat[:2, :2].double().cpu()
+    xo = linear[0, 0] * x + linear[0, 1] * y
+    yo = linear[1, 0] * x + linear[1, 1] * y
 
+    # the filter on a large grid
+    low_pass_in = _low_pass(cutoff_in * x, cutoff_in * y)
+    low_pass_out = _low_pass(cutoff_out * xo, cutoff_out * yo)
+    window_in = _window(x, a) * _window(y, a)
+    window_out = _window(xo, a) * _window(yo, a)
+    f = _convolve(low_pass_in, low_pass_out) * _convolve(window_in, window_out)
+
+    # cut off; padded to whole pixels, so that every phase has the same number of samples
     kept = slice(middle - (amax * up - 1), middle + amax * up)
-    f = F.pad(
-        f[kept, kept], (0, 1, 0, 1)
-    )  # to whole pixels, so that every phase has as many samples
+    f = F.pad(f[kept, kept], (0, 1, 0, 1))
     phases = f.reshape(2 * amax, up, 2 * amax, up)
     phases = phases / (phases.sum(dim=(0, 2), keepdim=True) * up**2)
     return phases.reshape(f.shape)[:-1, :-1].contiguous()
@@ -151,12 +147,12 @@ def _window(x: Tensor, a: int) -> Tensor:
     return torch.where(x.abs() < a, torch.sinc(x / a), 0.0)
 
 
-def _convolve(pair: Tensor) -> Tensor:
-    """Circular convolution of two [n n] grids whose origin is in their middle."""
-    spectra = torch.fft.rfft2(torch.fft.ifftshift(pair, dim=(-2, -1)))
-    return torch.fft.fftshift(
-        torch.fft.irfft2(spectra[0] * spectra[1], s=pair.shape[-2:]), dim=(-2, -1)
-    )
+def _convolve(a: Tensor, b: Tensor) -> Tensor:
+    """Circular convolution of two [n n] grids with their origin in the middle."""
+    pair = torch.fft.ifftshift(torch.stack([a, b]), dim=(-2, -1))
+    spectra = torch.fft.rfft2(pair)
+    product = torch.fft.irfft2(spectra[0] * spectra[1], s=pair.shape[-2:])
+    return torch.fft.fftshift(product, dim=(-2, -1))
 
 
 def transform(
@@ -170,15 +166,16 @@ def transform(
     cutoff_in: float = 1.0,
     cutoff_out: float = 1.0,
 ) -> Moved:
-    """A linear map of the picture: filtered to what it can hold afterwards, oversampled `up` times,
-    sampled bilinearly.
+    """A linear map of the picture: band-limited, oversampled `up` times, sampled bilinearly.
 
     Args:
         x: [b c h w].
         mat: forward map [3 3].
-        a, amax, up, aflt, cutoff_in, cutoff_out: of `band_limit_filter`; `up` is even.
+        a, amax, up, aflt, cutoff_in, cutoff_out: see `band_limit_filter`; `up` must be even.
     """
     _check(x)
+
+    # the oversampled picture, and where on it the filter saw pixels of x only
     f = band_limit_filter(
         mat, a=a, amax=amax, up=up, aflt=aflt, cutoff_in=cutoff_in, cutoff_out=cutoff_out
     )
@@ -187,6 +184,8 @@ def transform(
     known = torch.zeros_like(canvas[:1, :1])
     border = 2 * margin + 1
     known[..., border : canvas.shape[-2] - border, border : canvas.shape[-1] - border] = 1
+
+    # samples
     grid = _sources(x.shape[-2:], mat, up, margin).to(x)
     grids = grid.expand(len(x), *grid.shape[1:])
     z = F.grid_sample(canvas, grids, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -195,31 +194,30 @@ def transform(
 
 
 def _sources(size: Sequence[int], mat: Tensor, up: int, margin: int) -> Tensor:
-    """Where on the oversampled canvas every pixel comes from, float64 [1 h w 2] for grid_sample.
+    """Position on the oversampled canvas of every pixel, float64 [1 h w 2] for grid_sample.
 
-    An even factor and an odd filter leave every pixel half a fine sample right of and below its
-    center: so 1 / (up w).
+    An even factor and an odd filter leave every pixel half a fine sample to the right of and below
+    its center; hence the term 1 / (up w).
     """
     centers = [(torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in size]
     y, x = torch.meshgrid(*centers, indexing="ij")
-    sources = (
-        torch.stack([x, y, torch.ones_like(x)], dim=-1) @ torch.linalg.inv(mat.double().cpu()).mT
-    )
+    pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    sources = pixels @ torch.linalg.inv(mat.double().cpu()).mT
     extent = torch.tensor([size[1], size[0]], dtype=torch.float64)  # w, h
     return ((2 * sources[..., :2] + 1 / (up * extent)) * extent / (extent + 2 * margin / up))[None]
 
 
 def rotate(x: Tensor, angle: float, a: int = 3) -> Moved:
-    """The picture turned by an angle, without what the turned pixel grid cannot hold."""
+    """Rotates the picture, low-pass filtered to the frequencies that the rotated grid can hold."""
     return transform(x, rotation(angle), a=a, amax=2 * a)
 
 
 def pseudo_rotate(x: Tensor, angle: float, a: int = 3) -> Moved:
-    """The picture as it stands, filtered as if it had come by `rotate(.., angle)`.
+    """Filters a picture as if it were the result of `rotate(.., angle)`, without moving it.
 
-    The filter has one sample per pixel, as published: what the turned grid holds beyond this grid's
-    own limits folds back, so that near the Nyquist frequency it is no low-pass filter. Where a
-    picture is smooth it changes nothing.
+    The filter has one sample per pixel, as published. Frequencies of the rotated grid beyond the
+    limits of this grid alias, so near the Nyquist frequency it is not a low-pass filter. It leaves
+    smooth pictures unchanged.
     """
     _check(x)
     f = band_limit_filter(rotation(-angle), a=a, amax=2 * a, up=1)
@@ -230,7 +228,7 @@ def pseudo_rotate(x: Tensor, angle: float, a: int = 3) -> Moved:
 
 
 def _overlap(size: int, distance: int) -> slice:
-    """Pixels that come from inside after a shift."""
+    """Pixels whose source lies inside the picture after a shift."""
     first = min(max(distance, 0), size)
     return slice(first, max(min(size + distance, size), first))
 
@@ -238,6 +236,6 @@ def _overlap(size: int, distance: int) -> slice:
 def _check(x: Tensor) -> None:
     if x.ndim != 4:
         raise ValueError(
-            f"pictures have shape {list(x.shape)}, expected [b c h w]; planes: put them among the "
+            f"pictures have shape {list(x.shape)}, expected [b c h w]; fold planes into the "
             "channels"
         )

@@ -1,13 +1,14 @@
-"""Feature networks of the published protocols: pictures in, numbers that a metric compares out.
+"""Feature networks of the published protocols.
 
-All take images [b 3 H W] (or [b 1 H W]) in [-1, 1] and give [b c], as `SmallFeatures` and
-`FrechetDistance` have it. The protocols of StyleGAN2, StyleGAN3 and EG3D use two networks, that
-come as TorchScript files:
+All map images [b 3 H W] (or [b 1 H W]) in [-1, 1] to [b c], like `SmallFeatures`. The protocols of
+StyleGAN2, StyleGAN3 and EG3D use two networks, which are distributed as TorchScript files:
 
-    inception-2015-12-05.pt    InceptionV3 of the 2015 TensorFlow graph: 2048 features (FID, KID), 1008 classes (IS)
-    vgg16.pt                   VGG16: 4096 features (precision, recall), LPIPS embeddings (path length)
+    inception-2015-12-05.pt    InceptionV3 of the 2015 TensorFlow graph:
+                               2048 features (FID, KID), 1008 classes (IS)
+    vgg16.pt                   VGG16:
+                               4096 features (precision, recall), LPIPS embeddings (path length)
 
-gan3d downloads nothing. A TorchScript file is a program: open only those whose origin you trust.
+gan3d downloads nothing. A TorchScript file is a program: open only files from sources you trust.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ LPIPS: Mapping[str, bool] = MappingProxyType({"resize_images": False, "return_lp
 
 
 def quantized(images: Tensor) -> Tensor:
-    """Images [b c H W] in [-1, 1] as 8 bits store them: clip(127.5 x + 128, 0, 255) without its
-    fraction, uint8.
-    """
+    """Images [b c H W] in [-1, 1] as 8 bits store them: floor(clip(127.5 x + 128, 0, 255))."""
     return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
@@ -38,18 +37,23 @@ class ScriptedFeatures(nn.Module):
     """A network from a TorchScript file.
 
     Args:
-        path: of the file.
-        flags: what to ask of it, by the names of its own arguments; the default is that of
+        path: the TorchScript file.
+        flags: arguments of the network's `forward` beside the images. The default asks
             inception-2015-12-05.pt and vgg16.pt for features.
-        rounded: give it 8-bit values, as FID, KID, IS, precision and recall do; False gives it
-            127.5 (x + 1) as it is.
+        rounded: pass 8-bit values, as for FID, KID, IS, precision and recall; False passes
+            127.5 (x + 1) unrounded.
+
+    Raises:
+        ValueError: the file is missing or invalid, or the network does not take `flags`.
     """
 
     def __init__(
         self, path: str | Path, flags: Mapping[str, bool] = FEATURES, rounded: bool = True
     ):
         super().__init__()
-        self.path, self.flags, self.rounded = str(path), dict(flags), rounded
+        self.path = str(path)
+        self.flags = dict(flags)
+        self.rounded = rounded
         self.network = _load(Path(path))
         forward = cast(Any, self.network.forward)
         known = [argument.name for argument in forward.schema.arguments][2:]  # self, images
@@ -62,10 +66,10 @@ class ScriptedFeatures(nn.Module):
 
     @property
     def description(self) -> str:
-        """File and flags, for a protocol: numbers of two files are not comparable."""
+        """File and flags, to record with a result; results of two files are not comparable."""
         digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:16]
-        asked = ", ".join(f"{name}={value}" for name, value in self.flags.items()) or "images alone"
-        return f"{Path(self.path).name} (sha256 {digest}), {asked}"
+        flags = ", ".join(f"{name}={value}" for name, value in self.flags.items()) or "images alone"
+        return f"{Path(self.path).name} (sha256 {digest}), {flags}"
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [b c] of images [b 3 H W] in [-1, 1]."""
@@ -75,11 +79,13 @@ class ScriptedFeatures(nn.Module):
 
 
 class FidelityFeatures(nn.Module):
-    """The same InceptionV3 from the package torch-fidelity, which keeps (or fetches) the weights
-    itself.
+    """The same InceptionV3 from the package torch-fidelity, which downloads and caches its weights.
 
     Args:
         layer: "2048" for FID and KID, "logits_unbiased" for the probabilities of IS.
+
+    Raises:
+        ValueError: package or weights are not available.
     """
 
     def __init__(self, layer: str = "2048"):
@@ -99,7 +105,7 @@ class FidelityFeatures(nn.Module):
 
     @property
     def description(self) -> str:
-        """Package and layer, for a protocol."""
+        """Package and layer, to record with a result."""
         return f"torch-fidelity inception-v3-compat, {self.layer}"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -114,14 +120,10 @@ def inception_features(path: str | Path | None = None) -> ScriptedFeatures | Fid
 
 
 def inception_probabilities(path: str | Path | None = None) -> ScriptedFeatures | FidelityFeatures:
-    """Probabilities of the classes for IS; the logits without the bias of the last layer, as the
-    score has it.
-    """
-    return (
-        FidelityFeatures("logits_unbiased")
-        if path is None
-        else ScriptedFeatures(path, PROBABILITIES)
-    )
+    """Class probabilities for IS, from logits without the bias of the last layer, as published."""
+    if path is None:
+        return FidelityFeatures("logits_unbiased")
+    return ScriptedFeatures(path, PROBABILITIES)
 
 
 def vgg_features(path: str | Path | None = None) -> ScriptedFeatures:

@@ -1,8 +1,8 @@
 """Frechet distance between two sets of images, on any features.
 
 With Inception features this is the FID. `SmallFeatures` are fixed random features: they need no
-download and tell a good run from a bad one within one data set and resolution, but their numbers
-must never be called FID nor be compared with published ones.
+download, and rank runs on one data set at one resolution. Their numbers must not be called FID or
+compared with published ones.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BLOCK = 4096  # features held in float64 at once
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
     """Squared Frechet distance of two Gaussians.
 
-        d^2 = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))          (Dowson and Landau 1982; Heusel et al. 2017)
+        d^2 = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))
 
-    C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), which are real and not
-    negative: the trace of its root needs no general matrix root and no epsilon, also where a
-    covariance is singular.
+    (Dowson and Landau 1982; Heusel et al. 2017). C1 C2 has the eigenvalues of the symmetric
+    C1^(1/2) C2 C1^(1/2), which are real and not negative. So the trace of its root needs neither a
+    general matrix root nor an epsilon, even for singular covariances.
 
     Args:
         mean1, mean2: [c].
@@ -43,20 +43,20 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 
 def feature_moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [c] and covariance [c c] of features [n c], float64. The covariance is divided by n, as
-    the FID has it.
+    """Mean [c] and covariance [c c] of features [n c], float64.
+
+    The covariance is divided by n, as in the FID.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(
             f"features have shape {list(features.shape)}, expected [n c] of at least 2 images"
         )
-    rows = features.float()  # unlike the sums, features are kept in float32 by every protocol
-    mean = torch.stack([some.double().sum(dim=0) for some in rows.split(BLOCK)]).sum(dim=0) / len(
-        rows
-    )
+    rows = features.float()  # every protocol keeps features in float32; only the sums are float64
+    sums = [block.double().sum(dim=0) for block in rows.split(BLOCK)]
+    mean = torch.stack(sums).sum(dim=0) / len(rows)
     outer = mean.new_zeros(len(mean), len(mean))
-    for some in rows.split(BLOCK):
-        centered = some.double() - mean
+    for block in rows.split(BLOCK):
+        centered = block.double() - mean
         outer += centered.mT @ centered
     return mean, outer / len(rows)
 
@@ -64,14 +64,14 @@ def feature_moments(features: Tensor) -> tuple[Tensor, Tensor]:
 class FrechetDistance(Metric):
     """Frechet distance between real and fake images, reduced exactly over processes.
 
-    The states are sums (n, sum x, sum x x^T, in float64), so that any split of the images over
-    batches and processes gives the same number. The distance is biased upwards for few images:
-    state n, and compare at equal n only.
+    The states are sums (n, sum x, sum x x^T, in float64), so any split of the images over batches
+    and processes gives the same result. The distance is biased upwards for few images: report n,
+    and compare at equal n only.
 
     Args:
         features: images [b 3 H W] in [-1, 1] -> features [b c].
-        reset_real: whether `reset` forgets the real side, too; False computes its statistics once
-            for many fakes.
+        reset_real: whether `reset` also clears the real side; False keeps its statistics for many
+            sets of fakes.
     """
 
     is_differentiable = False
@@ -86,17 +86,13 @@ class FrechetDistance(Metric):
         with torch.no_grad():
             dim = self.features(torch.zeros(1, 3, 64, 64, device=first.device)).shape[1]
         for kind in ("real", "fake"):
-            self.add_state(f"{kind}_n", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(
-                f"{kind}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum"
-            )
-            self.add_state(
-                f"{kind}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum"
-            )
+            for state, shape in (("n", ()), ("sum", (dim,)), ("outer", (dim, dim))):
+                zeros = torch.zeros(shape, dtype=torch.float64)
+                self.add_state(f"{kind}_{state}", zeros, dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, images: Tensor, real: bool) -> None:
-        """Adds images [b 3 H W] in [-1, 1] to the real or to the fake side."""
+        """Adds images [b 3 H W] in [-1, 1] to the real or the fake side."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"images have shape {list(images.shape)}, expected [b 3 H W] in [-1, 1]"
@@ -111,7 +107,7 @@ class FrechetDistance(Metric):
         return frechet_distance(*self.moments(real=True), *self.moments(real=False))
 
     def reset(self) -> None:
-        """Forgets the fakes, and the reals unless `reset_real` is False."""
+        """Clears the fakes, and the reals unless `reset_real` is False."""
         real = {name: getattr(self, name) for name in self._defaults if name.startswith("real")}
         super().reset()
         if not self.reset_real:
@@ -121,7 +117,8 @@ class FrechetDistance(Metric):
     def moments(self, real: bool) -> tuple[Tensor, Tensor]:
         """Mean [c] and covariance [c c] of the features of one side; divided by n, as published."""
         kind = "real" if real else "fake"
-        n, total = getattr(self, f"{kind}_n"), getattr(self, f"{kind}_sum")
+        n = getattr(self, f"{kind}_n")
+        total = getattr(self, f"{kind}_sum")
         if n < 2:
             raise ValueError(
                 f"{int(n)} {kind} images: a covariance needs at least 2; call update first"
@@ -133,40 +130,32 @@ class FrechetDistance(Metric):
 class SmallFeatures(nn.Module):
     """Fixed random features for small images, the same on every machine.
 
-    On each of three scales (the image, halved, halved again) two layers of random zero-mean 3x3
-    filters; of every response the mean over each quadrant and the standard deviation over the
-    image; beside them the image at 4x4. Means and deviations see texture, sharpness and noise,
-    quadrants and pixels see layout and color.
+    Two layers of random zero-mean 3x3 filters on each of three scales (the image, halved, halved
+    again). The features are the mean of every response over each quadrant, its standard deviation
+    over the image, and the image itself at 4x4. Means and deviations respond to texture, sharpness
+    and noise, quadrants and pixels to layout and color.
 
-    Larger images are first reduced to `resolution` by area averaging, so detail beyond it is not
-    judged.
+    Larger images are first reduced to `resolution` by area averaging, so finer detail has no
+    effect.
 
     Args:
-        resolution: of the finest scale.
-        num_filters: per layer and scale.
-        seed: of the filters.
+        resolution: side of the finest scale in pixels.
+        num_filters: filters per layer and scale.
+        seed: seed of the filters.
     """
 
     num_scales = 3
-    gains = (
-        3.0,
-        2.5,
-        1.5,
-    )  # no scale drowns the others: blur, noise, color and layout all count, on 32 px heads
+    # Balanced on heads of 32 px, so that blur, noise, color and layout all count.
+    gains = (3.0, 2.5, 1.5)
 
     def __init__(self, resolution: int = 64, num_filters: int = 8, seed: int = 2023):
         super().__init__()
         self.resolution = resolution
         stream = torch.Generator().manual_seed(seed)
-        shapes = [
-            (num_filters, inputs, 3, 3)
-            for _ in range(self.num_scales)
-            for inputs in (3, num_filters)
-        ]
         self.filters = nn.ParameterList()
-        for shape in shapes:
-            weight = torch.randn(shape, generator=stream)
-            weight = weight - weight.mean(dim=(2, 3), keepdim=True)  # blind to flat color
+        for in_channels in (3, num_filters) * self.num_scales:
+            weight = torch.randn((num_filters, in_channels, 3, 3), generator=stream)
+            weight = weight - weight.mean(dim=(2, 3), keepdim=True)  # ignores flat color
             weight = weight / weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
             self.filters.append(nn.Parameter(weight, requires_grad=False))
 

@@ -1,13 +1,11 @@
-"""Kernel distance between two sets of features: with Inception features, the KID (Binkowski et al.
-2018).
+"""Kernel distance between two sets of features; with Inception features, the KID.
 
-    MMD^2 = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i,
-    y_j)
+Binkowski et al. 2018. For m features x_i and y_i each,
 
+    MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
     k(x, y) = (<x, y> / d + 1)^3,   d the number of features
 
-It has no bias in the number of images, in contrast to the Frechet distance, and may come out
-negative.
+Unlike the Frechet distance it is unbiased for any number of images, and it may be negative.
 """
 
 from __future__ import annotations
@@ -25,19 +23,23 @@ def kernel_distance(
     max_subset_size: int = 1000,
     seed: int = 909,
 ) -> Tensor:
-    """MMD^2, averaged over random subsets. The defaults are the protocol `kid50k_full` of
-    StyleGAN3.
+    """MMD^2, averaged over random subsets.
+
+    The defaults are StyleGAN3's protocol `kid50k_full`.
 
     Args:
         real: features [n c].
         fake: features [m c].
-        num_subsets: so many.
-        max_subset_size: of both sets each, at most; less where a set is smaller.
-        seed: of numpy's RandomState, that draws fakes and then reals of a subset without
-            replacement.
+        num_subsets: number of subsets.
+        max_subset_size: images of each set in a subset; fewer if a set is smaller.
+        seed: seed of numpy's RandomState, which draws the fakes and then the reals of a subset,
+            without replacement.
 
     Returns:
         A float64 scalar.
+
+    Raises:
+        ValueError: the shapes do not match, or a set has fewer than two features.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -50,6 +52,7 @@ def kernel_distance(
             f"{len(real)} real and {len(fake)} fake features, subsets of {size}; use 2 of each or "
             "more"
         )
+
     real, fake = real.float(), fake.float()
     draws = np.random.RandomState(seed)
     total = torch.zeros((), dtype=torch.float64, device=real.device)
@@ -63,8 +66,8 @@ def kernel_distance(
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
     """The unbiased MMD^2 of two sets of equal size [m c], a float64 scalar."""
     m = len(x)
-    own = _kernel(x, x) + _kernel(y, y)
-    return (own.sum() - own.diagonal().sum()) / (m * (m - 1)) - 2 * _kernel(x, y).mean()
+    within = _kernel(x, x) + _kernel(y, y)
+    return (within.sum() - within.diagonal().sum()) / (m * (m - 1)) - 2 * _kernel(x, y).mean()
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""What a generator gives to the metrics: pictures, steps in its latent space, latents to move; any
-generator.
+"""Samples any generator for the metrics: pictures, steps in latent space, latents to move.
 
-Every draw is that of an image of a `Protocol` (its seed and the image's number), whatever the batch
-size. Generators are expected in evaluation mode.
+Every random draw is a function of a `Protocol`'s seed and the number of the image, so it does not
+depend on the batch size. Generators are expected in evaluation mode.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ Name = TypeVar("Name", bound=str)
 
 @dataclass(frozen=True)
 class Protocol:
-    """How pictures are made for a measurement.
+    """How the pictures of a measurement are sampled.
 
     Args:
-        num: pictures (or pairs of latents).
-        batch_size: made at once; all of a batch are moved alike for equivariance.
-        seed: of all draws.
+        num: number of pictures (or pairs of latents).
+        batch_size: pictures per batch; for equivariance, a batch shares one motion.
+        seed: seed of all draws.
         truncation: psi of `Generator.map`.
-        resolution: of `Generator.render`; None is the model's own.
-        noise: whether layers with noise and rays with jitter draw theirs; False is constant noise.
+        resolution: resolution of `Generator.render`; None uses the model's own.
+        noise: draw noise inputs and ray jitter; False uses constant noise.
     """
 
     num: int = 50_000
@@ -58,7 +57,7 @@ class Protocol:
         return -(-self.num // self.batch_size)
 
     def draws(self, device: torch.device | str = "cpu") -> Iterator[Randomness]:
-        """The randomness of every batch."""
+        """Yields the randomness of each batch."""
         for start in range(0, self.num, self.batch_size):
             indices = range(start, min(start + self.batch_size, self.num))
             yield Randomness(self.seed, indices, "measure", device=device)
@@ -68,22 +67,20 @@ class Protocol:
 def fake_pictures(
     generator: Generator, protocol: Protocol, cameras: Cameras | None = None
 ) -> Iterator[Tensor]:
-    """Pictures [b 3 H W] of z ~ N(0, I), batch by batch, with the values in [-1, 1] that 8 bits can
-    store.
+    """Yields pictures [b 3 H W] of z ~ N(0, I), batch by batch, in [-1, 1], rounded to 8 bits.
 
     Args:
-        generator: any.
-        protocol: how many, and how.
-        cameras: of each image; None for generators without a camera.
+        generator: any generator.
+        protocol: number of pictures and sampling options.
+        cameras: returns the camera of each image; None for generators without a camera.
 
     Raises:
         ArithmeticError: a picture is not finite.
     """
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw)
-        ws = generator.map(
-            draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation
-        )
+        z = draw.normal("z", generator.z_dim)
+        ws = generator.map(z, camera, truncation=protocol.truncation)
         images = _picture(generator, protocol, draw, camera, ws)
         if not bool(images.isfinite().all()):
             raise ArithmeticError(f"{type(generator).__name__} made pictures that are not finite")
@@ -101,31 +98,36 @@ def path_steps(
     sampling: Sampling = "end",
     epsilon: float = EPSILON,
 ) -> Iterator[Tensor]:
-    """Squared perceptual steps [b] between `num` pairs of z, batch by batch; both ends share camera
-    and noise.
+    """Yields squared perceptual steps [b] on paths between pairs of z, batch by batch.
+
+    Both ends of a step share camera and noise.
 
     Args:
-        generator: any.
+        generator: any generator.
         embed: images [b 3 h w] in [-1, 1] -> perceptual embeddings [b c].
-        protocol: how many, and how.
-        cameras: of each pair; None for generators without a camera.
-        space: "w" or "z", where the way from one to the other lies.
-        sampling: "end" steps at the beginning of the way, "full" anywhere on it.
-        epsilon: length of a step.
+        protocol: number of pairs and sampling options.
+        cameras: returns the camera of each pair; None for generators without a camera.
+        space: latent space of the paths, "w" or "z".
+        sampling: "end" steps at the start of a path, "full" at a uniform position.
+        epsilon: length of a step, relative to the path.
     """
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw)
         latents = partial(generator.map, camera=camera, truncation=protocol.truncation)
-        ends = [draw.normal(name, generator.z_dim) for name in ("z", "z.other")]
-        t = (
-            draw.uniform("path")
-            if sampling == "full"
-            else torch.zeros(len(draw), device=draw.device)
-        )
-        if space == "w":
-            start, end = path_points(latents(ends[0]), latents(ends[1]), t, space, epsilon)
+
+        # the path, and the position on it
+        z0 = draw.normal("z", generator.z_dim)
+        z1 = draw.normal("z.other", generator.z_dim)
+        if sampling == "full":
+            t = draw.uniform("path")
         else:
-            start, end = (latents(z) for z in path_points(ends[0], ends[1], t, space, epsilon))
+            t = torch.zeros(len(draw), device=draw.device)
+
+        # the step
+        if space == "w":
+            start, end = path_points(latents(z0), latents(z1), t, space, epsilon)
+        else:
+            start, end = (latents(z) for z in path_points(z0, z1, t, space, epsilon))
         picture = partial(_picture, generator, protocol, draw, camera)
         yield squared_steps(picture, embed, start, end, epsilon=epsilon)
 
@@ -134,22 +136,18 @@ def path_steps(
 def latent_batches(
     generator: Generator, protocol: Protocol, cameras: Cameras | None = None
 ) -> Iterator[tuple[Tensor, Randomness]]:
-    """Latents and the randomness of their images, for `measure_equivariance`."""
+    """Yields latents and the randomness of their images, for `measure_equivariance`."""
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw) if generator.camera_conditioned else None
-        yield (
-            generator.map(
-                draw.normal("z", generator.z_dim), camera, truncation=protocol.truncation
-            ),
-            draw,
-        )
+        z = draw.normal("z", generator.z_dim)
+        yield generator.map(z, camera, truncation=protocol.truncation), draw
 
 
 def movable(generator: Generator) -> Synthesize:
     """The generator as a function (ws, transform) -> picture.
 
     Raises:
-        ValueError: its input can not be moved.
+        ValueError: the generator has no transform of its input.
     """
     if not generator.movable:
         raise ValueError(
@@ -167,7 +165,10 @@ def collect(
 
     Args:
         batches: pictures [b 3 H W] in [-1, 1].
-        networks: by name.
+        networks: the networks, by name.
+
+    Returns:
+        The features, by the name of the network.
     """
     rows: dict[Name, list[Tensor]] = {name: [] for name in networks}
     for images in batches:

@@ -1,10 +1,12 @@
-"""Perceptual path length: how much the picture changes on a small step between two latents (Karras
-et al. 2019, 4.1).
+"""Perceptual path length: change of the picture per small step between two latents.
 
-    PPL = E[ d(G(a(t)), G(a(t + eps)))^2 ] / eps^2     a(t): the straight way from w0 to w1, or the arc from z0 to z1
+Karras et al. 2019, 4.1:
 
-d^2 is the squared distance of perceptual embeddings. In W with t = 0 ("end") and the mean over what
-lies between the 1st and the 99th percentile it is the `ppl2_wend` of StyleGAN2 and StyleGAN3.
+    PPL = E[ d(G(a(t)), G(a(t + eps)))^2 ] / eps^2
+
+a(t) is the straight line from w0 to w1, or the great circle from z0 to z1; d^2 is the squared
+distance of perceptual embeddings. In W with t = 0 ("end") and the mean between the 1st and the 99th
+percentile, it is `ppl2_wend` of StyleGAN2 and StyleGAN3.
 """
 
 from __future__ import annotations
@@ -24,13 +26,16 @@ EPSILON = 1e-4
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """The point at t on the great circle from a to b (Shoemake 1985), of length 1.
 
-        cos(t phi) a + sin(t phi) n,   cos phi = <a, b>,   n = (b - <a, b> a) / |..|,   a and b normalized first
+        cos(t phi) a + sin(t phi) n,   cos phi = <a, b>,   n = (b - <a, b> a) / |b - <a, b> a|
+
+    where a and b are normalized first.
 
     Args:
-        a, b: [.. c]; of parallel ones the result is a.
-        t: [.. 1], 0 is a and 1 is b.
+        a, b: [.. c]; if they are parallel, the result is a.
+        t: [.. 1], 0 gives a and 1 gives b.
     """
-    a, b = a / a.norm(dim=-1, keepdim=True), b / b.norm(dim=-1, keepdim=True)
+    a = a / a.norm(dim=-1, keepdim=True)
+    b = b / b.norm(dim=-1, keepdim=True)
     cosine = (a * b).sum(dim=-1, keepdim=True).clamp(-1, 1)
     across = b - cosine * a
     normal = across / across.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
@@ -40,13 +45,14 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def box_downsampled(images: Tensor, size: int = 256) -> Tensor:
-    """Images [b c H W] averaged over square blocks, to `size` px or the next above it; smaller ones
-    stay.
+    """Images [b c H W] averaged over square blocks, to `size` px or the next size above it.
+
+    Smaller images are returned unchanged.
     """
     factor = max(images.shape[-1] // size, 1)
     if images.shape[-1] % factor or images.shape[-2] % factor:
         raise ValueError(
-            f"images of {list(images.shape[-2:])} px can not be averaged by {factor}; use powers "
+            f"images of {list(images.shape[-2:])} px cannot be averaged by {factor}; use powers "
             "of two"
         )
     return reduce(images, "b c (h y) (w x) -> b c h w", "mean", y=factor, x=factor)
@@ -65,33 +71,32 @@ def squared_steps(
     """d(G(start), G(end))^2 / eps^2 of every pair.
 
     Args:
-        picture: latents -> images [b 3 H W] in [-1, 1], in float32, all else (camera, noise) being
-            equal.
+        picture: latents -> images [b 3 H W] in [-1, 1], with the same camera and noise each time.
         embed: images [b 3 h w] in [-1, 1] -> perceptual embeddings [b c].
-        start, end: latents of points that lie `epsilon` of a way apart.
-        epsilon: that part.
-        size: images are first averaged down to, pixels.
+        start, end: latents at the ends of a step.
+        epsilon: length of a step, relative to the path.
+        size: side that images are first averaged down to, pixels.
 
     Returns:
-        [b] float64.
+        float64 [b].
     """
-    one, other = (
-        embed(box_downsampled(picture(latents).float(), size)).double() for latents in (start, end)
-    )
-    return (one - other).square().sum(dim=1) / epsilon**2
+
+    def embedded(latents: Tensor) -> Tensor:
+        return embed(box_downsampled(picture(latents).float(), size)).double()
+
+    return (embedded(start) - embedded(end)).square().sum(dim=1) / epsilon**2
 
 
 def path_points(
     a: Tensor, b: Tensor, t: Tensor, space: Space = "w", epsilon: float = EPSILON
 ) -> tuple[Tensor, Tensor]:
-    """The points at t and t + eps on the way from a to b.
+    """The points at t and t + eps on the path from a to b.
 
     Args:
         a, b: ws [b n w], or z [b c].
-        t: where on the way, [b].
-        space: "w" goes straight, "z" along the great circle; StyleGAN's mapping normalizes z
-            anyway.
-        epsilon: length of the step, 1 is the whole way.
+        t: position on the path in [0, 1], [b].
+        space: "w" for a straight path, "z" for a great circle (StyleGAN's mapping normalizes z).
+        epsilon: length of the step; 1 is the whole path.
     """
     if space not in get_args(Space):
         raise ValueError(f"space {space!r} is not known; use one of {', '.join(get_args(Space))}")
@@ -102,14 +107,13 @@ def path_points(
 
 
 def trimmed_mean(values: Tensor, low: float = 1.0, high: float = 99.0) -> Tensor:
-    """Mean of what lies from one percentile to the other, both included.
+    """Mean of the values between two percentiles, both included.
 
-    The lower one is the nearest value at or below it, the upper one the nearest at or above it:
-    none is interpolated.
+    Percentiles are not interpolated: the lower one is rounded down to a value, the upper one up.
 
     Args:
         values: [n].
-        low, high: percent.
+        low, high: percentiles, in percent.
 
     Returns:
         A float64 scalar.

@@ -1,10 +1,10 @@
-"""Precision and recall of a set of fakes (Kynkaanniemi et al. 2019): what share is real, what share
-of the real it has.
+"""Precision and recall of a set of fakes (Kynkaanniemi et al. 2019).
 
-A set's manifold is the union of balls around its features, each reaching to the k-th nearest other
-feature of the set.
+    precision = fraction of fakes in the manifold of the reals
+    recall    = fraction of reals in the manifold of the fakes
 
-    precision = share of fakes in the manifold of the reals,   recall = share of reals in the manifold of the fakes
+The manifold of a set is the union of balls around its features; the radius of a ball is the
+distance to the k-th nearest other feature of the set.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ def precision_and_recall(
     Args:
         real: features [n c].
         fake: features [m c].
-        neighbors: k; the protocol of StyleGAN3 (`pr50k3_full`) has 3, and VGG16 features.
-        half: round the features to float16 first, as the protocol does.
+        neighbors: k; StyleGAN3's protocol `pr50k3_full` uses 3, with VGG16 features.
+        half: round the features to float16 first, as in the protocol.
 
     Returns:
         (precision, recall), float64 scalars.
+
+    Raises:
+        ValueError: the shapes do not match, or a set has too few features.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -39,34 +42,30 @@ def precision_and_recall(
 
 
 def covered(manifold: Tensor, probes: Tensor, neighbors: int = 3) -> Tensor:
-    """Share of the probes [m c] that lie in a ball of the manifold [n c], border included; a
-    float64 scalar.
-    """
+    """Fraction of the probes [m c] inside a ball of the manifold [n c] (closed balls), float64."""
     radii = neighbor_distances(manifold, neighbors)
     hits = []
-    for some in probes.split(BLOCK):
-        inside = torch.zeros(len(some), dtype=torch.bool, device=some.device)
-        for centers, reach in zip(manifold.split(BLOCK), radii.split(BLOCK)):
-            inside |= (torch.cdist(some, centers) <= reach).any(dim=1)
+    for block in probes.split(BLOCK):
+        inside = torch.zeros(len(block), dtype=torch.bool, device=block.device)
+        for centers, radius in zip(manifold.split(BLOCK), radii.split(BLOCK)):
+            inside |= (torch.cdist(block, centers) <= radius).any(dim=1)
         hits.append(inside)
     return torch.cat(hits).double().mean()
 
 
 def neighbor_distances(features: Tensor, neighbors: int) -> Tensor:
-    """Distance of every feature [n c] to its k-th nearest other, [n]: the (k + 1)-th smallest,
-    itself included.
-    """
+    """Distance [n] of each feature [n c] to its k-th nearest other feature."""
     if len(features) <= neighbors:
         raise ValueError(
             f"{len(features)} features have no {neighbors} neighbors each; use more images"
         )
     radii = []
-    for some in features.split(BLOCK):
-        nearest = some.new_empty(len(some), 0)
+    for block in features.split(BLOCK):
+        # the k + 1 smallest distances so far: a feature is its own nearest neighbor
+        nearest = block.new_empty(len(block), 0)
         for others in features.split(BLOCK):
-            nearest = torch.cat([nearest, torch.cdist(some, others)], dim=1)
-            nearest = nearest.topk(
-                min(neighbors + 1, nearest.shape[1]), dim=1, largest=False
-            ).values
+            nearest = torch.cat([nearest, torch.cdist(block, others)], dim=1)
+            kept = min(neighbors + 1, nearest.shape[1])
+            nearest = nearest.topk(kept, dim=1, largest=False).values
         radii.append(nearest.amax(dim=1))
     return torch.cat(radii)

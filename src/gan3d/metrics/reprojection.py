@@ -1,12 +1,12 @@
-"""Reprojection consistency: do two views of a scene show the same colors at the same points of its
-surface?
+"""Reprojection consistency: whether two views of a scene show the same color at the same point.
 
-    p = o_t + d_t z_t(u),   warped(u) = image_s(project_s(p)),   PSNR over the u whose p the source camera sees
+    p = o_t + d_t z_t(u)
+    warped(u) = image_s(project_s(p)),   PSNR over the pixels u whose p the source camera sees
 
-The target's depth says which point a pixel shows; the source's image says which color that point
-has. A scene that is truly 3D and has no view-dependent color agrees up to the resampling of its
-images; a texture that sticks to the screen does not. Nor does what is translucent: many surfaces
-have no one depth.
+The depth of the target view gives the point that a pixel shows, the image of the source view its
+color. The views of a 3D scene without view-dependent color agree up to the resampling of the
+images; a texture that sticks to the screen does not agree. Neither do translucent scenes, which
+have no single depth.
 
 Convention: images in [-1, 1] (peak-to-peak 2, PSNR in dB); depth is camera z; pixel centers as in
 gan3d.camera.
@@ -32,8 +32,8 @@ class Warped:
 
     Attributes:
         image: [b 3 H W]; 0 where not valid.
-        valid: where the source camera sees the point that the target shows, bool [b 1 H W].
-        visible: where the target shows a surface at all, bool [b 1 H W]; contains `valid`.
+        valid: bool [b 1 H W], where the source camera sees the point that the target shows.
+        visible: bool [b 1 H W], where the target shows a surface; contains `valid`.
     """
 
     image: Tensor
@@ -47,8 +47,8 @@ class PairwiseReprojection:
 
     Attributes:
         psnr: dB [n n], row = source; NaN on the diagonal and where no pixel is valid.
-        share: of the target's visible pixels that are compared [n n]: a high PSNR of few pixels
-            says little.
+        share: [n n], fraction of the target's visible pixels that are compared. A high PSNR of few
+            pixels means little.
     """
 
     psnr: Tensor
@@ -56,7 +56,7 @@ class PairwiseReprojection:
 
     @property
     def mean_psnr(self) -> float:
-        """Mean over the pairs that have one; NaN if none has."""
+        """Mean over the pairs with valid pixels; NaN if there are none."""
         return float(self.psnr.nanmean())
 
 
@@ -69,20 +69,27 @@ def reproject(
     *,
     tolerance: float = 0.01,
 ) -> Warped:
-    """Source views warped to the target cameras by the target's depth.
+    """Warps source views to the target cameras by the target's depth.
 
-    A pixel is valid if the target shows a surface there, whose point lies within the centers of the
-    source's outer pixels, where all that the source's depth is sampled from is surface, and no
-    deeper than that depth by more than `tolerance` of it (else something hides it). A point *in
-    front of* the source's surface stays valid: it says that the two depths disagree, which is what
-    is measured. Depth coarser than the image is enlarged bilinearly.
+    A pixel is valid if
+
+    * the target shows a surface there,
+    * its point projects between the centers of the source's outer pixels,
+    * the source's depth is interpolated from surface pixels only, and
+    * the point is not deeper than that depth by more than `tolerance` (else it is occluded).
+
+    A point *in front of* the source's surface is valid: the two depths disagree, which is what the
+    metric measures. Depth coarser than the image is enlarged bilinearly.
 
     Args:
         source: b views with depth.
         source_camera: b cameras.
-        target: b views with depth, of the source's sizes.
+        target: b views with depth, of the same size as the source.
         target_camera: b cameras.
-        tolerance: relative.
+        tolerance: relative to the depth.
+
+    Raises:
+        ValueError: a view has no depth, or the shapes do not match.
     """
     _check(source, source_camera, "source")
     _check(target, target_camera, "target")
@@ -90,8 +97,10 @@ def reproject(
     if source.image.shape != target.image.shape:
         raise ValueError(
             f"source {list(source.image.shape)} and target {list(target.image.shape)} differ; "
-            "render both alike"
+            "render both at the same size"
         )
+
+    # points of the target, projected into the source
     depth, visible = _surface(target, side)
     rays = target_camera.rays(side)
     along = rearrange(depth, "b 1 h w -> b (h w) 1") / rays.cosines
@@ -100,30 +109,27 @@ def reproject(
     z = rearrange(z, "b (h w) 1 -> b 1 h w", h=side)
     grid = torch.where(grid.isfinite(), grid, 2.0)
 
+    # samples of the source; `opaque` falls to 0 beyond the centers of its outer pixels
     source_depth, source_seen = _surface(source, side)
-    sampled = grid_sample(
-        torch.cat([source.image, source_depth, source_seen.to(depth)], dim=1), grid
-    )
-    color, nearest, opaque = sampled.split(
-        [3, 1, 1], dim=1
-    )  # beyond the outer pixels' centers opaque falls to 0
+    channels = torch.cat([source.image, source_depth, source_seen.to(depth)], dim=1)
+    color, nearest, opaque = grid_sample(channels, grid).split([3, 1, 1], dim=1)
     valid = visible & (z > 0) & (opaque > 1 - 1e-3) & (z <= nearest * (1 + tolerance))
     return Warped(torch.where(valid, color, 0.0), valid, visible)
 
 
 def masked_psnr(image: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
-    """PSNR = 10 log10(2² / MSE) over valid pixels and the three channels, dB [b]; NaN without any,
-    infinite if equal.
+    """PSNR = 10 log10(2² / MSE) over the valid pixels and three channels.
 
     Args:
         image: [b 3 H W] in [-1, 1].
-        reference: likewise.
+        reference: [b 3 H W] in [-1, 1].
         valid: bool [b 1 H W].
+
+    Returns:
+        dB [b]; NaN without valid pixels, infinite if the images are equal.
     """
-    square = torch.where(valid, (image.double() - reference.double()).square(), 0.0).sum(
-        dim=(1, 2, 3)
-    )
-    return 10 * torch.log10(4 * 3 * valid.sum(dim=(1, 2, 3)) / square)
+    square = torch.where(valid, (image.double() - reference.double()).square(), 0.0)
+    return 10 * torch.log10(4 * 3 * valid.sum(dim=(1, 2, 3)) / square.sum(dim=(1, 2, 3)))
 
 
 def pairwise_reprojection(
@@ -134,33 +140,40 @@ def pairwise_reprojection(
     Args:
         views: n views of one scene, with depth.
         camera: n cameras.
-        tolerance: of `reproject`.
+        tolerance: tolerance of `reproject`.
+
+    Raises:
+        ValueError: there are fewer than two views, or they have no depth.
     """
     n = len(camera)
     if n < 2:
         raise ValueError(f"got {n} view(s), expected at least two to compare; render more cameras")
     _check(views, camera, "views")
-    psnr, share = (torch.full((n, n), torch.nan, dtype=torch.float64) for _ in range(2))
+    psnr = torch.full((n, n), torch.nan, dtype=torch.float64)
+    share = torch.full((n, n), torch.nan, dtype=torch.float64)
     for s in range(n):
-        targets = [t for t in range(n) if t != s]  # all at once
-        to, sources = _chosen(views, targets), _chosen(views, [s] * len(targets))
+        # all targets of a source at once
+        targets = [t for t in range(n) if t != s]
+        sources = [s] * len(targets)
+        target = _select(views, targets)
         warped = reproject(
-            sources,
-            camera.select([s] * len(targets)),
-            to,
+            _select(views, sources),
+            camera.select(sources),
+            target,
             camera.select(targets),
             tolerance=tolerance,
         )
-        psnr[s, targets] = masked_psnr(warped.image, to.image, warped.valid).cpu()
-        counts = [mask.sum(dim=(1, 2, 3)).double().cpu() for mask in (warped.valid, warped.visible)]
-        share[s, targets] = counts[0] / counts[1].clamp(min=1)
+        psnr[s, targets] = masked_psnr(warped.image, target.image, warped.valid).cpu()
+        num_valid = warped.valid.sum(dim=(1, 2, 3)).double().cpu()
+        num_visible = warped.visible.sum(dim=(1, 2, 3)).double().cpu()
+        share[s, targets] = num_valid / num_visible.clamp(min=1)
     return PairwiseReprojection(psnr, share)
 
 
 def _check(views: Rendering, camera: Camera, what: str) -> None:
     if views.depth is None:
         raise ValueError(
-            f"{what} has no depth, so no pixel has a place in the world; use a 3D generator"
+            f"{what} has no depth, so its pixels have no position in the world; use a 3D generator"
         )
     b, _, height, width = views.image.shape
     if len(camera) != b or len(views.depth) != b or height != width:
@@ -171,17 +184,17 @@ def _check(views: Rendering, camera: Camera, what: str) -> None:
 
 
 def _surface(views: Rendering, side: int) -> tuple[Tensor, Tensor]:
-    """(depth, finite everywhere [b 1 H W], where there is a surface, bool [b 1 H W]) at the images'
-    size.
-    """
+    """Depth [b 1 H W], finite everywhere, and surface mask, bool [b 1 H W], at image size."""
     assert views.depth is not None
     seen = views.depth.isfinite() & (views.depth > 0)
     if views.opacity is not None:
         seen = seen & (views.opacity > SURFACE_OPACITY)
     depth = torch.where(seen, views.depth, 0.0)
     if depth.shape[-1] != side:
-        depth, share = (_enlarged(x, side) for x in (depth, seen.to(depth)))
-        seen = share > 1 - 1e-3  # beside what has no depth there is none
+        # Pixels interpolated from any pixel without depth have none either.
+        share = _enlarged(seen.to(depth), side)
+        depth = _enlarged(depth, side)
+        seen = share > 1 - 1e-3
     return depth, seen
 
 
@@ -189,6 +202,7 @@ def _enlarged(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
-def _chosen(views: Rendering, indices: list[int]) -> Rendering:
-    depth, opacity = (None if x is None else x[indices] for x in (views.depth, views.opacity))
+def _select(views: Rendering, indices: list[int]) -> Rendering:
+    depth = None if views.depth is None else views.depth[indices]
+    opacity = None if views.opacity is None else views.opacity[indices]
     return Rendering(views.image[indices], depth=depth, opacity=opacity)
