@@ -53,7 +53,9 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
             f"fakes.density_noise needs a generator with a field, {g} has none; leave it out"
         )
     if losses.pose.enabled and not generator.has_camera:
-        raise ValueError(f"{g} has no camera whose pose could be predicted; set --model.pose.weight 0")
+        raise ValueError(
+            f"{g} has no camera whose pose could be predicted; set --model.pose.weight 0"
+        )
     if fakes.views > 1 and not generator.strict_3d:
         raise ValueError(
             f"views {fakes.views} needs a generator whose views all show one scene, {g} is not "

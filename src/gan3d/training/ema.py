@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class EMA:
-    """theta_ema <- theta + beta (theta_ema - theta), beta = 0.5^(batch / half-life), as in
-    StyleGAN2-ADA and EG3D.
+    """theta_ema <- theta + beta (theta_ema - theta), beta = 0.5^(batch / half-life).
+
+    As in StyleGAN2-ADA and EG3D.
 
     Args:
         half_life_kimg: images (in thousands) after which an old weight counts one half. EG3D: batch
             * 10 / 32.
         ramp_up: the half-life is at most this fraction of the images seen; 0 is no ramp-up.
-        start_kimg: before so many thousand images the average is the generator itself. CIPS-3D:
+        start_kimg: thousands of images until which the average is the generator itself. CIPS-3D:
             batch * 1000 / 1000. unlike cips3d: its average stays at the *initial* weights until
             then, and takes as long to forget them.
     """
@@ -27,9 +28,7 @@ class EMA:
     start_kimg: float = 0.0
 
     def beta(self, images_seen: int, batch_size: int) -> float:
-        """Share of the old average that stays; `images_seen` counts the images *before* this
-        batch.
-        """
+        """Share of the old average that stays; `images_seen` is the count before this batch."""
         if images_seen < self.start_kimg * 1000:
             return 0.0
         half_life = self.half_life_kimg * 1000.0
@@ -41,9 +40,7 @@ class EMA:
     def update(
         self, average: nn.Module, network: nn.Module, *, images_seen: int, batch_size: int
     ) -> None:
-        """Moves the parameters of `average` and copies every buffer (w_avg, noise constants,
-        magnitudes).
-        """
+        """Moves the parameters of `average`; copies all buffers (w_avg, noise, magnitudes)."""
         beta = self.beta(images_seen, batch_size)
         old: list[Tensor] = list(average.parameters())
         new: list[Tensor] = list(network.parameters())

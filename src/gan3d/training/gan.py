@@ -257,7 +257,7 @@ class GAN(LightningModule):
         if int(self.images_seen) >= self.run.total_kimg * 1000:
             self.trainer.should_stop = True
 
-    # ------------------------------------------------------------ evaluation: the EMA generator's images
+    # ------------------------------------------------------------ evaluation of the average
 
     def sample(self, indices: Iterable[int], phase: str = "evaluation") -> Rendering:
         """Fakes of the EMA generator, one per index: each has its own z and a camera of the pose
@@ -327,7 +327,7 @@ class GAN(LightningModule):
             )
         if self.trainer.world_size > 1 and not hasattr(self.trainer.strategy, "reduce_gradients"):
             raise ValueError(
-                f"strategy {type(self.trainer.strategy).__name__} can not train two networks with "
+                f"strategy {type(self.trainer.strategy).__name__} cannot train two networks with "
                 "several backward passes each; use --trainer.strategy gan_ddp"
             )
 

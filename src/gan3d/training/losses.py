@@ -110,9 +110,9 @@ class TopK(NonSaturating):
     divided by k, so that the mean over all is the mean over the kept ones.
 
     Args:
-        interval_kimg: k falls by one per cent in so many thousand images. pi-GAN on CelebA: 2000
+        interval_kimg: thousands of images in which k falls by one per cent. pi-GAN on CelebA: 2000
             steps of 56 images.
-        smallest: of k. pi-GAN on CelebA: 0.6.
+        smallest: lower bound of k. pi-GAN on CelebA: 0.6.
     """
 
     def __init__(self, interval_kimg: float = 112.0, smallest: float = 0.6):
@@ -142,7 +142,7 @@ class R1:
     Args:
         gamma: weight; 0 is off, None is the rule of StyleGAN2-ADA, 0.0002 resolution^2 / batch
             size: a first guess, of which factors 2 and 4 either way are worth a try.
-        interval: computed every so many iterations (lazy regularization), its gradient multiplied
+        interval: iterations between two steps (lazy regularization); the gradient is multiplied
             by the interval; 1 adds it to the discriminator's own step.
         of: the derivative is with respect to what enters the discriminator, after blur and
             augmentation ("input", as EG3D's code does, specs/eg3d.md Q3), or to the image before
@@ -216,7 +216,7 @@ class DensityRegularization:
     Args:
         weight: 0 is off. EG3D: 0.25.
         perturbation: standard deviation of delta, world units (the `l1` kind).
-        interval: every so many iterations (EG3D: 4).
+        interval: iterations between two steps (EG3D: 4).
         kind: `l1`; or `monotonic-detach` / `monotonic-fixed`, which first ask the density not to
             fall from the front to the back of the scene, then smooth with delta = extent / 256.
         num_points: points per image, uniform in [-1, 1]^3 whatever the extent of the scene, as in
@@ -271,9 +271,9 @@ class PathLength:
 
     Args:
         weight: 0 is off. StyleGAN2: 2.
-        interval: every so many iterations (StyleGAN2: 4).
+        interval: iterations between two steps (StyleGAN2: 4).
         decay: share of the new mean.
-        batch_shrink: one image in so many is used.
+        batch_shrink: one in this many images is used.
     """
 
     weight: float = 0.0
@@ -305,7 +305,7 @@ class PathLength:
 
 @dataclass(frozen=True)
 class PosePrediction:
-    """The discriminator tells pitch and yaw, |pose(x) - (pitch, yaw)|^2, mean over both angles
+    """The discriminator predicts pitch and yaw, |pose(x) - (pitch, yaw)|^2, mean over both angles
     (GRAM eq. 10, pi-GAN).
 
     Both players minimize it on fakes, the discriminator on reals, too. Angles are those of
@@ -330,7 +330,7 @@ class PosePrediction:
 
 @dataclass(frozen=True)
 class LatentPrediction:
-    """The discriminator tells z of fakes, weight |latent(x) - z|^2, mean over the dimensions
+    """The discriminator predicts z of fakes, weight |latent(x) - z|^2, mean over the dimensions
     (pi-GAN; its recipes: 0).
 
     Args:
@@ -379,7 +379,9 @@ class CrossResolution:
     """Shrunk, a super-resolved image is the raw image, and its radiance maps are the raw maps
     (GRAM-HD eq. 12, 13):
 
-        weight (mean |down(image) - raw|^2 + mean |down(maps) - raw_maps|^2),   down: anti-aliased bicubic
+        weight (mean |down(image) - raw|^2 + mean |down(maps) - raw_maps|^2)
+
+    where `down` is an anti-aliased bicubic filter.
 
     Args:
         weight: 0 is off. GRAM-HD: 1, 3, 10 at 256, 512, 1024 px.

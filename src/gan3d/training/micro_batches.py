@@ -1,6 +1,4 @@
-"""Micro-batches: a process's share of a batch, split so that the split can not be seen in the
-result.
-"""
+"""Micro-batches: a process's share of a batch, split without any effect on the result."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ class GradientWatch:
         return norms.square().sum().sqrt()
 
     def check(self, values: dict[str, float], images_seen: int, seeds: Sequence[int] = ()) -> None:
-        """Raises where a value is not finite, naming the first culprit in the order in which things
-        were computed.
-        """
+        """Raises if a value is not finite, naming the first culprit in the order of computation."""
         bad_values = [name for name, value in values.items() if not math.isfinite(value)]
         if not bad_values:
             return

@@ -21,7 +21,8 @@ class Adam:
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the root of the second moment.
-        clip_norm: gradients of larger norm (of all together) are scaled down to it; None never.
+        clip_norm: largest norm of all gradients together; larger ones are scaled down. None: no
+            clipping.
     """
 
     lr: float = 0.0025
@@ -31,15 +32,15 @@ class Adam:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
+        if self.lr < 0:
+            raise ValueError(f"lr is {self.lr}; expected a learning rate of 0 or more")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(
                 f"clip_norm {self.clip_norm} is not positive; null is without clipping"
             )
 
     def build(self, parameters: Iterable[nn.Parameter], lazy_interval: int = 0) -> torch.optim.Adam:
-        """The optimizer. `lazy_interval` is k above; 0 where no regularizer has a step of its
-        own.
-        """
+        """The optimizer; `lazy_interval` is k above, 0 if no regularizer has its own step."""
         c = _correction(lazy_interval)
         return torch.optim.Adam(
             parameters, lr=self.lr * c, betas=(self.beta1**c, self.beta2**c), eps=self.eps

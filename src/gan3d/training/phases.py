@@ -1,7 +1,7 @@
 """The phases of an iteration: what each shows the discriminator, and the resulting loss.
 
-One iteration of training, on one screen (G and D in the letters of the papers; every draw belongs to
-an image and a phase; `gan.py` adds micro-batches, optimizer steps, averages and logs):
+One iteration of training, on one screen (G and D in the letters of the papers; every draw belongs
+to an image and a phase; `gan.py` adds micro-batches, optimizer steps, averages and logs):
 
     # generator: every iteration
     z, cameras ~ fakes;  ws = G.map(z, conditioning);  scene = G.represent(ws)
@@ -28,7 +28,7 @@ an image and a phase; `gan.py` adds micro-batches, optimizer steps, averages and
     ADA moves p;  G.track(ws);  average.update(G);  images_seen += batch
 
 A phase is a Python generator of scalars: the harness runs backward through each, times the part's
-share of the batch, and makes one optimizer step. Nothing here imports Lightning or changes a weight.
+share of the batch, and makes one optimizer step. Nothing here imports Lightning or changes weights.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ For generators whose pixels are independent of each other, three ways to the gra
 the whole image I:
 
     full       autograd through all rays: memory grows with the image
-    partial    n_r random rays carry gradient, the others are only seen (CIPS-3D section 3.2): an approximation, that
-               of dL/dI set to zero on the other rays
-    chunked    dL/dI first, of an image without gradient; then the rays again in chunks, each with its slice of dL/dI:
+    partial    n_r random rays carry gradient, the others are only seen (CIPS-3D section 3.2): an
+               approximation, dL/dI set to zero on the other rays
+    chunked    dL/dI first, of an image without gradient; then the rays again in chunks, each with
+               its slice of dL/dI:
 
                    dL/dtheta = sum over chunks of (dL/dI)[chunk] . dI[chunk]/dtheta
 

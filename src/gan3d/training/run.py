@@ -23,7 +23,7 @@ class Run:
             more from some kimg on.
         freeze: parts of the generator that are not trained, such as nerf; they stay as the average
             has them.
-        init_from: weights to start from, with the image count at 0: a portable file or a checkpoint.
+        init_from: weights to start from, counting images from 0: a portable file or a checkpoint.
         init_discriminator: whether the discriminator starts from them, too. Set to false if its
             architecture changed (the stages of GRAM-HD).
         init_partial: accept weights that fill less than half of a network.

@@ -1,4 +1,4 @@
-"""Stages of a progressive run: what holds from so many thousand images on.
+"""Stages of a progressive run: settings that hold from some kimg on.
 
 Convention: a stage is a function of the images seen, so a resumed run stands where it stood.
 """
@@ -17,9 +17,9 @@ class Stage:
     """Settings from `from_kimg` on until the next stage begins; None keeps the run's own.
 
     Attributes:
-        from_kimg: thousands of images seen at its beginning; that of the first stage is 0.
+        from_kimg: thousands of images seen when it begins; 0 for the first stage.
         resolution: side of the images rendered and judged; real images are shrunk to it.
-        fade_kimg: the discriminator's newest block fades in over so many thousand images.
+        fade_kimg: kimg over which the discriminator's newest block fades in.
         batch_size: images per iteration, over all processes.
         micro_batch_size: images per forward pass and process.
         lr_g: learning rate of the generator.
@@ -69,7 +69,7 @@ class Stages:
             )
 
     def index(self, images_seen: int) -> int:
-        """Which stage an iteration belongs to that begins with so many images seen."""
+        """Index of the stage of an iteration that begins at `images_seen`."""
         return sum(images_seen >= stage.from_kimg * 1000 for stage in self.stages) - 1
 
     def at(self, images_seen: int) -> Stage:
@@ -83,8 +83,6 @@ def names_of(freeze: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of parts, given as one text ("nerf", or "nerf,inr") or as several."""
     if freeze is None:
         return ()
-    return (
-        tuple(name.strip() for name in freeze.split(","))
-        if isinstance(freeze, str)
-        else tuple(freeze)
-    )
+    if isinstance(freeze, str):
+        return tuple(name.strip() for name in freeze.split(","))
+    return tuple(freeze)

@@ -3,7 +3,7 @@ backward.
 
 `gan_ddp` replicates the networks and averages gradients when the harness says that a phase's
 backward passes are done. There is no DistributedDataParallel wrapper: it fails at the second
-backward pass of an iteration, and it can not see which network a phase trains.
+backward pass of an iteration, and it cannot know which network a phase trains.
 """
 
 from __future__ import annotations

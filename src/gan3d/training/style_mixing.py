@@ -18,13 +18,12 @@ def mix_styles(ws: Tensor, other: Tensor, randomness: Randomness, probability: f
         ws: latents [b n w].
         other: latents of a second z, [b n w].
         randomness: one stream per image; draws "mix" and "mix_cut", uniform in 1 .. n - 1.
-        probability: of mixing.
+        probability: probability of mixing.
     """
     num_ws = ws.shape[1]
     if num_ws < 2:
         return ws
     cut = 1 + randomness.integers("mix_cut", num_ws - 1, 1)  # b 1
-    mixed = (torch.arange(num_ws, device=ws.device) >= cut) & (
-        randomness.uniform("mix", 1) < probability
-    )  # b n
+    later = torch.arange(num_ws, device=ws.device) >= cut  # b n
+    mixed = later & (randomness.uniform("mix", 1) < probability)
     return torch.where(mixed[..., None], other, ws)
