@@ -72,21 +72,22 @@ def tiny(config: dict[str, Any]) -> dict[str, Any]:
     full = model["generator"]["init_args"].get("img_resolution", SIDE)
     model["generator"] = shrunk(model["generator"], generators)
     model["discriminator"] = shrunk(model["discriminator"], discriminators)
-    for k, stage in enumerate(model.get("stages") or []):
+    run, fakes = model.setdefault("run", {}), model.get("fakes", {})
+    for k, stage in enumerate(run.get("stages") or []):
         stage["from_kimg"] = k * BATCH / 1000
         if "resolution" in stage:
             stage["resolution"] = max(8, stage["resolution"] * SIDE // full)
-    if "raw_resolution" in model:
-        model["raw_resolution"] = {"initial": 16, "final": 16}
+    if "raw_resolution" in fakes:
+        fakes["raw_resolution"] = {"initial": 16, "final": 16}
     if "rays" in model:
         model["rays"]["chunk"] = 300
-    if "poses" in model:
-        model["poses"]["init_args"] |= {"radius": 2.7, "fov": 18.83}
+    if "poses" in fakes:
+        fakes["poses"]["init_args"] |= {"radius": 2.7, "fov": 18.83}
     if "density" in model:
         model["density"]["num_points"] = 50
-    if "micro_batch_size" in model:
-        model["micro_batch_size"] = BATCH // 2
-    model["total_kimg"] = max(len(model.get("stages") or []), 1) * BATCH / 1000
+    if "micro_batch_size" in run:
+        run["micro_batch_size"] = BATCH // 2
+    run["total_kimg"] = max(len(run.get("stages") or []), 1) * BATCH / 1000
     return model
 
 
@@ -98,14 +99,14 @@ def test_a_config_builds_at_full_size_and_its_networks_are_accepted_as_a_pair(pa
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_a_config_has_a_batch_that_splits_up_on_one_gpu_and_its_images_have_the_size_of_the_generator(
+def test_a_config_has_a_batch_that_splits_up_on_one_gpu_and_images_of_its_generators_size(
     parser, name
 ):
     config = read(name)
     with torch.device("meta"):
         gan = build(parser, config["model"])
     batch = config["data"]["batch_size"]
-    part = gan.micro_batch_size or batch
+    part = gan.run.micro_batch_size or batch
     assert batch % part == 0
     assert part % gan.discriminator.group_size == 0
     assert config["data"].get("resolution") in (None, gan.generator.img_resolution)
