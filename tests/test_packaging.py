@@ -142,3 +142,27 @@ def test_an_installed_wheel_resolves_a_packaged_config(installed, tmp_path):
     assert missing.returncode == 2
     assert "heads32.zip" in missing.stderr
     assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_the_front_door_and_its_types(wheel, installed, tmp_path):
+    files = zipfile.ZipFile(wheel).namelist()
+    assert {"gan3d/__init__.pyi", "gan3d/zoo/__init__.py"} <= set(files)
+    program = (
+        "import gan3d\n"
+        "for name in gan3d.__all__: getattr(gan3d, name)\n"
+        "generator = gan3d.create(gan3d.list_models('pigan_heads*')[0], img_resolution=8)\n"
+        "generator.save_pretrained('heads')\n"
+        "gan3d.picture(gan3d.sample(gan3d.from_pretrained('heads'), [0])).save('heads.png')\n"
+        "print(gan3d.__file__, gan3d.ops.modfc.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(installed / "gan3d" / "__init__.py"), "modfc"]
+    assert (tmp_path / "heads.png").exists()

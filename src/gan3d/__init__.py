@@ -40,17 +40,14 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name: str):
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name.startswith("_"):
-        raise AttributeError(f"module 'gan3d' has no attribute {name!r}")
     if name in _rooms():
         return importlib.import_module(f"gan3d.{name}")
-    if name in (networks := _networks()):
+    # Networks are looked up last, and only for what looks like a class: other programs ask modules
+    # for all sorts of names, and asking is not to import torch.
+    networks = _networks() if name[0].isupper() else {}
+    if name in networks:
         return networks[name]
-    spelling = importlib.import_module("gan3d.spelling")
-    near = spelling.did_you_mean(spelling.closest(name, __dir__()), "gan3d.{}")
-    raise AttributeError(
-        f"module 'gan3d' has no attribute {name!r}; {near or 'it has ' + ', '.join(__dir__())}"
-    )
+    raise AttributeError(_missing(name, [*__all__, *_rooms(), *networks]))
 
 
 def __dir__() -> list[str]:
@@ -68,3 +65,12 @@ def _networks() -> dict[str, type]:
     """Every generator and discriminator that is registered, by name."""
     generators = importlib.import_module("gan3d.generators").GENERATORS
     return generators | importlib.import_module("gan3d.discriminators").DISCRIMINATORS
+
+
+def _missing(name: str, known: list[str]) -> str:
+    message = f"module 'gan3d' has no attribute {name!r}"
+    if name.startswith("_"):
+        return message
+    spelling = importlib.import_module("gan3d.spelling")
+    near = spelling.did_you_mean(spelling.closest(name, known), "gan3d.{}")
+    return f"{message}; {near or 'it has ' + ', '.join(sorted(known))}"
