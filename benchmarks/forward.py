@@ -153,7 +153,8 @@ def show(result: dict[str, Any]) -> None:
         f"{result['machine']}"
     )
     print(
-        f"{'part':18}{'GFLOP':>8}{'ours s':>9}{'of sgemm':>10}{'published s':>13}{'of sgemm':>10}{'ratio':>8}"
+        f"{'part':18}{'GFLOP':>8}{'ours s':>9}{'of sgemm':>10}"
+        f"{'published s':>13}{'of sgemm':>10}{'ratio':>8}"
     )
     for name in PARTS:
         ours, theirs = result["ours"][name], result["published"][name]

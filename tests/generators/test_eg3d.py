@@ -102,7 +102,7 @@ def test_default_widths_of_superresolution_are_those_of_the_layout():
             layout: EG3D(superresolution=SuperResolutionOptions(layout), img_resolution=side)
             for layout, side in sides.items()
         }
-    counts = {layout: sum(p.numel() for p in model.parameters()) for layout, model in models.items()}
+    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
     assert counts == {"8XDC": 30_662_136, "8X": 29_587_512, "4X": 29_587_512, "2X": 29_587_512}
 
 
@@ -123,7 +123,7 @@ def test_without_superresolution_the_image_is_the_raw_image_and_some_rays_can_be
 
 
 def test_rays_with_superresolution_are_refused(generator, scene):
-    with pytest.raises(ValueError, match="superresolution.layout 'none'"):
+    with pytest.raises(ValueError, match=r"superresolution\.layout 'none'"):
         generator.render(scene, cameras(), rays=torch.arange(4))
 
 

@@ -6,21 +6,21 @@ added there is tested without an edit here, and a test of something that no case
 collected:
 
     @pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors")
-    def test_something(folder, load, near):              # once per folder of golden/eg3d that holds these files
+    def test_something(folder, load, near):  # once per folder of golden/eg3d with these files
         near(actual, load(folder / "outputs*.safetensors")["image"])
 
     @pytest.mark.golden_cases("cips3d", "config.json", holds=("io*.safetensors", "*.ray_dirs"))
-    def test_something(folder, load, near):              # once per folder whose io files hold a tensor of this name
+    def test_something(folder, load, near):  # once per folder whose io files hold such a tensor
 
     @pytest.mark.golden_file("cips3d/init_stats.json", "pigan_G_256")
-    def test_something(golden):                          # if this file is there and has this key
+    def test_something(golden):  # if this file is there and has this key
 
-    @pytest.mark.golden_components("eg3d", "layers", op="Conv2dLayer")      # or op=(one, or, another)
-    def test_something(component, near):                 # once per such case of the group in components.json
+    @pytest.mark.golden_components("eg3d", "layers", op="Conv2dLayer")  # or op=(one, another)
+    def test_something(component, near):  # once per such case of the group in components.json
         near(actual, component.tensors[component.case["out"]])
 
     @pytest.mark.golden_losses("eg3d")
-    def test_something(loss_case, near):                 # once per loss case of every folder that has any
+    def test_something(loss_case, near):  # once per loss case of every folder that has any
         near(actual, loss_case.expected["Gmain.Loss.G.loss"])
 """
 

@@ -70,7 +70,7 @@ class Setting:
 
     @property
     def where(self) -> str:
-        """Named where the user can not see it: in a file."""
+        """The source, if it is a file."""
         return "" if self.source in ("", COMMAND_LINE) else f" ({self.source})"
 
 

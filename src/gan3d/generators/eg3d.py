@@ -148,7 +148,7 @@ class TriPlanes:
         planes: [b 3 c h w].
         w: the latent that styles super-resolution (the last of ws), [b w].
         axes: which two coordinates each plane sees (`ops.triplane`).
-        magnitudes: of the StyleGAN3 backbone's activations, for `track`, [b k].
+        magnitudes: mean squares of the StyleGAN3 backbone's activations, for `track`, [b k].
         table: the planes packed for fast lookup.
     """
 
@@ -194,8 +194,8 @@ class Backbone(nn.Module):
         self.mapping, self.synthesis = mapping, synthesis
 
     def planes(self, ws: Tensor, randomness: Randomness | None) -> Picture:
-        """Planes [b 3c h w] and, of StyleGAN3, the magnitudes of its activations; StyleGAN2's have
-        no columns.
+        """Planes [b 3c h w] and the magnitudes of StyleGAN3's activations [b k], [b 0] for
+        StyleGAN2.
         """
         if isinstance(self.synthesis, AliasFreeSynthesis):
             return self.synthesis.picture(ws)
@@ -309,10 +309,9 @@ class EG3D(Generator):
         return TriPlanes(planes, ws[:, -1], self.plane_axes, made.magnitudes)
 
     def synthesize(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
-        """The planes side by side, [b 3c h w], moved by a transform of their canvas, [3 3] or [b 3
-        3].
+        """Planes as one image, [b 3c h w], moved by a transform of their canvas, [3 3] or [b 3 3].
 
-        For measures of equivariance in the image plane; only a StyleGAN3 backbone takes a transform
+        Used to measure equivariance in the image plane; only a StyleGAN3 backbone takes a transform
         (`movable`).
         """
         if not isinstance(self.backbone.synthesis, AliasFreeSynthesis):
@@ -332,18 +331,19 @@ class EG3D(Generator):
         """Renders a scene from b cameras; one scene may be rendered from many cameras.
 
         Args:
-            representation: what `represent` returned, b scenes or one.
+            representation: result of `represent`, b scenes or one.
             camera: b views.
             resolution: side of the raw image; None is `raw_resolution`. The image keeps its size.
-            rays: pixel indices [r] of the raw image. Super-resolution needs all of them, so only a
-                model without it renders some: then everything in the result is [b c r 1].
-            randomness: jitter of samples, density noise and super-resolution's noise; None is
+            rays: pixel indices [r] of the raw image; every result is then [b c r 1]. Only a model
+                without super-resolution renders a subset, since super-resolution needs all pixels.
+            raw: has no effect; the raw image is always rendered.
+            randomness: jitter of samples, density noise and noise of super-resolution; None is
                 deterministic.
 
         Returns:
-            image, raw, depth and opacity, and as extras "features" [b f h w] (in [-1, 1], like the
-            raw image) and "ray_depth" [b 1 h w], distance along the ray, which the published code
-            calls image_depth.
+            image, raw, depth and opacity. The extras are "features" [b f h w], in [-1, 1] like the
+            raw image, and "ray_depth" [b 1 h w], the distance along the ray (image_depth in the
+            published code).
         """
         if rays is not None and self.superresolution is not None:
             raise ValueError(
@@ -351,7 +351,7 @@ class EG3D(Generator):
                 "`rays` or build EG3D with superresolution.layout 'none'"
             )
         sight = cast_rays(self, camera, resolution or self.raw_resolution, rays, randomness)
-        # Densities and transmittances need float32 also where the networks do not.
+        # Densities and transmittances need float32, even under autocast.
         with torch.autocast(representation.planes.device.type, enabled=False):
             options = (
                 replace(self.options, density_noise=self.density_noise)
@@ -381,7 +381,7 @@ class EG3D(Generator):
         self, representation: TriPlanes, points: Tensor, directions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Raw density [b p 1] and features [b p f] in about [0, 1] at points [b p 3]; directions
-        make no difference.
+        have no effect.
         """
         with torch.autocast(points.device.type, enabled=False):
             return self._query(representation, points)

@@ -48,16 +48,15 @@ class MappingOptions:
 
 
 class MappingNetwork(nn.Module):
-    """w of (z, c), always in the precision of its parameters, also under autocast.
+    """(z, c) -> w, in the precision of its parameters, even under autocast.
 
     Args:
-        z_dim: size of z; 0 for a network of the label alone.
-        c_dim: size of the label; 0 for an unconditional one.
+        z_dim: size of z; 0 for a network of the label only.
+        c_dim: size of the label; 0 for an unconditional network.
         w_dim: size of w.
-        num_ws: how many times w is repeated; None gives w without that dimension, and no running
-            mean.
+        num_ws: number of copies of w; None returns w without that dimension, and keeps no mean.
         options: layers and running mean.
-        activation: of every layer.
+        activation: activation of every layer.
     """
 
     w_avg: Tensor
@@ -105,13 +104,13 @@ class MappingNetwork(nn.Module):
         """Intermediate latents.
 
         Args:
-            z: [b z_dim]; None where z_dim is 0.
-            c: [b c_dim]; None where c_dim is 0.
-            truncation: psi, 1 is none.
+            z: [b z_dim]; None if z_dim is 0.
+            c: [b c_dim]; None if c_dim is 0.
+            truncation: psi; 1 does not truncate.
             truncation_cutoff: number of leading ws that are truncated; None truncates all.
 
         Returns:
-            [b num_ws w_dim], or [b w_dim] where num_ws is None.
+            [b num_ws w_dim], or [b w_dim] if num_ws is None.
         """
         parts = []
         dtype = self.get_parameter("fc0.weight").dtype

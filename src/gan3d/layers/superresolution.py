@@ -2,9 +2,9 @@
 
     resize raw image and features to `input_resolution` -> block0 -> block1 -> image
 
-All six layers take one style, the last latent. The layouts are the published modules, named after
-their factor from a 64 px rendering: block1 doubles the resolution, block0 doubles it too (8X, 8XDC)
-or keeps it (2X, 4X).
+All six layers take the same style, the last latent. The layouts are the published modules, named by
+their factor over a rendering of 64 px: block1 doubles the resolution; block0 doubles it, too (8X,
+8XDC), or keeps it (2X, 4X).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class SuperResolutionOptions:
 
 
 class SuperResolution(nn.Module):
-    """Feature image and raw image of any size -> image.
+    """Feature image and raw image, of any size -> image.
 
     Args:
         img_resolution: side of the image.
@@ -127,20 +127,20 @@ class SuperResolution(nn.Module):
     def forward(
         self, raw: Tensor, features: Tensor, w: Tensor, *, randomness: Randomness | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both images of the two blocks.
+        """The image, and the image branch after block0.
 
         Args:
             raw: [b 3 h w].
             features: [b c h w].
             w: style of all layers, [b w_dim].
-            randomness: of "random" noise.
+            randomness: source of "random" noise.
 
         Returns:
-            image [b 3 H W] and the image branch after block0. unlike eg3d: `raw` is not written to,
-            because that changes what the discriminator sees and stops the gradient in float32.
+            image [b 3 H W] and the image branch after block0 [b 3 h' w']. unlike eg3d: `raw` is not
+            written to, because that changes the discriminator's input and stops the gradient in
+            float32.
         """
-        # unlike eg3d: 4X shrinks renderings larger than its input, where the published module
-        # fails.
+        # unlike eg3d: 4X also shrinks renderings larger than its input; the published module fails.
         if raw.shape[-1] != self.input_resolution:
             raw, features = self._resize(raw), self._resize(features)
         noise = None if self.noise == "random" else self.noise

@@ -47,16 +47,16 @@ class SynthesisLayer(nn.Module):
     """Styled convolution with noise: clamp(act(modconv(x, A w) + strength noise + b)).
 
     Args:
-        in_channels: of x.
-        out_channels: of the result.
+        in_channels: channels of x.
+        out_channels: channels of the result.
         w_dim: size of w.
-        resolution: of the result.
-        kernel_size: of the convolution.
-        up: finer by this factor.
-        use_noise: whether there is noise at all.
-        activation: name of act, with its own gain.
-        conv_clamp: largest magnitude of the result.
-        noise_name: of its draws; layers of one name draw the same noise.
+        resolution: side of the result.
+        kernel_size: side of the kernel.
+        up: factor of upsampling.
+        use_noise: whether the layer adds noise.
+        activation: name of act; each has its own gain.
+        conv_clamp: bound of the result; None is off.
+        noise_name: name of the noise draws; layers of the same name draw the same noise.
         fused: form of the modulated convolution, see `modulated_conv2d`.
     """
 
@@ -101,15 +101,15 @@ class SynthesisLayer(nn.Module):
         randomness: Randomness | None = None,
         gain: float = 1.0,
     ) -> Tensor:
-        """Next feature map.
+        """The next feature map.
 
         Args:
-            x: [b i h w], h w the resolution over `up`.
+            x: [b i h w], with h = w = resolution / up.
             w: [b w_dim].
-            noise: "random" draws, "const" is the buffer, "none"; None is random where there is
-                randomness, else const.
-            randomness: where draws come from.
-            gain: multiplies the result and the clamp.
+            noise: "random" draws noise, "const" uses the buffer, "none" adds none; None is "random"
+                if there is a randomness, else "const".
+            randomness: source of the draws.
+            gain: factor of the result and of the clamp.
 
         Returns:
             [b o H W], H = W = resolution.
@@ -158,7 +158,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Features to image channels: a modulated 1x1 convolution without demodulation, bias, clamp."""
+    """Features to image channels: modulated 1x1 convolution without demodulation, bias, clamp."""
 
     def __init__(
         self,
@@ -194,17 +194,17 @@ class SynthesisBlock(nn.Module):
     """Two styled convolutions at one resolution, and the image so far.
 
     Args:
-        in_channels: of x; 0 makes the first block, which starts from a learnt constant.
-        out_channels: of the result.
+        in_channels: channels of x; 0 makes the first block, which starts from a learned constant.
+        out_channels: channels of the result.
         w_dim: size of a latent.
-        resolution: of the result.
-        img_channels: of the image.
-        is_last: the last block has a torgb in every architecture.
+        resolution: side of the result.
+        img_channels: channels of the image.
+        is_last: whether this is the last block, which has a torgb in every architecture.
         architecture: "skip" adds a torgb per block, "resnet" has a residual path, "orig" neither.
-        up: factor over the block before. 1 is EG3D's block without upsampling: the image is added
-            at its own size.
-        use_noise: whether the layers have noise.
-        conv_clamp: largest magnitude of features and of torgb.
+        up: factor of upsampling. 1 is EG3D's block without upsampling: the image is added at its
+            own size.
+        use_noise: whether the layers add noise.
+        conv_clamp: bound of features and of torgb; None is off.
         fused: form of the modulated convolutions, see `modulated_conv2d`.
     """
 
@@ -267,7 +267,7 @@ class SynthesisBlock(nn.Module):
 
     @property
     def num_ws(self) -> int:
-        """How many latents the block takes: conv0, conv1, torgb, as far as it has them."""
+        """Number of latents that the block takes, one for each of conv0, conv1 and torgb."""
         return self.num_conv + self.num_torgb
 
     def forward(
@@ -289,8 +289,8 @@ class SynthesisBlock(nn.Module):
             randomness: see `SynthesisLayer.forward`.
 
         Returns:
-            x [b o H W], img [b img_channels H W] (None until there is a torgb). The image is never
-            in low precision.
+            x [b o H W] and img [b img_channels H W] (None before the first torgb). The image is
+            never in low precision.
         """
         if ws.ndim != 3 or ws.shape[1] != self.num_ws:
             raise ValueError(
@@ -326,13 +326,13 @@ class SynthesisNetwork(nn.Module):
 
     Args:
         w_dim: size of a latent.
-        img_resolution: a power of two.
-        img_channels: of the image.
-        channel_base: channels times resolution, up to
-        channel_max: channels of one layer.
+        img_resolution: side of the image, a power of two.
+        img_channels: channels of the image.
+        channel_base: width rule: min(channel_base / resolution, channel_max) channels.
+        channel_max: see channel_base.
         architecture: see `SynthesisBlock`.
-        use_noise: whether the layers have noise.
-        conv_clamp: largest magnitude of features.
+        use_noise: whether the layers add noise.
+        conv_clamp: bound of the features; None is off.
         fused: form of the modulated convolutions, see `modulated_conv2d`.
     """
 
@@ -373,7 +373,7 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def blocks(self) -> list[SynthesisBlock]:
-        """From coarse to fine."""
+        """The blocks from coarse to fine."""
         return [getattr(self, f"b{resolution}") for resolution in self.resolutions]
 
     def forward(

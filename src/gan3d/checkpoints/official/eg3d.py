@@ -1,14 +1,13 @@
-"""Weights of official EG3D, in both directions: our names are theirs, constructor arguments follow
-from the file.
+"""Import and export of official EG3D weights: parameters have the same names, constructor arguments
+follow from the file.
 
-Sizes follow from the shapes of the tensors, which win over what the file states of itself. The rest
-is read from the attributes of the file's modules, then from the arguments that it states; a plain
-state dict states nothing, and gets the rendering options of the published configuration
-(`PRESETS`).
+Sizes follow from the shapes of the tensors, even if the file states other sizes. The rest is read
+from the attributes of the file's modules, then from the arguments that the file states. A plain
+state dict states none, and gets the rendering options of a published configuration (`PRESETS`).
 
-An imported generator computes what the official code computes: depths are clamped over the batch,
-rays that miss the box of an 'auto' model get the published limits, and 2X and 4X models return the
-raw image that block0 was added to.
+An imported generator computes the same as the official code: depths are clamped over the batch,
+rays that miss the box of an "auto" model get the published limits, and 2X and 4X models return the
+raw image after the addition of block0.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from gan3d.generators.eg3d import (
 Preset = Literal["ffhq", "afhq", "shapenet"]
 PublishedLayout = Literal["2X", "4X", "8X", "8XDC"]
 
-# Rendering options of train.py, with pose conditioning where the published models have it.
+# Rendering options of train.py, with pose conditioning if the published model has it.
 _FACES = {
     "depth_resolution": 48,
     "depth_resolution_importance": 48,
@@ -73,13 +72,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "avg_camera_pivot": [0, 0, 0],
     },
 }
-# Names of modules in official files, the only ones that are known; nothing is imported by such a
-# name.
+# Names of modules in official files. They are only looked up here, never imported.
 LAYOUTS: dict[str, PublishedLayout] = {
     f"training.superresolution.SuperresolutionHybrid{name}": name
     for name in get_args(PublishedLayout)
 }
-NO_UPSAMPLING, UPSAMPLING = ("2X", "4X"), ("8X", "8XDC")
+NO_UPSAMPLING = ("2X", "4X")
 
 
 def import_eg3d(
@@ -90,17 +88,17 @@ def import_eg3d(
     preset: Preset = "ffhq",
     discriminator: bool = True,
 ) -> str:
-    """Turns official EG3D weights into a portable file, discriminator included; nothing in them is
-    executed.
+    """Converts official EG3D weights to a portable file, with the discriminator; nothing in the
+    file is executed.
 
     Args:
         file: a snapshot (.pkl), or a state dict of the generator (.pt, .safetensors).
         out: the new file; by default beside `file`, ending in .safetensors.
         which: generator of a snapshot: the average over training (G_ema) or the last one (G).
-        plane_axes: official, as all published weights were trained (no plane sees y with z), or
-            fixed, for weights trained with the authors' later correction.
-        preset: rendering options of a state dict, which has none of its own.
-        discriminator: whether the discriminator of a snapshot comes along.
+        plane_axes: official, for all published weights (no plane sees y with z), or fixed, for
+            weights trained with the authors' later correction.
+        preset: rendering options for a state dict, which states none.
+        discriminator: whether to convert the discriminator of a snapshot, too.
     """
     network, *others = read_networks(file, which, *(["D"] if discriminator else []))
     if not network.rendering:
@@ -120,7 +118,7 @@ def export_eg3d(
     Args:
         file: a portable file (gan3d import eg3d, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
-        which: of the two networks.
+        which: network to write.
     """
     generator = from_pretrained(file)
     if type(generator).__name__ != "EG3D":
@@ -140,14 +138,14 @@ def generator_from_official(network: Network, *, plane_axes: PlaneAxes = "offici
 
     Args:
         network: weights, with rendering options (`with_preset` for a plain state dict).
-        plane_axes: as in `EG3D`; files do not state it.
+        plane_axes: see `PlaneOptions`; files do not state it.
 
     Raises:
-        ValueError: these are no weights of EG3D, or of one that cannot be built here.
+        ValueError: these are not weights of an EG3D that can be built here.
     """
     state = from_published(network.state)
     label_dim = network.shape("backbone.mapping.embed.weight")[1]
-    # Older files have none.
+    # Older files do not have it.
     state.setdefault("dataset_label_std", torch.zeros(label_dim))
     return build(GENERATORS, "EG3D", generator_arguments(network, plane_axes), state)
 
@@ -227,9 +225,7 @@ def _rendering(options: Mapping[str, Any]) -> RenderOptions:
 
 
 def _image(network: Network) -> dict[str, Any]:
-    """Sizes of the images and the two blocks of super-resolution; the resolutions of the blocks are
-    those of their noise.
-    """
+    """Sizes of the images, and super-resolution; its blocks have the resolution of their noise."""
     options = network.rendering
     sides = [network.shape(f"superresolution.block{i}.conv1.noise_const")[0] for i in (0, 1)]
     layout = _layout(network, sides)
@@ -239,7 +235,9 @@ def _image(network: Network) -> dict[str, Any]:
     clamp = network.attribute("superresolution.block0.conv1", "conv_clamp", clamp)
     noise = options.get("superresolution_noise_mode", "none")
     if noise not in ("none", "const", "random"):
-        raise ValueError("superresolution_noise_mode of the file is none of none, const, random")
+        raise ValueError(
+            "superresolution_noise_mode of the file is unknown; expected none, const or random"
+        )
     raw = network.attribute("", "neural_rendering_resolution", input_resolution)
     antialias = network.attribute(
         "superresolution", "sr_antialias", options.get("sr_antialias", True)
@@ -264,11 +262,12 @@ def _image(network: Network) -> dict[str, Any]:
 
 
 def _layout(network: Network, sides: list[int]) -> PublishedLayout:
-    """The layout that the file names, as far as its tensors agree; 2X and 4X compute the same."""
+    """The layout that the file names, if its tensors agree; 2X and 4X compute the same."""
     stated = network.rendering.get("superresolution_module")
     named = LAYOUTS.get(stated) if isinstance(stated, str) else None
+    # 8XDC is the only layout without this buffer.
     if "superresolution.resample_filter" not in network.state:
-        return "8XDC"  # the only one without that buffer
+        return "8XDC"
     block = network.attribute("superresolution", "_modules", {}).get("block0")
     without = getattr(block, "class_name", "") == "SynthesisBlockNoUp"
     if block is None:

@@ -1,8 +1,8 @@
-"""Weights of official StyleGAN2 (as in ADA): our names are theirs, and arguments follow from
-shapes.
+"""Import and export of official StyleGAN2 weights (as in ADA): parameters have the same names,
+constructor arguments follow from the shapes.
 
-What the shapes do not tell (clamps, multipliers) is read from the attributes of the file's modules,
-then from the arguments that it states, and is else the published default.
+Clamps and multipliers do not follow from the shapes: they are read from the attributes of the
+file's modules, then from the arguments that the file states, and default to the published values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STRENGTH = "noise_strength"
 def import_stylegan2(
     file: Path, out: Path | None = None, which: Literal["G_ema", "G"] = "G_ema"
 ) -> str:
-    """Turns official StyleGAN2 weights into a portable file; nothing in them is executed.
+    """Converts official StyleGAN2 weights to a portable file; nothing in the file is executed.
 
     Args:
         file: a snapshot (.pkl) or a state dict of the generator (.pt, .safetensors).
@@ -90,10 +90,8 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def generator_arguments(network: Network) -> dict[str, Any]:
     """Constructor arguments of our StyleGAN2 for an official generator."""
-    synthesis, mapping = (
-        synthesis_arguments(network, "synthesis.", 256),
-        mapping_arguments(network, "mapping."),
-    )
+    synthesis = synthesis_arguments(network, "synthesis.", 256)
+    mapping = mapping_arguments(network, "mapping.")
     return {
         "z_dim": mapping["z_dim"],
         "c_dim": mapping["c_dim"],
@@ -121,10 +119,8 @@ def mapping_arguments(network: Network, prefix: str) -> dict[str, Any]:
             f"the network has no layers {prefix}fc0, fc1, ..; this is not a state dict of "
             "StyleGAN2 or EG3D"
         )
-    module, options = (
-        prefix.rstrip("."),
-        section(network.options.get("mapping_kwargs", {}), "mapping_kwargs"),
-    )
+    module = prefix.rstrip(".")
+    options = section(network.options.get("mapping_kwargs", {}), "mapping_kwargs")
     width, inside = network.shape(f"{prefix}fc0.weight")
     embed, c_dim = (
         network.shape(f"{prefix}embed.weight")
@@ -148,8 +144,12 @@ def mapping_arguments(network: Network, prefix: str) -> dict[str, Any]:
 def synthesis_arguments(
     network: Network, prefix: str, published_clamp: float | None
 ) -> dict[str, Any]:
-    """Sizes of a synthesis network whose names begin with `prefix`; its clamp, should the file not
-    state one.
+    """Sizes of a synthesis network whose names begin with `prefix`.
+
+    Args:
+        network: the file.
+        prefix: of the names.
+        published_clamp: conv_clamp if the file states none.
     """
     resolutions = network.numbered(re.escape(prefix) + r"b([0-9]+)[.]")
     if not resolutions:
@@ -196,16 +196,14 @@ def channel_rule(widths: dict[int, int], network: Network) -> tuple[int, int]:
 
 
 def clamp(network: Network, module: str, published: float | None) -> float | None:
-    """conv_clamp of a module: its own attribute, else what the file states, else the published
-    one.
-    """
+    """conv_clamp of a module: its attribute, else the file's argument, else the published one."""
     value = network.attribute(module, "conv_clamp", network.options.get("conv_clamp", published))
     return None if value is None else number(value, "conv_clamp")
 
 
 def discriminator_from_official(network: Network) -> Discriminator:
-    """StyleGAN2's or EG3D's discriminator with the weights of an official one; which of them, the
-    tensors tell.
+    """StyleGAN2's or EG3D's discriminator with official weights; its class follows from the
+    tensors.
     """
     name = "DualDiscriminator" if "resample_filter" in network.state else "StyleGAN2Discriminator"
     return build(DISCRIMINATORS, name, discriminator_arguments(network), network.state)
@@ -213,15 +211,14 @@ def discriminator_from_official(network: Network) -> Discriminator:
 
 def discriminator_arguments(network: Network) -> dict[str, Any]:
     """Constructor arguments of our discriminator for an official one."""
-    sides = network.numbered(r"b([0-9]+)[.]")[1:]  # b4 is the epilogue
+    # b4 is the epilogue.
+    sides = network.numbered(r"b([0-9]+)[.]")[1:]
     if not sides:
         raise ValueError(
             "the network has no blocks b8, b16, ..; this is not a state dict of a discriminator"
         )
-    first, epilogue = (
-        f"b{sides[-1]}",
-        section(network.options.get("epilogue_kwargs", {}), "epilogue_kwargs"),
-    )
+    first = f"b{sides[-1]}"
+    epilogue = section(network.options.get("epilogue_kwargs", {}), "epilogue_kwargs")
     block = section(network.options.get("block_kwargs", {}), "block_kwargs")
     widths = {side: network.shape(f"b{side}.conv0.weight")[0] for side in sides}
     widths[4] = network.shape("b4.conv.weight")[0]

@@ -1,8 +1,9 @@
-"""Weights of official StyleGAN3 (configurations T and R): our names are theirs.
+"""Import and export of official StyleGAN3 weights (configurations T and R); parameters have the
+same names.
 
-A snapshot states the arguments of its generator. A plain state dict states nothing: names and
-shapes of its layers tell the sizes, everything else is as published. Either way the filters that
-the schedule designs must be those of the file.
+A snapshot states the arguments of its generator. A plain state dict states none: the sizes follow
+from names and shapes of its layers, the rest is as published. In both cases the filters that the
+schedule designs must equal those of the file.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ def import_stylegan3(
     which: Literal["G_ema", "G"] = "G_ema",
     discriminator: bool = True,
 ) -> str:
-    """Turns official StyleGAN3 weights into a portable file; nothing in them is executed.
+    """Converts official StyleGAN3 weights to a portable file; nothing in the file is executed.
 
     Args:
         file: a snapshot (.pkl), or a state dict of the generator (.pt, .safetensors).
         out: the new file; by default beside `file`, ending in .safetensors.
         which: generator of a snapshot: the average over training (G_ema) or the last one (G).
-        discriminator: whether the discriminator of a snapshot comes along.
+        discriminator: whether to convert the discriminator of a snapshot, too.
     """
     network, *others = read_networks(file, which, *(["D"] if discriminator else []))
     generator = generator_from_official(network)
@@ -74,8 +75,8 @@ def generator_from_official(network: Network) -> StyleGAN3:
     """StyleGAN3 with the weights of an official generator.
 
     Raises:
-        ValueError: these are no weights of StyleGAN3, or its schedule is not the one that the
-        file's filters follow.
+        ValueError: these are not weights of StyleGAN3, or the filters of the file follow another
+            schedule.
     """
     made = build({"StyleGAN3": StyleGAN3}, "StyleGAN3", generator_arguments(network), network.state)
     for name, layer in zip(made.synthesis.layer_names, made.synthesis.layers):
@@ -110,9 +111,8 @@ def generator_arguments(network: Network) -> dict[str, Any]:
     radial = any(name.endswith("down_filter") and t.ndim == 2 for name, t in network.state.items())
     base, limit = channel_rule([channels for _, _, channels in layers[:-1]], layers[-1][1], options)
     turns = kernel == 1 and radial and base % 2 == limit % 2 == 0
-    named = turns or (
-        kernel == 3 and not radial
-    )  # kernels and filters follow from the configuration
+    # Kernels and filters of a known configuration follow from its name.
+    named = turns or (kernel == 3 and not radial)
     shared = {name: number(options[name], name) for name in NUMBERS if name in options}
     shared |= {name: whole(options[name], name) for name in COUNTS if name in options}
     clamp, beta = options.get("conv_clamp", 256), options.get("magnitude_ema_beta")
@@ -138,7 +138,7 @@ def generator_arguments(network: Network) -> dict[str, Any]:
 
 
 def layer_sizes(network: Network) -> list[tuple[str, int, int]]:
-    """(name, side, channels) of the synthesis layers, as their names say."""
+    """(name, side, channels) of the synthesis layers, read from their names."""
     found = sorted(
         (int(m[2]), m[1], int(m[3]), int(m[4])) for m in map(LAYER.fullmatch, network.state) if m
     )
@@ -154,14 +154,13 @@ def channel_rule(widths: list[int], resolution: int, options: dict[str, Any]) ->
     """channel_base and channel_max that give these widths: min(channel_base / 2 / cutoff,
     channel_max), rounded.
 
-    Those that the file states; without, the smallest number of the form 2^n m that all widths agree
-    with, m as small as can be. Whatever it is, the layers are those of the file.
+    If the file states none, channel_base is a number 2^n m that agrees with all widths, with the
+    largest n. The widths of the layers are those of the file in any case.
     """
     stated = options.get("channel_base"), options.get("channel_max")
     if stated != (None, None):
-        return whole(options.get("channel_base", 32768), "channel_base"), whole(
-            stated[1] or 512, "channel_max"
-        )
+        base = whole(options.get("channel_base", 32768), "channel_base")
+        return base, whole(stated[1] or 512, "channel_max")
     critical = whole(options.get("num_critical", 2), "num_critical")
     first = number(options.get("first_cutoff", 2.0), "first_cutoff")
     steps = max(1, len(widths) - critical)
@@ -170,10 +169,8 @@ def channel_rule(widths: list[int], resolution: int, options: dict[str, Any]) ->
     narrow = [(f_c, width) for f_c, width in zip(cutoffs, widths) if width < limit] or [
         (cutoffs[-1], limit)
     ]
-    least, most = (
-        max(2 * f_c * (n - 0.5) for f_c, n in narrow),
-        min(2 * f_c * (n + 0.5) for f_c, n in narrow),
-    )
+    least = max(2 * f_c * (n - 0.5) for f_c, n in narrow)
+    most = min(2 * f_c * (n + 0.5) for f_c, n in narrow)
     for power in range(24, -1, -1):
         base = 2**power * int(least // 2**power + 1)
         if least < base < most:
