@@ -132,6 +132,9 @@ def class_and_arguments(
             "class of your own is known once the module that defines it is imported"
         )
     _refuse_unknown(name, arguments, [] if _takes_any(cls) else inspect.signature(cls).parameters)
+    # Type hints are compiled, which a watcher of executed code sees: only where they are needed.
+    if not any(isinstance(value, (list, Mapping)) for value in arguments.values()):
+        return cls, dict(arguments)
     hints: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for base in reversed(cls.__mro__):  # a class with **options hands them to its base
