@@ -1,6 +1,4 @@
-"""gan3d.augment: what every transform does, how often, and the controller of p. (Blur: see
-tests/test_losses.py.)
-"""
+"""ADA: the effect and probability of every transform, and the controller of p."""
 
 import math
 from dataclasses import fields, replace
@@ -17,12 +15,11 @@ from gan3d.layers.resize import filtered_resizing
 from gan3d.randomness import Randomness, Recorded
 
 ALL = PRESETS["bgcfnc"]
-# sym6's center of mass is not its middle: what is turned over between its two uses ends 0.1 px
-# beside its place.
+# The center of mass of sym6 is not its middle: a picture that is mirrored between its two uses is
+# 0.1 px off.
 NEARLY_SYMMETRIC = 0.04
-MULTIPLIERS = [
-    f.name for f in fields(Transforms) if f.type in (float, "float") and "_" not in f.name
-]
+FLOATS = [field.name for field in fields(Transforms) if field.type in (float, "float")]
+MULTIPLIERS = [name for name in FLOATS if "_" not in name]
 
 
 def smooth(b: int, c: int, size: int, dtype=torch.float32) -> torch.Tensor:
@@ -31,28 +28,25 @@ def smooth(b: int, c: int, size: int, dtype=torch.float32) -> torch.Tensor:
 
 
 def waves(size: int) -> torch.Tensor:
-    """A picture of low frequencies that goes on smoothly where it is mirrored, and is no mirror
-    image of itself.
-    """
+    """An asymmetric picture of low frequencies that stays smooth when its border is mirrored."""
     t = torch.arange(size, dtype=torch.float64) / (size - 1) * math.pi
     x, y = t[None, :], t[:, None]
-    return torch.stack(
-        [x.cos() + (2 * y).cos() / 2 - y.cos() / 3, x.cos() * y.cos() - (2 * x).cos()]
-    )[None]
+    first = x.cos() + (2 * y).cos() / 2 - y.cos() / 3
+    second = x.cos() * y.cos() - (2 * x).cos()
+    return torch.stack([first, second])[None]
 
 
 def number(value: float) -> torch.Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
-# ------------------------------------------------------------ geometry
+# -- geometry --------------------------------------------------------------------------------------
 
 
 def test_the_identity_gives_the_image_back():
     x = torch.randn(2, 3, 17, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert (
-        warp(x, torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)) - x
-    ).abs().max() < 1e-6  # taps are float32
+    y = warp(x, torch.eye(3, dtype=torch.float64).repeat(2, 1, 1))
+    assert (y - x).abs().max() < 1e-6  # the taps are float32
 
 
 def test_the_geometric_filter_is_orthogonal():
@@ -67,44 +61,42 @@ def test_the_geometric_filter_is_orthogonal():
 def test_a_shift_by_whole_pixels_moves_pixels_and_mirrors_the_border(dx, dy):
     x = torch.randn(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = warp(x, translation(number(-dx), number(-dy)))
+
+    def mirrored(i):
+        return torch.where(i < 0, -i, torch.where(i > 15, 30 - i, i))
+
     source = torch.arange(16)
-    mirrored = lambda i: torch.where(i < 0, -i, torch.where(i > 15, 30 - i, i))  # noqa: E731
     expected = x[:, :, mirrored(source - dy)][..., mirrored(source - dx)]
     torch.testing.assert_close(y, expected, atol=1e-6, rtol=0)
 
 
-def test_a_mirror_image_is_one_and_twice_is_none():
+def test_mirroring_twice_restores_the_image():
     x = waves(24)
     flip = Recorded({"xflip": number(0.7), "xflip_gate": number(0.0)})
-    y = augment(x, Transforms(xflip=1), 1.0, flip)
-    torch.testing.assert_close(y, x.flip(3), atol=NEARLY_SYMMETRIC, rtol=0)
-    torch.testing.assert_close(
-        augment(y, Transforms(xflip=1), 1.0, flip), x, atol=2 * NEARLY_SYMMETRIC, rtol=0
-    )
+    once = augment(x, Transforms(xflip=1), 1.0, flip)
+    torch.testing.assert_close(once, x.flip(3), atol=NEARLY_SYMMETRIC, rtol=0)
+    twice = augment(once, Transforms(xflip=1), 1.0, flip)
+    torch.testing.assert_close(twice, x, atol=2 * NEARLY_SYMMETRIC, rtol=0)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_quarter_turns_turn_the_picture_to_the_left(turns):
-    # G_inv turns output positions from x (right) to y (down), so the picture turns the other way.
+def test_quarter_turns_rotate_the_picture_counter_clockwise(turns):
+    # G_inv rotates output positions from x (right) to y (down), so the picture rotates the other
+    # way.
     x = waves(24)
     draw = Recorded({"rotate90": number((turns + 0.5) / 4), "rotate90_gate": number(0.0)})
     y = augment(x, Transforms(rotate90=1), 1.0, draw)
     torch.testing.assert_close(y, torch.rot90(x, turns, (2, 3)), atol=NEARLY_SYMMETRIC, rtol=0)
 
 
-def test_zoom_and_turn_of_a_linear_picture_are_the_linear_map():
+def test_zoom_and_rotation_of_a_linear_picture_are_the_linear_map():
     size = 32
     centered = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    x = torch.stack([centered.expand(size, size), centered[:, None].expand(size, size)])[
-        None
-    ]  # x and y as colors
-    G_inv = (
-        rotation(number(0.3))
-        @ scaling(number(0.5), number(0.4))
-        @ translation(number(0.7), number(-1.2))
-    )
-    y = warp(x, G_inv)
-    position = torch.stack([x[0, 0], x[0, 1], torch.ones(size, size, dtype=torch.float64)])
+    across, down = centered.expand(size, size), centered[:, None].expand(size, size)
+    rotated = rotation(number(0.3)) @ scaling(number(0.5), number(0.4))
+    G_inv = rotated @ translation(number(0.7), number(-1.2))
+    y = warp(torch.stack([across, down])[None], G_inv)
+    position = torch.stack([across, down, torch.ones(size, size, dtype=torch.float64)])
     expected = torch.einsum("ij,jhw->ihw", G_inv[0, :2], position)
     inner = slice(6, -6)
     torch.testing.assert_close(y[0, :, inner, inner], expected[:, inner, inner], atol=0.05, rtol=0)
@@ -114,7 +106,8 @@ def test_the_order_of_geometric_steps_is_the_published_one():
     t = Transforms(xflip=1, xint=1, rotate=1, aniso=1, xfrac=1)
     q = Percentile(0.8, 1, dtype=torch.float64)
     normal = q.normal("any").item()
-    angle, shift = 0.6 * math.pi, round(0.6 * 0.125 * 40)
+    angle = 0.6 * math.pi
+    shift = round(0.6 * 0.125 * 40)
     expected = (
         scaling(number(-1), number(1))
         @ translation(number(-shift), number(-shift))
@@ -125,7 +118,7 @@ def test_the_order_of_geometric_steps_is_the_published_one():
     torch.testing.assert_close(inverse_transform(t, 1.0, q, 40, 40), expected)
 
 
-# ------------------------------------------------------------ color
+# -- color -----------------------------------------------------------------------------------------
 
 
 def colors_of(transforms: Transforms, **draws: float) -> torch.Tensor:
@@ -134,7 +127,7 @@ def colors_of(transforms: Transforms, **draws: float) -> torch.Tensor:
     return color_transform(transforms, 1.0, Recorded(recorded | gates), 3)[0]
 
 
-def test_color_matrices_are_those_of_the_paper():
+def test_color_matrices_agree_with_the_paper():
     one = torch.eye(4, dtype=torch.float64)
     brighter = one.clone()
     brighter[:3, 3] = 0.3
@@ -158,28 +151,27 @@ def test_later_color_steps_act_on_the_result_of_earlier_ones():
     torch.testing.assert_close((C @ x)[:3], 2 * (x[:3] + 0.2))
 
 
-def test_a_turn_is_right_handed():
+def test_rotations_of_colors_are_right_handed():
     axis = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     x = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     y = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
     torch.testing.assert_close(turn(axis, number(math.pi / 2))[0] @ x, y)
 
 
-def test_six_channels_are_two_images_and_one_is_a_grey_one():
+def test_six_channels_are_two_images_and_one_is_gray():
     C = color_transform(PRESETS["color"], 1.0, Randomness(0, range(2), dtype=torch.float64), 3)
     x = torch.randn(2, 6, 4, 5, dtype=torch.float64)
     both = recolor(x, C)
     torch.testing.assert_close(both[:, :3], recolor(x[:, :3], C))
     torch.testing.assert_close(both[:, 3:], recolor(x[:, 3:], C))
     gray = x[:, :1]
-    torch.testing.assert_close(
-        recolor(gray, C), recolor(gray.expand(-1, 3, -1, -1), C).mean(1, keepdim=True)
-    )
+    expected = recolor(gray.expand(-1, 3, -1, -1), C).mean(1, keepdim=True)
+    torch.testing.assert_close(recolor(gray, C), expected)
     with pytest.raises(ValueError, match="4 channels"):
         recolor(x[:, :4], C)
 
 
-# ------------------------------------------------------------ filtering, noise, cutout
+# -- filtering, noise, cutout ----------------------------------------------------------------------
 
 
 def test_the_bands_add_up_to_the_image():
@@ -188,14 +180,9 @@ def test_the_bands_add_up_to_the_image():
     torch.testing.assert_close(filter_bank().sum(0), impulse, atol=1e-6, rtol=0)
 
 
-def test_noise_has_the_deviation_that_was_drawn():
-    draw = Recorded(
-        {
-            "noise_sigma": number(-3.0),
-            "noise_sigma_gate": number(0.0),
-            "noise": torch.randn(1, 3, 64, 64).double(),
-        }
-    )
+def test_noise_has_the_standard_deviation_that_was_drawn():
+    sigma = {"noise_sigma": number(-3.0), "noise_sigma_gate": number(0.0)}
+    draw = Recorded(sigma | {"noise": torch.randn(1, 3, 64, 64).double()})
     noise = augment(torch.zeros(1, 3, 64, 64, dtype=torch.float64), Transforms(noise=1), 1.0, draw)
     assert noise.std().item() == pytest.approx(0.3, rel=0.03)
 
@@ -208,10 +195,10 @@ def test_cutout_sets_a_square_of_half_the_size_to_zero():
     assert torch.equal(y, expected)
 
 
-# ------------------------------------------------------------ the pipe
+# -- the pipe --------------------------------------------------------------------------------------
 
 
-def test_p_zero_and_no_transforms_cost_and_change_nothing():
+def test_p_zero_and_no_transforms_return_the_images_themselves():
     x, raw = smooth(2, 3, 16), smooth(2, 3, 8)
     draw = Randomness(0, range(2))
     assert augment(x, ALL, 0.0, draw) is x
@@ -220,7 +207,7 @@ def test_p_zero_and_no_transforms_cost_and_change_nothing():
     assert not ADA().enabled
 
 
-def test_a_small_p_changes_few_images_and_leaves_the_others_as_they_are():
+def test_a_small_p_changes_few_images_and_no_others():
     x = smooth(32, 3, 16)
     y = augment(x, PRESETS["bgc"], 0.02, Randomness(0, range(32)))
     same = (y - x).abs().amax((1, 2, 3)) < 1e-4
@@ -228,46 +215,38 @@ def test_a_small_p_changes_few_images_and_leaves_the_others_as_they_are():
 
 
 @pytest.mark.parametrize("name", MULTIPLIERS)
-def test_every_transform_happens_as_often_as_its_multiplier_and_p_say(name):
+def test_every_transform_is_applied_with_its_multiplier_times_p(name):
     num, p = 600, 0.3
     t = replace(Transforms(), **{name: 0.5})
     size = 44 if name == "imgfilter" else 12
     x = smooth(1, 3, size).expand(num, -1, -1, -1) + 2
-    changed = (
-        ((augment(x, t, p, Randomness(1, range(num))) - x).abs().amax((1, 2, 3)) > 1e-4)
-        .float()
-        .mean()
-        .item()
-    )
-    happens = 0.5 * p
-    # Half of all flips do nothing, so do a quarter of the quarter turns; a small shift rounds to no
-    # pixel.
-    visible = {
-        "xflip": 0.5,
-        "lumaflip": 0.5,
-        "rotate90": 0.75,
-        "xint": 1 - (2 * 0.5 / 1.5 / 2) ** 2,
-    }
+    difference = (augment(x, t, p, Randomness(1, range(num))) - x).abs().amax((1, 2, 3))
+    changed = (difference > 1e-4).float().mean().item()
+    applied = 0.5 * p
+    # Half of all flips have no effect, nor has a quarter of the quarter turns; small shifts round
+    # to zero pixels.
+    shifted = 1 - (2 * 0.5 / 1.5 / 2) ** 2
+    visible = {"xflip": 0.5, "lumaflip": 0.5, "rotate90": 0.75, "xint": shifted}
     if name == "imgfilter":
-        happens = 1 - (1 - happens) ** 4
-    expected = happens * visible.get(name, 1.0)
+        applied = 1 - (1 - applied) ** 4
+    expected = applied * visible.get(name, 1.0)
     assert changed == pytest.approx(expected, abs=3.5 * math.sqrt(expected * (1 - expected) / num))
 
 
-def test_turns_happen_with_probability_p_in_all():
+def test_the_two_rotations_together_have_probability_p():
     num, p = 2000, 0.4
     G_inv = inverse_transform(Transforms(rotate=1), p, Randomness(0, range(num)), 8, 8)
-    turned = ((G_inv - torch.eye(3)).abs().amax((1, 2)) > 1e-6).float().mean().item()
-    assert turned == pytest.approx(p, abs=3.5 * math.sqrt(p * (1 - p) / num))
+    rotated = ((G_inv - torch.eye(3)).abs().amax((1, 2)) > 1e-6).float().mean().item()
+    assert rotated == pytest.approx(p, abs=3.5 * math.sqrt(p * (1 - p) / num))
 
 
-def test_the_mean_over_many_draws_has_lost_the_directions():
+def test_the_mean_over_many_draws_has_no_preferred_direction():
     num = 400
     x = smooth(1, 3, 12).expand(num, -1, -1, -1)
     mean = augment(x, Transforms(xflip=1, rotate90=1), 1.0, Randomness(0, range(num))).mean(0)
-    spread = lambda a: a.std().item()  # noqa: E731
-    for same in (mean.flip(2), mean.flip(1), mean.transpose(1, 2)):
-        assert spread(mean - same) < 0.2 * spread(x[0] - x[0].flip(2))
+    asymmetry = (x[0] - x[0].flip(2)).std().item()
+    for moved in (mean.flip(2), mean.flip(1), mean.transpose(1, 2)):
+        assert (mean - moved).std().item() < 0.2 * asymmetry
 
 
 @pytest.mark.parametrize("p", [0.4, 1.0])
@@ -278,19 +257,19 @@ def test_an_image_is_augmented_alike_alone_and_in_a_batch(p):
         together = augment(x, PRESETS["bgc"], p, Randomness(3, indices, dtype=dtype))
         for i in indices:
             alone = augment(x[i : i + 1], PRESETS["bgc"], p, Randomness(3, [i], dtype=dtype))
-            assert (alone[0] - together[i]).abs().max() < tolerance * max(
-                1, together[i].abs().max()
-            ), (i, dtype)
+            largest = max(1, together[i].abs().max())
+            assert (alone[0] - together[i]).abs().max() < tolerance * largest, (i, dtype)
 
 
 def test_a_strongly_shrunk_image_does_not_see_its_neighbors_margins():
     x = smooth(2, 3, 24, torch.float64)
-    small, far = scaling(number(2.2), number(2.2)), translation(number(20.0), number(0.0))
+    small = scaling(number(2.2), number(2.2))
+    far = translation(number(20.0), number(0.0))
     together = warp(x, torch.cat([small, far]))
     torch.testing.assert_close(together[:1], warp(x[:1], small), atol=1e-10, rtol=0)
 
 
-def test_an_image_and_its_raw_image_undergo_the_same():
+def test_an_image_and_its_raw_image_are_transformed_alike():
     raw = smooth(4, 3, 16)
     image = filtered_resizing(raw, 32)
     draw = Randomness(5, range(4))
@@ -335,7 +314,7 @@ def test_wrong_input_is_refused():
         ADA(p=0.2)
 
 
-# ------------------------------------------------------------ the controller
+# -- the controller --------------------------------------------------------------------------------
 
 
 def drive(control: AdaptiveP, signs: list[float], batch_size: int = 8) -> list[float]:
@@ -347,12 +326,12 @@ def drive(control: AdaptiveP, signs: list[float], batch_size: int = 8) -> list[f
     return seen
 
 
-def test_p_follows_the_signs_at_its_speed_and_keeps_to_its_limits():
+def test_p_follows_the_signs_at_its_rate_and_within_its_limits():
     ada = ADA(preset="bgc", target=0.6, kimg=0.08, interval=2)  # 16 images of 80: 0.2 per change
     assert drive(AdaptiveP(ada), [1.0] * 6) == pytest.approx([0, 0.2, 0.2, 0.4, 0.4, 0.6])
     assert drive(AdaptiveP(ada), [1.0] * 14)[-1] == 1.0
     assert drive(AdaptiveP(ada), [1.0] * 4 + [-1.0] * 8)[-1] == 0.0
-    # A mean sign of 0.5 lies below the target.
+    # A mean sign of 0.5 is below the target.
     control = AdaptiveP(ada)
     control.p.fill_(0.5)
     control.collect(torch.tensor([2.0, 0.1, 3.0, -1.0]))
@@ -364,12 +343,12 @@ def test_the_controller_counts_the_signs_of_all_processes():
     control = AdaptiveP(ADA(preset="bgc", target=0.0, kimg=0.08, interval=1))
     other = torch.tensor([-6.0, 6.0])
     control.collect(torch.ones(4))
-    control.update(lambda mine: (mine + other) / 2, 0, 8)  # 4 against 6
+    control.update(lambda own: (own + other) / 2, 0, 8)  # 4 against 6
     assert control.probability == 0.0
     assert control.signs.tolist() == [0, 0]
 
 
-def test_a_controller_goes_on_from_its_state():
+def test_a_controller_continues_from_its_state():
     ada = ADA(preset="bgc", kimg=0.08, interval=4)
     whole, first, second = AdaptiveP(ada), AdaptiveP(ada), AdaptiveP(ada)
     expected = drive(whole, [1.0] * 4)[-1]
@@ -381,7 +360,7 @@ def test_a_controller_goes_on_from_its_state():
     assert second.probability == expected > 0
 
 
-def test_a_fixed_p_stays_whatever_the_signs_and_the_checkpoint_say():
+def test_a_fixed_p_depends_on_neither_signs_nor_checkpoint():
     control = AdaptiveP(ADA(preset="bgc", p=0.3))
     control.load_state_dict(AdaptiveP(ADA(preset="bgc", p=0.7)).state_dict())
     assert drive(control, [1.0] * 8) == [0.3] * 8

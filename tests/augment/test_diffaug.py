@@ -1,6 +1,4 @@
-"""DiffAugment: what each transform does, how its draws are read, and that it can be
-differentiated.
-"""
+"""DiffAugment: the effect of each transform, its draws, and its derivatives."""
 
 import pytest
 import torch
@@ -16,9 +14,8 @@ ON = DiffAugment(enabled=True)
 
 
 def image(b: int = 1, size: int = 8) -> Tensor:
-    return torch.randn(
-        b, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
+    stream = torch.Generator().manual_seed(0)
+    return torch.randn(b, 3, size, size, dtype=torch.float64, generator=stream)
 
 
 def draws(
@@ -28,15 +25,14 @@ def draws(
     cutout: tuple[int, int] = (0, 0),
     **u: float,
 ):
-    """Given draws, the same for all images; neutral colors where none are given. (Largest shift of
-    8 pixels is 1.)
+    """The given draws for each of b images, neutral colors by default.
+
+    The default translation (1, 1) is t = 0: the largest shift of 8 pixels is 1.
     """
-    numbers = {
-        name: torch.full([b], value, dtype=torch.float64)
-        for name, value in {**NEUTRAL, **u}.items()
-    }
+    uniform = NEUTRAL | u
+    numbers = {name: torch.full([b], u, dtype=torch.float64) for name, u in uniform.items()}
     whole = {"translation": torch.tensor([translation] * b), "cutout": torch.tensor([cutout] * b)}
-    return Recorded({**numbers, **whole})
+    return Recorded(numbers | whole)
 
 
 def test_neutral_draws_change_nothing():
@@ -44,13 +40,12 @@ def test_neutral_draws_change_nothing():
     torch.testing.assert_close(diff_augment(x, draws(2), cutout=0.0), x, rtol=0, atol=1e-12)
 
 
-def test_switched_off_it_gives_the_very_same_images_and_draws_nothing():
+def test_without_enabled_it_returns_the_images_themselves_and_draws_nothing():
     x = image()
     assert DiffAugment()(x, Recorded({"nothing": torch.zeros(1)})) is x
 
 
-# -- Color
-# --------------------------------------------------------------------------------------------------
+# -- Color -----------------------------------------------------------------------------------------
 
 
 def test_brightness_is_added():
@@ -58,41 +53,35 @@ def test_brightness_is_added():
     torch.testing.assert_close(diff_augment(x, draws(brightness=0.8), **COLOR_ONLY), x + 0.3)
 
 
-def test_saturation_zero_is_grey_and_one_is_twice_as_colorful():
+def test_saturation_zero_is_gray_and_one_is_twice_as_colorful():
     x = image()
     gray = x.mean(1, keepdim=True)
-    torch.testing.assert_close(
-        diff_augment(x, draws(saturation=0.0), **COLOR_ONLY), gray.expand(-1, 3, -1, -1)
-    )
-    torch.testing.assert_close(diff_augment(x, draws(saturation=1.0), **COLOR_ONLY), 2 * x - gray)
+    least = diff_augment(x, draws(saturation=0.0), **COLOR_ONLY)
+    torch.testing.assert_close(least, gray.expand(-1, 3, -1, -1))
+    most = diff_augment(x, draws(saturation=1.0), **COLOR_ONLY)
+    torch.testing.assert_close(most, 2 * x - gray)
 
 
 def test_contrast_zero_halves_the_distance_to_the_mean_of_each_image():
     x = image(2)
     mean = x.mean((1, 2, 3), keepdim=True)
-    torch.testing.assert_close(
-        diff_augment(x, draws(2, contrast=0.0), **COLOR_ONLY), (x + mean) / 2
-    )
+    y = diff_augment(x, draws(2, contrast=0.0), **COLOR_ONLY)
+    torch.testing.assert_close(y, (x + mean) / 2)
 
 
 def test_colors_change_in_the_order_brightness_saturation_contrast():
-    """One gray pixel among black ones: contrast turns about the mean that brightness has moved."""
+    """One gray pixel among black ones: contrast is about the mean that brightness has moved."""
     x = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
     x[..., 0, 0] = 4
     y = diff_augment(x, draws(brightness=1.0, contrast=0.0), **COLOR_ONLY)
-    assert y[0, 0].flatten().tolist() == [
-        3.0,
-        1.0,
-        1.0,
-        1.0,
-    ]  # (4.5, .5, .5, .5) about its mean 1.5
+    # half the distance of (4.5, 0.5, 0.5, 0.5) to its mean 1.5
+    assert y[0, 0].flatten().tolist() == [3.0, 1.0, 1.0, 1.0]
 
 
-# -- Translation
-# --------------------------------------------------------------------------------------------------
+# -- Translation -----------------------------------------------------------------------------------
 
 
-def test_translation_reads_from_rows_and_columns_further_on_and_fills_with_zeros():
+def test_translation_reads_at_an_offset_and_fills_with_zeros():
     x = image()
     y = diff_augment(x, draws(translation=(1 + 1, 1 - 1)), color=False, cutout=0.0)  # t = (1, -1)
     expected = torch.zeros_like(x)
@@ -100,7 +89,7 @@ def test_translation_reads_from_rows_and_columns_further_on_and_fills_with_zeros
     assert torch.equal(y, expected)
 
 
-def test_the_largest_shift_is_the_rounded_share_of_the_side():
+def test_the_largest_shift_is_the_rounded_fraction_of_the_side():
     x = torch.ones(400, 1, 20, 20)
     y = DiffAugment(enabled=True, color=False, cutout=0.0)(x, Randomness(0, range(400)))
     lost_rows, lost_columns = (20 - y.amax(dim).sum(-1)[:, 0] for dim in (3, 2))
@@ -110,17 +99,16 @@ def test_the_largest_shift_is_the_rounded_share_of_the_side():
     assert not torch.equal(lost_rows, lost_columns)
 
 
-# -- Cut-out
-# --------------------------------------------------------------------------------------------------
+# -- Cut-out ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("size", "share", "center", "rows", "columns"),
     [
         (8, 0.375, (3, 5), (2, 5), (4, 7)),  # a side of 3 about its center
-        (8, 0.375, (0, 7), (0, 2), (6, 8)),  # at a corner the rest lies outside
-        (8, 0.5, (4, 4), (2, 6), (2, 6)),  # a side of 4 starts 2 before
-        (8, 0.5, (8, 0), (6, 8), (0, 2)),  # an even side's center may be one beyond the last pixel
+        (8, 0.375, (0, 7), (0, 2), (6, 8)),  # partly outside at a corner
+        (8, 0.5, (4, 4), (2, 6), (2, 6)),  # a side of 4 starts 2 pixels before its center
+        (8, 0.5, (8, 0), (6, 8), (0, 2)),  # centers of even sides may be one beyond the last pixel
         (8, 1.0, (4, 4), (0, 8), (0, 8)),
     ],
 )
@@ -145,8 +133,7 @@ def test_the_center_of_the_square_is_anywhere(share, centers):
     assert drawn == [("cutout", centers, (2,))]
 
 
-# -- Draws
-# --------------------------------------------------------------------------------------------------
+# -- Draws -----------------------------------------------------------------------------------------
 
 
 def test_an_image_is_augmented_alike_in_any_batch_and_differently_from_others():
@@ -157,13 +144,14 @@ def test_an_image_is_augmented_alike_in_any_batch_and_differently_from_others():
     assert len({tuple(y.flatten().tolist()) for y in together}) == 4
 
 
-def test_the_raw_image_has_draws_of_its_own():
-    x, draw = image(), Randomness(3, [7])
+def test_the_raw_image_has_its_own_draws():
+    x = image()
+    draw = Randomness(3, [7])
     assert not torch.equal(ON(x, draw), ON(x, draw.in_phase("raw")))
 
 
 def test_the_order_of_transforms_is_color_then_translation_then_cutout():
-    """What moves in and what is cut out is zero, whatever the brightness."""
+    """Pixels moved in from outside, and pixels cut out, are zero at any brightness."""
     x = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
     y = diff_augment(x, draws(brightness=1.0, translation=(2, 1), cutout=(0, 0)), cutout=0.375)
     expected = torch.full((8, 8), 0.5, dtype=torch.float64)
@@ -172,17 +160,15 @@ def test_the_order_of_transforms_is_color_then_translation_then_cutout():
     assert torch.equal(y[0, 0], expected)
 
 
-# -- Derivatives and refusals
-# ------------------------------------------------------------------------------------------
+# -- Derivatives and refusals ----------------------------------------------------------------------
 
 
 def test_it_can_be_differentiated_twice():
     x = image(2, 4).requires_grad_(True)
 
     def run(x):
-        return ON(
-            x, Randomness(0, range(2), dtype=torch.float64)
-        ).square()  # its own second derivative is zero
+        y = ON(x, Randomness(0, range(2), dtype=torch.float64))
+        return y.square()  # y is linear in x: its second derivative is zero
 
     assert gradcheck(run, (x,))
     assert gradgradcheck(run, (x,))
@@ -200,6 +186,6 @@ def test_images_that_are_not_square_or_have_no_draws_are_refused(shape):
 
 
 @pytest.mark.parametrize("options", [{"cutout": 1.5}, {"translation": -0.1}])
-def test_shares_outside_of_the_image_are_refused(options):
-    with pytest.raises(ValueError, match="shares of the side"):
+def test_fractions_outside_of_0_to_1_are_refused(options):
+    with pytest.raises(ValueError, match="fractions of the side"):
         DiffAugment(**options)

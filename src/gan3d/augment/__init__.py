@@ -1,6 +1,4 @@
-"""What happens to an image between its maker and the discriminator: blur, and adaptive augmentation
-(ADA).
-"""
+"""Augmentation of what the discriminator sees: blur, adaptive augmentation (ADA), DiffAugment."""
 
 from gan3d.augment.ada import ADA, PRESETS, AdaptiveP
 from gan3d.augment.augmentation import Augmentation

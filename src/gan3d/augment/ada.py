@@ -1,4 +1,4 @@
-"""ADA's settings, and the controller of its strength p (Karras et al. 2020, section 3.2)."""
+"""Settings of ADA, and the controller of its strength p (Karras et al. 2020, section 3.2)."""
 
 from __future__ import annotations
 
@@ -39,34 +39,26 @@ PRESETS: dict[str, Transforms] = {
 
 @dataclass(frozen=True)
 class ADA:
-    """Adaptive augmentation of everything the discriminator sees: p follows how well it knows the
-    real images.
+    """Adaptive augmentation of everything the discriminator sees.
+
+    Its strength p follows how much the discriminator overfits to the real images.
 
     Args:
-        preset: which transforms: b is blit, g geom, c color, f filter, n noise, c cutout. EG3D:
+        preset: set of transforms: b is blit, g geom, c color, f filter, n noise, c cutout. EG3D:
             bgc.
-        transforms: transforms of one's own, in place of a preset.
-        p: probability, fixed; None adapts it, from 0.
-        target: mean sign of D(real) at which p stays. EG3D: 0.6.
-        kimg: p goes from 0 to 1 in so many thousand images at least. EG3D: 500, and 100 from
-            trained weights.
+        transforms: custom transforms, instead of a preset.
+        p: fixed probability; None adapts it, starting from 0.
+        target: mean sign of D(real) at which p is stationary. EG3D: 0.6.
+        kimg: kimg in which p grows from 0 to 1 at most. EG3D: 500, and 100 when fine-tuning.
         interval: iterations between two changes of p.
     """
 
+    # fmt: off
     preset: Literal[
-        "none",
-        "blit",
-        "geom",
-        "color",
-        "filter",
-        "noise",
-        "cutout",
-        "bg",
-        "bgc",
-        "bgcf",
-        "bgcfn",
-        "bgcfnc",
+        "none", "blit", "geom", "color", "filter", "noise", "cutout",
+        "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
     ] = "none"
+    # fmt: on
     transforms: Transforms | None = None
     p: float | None = None
     target: float = 0.6
@@ -76,14 +68,14 @@ class ADA:
     def __post_init__(self) -> None:
         if self.preset != "none" and self.transforms is not None:
             raise ValueError(
-                f"augment got preset {self.preset} and transforms of its own; give one of them"
+                f"augment got preset {self.preset} and custom transforms; give one of them"
             )
         if self.p is not None and not 0 <= self.p <= 1:
             raise ValueError(f"augment.p is {self.p}; give a probability, or null to adapt it")
         if self.p and not self.pipe.any:
             raise ValueError(
-                f"augment.p is {self.p}, and there is nothing to do; set augment.preset, to bgc "
-                "for one"
+                f"augment.p is {self.p}, and there is nothing to do; set augment.preset, for "
+                "example to bgc"
             )
         if self.kimg <= 0 or self.interval < 1:
             raise ValueError(
@@ -92,7 +84,7 @@ class ADA:
 
     @property
     def pipe(self) -> Transforms:
-        """The transforms that are meant."""
+        """The transforms of the preset, or the custom ones."""
         return self.transforms or PRESETS[self.preset]
 
     @property
@@ -105,15 +97,15 @@ class ADA:
 
 
 class AdaptiveP(nn.Module):
-    """The controller: p grows while D(real) is positive too often (it overfits), and falls while it
-    is not.
+    """The controller: p grows while D(real) is positive too often (overfitting), else it falls.
 
         p <- clamp(p + sign(mean(sign(D(real))) - target) * images / (1000 kimg), 0, 1)
 
-    over the signs and the images since the change before. The state is in buffers.
-    unlike eg3d: p ends at 1, because a probability above 1 means nothing and takes as long to come
-    back; and it changes at the end of its interval, so that every change rests on as many
-    iterations.
+    over the signs and images since the last change. The state is in buffers.
+
+    unlike eg3d: p is at most 1, because values above have no effect but take time to come down from
+    again; and p changes at the end of its interval, so that every change is based on the same
+    number of iterations.
 
     Args:
         ada: the settings.
@@ -126,40 +118,41 @@ class AdaptiveP(nn.Module):
         super().__init__()
         self.ada = ada
         self.register_buffer("p", torch.tensor(ada.p or 0.0))
-        self.register_buffer(
-            "signs", torch.zeros(2)
-        )  # their sum and number since the change before
+        # sum and number of the signs since the last change
+        self.register_buffer("signs", torch.zeros(2))
         self._fresh: list[Tensor] = []
 
     @property
     def probability(self) -> float:
-        """p as it is now; a fixed one is the settings', whatever a checkpoint says."""
+        """The current p; a fixed p is read from the settings, not from a checkpoint."""
         if not self.ada.enabled:
             return 0.0
         return float(self.p) if self.ada.p is None else self.ada.p
 
     def collect(self, real_logits: Tensor) -> None:
-        """Takes note of what the discriminator says of real images, [b]."""
+        """Records the discriminator's logits of real images, [b]."""
         if self.ada.adaptive:
             signs = real_logits.detach().sign().to(self.signs.dtype)
             self._fresh.append(torch.stack([signs.sum(), torch.ones_like(signs).sum()]))
 
     @torch.no_grad()
     def update(self, reduce: Callable[[Tensor], Tensor], iteration: int, batch_size: int) -> None:
-        """Ends an iteration, and changes p when its time has come; the same on every process.
+        """Ends an iteration, and changes p if the interval is over; identical on every process.
 
         Args:
             reduce: mean (or sum) over all processes.
-            iteration: this one, from 0.
+            iteration: number of the iteration, from 0.
             batch_size: images per iteration, over all processes.
         """
         if not self.ada.adaptive:
             return
-        # At every iteration, so that a checkpoint of one process is right for all.
+
+        # Reduced at every iteration, so that the checkpoint of one process is valid for all.
         self.signs += reduce(torch.stack(self._fresh).sum(dim=0))
         self._fresh = []
         if (iteration + 1) % self.ada.interval:
             return
+
         total, count = self.signs
         step = batch_size * self.ada.interval / (self.ada.kimg * 1000)
         self.p.copy_((self.p + (total / count - self.ada.target).sign() * step).clamp(0, 1))

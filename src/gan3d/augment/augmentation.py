@@ -11,12 +11,12 @@ from gan3d.augment.diffaug import DiffAugment
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to real and generated images alike, in this order.
+    """Augmentation of real and generated images alike, in this order.
 
     Args:
         blur: blur that fades out at the start of training.
-        ada: adaptive augmentation: as strong as the discriminator overfits.
-        diffaug: DiffAugment: always at full strength.
+        ada: adaptive augmentation, whose strength follows the overfitting of the discriminator.
+        diffaug: DiffAugment, always at full strength.
     """
 
     blur: Blur = Blur()

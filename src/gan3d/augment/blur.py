@@ -1,4 +1,4 @@
-"""Blur of what the discriminator sees, fading (Karras et al. 2021, EG3D supplement)."""
+"""Blur of what the discriminator sees, fading out (Karras et al. 2021, EG3D supplement)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gan3d.schedules import fraction
 
 @dataclass(frozen=True)
 class Blur:
-    """Blurs everything the discriminator sees, less and less (Karras et al. 2021, EG3D supplement).
+    """Blurs everything the discriminator sees, fading out linearly.
 
     Args:
         sigma: initial strength in pixels; 0 is off. EG3D: 10.
-        fade_kimg: gone after so many thousand images. EG3D: 200.
+        fade_kimg: fades to zero over this many kimg. EG3D: 200.
     """
 
     sigma: float = 0.0
@@ -37,7 +37,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
 
     Args:
         image: [b c h w].
-        sigma: pixels; below 1/3 nothing happens.
+        sigma: pixels; the image is returned unchanged below 1/3.
     """
     radius = math.floor(3 * sigma)
     if radius <= 0:

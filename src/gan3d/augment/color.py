@@ -1,8 +1,9 @@
 """Color transforms of ADA: one affine map of colors per image.
 
-    y = C [x; 1]          C is 4x4; the luma axis is v = (1, 1, 1) / sqrt(3)
+    y = C [x; 1],   C is 4x4
 
-Karras et al. 2020, appendix B.3; specs/eg3d.md, section 14.3.
+The luma axis is v = (1, 1, 1) / sqrt(3). Karras et al. 2020, appendix B.3; specs/eg3d.md, section
+14.3.
 """
 
 from __future__ import annotations
@@ -18,33 +19,41 @@ from gan3d.randomness import Randomness
 
 
 def color_transform(transforms: Transforms, p: float, draw: Randomness, channels: int) -> Tensor:
-    """C [b 4 4]; every step is multiplied from the left. Gray images (1 channel) have neither hue
-    nor saturation.
+    """C [b 4 4]; every step is multiplied from the left.
+
+    Gray images (1 channel) have neither hue nor saturation.
     """
     t = transforms
     eye = torch.eye(4, dtype=draw.dtype, device=draw.device)
     v = eye.new_tensor([1, 1, 1, 0]) / math.sqrt(3)
     luma = v.outer(v)
     C = eye.repeat(len(draw), 1, 1)
+
     if t.brightness > 0:
-        add = sometimes(
-            draw, "brightness", t.brightness * p, t.brightness_std * draw.normal("brightness")
-        )
+        add = t.brightness_std * draw.normal("brightness")
+        add = sometimes(draw, "brightness", t.brightness * p, add)
         C = (eye + add[:, None, None] * _column(eye)) @ C
+
     if t.contrast > 0:
         factor = torch.exp2(t.contrast_std * draw.normal("contrast"))
         factor = sometimes(draw, "contrast", t.contrast * p, factor, 1.0)
         C = torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)[:, :, None] * C
+
     if t.lumaflip > 0:
-        i = sometimes(draw, "lumaflip", t.lumaflip * p, (2 * draw.uniform("lumaflip")).floor())
+        i = (2 * draw.uniform("lumaflip")).floor()
+        i = sometimes(draw, "lumaflip", t.lumaflip * p, i)
         C = (eye - 2 * i[:, None, None] * luma) @ C
+
     if t.hue > 0 and channels > 1:
-        angle = sometimes(draw, "hue", t.hue * p, t.hue_max * math.pi * symmetric(draw, "hue"))
+        angle = t.hue_max * math.pi * symmetric(draw, "hue")
+        angle = sometimes(draw, "hue", t.hue * p, angle)
         C = turn(v[:3], angle) @ C
+
     if t.saturation > 0 and channels > 1:
         factor = torch.exp2(t.saturation_std * draw.normal("saturation"))
         factor = sometimes(draw, "saturation", t.saturation * p, factor, 1.0)
         C = (luma + (eye - luma) * factor[:, None, None]) @ C
+
     return C
 
 
@@ -59,17 +68,24 @@ def turn(axis: Tensor, angle: Tensor) -> Tensor:
 
 
 def recolor(images: Tensor, C: Tensor) -> Tensor:
-    """Images [b c h w], one (gray), three, or several times three channels, under color maps C [b 4
-    4].
+    """Applies color maps to images.
+
+    Args:
+        images: [b c h w] with one (gray), three, or a multiple of three channels.
+        C: color maps [b 4 4].
+
+    Raises:
+        ValueError: another number of channels.
     """
-    h, channels = images.shape[2], images.shape[1]
+    channels, h = images.shape[1], images.shape[2]
     if channels == 1:
         C = C[:, :3].mean(dim=1, keepdim=True)  # b 1 4: a gray image is r = g = b
         C = torch.stack([C[..., :3].sum(dim=-1), C[..., 3]], dim=-1)  # b 1 2
     elif channels % 3:
         raise ValueError(
-            f"colors of {channels} channels are unknown; give 1 (gray), 3 (RGB) or several times 3"
+            f"colors of {channels} channels are unknown; give 1 (gray), 3 (RGB) or a multiple of 3"
         )
+
     colors = rearrange(images, "b (n c) h w -> b c (n h w)", c=C.shape[1] if channels == 1 else 3)
     C = C.to(images)
     last = C.shape[-1] - 1

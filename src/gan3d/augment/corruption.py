@@ -18,7 +18,8 @@ from gan3d.randomness import Randomness
 
 # Low-pass filter of the sym2 wavelet.
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
-EXPECTED_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # of the bands of natural images
+# Relative power of the bands in natural images.
+EXPECTED_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 
 
 @functools.cache
@@ -26,7 +27,8 @@ def filter_bank() -> Tensor:
     """Four filters, low to high band, that add up to an impulse, [4 43], float32."""
     low = np.asarray(SYM2)
     high = low * (-1.0) ** np.arange(len(low))
-    low2, high2 = np.convolve(low, low[::-1]) / 2, np.convolve(high, high[::-1]) / 2
+    low2 = np.convolve(low, low[::-1]) / 2
+    high2 = np.convolve(high, high[::-1]) / 2
     bank = np.eye(4, 1)
     for i in range(1, 4):
         stuffed = np.zeros((4, 2 * bank.shape[1] - 1))
@@ -38,7 +40,7 @@ def filter_bank() -> Tensor:
 
 
 def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
-    """Images [b c h w] with their frequency bands amplified, the expected power kept."""
+    """Images [b c h w] with their frequency bands amplified, at constant expected power."""
     t = transforms
     b, c, h, w = images.shape
     bank = filter_bank().to(draw.device, draw.dtype)
@@ -48,6 +50,8 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
             f"imgfilter mirrors {reach} pixels and got images of {h} x {w}; set "
             "transforms.imgfilter 0"
         )
+
+    # gains of the bands
     expected = bank.new_tensor(EXPECTED_POWER)
     gains = torch.ones(b, 4, dtype=draw.dtype, device=draw.device)
     for i, strength in enumerate(t.imgfilter_bands):
@@ -57,6 +61,8 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
         band = torch.ones_like(gains)
         band[:, i] = factor
         gains = gains * band / (expected * band.square()).sum(dim=1, keepdim=True).sqrt()
+
+    # one separable filter per image
     taps = (gains @ bank).to(images).repeat_interleave(c, dim=0)[:, None]  # (b c) 1 k
     y = rearrange(F.pad(images, [reach] * 4, mode="reflect"), "b c h w -> 1 (b c) h w")
     y = F.conv2d(y, taps[:, :, None], groups=b * c)
@@ -65,26 +71,22 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
 
 
 def add_noise(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
-    """Images [b c h w] and Gaussian noise of a standard deviation of their own."""
-    sigma = sometimes(
-        draw,
-        "noise_sigma",
-        transforms.noise * p,
-        draw.normal("noise_sigma").abs() * transforms.noise_std,
-    )
-    return images + (sigma[:, None, None, None] * draw.normal("noise", *images.shape[1:])).to(
-        images
-    )
+    """Adds Gaussian noise to images [b c h w], of a standard deviation drawn per image."""
+    sigma = draw.normal("noise_sigma").abs() * transforms.noise_std
+    sigma = sometimes(draw, "noise_sigma", transforms.noise * p, sigma)
+    noise = sigma[:, None, None, None] * draw.normal("noise", *images.shape[1:])
+    return images + noise.to(images)
 
 
 def cut_out(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
-    """Images [b c h w] with a square set to zero."""
+    """Sets a square of images [b c h w] to zero."""
     h, w = images.shape[-2:]
-    whole = torch.full((len(draw),), transforms.cutout_size, dtype=draw.dtype, device=draw.device)
-    half = sometimes(draw, "cutout", transforms.cutout * p, whole)[:, None] / 2  # b 1
+    size = torch.full((len(draw),), transforms.cutout_size, dtype=draw.dtype, device=draw.device)
+    half = sometimes(draw, "cutout", transforms.cutout * p, size)[:, None] / 2  # b 1
     x, y = draw.uniform("cutout", 2)[:, :, None].unbind(1)  # b 1
     across = (torch.arange(w, dtype=draw.dtype, device=draw.device) + 0.5) / w
     down = (torch.arange(h, dtype=draw.dtype, device=draw.device) + 0.5) / h
-    outside_x, outside_y = (across - x).abs() >= half, (down - y).abs() >= half  # b w, b h
+    outside_x = (across - x).abs() >= half  # b w
+    outside_y = (down - y).abs() >= half  # b h
     kept = outside_x[:, None, None, :] | outside_y[:, None, :, None]
     return images * kept.to(images)

@@ -1,15 +1,15 @@
-"""DiffAugment: differentiable augmentation of everything the discriminator sees (Zhao et al. 2020,
-section 4).
+"""DiffAugment: differentiable augmentation of everything the discriminator sees.
 
-In this order, with u ~ U[0, 1) per image and use:
+Zhao et al. 2020, section 4. In this order, with an own u ~ U[0, 1) per image and transform:
 
     brightness   x + (u - 1/2)
     saturation   2u (x - m) + m,            m the mean over the channels of a pixel
     contrast     (u + 1/2) (x - m) + m,     m the mean over the image
-    translation  x[i + t_h, j + t_w], zero outside; t integers up to translation * size either way
-    cutout       zero in a square of side cutout * size whose center is anywhere in the image
+    translation  x[i + t_h, j + t_w], zero outside; t are integers, |t| <= translation * size
+    cutout       zero in a square of side cutout * size, centered anywhere in the image
 
-CIPS-3D has the square at 0.2 of the image (section 12 of its specification), the original at 0.5.
+The square has 0.2 of the image's side in CIPS-3D (section 12 of its specification), 0.5 in the
+original.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class DiffAugment:
     """Augments real and generated images alike, at full strength from the start.
 
     Args:
-        enabled: whether it does anything.
-        color: brightness, saturation and contrast.
-        translation: largest shift as a share of the side; 0 is none.
-        cutout: side of the square as a share of the image's; 0 is none.
+        enabled: turns the augmentation on.
+        color: change brightness, saturation and contrast.
+        translation: largest shift as a fraction of the side; 0 is off.
+        cutout: side of the square as a fraction of the image's side; 0 is off.
     """
 
     enabled: bool = False
@@ -41,8 +41,8 @@ class DiffAugment:
     def __post_init__(self) -> None:
         if not (0 <= self.translation <= 1 and 0 <= self.cutout <= 1):
             raise ValueError(
-                f"diffaug got translation {self.translation} and cutout {self.cutout}; give shares "
-                "of the side, 0 to 1"
+                f"diffaug got translation {self.translation} and cutout {self.cutout}; give "
+                "fractions of the side, 0 to 1"
             )
 
     def __call__(self, images: Tensor, draw: Randomness) -> Tensor:
@@ -62,30 +62,35 @@ def diff_augment(
     translation: float = 1 / 8,
     cutout: float = 0.2,
 ) -> Tensor:
-    """Augmented images; differentiable in them any number of times (all of it is linear in them).
+    """Augments images; linear in them, so differentiable any number of times.
 
     Args:
         images: [b c H H].
-        draw: uniform "brightness", "saturation", "contrast"; integer "translation" (t + its largest
-            value) and "cutout" (row and column of the center), each per image.
-        color: whether to change brightness, saturation and contrast.
-        translation: largest shift as a share of the side.
-        cutout: side of the square as a share of the image's.
+        draw: per image, uniform "brightness", "saturation", "contrast"; integer "translation" (t +
+            its largest value) and "cutout" (row and column of the center).
+        color: change brightness, saturation and contrast.
+        translation: largest shift as a fraction of the side.
+        cutout: side of the square as a fraction of the image's side.
 
     Returns:
         [b c H H].
+
+    Raises:
+        ValueError: images are not square, or differ in number from the draws.
     """
     if images.ndim != 4 or images.shape[2] != images.shape[3] or len(images) != len(draw):
         raise ValueError(
             f"diff_augment got images of shape {tuple(images.shape)} and draws for {len(draw)}; "
-            "give square images [b c H H] and draws for as many"
+            "give square images [b c H H] and draws for b"
         )
     side = images.shape[-1]
     if color:
         images = _recolored(images, draw)
-    if (most := int(side * translation + 0.5)) > 0:
+    most = int(side * translation + 0.5)
+    if most > 0:
         images = _translated(images, draw.integers("translation", 2 * most + 1, 2) - most)
-    if (size := int(side * cutout + 0.5)) > 0:
+    size = int(side * cutout + 0.5)
+    if size > 0:
         images = _cut_out(images, draw.integers("cutout", side + 1 - size % 2, 2), size)
     return images
 
@@ -112,9 +117,7 @@ def _translated(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def _cut_out(x: Tensor, center: Tensor, size: int) -> Tensor:
-    """x with zeros in a square: rows and columns from center - size // 2 on, `size` of them; center
-    [b 2].
-    """
+    """x with zeros in `size` rows and columns from center - size // 2 on; center [b 2]."""
     side = torch.arange(x.shape[-1], device=x.device)
     start = center.to(x.device)[:, :, None] - size // 2
     rows, columns = ((side >= start) & (side < start + size)).unbind(dim=1)  # b H

@@ -1,7 +1,8 @@
-"""Augmentation of what the discriminator sees (ADA: Karras et al. 2020, "Training GANs with limited
-data").
+"""The augmentation pipe of ADA (Karras et al. 2020, "Training GANs with limited data").
 
-augment(x) = cutout(noise(filter(recolor(warp(x)))))          every transform of every image with probability ~ p
+    augment(x) = cutout(noise(filter(recolor(warp(x)))))
+
+Every transform is applied to every image with a probability proportional to p.
 """
 
 from __future__ import annotations
@@ -19,21 +20,24 @@ from gan3d.randomness import Randomness
 
 
 def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
-    """Augmented images; differentiable any number of times.
+    """Augments images; differentiable any number of times.
 
-    Works without autocast, in float32 or more. With p 0 or without transforms the images come back
-    as they are.
+    Computes without autocast, in float32 or more. Returns the images themselves if p is 0 or there
+    are no transforms.
 
     Args:
-        images: [b c h w] in [-1, 1]; 1 (gray), 3 (RGB) or several times 3 channels, all of which
-            undergo the same.
-        transforms: what may happen to them.
-        p: how often, in [0, 1].
-        draw: one stream per image and transform; on the CPU, it spares synchronizations with the
-            images' device.
+        images: [b c h w] in [-1, 1]; 1 (gray), 3 (RGB) or a multiple of 3 channels, all transformed
+            alike.
+        transforms: the transforms.
+        p: their probability, in [0, 1].
+        draw: one stream per image and transform. Draws on the CPU avoid synchronizations with the
+            device of the images.
 
     Returns:
         [b c h w], not confined to [-1, 1].
+
+    Raises:
+        ValueError: images and draws differ in number.
     """
     if images.ndim != 4 or len(images) != len(draw):
         raise ValueError(
@@ -42,7 +46,8 @@ def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) 
         )
     if p <= 0 or not transforms.any:
         return images
-    t, (channels, h, w) = transforms, images.shape[1:]
+    t = transforms
+    channels, h, w = images.shape[1:]
     with full_precision(images):
         x = images.to(torch.promote_types(images.dtype, torch.float32))
         if t.geometric:
@@ -61,16 +66,16 @@ def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) 
 def augment_pair(
     image: Tensor, raw: Tensor | None, transforms: Transforms, p: float, draw: Randomness
 ) -> tuple[Tensor, Tensor | None]:
-    """One augmentation for an image and the raw image that stands beside it (dual discrimination).
+    """Augments images and their raw images alike (dual discrimination).
 
-    The raw image is resized to the other's size, augmented with it as three more channels, and
+    The raw image is resized to the size of the image, augmented as three more channels of it, and
     resized back.
 
     Args:
         image: [b 3 H W].
         raw: [b 3 h w], or None.
-        transforms: what may happen to them.
-        p: how often, in [0, 1].
+        transforms: the transforms.
+        p: their probability, in [0, 1].
         draw: one stream per image and transform.
     """
     if p <= 0 or not transforms.any:
@@ -83,15 +88,15 @@ def augment_pair(
 
 
 class Percentile(Randomness):
-    """Draws for looking at a pipe: everything happens, with parameters at the percentile q
-    (`debug_percentile`).
+    """Draws for debugging: every transform is applied, with parameters at percentile q.
 
-    As in the published code a normal parameter is erfinv(2q - 1) of its deviation, which lacks a
-    factor sqrt(2); the second rotation does nothing, and noise has the deviation erfinv(q).
+    This is `debug_percentile` of the published code. As there, a normal parameter is erfinv(2q - 1)
+    times its standard deviation, which lacks a factor sqrt(2), the second rotation is off, and the
+    standard deviation of the noise is erfinv(q).
 
     Args:
         q: percentile of all parameters, in [0, 1]; 0.5 is neutral for most.
-        num: of images.
+        num: number of images.
     """
 
     def __init__(self, q: float, num: int, *, dtype: torch.dtype = torch.float32):

@@ -1,8 +1,7 @@
-"""What ADA does to an image: its transforms, how often and how strongly (Karras et al. 2020,
-section 3 and appendix B).
+"""The transforms of ADA with their probabilities and strengths.
 
-Every transform of every image happens with probability `multiplier * p`; a multiplier of 0 leaves
-it out.
+Karras et al. 2020, section 3 and appendix B. A transform is applied to an image with probability
+`multiplier * p`; a multiplier of 0 turns it off.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ class Transforms:
     """Multipliers of p (0 is off, 1 is as published) and strengths.
 
     Args:
-        xflip: mirror left and right.
-        rotate90: turn by a multiple of 90 degrees.
+        xflip: mirror left-right.
+        rotate90: rotate by a multiple of 90 degrees.
         xint: shift by whole pixels.
         scale: zoom in and out.
-        rotate: turn by any angle, before and after `aniso`.
+        rotate: rotate by any angle, before and after `aniso`.
         aniso: stretch one axis and shrink the other.
         xfrac: shift by fractions of a pixel.
         brightness: add to all colors.
         contrast: multiply all colors.
         lumaflip: mirror the luma.
-        hue: turn about the luma axis.
-        saturation: stretch away from the luma axis.
+        hue: rotate about the luma axis.
+        saturation: scale the distance from the luma axis.
         imgfilter: amplify or attenuate frequency bands.
         noise: add Gaussian noise.
         cutout: set a square to zero.
-        xint_max: largest shift, parts of the image's size.
-        scale_std: of log2 of the zoom.
-        rotate_max: largest angle, 1 is half a turn.
-        aniso_std: of log2 of the stretch.
-        xfrac_std: of the shift, parts of the image's size.
-        brightness_std: of what is added.
-        contrast_std: of log2 of the factor.
-        hue_max: largest angle, 1 is half a turn.
-        saturation_std: of log2 of the factor.
+        xint_max: largest shift, as a fraction of the image size.
+        scale_std: standard deviation of log2 of the zoom.
+        rotate_max: largest angle; 1 is 180 degrees.
+        aniso_std: standard deviation of log2 of the stretch.
+        xfrac_std: standard deviation of the shift, as a fraction of the image size.
+        brightness_std: standard deviation of the added value.
+        contrast_std: standard deviation of log2 of the factor.
+        hue_max: largest angle; 1 is 180 degrees.
+        saturation_std: standard deviation of log2 of the factor.
         imgfilter_bands: multipliers of the four bands, low to high.
-        imgfilter_std: of log2 of a band's factor.
-        noise_std: of the noise's own standard deviation.
-        cutout_size: side of the square, parts of the image's size.
+        imgfilter_std: standard deviation of log2 of a band's factor.
+        noise_std: scale of the noise's standard deviation.
+        cutout_size: side of the square, as a fraction of the image size.
     """
 
     xflip: float = 0.0
@@ -106,13 +105,10 @@ class Transforms:
 def sometimes(
     draw: Randomness, name: str, probability: float, value: Tensor, neutral: float = 0.0
 ) -> Tensor:
-    """`value` [b ..] where the image's draw `<name>_gate` falls below the probability, else the
-    neutral value.
-    """
-    happens = draw.uniform(f"{name}_gate") < probability
-    return torch.where(
-        happens.reshape(-1, *[1] * (value.ndim - 1)), value, value.new_tensor(neutral)
-    )
+    """`value` [b ..] for images whose draw `<name>_gate` is below the probability, else neutral."""
+    applied = draw.uniform(f"{name}_gate") < probability
+    applied = applied.reshape(-1, *[1] * (value.ndim - 1))
+    return torch.where(applied, value, value.new_tensor(neutral))
 
 
 def symmetric(draw: Randomness, name: str, *shape: int) -> Tensor:
