@@ -67,7 +67,7 @@ def parts_of(generator: GRAMHD, z: Tensor, camera: Camera) -> Parts:
         "grids": lambda: generator._grids(film, camera),
         "foreground": lambda: generator.super_resolution(grid, style),
         "background": lambda: generator.super_resolution_bg(plane[:, None]),
-        "compositing": lambda: generator._show(maps, high, camera),
+        "compositing": lambda: generator._composite(maps, high, camera),
         "another view": lambda: generator.render(maps, camera, raw=False),
         "all but raw": lambda: generator(z, camera, raw=False),
         "all": lambda: generator(z, camera),

@@ -1,6 +1,4 @@
-"""CIPS3D: its latents, rays by themselves, gradients in portions, frozen parts, variants, cameras
-and scenes.
-"""
+"""CIPS3D: latents, independent rays, gradients in chunks, frozen parts, variants, scenes."""
 
 import math
 
@@ -21,14 +19,13 @@ SIDE = 8
 
 def model(**changes) -> CIPS3D:
     torch.manual_seed(0)
-    made = CIPS3D(**CIPS3D.tiny | {"img_resolution": SIDE} | changes).double()
-    with (
-        torch.no_grad()
-    ):  # enough contrast to see: published densities are steep, and colors are not small
-        made.siren.final_layer.weight *= 15
-        for layer in made.inr_net.to_rgbs.values():
+    generator = CIPS3D(**CIPS3D.tiny | {"img_resolution": SIDE} | changes).double()
+    # More contrast, as in trained models.
+    with torch.no_grad():
+        generator.siren.final_layer.weight *= 15
+        for layer in generator.inr_net.to_rgbs.values():
             layer.weight *= 30
-    return made
+    return generator
 
 
 def latent(generator: CIPS3D, b: int = 2) -> Tensor:
@@ -45,20 +42,19 @@ def scene(generator: CIPS3D, b: int = 2):
 
 
 def maps(shown: Rendering) -> Tensor:
-    return torch.cat(
-        [shown.image, shown.raw, shown.depth, shown.opacity, *shown.extras.values()], 1
-    )
+    """All maps of a rendering, [b c h w]."""
+    names = "image", "raw", "depth", "opacity"
+    return torch.cat([*(getattr(shown, name) for name in names), *shown.extras.values()], 1)
 
 
 def draws(b: int = 2) -> Randomness:
     return Randomness(5, range(b), dtype=DOUBLE)
 
 
-# --------------------------------------------------------------------------------------------------
-# latents
+# -- Latents ---------------------------------------------------------------------------------------
 
 
-def test_each_layer_has_a_row_of_ws_filled_up_with_zeros():
+def test_each_layer_has_a_row_of_ws_padded_with_zeros():
     generator = model(nerf_w_dim=5, inr_w_dim=9, nerf_layers=3)
     assert generator.latent_names[:5] == ("nerf_w0", "nerf_w1", "nerf_w2", "nerf_rgb", "inr_w4_0")
     ws = generator.map(latent(generator))
@@ -70,7 +66,7 @@ def test_each_layer_has_a_row_of_ws_filled_up_with_zeros():
     assert torch.equal(maps(a), maps(b))
 
 
-def test_the_first_numbers_of_z_are_the_shape_and_the_others_the_appearance():
+def test_the_first_part_of_z_is_the_shape_and_the_second_the_appearance():
     generator = model()
     z = latent(generator, 1).repeat(3, 1)
     z[1, : generator.z_dims[0]] *= -1
@@ -82,7 +78,7 @@ def test_the_first_numbers_of_z_are_the_shape_and_the_others_the_appearance():
     assert (other_look[:3] - base[:3]).abs().max() > 0.01
 
 
-def test_truncation_pulls_each_row_towards_its_mean():
+def test_truncation_moves_each_row_towards_its_mean():
     generator = model()
     generator.estimate_w_avg(200)
     full = generator.map(latent(generator))
@@ -93,7 +89,7 @@ def test_truncation_pulls_each_row_towards_its_mean():
     assert torch.equal(some[:, :4], half[:, :4])
 
 
-def test_the_mean_latent_is_that_of_many_codes_and_always_the_same():
+def test_the_mean_latent_is_the_mean_of_many_codes_and_reproducible():
     generator = model()
     generator.estimate_w_avg(2500, seed=3)
     first = generator.w_avg.clone()
@@ -104,7 +100,7 @@ def test_the_mean_latent_is_that_of_many_codes_and_always_the_same():
     assert torch.equal(first, generator.w_avg)
 
 
-def test_tracking_is_an_average_that_forgets():
+def test_tracking_is_a_decaying_mean():
     generator = model(w_avg_beta=0.75)
     ws = generator.map(latent(generator, 5))
     generator.track(ws)
@@ -120,18 +116,16 @@ def test_a_scene_is_a_tree_of_tensors():
     assert torch.allclose(alone, maps(generator.render(whole, camera(3)))[1:2], atol=1e-12)
 
 
-def test_one_scene_is_seen_by_many_cameras():
+def test_one_scene_from_many_cameras_equals_each_view_alone():
     generator = model()
     one = scene(generator, 1)
     together = maps(generator.render(one, camera(3)))
     for k in range(3):
-        assert torch.allclose(
-            together[k : k + 1], maps(generator.render(one, camera(3)[k])), atol=1e-12
-        )
+        alone = maps(generator.render(one, camera(3)[k]))
+        assert torch.allclose(together[k : k + 1], alone, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------
-# rays by themselves
+# -- Independent rays ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("randomness", [None, draws()], ids=["still", "random"])
@@ -145,34 +139,29 @@ def test_some_rays_are_those_pixels_of_the_whole_image(randomness):
 
 
 @pytest.mark.parametrize("chunk", [1, 50, 100_000])
-def test_images_are_equal_for_any_portions(chunk):
-    generator, portioned = model(), model(ray_chunk=chunk)
+def test_chunks_of_rays_change_nothing(chunk):
+    generator, chunked = model(), model(ray_chunk=chunk)
     whole = maps(generator.render(scene(generator), camera(), randomness=draws()))
     with torch.no_grad():
-        assert torch.allclose(
-            maps(portioned.render(scene(portioned), camera(), randomness=draws())),
-            whole,
-            atol=1e-12,
-        )
+        parts = maps(chunked.render(scene(chunked), camera(), randomness=draws()))
+    assert torch.allclose(parts, whole, atol=1e-12)
 
 
-def test_gradients_of_portions_of_rays_sum_to_the_whole_gradient():
+def test_gradients_of_chunks_of_rays_sum_to_the_whole_gradient():
     generator = model()
-    weights = torch.randn(
-        2, 6, SIDE * SIDE, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)
-    )
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, 6, SIDE * SIDE, dtype=DOUBLE, generator=random)
 
-    def gradients(portions: list[Tensor]) -> dict[str, Tensor]:
+    def gradients(chunks: list[Tensor]) -> dict[str, Tensor]:
         generator.zero_grad()
-        for rays in portions:
+        for rays in chunks:
             shown = generator.render(scene(generator), camera(), rays=rays, randomness=draws())
             (torch.cat([shown.image, shown.raw], 1)[..., 0] * weights[:, :, rays]).sum().backward()
         return {name: p.grad.clone() for name, p in generator.named_parameters()}
 
     whole = gradients([torch.arange(SIDE * SIDE)])
-    parts = gradients(
-        list(torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1)).split(13))
-    )
+    shuffled = torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1))
+    parts = gradients(list(shuffled.split(13)))
     for name, gradient in whole.items():
         assert torch.allclose(parts[name], gradient, rtol=1e-9, atol=1e-12), name
         assert gradient.count_nonzero() > 0, name
@@ -186,42 +175,39 @@ def test_another_resolution_shows_the_same_scene():
     for a, b in ((fine.image, coarse.image), (fine.raw, coarse.raw), (fine.depth, coarse.depth)):
         difference = (F.avg_pool2d(a, 3) - b).abs().mean()
         assert difference < 0.1 * b.std(), difference / b.std()
-    # Pixel (1, 1) of every three by three has the very ray of the coarse pixel.
+    # Pixel (1, 1) of every 3 x 3 pixels has the ray of the coarse pixel.
     assert torch.allclose(fine.image[:, :, 1::3, 1::3], coarse.image, atol=1e-9)
 
 
-# --------------------------------------------------------------------------------------------------
-# frozen parts
+# -- Frozen parts ----------------------------------------------------------------------------------
 
 
-def test_a_frozen_nerf_gets_no_gradient_and_keeps_nothing_for_it():
+def test_a_frozen_nerf_gets_no_gradient_and_saves_nothing_for_it():
     generator = model()
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_(not generator.is_part_of(name, ["nerf"]))
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.shape) or t, lambda t: t
+    ):
         shown = generator.render(scene(generator), camera(), randomness=draws())
     samples = 2 * generator.options.num_steps
+    nerf_sizes = {SIDE * SIDE * samples // 2, samples // 2, samples}
     assert not shown.extras["features"].requires_grad
     assert not shown.raw.requires_grad
-    assert not [
-        shape for shape in kept if {SIDE * SIDE * samples // 2, samples // 2, samples} & set(shape)
-    ]
+    assert not [shape for shape in saved if nerf_sizes & set(shape)]
     shown.image.sum().backward()
     for name, parameter in generator.named_parameters():
-        assert (parameter.grad is not None) == name.startswith(
-            ("inr_net.", "mapping_network_inr.")
-        ), name
+        trained = name.startswith(("inr_net.", "mapping_network_inr."))
+        assert (parameter.grad is not None) == trained, name
 
 
-def test_a_frozen_nerf_still_has_a_gradient_for_the_camera_and_for_latents_that_are_looked_for():
+def test_a_frozen_nerf_passes_gradients_to_the_camera_and_to_latents_that_are_leaves():
     generator = model()
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_(not generator.is_part_of(name, ["nerf"]))
-    label, ws = (
-        camera(1).label().requires_grad_(),
-        generator.map(latent(generator, 1)).detach().requires_grad_(),
-    )
+    label = camera(1).label().requires_grad_()
+    ws = generator.map(latent(generator, 1)).detach().requires_grad_()
     generator.render(generator.represent(ws), Camera.from_label(label)).raw.sum().backward()
     assert label.grad[:, :16].abs().max() > 1e-6
     shape = generator.latent_names.index("nerf_rgb") + 1
@@ -236,11 +222,11 @@ def test_a_frozen_model_gives_gradients_to_z():
 
 
 @pytest.mark.parametrize("color_style", ["shape", "appearance"])
-def test_parts_are_all_of_the_model_and_apart(color_style):
+def test_parts_are_disjoint_and_cover_the_model(color_style):
     generator = model(color_style=color_style)
     for name, _ in generator.named_parameters():
         assert generator.is_part_of(name, ["nerf"]) != generator.is_part_of(name, ["inr"]), name
-    # What the NeRF shows is a function of its part alone.
+    # The image of the NeRF depends on its part only.
     before = generator.render(scene(generator), camera())
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
@@ -260,12 +246,11 @@ def test_in_v1_the_appearance_colors_the_features_but_not_the_shape():
     assert (shown.raw[0] - shown.raw[1]).abs().max() > 1e-4
 
 
-# ------------------------------------------------------------------------------------------------
-# what is to be seen
+# -- Renderings ------------------------------------------------------------------------------------
 
 
 def uniform(generator: CIPS3D, sigma: float) -> CIPS3D:
-    """The same density everywhere."""
+    """Makes the density constant."""
     with torch.no_grad():
         generator.siren.final_layer.weight.zero_()
         generator.siren.final_layer.bias.fill_(sigma)
@@ -281,7 +266,7 @@ def test_depth_is_along_the_viewing_axis():
     assert torch.allclose(shown.opacity, torch.ones_like(shown.depth))
 
 
-def test_nothing_is_as_far_as_the_last_sample_and_has_no_features():
+def test_an_empty_field_has_the_depth_of_the_last_sample_and_no_features():
     generator = uniform(model(ray_start=2.0, ray_end=3.0), -1.0)
     shown = generator.render(scene(generator), camera())
     assert shown.opacity.count_nonzero() == 0
@@ -289,9 +274,9 @@ def test_nothing_is_as_far_as_the_last_sample_and_has_no_features():
     assert torch.allclose(shown.depth.flatten(2).mT, 3.0 * camera().rays(SIDE).cosines)
 
 
-def test_a_larger_box_holds_the_same_scene_larger():
+def test_a_larger_box_contains_the_scaled_scene():
     small, large = model(), model(box_side=2.0, ray_start=4.5, ray_end=6.6)
-    with torch.no_grad():  # twice the way, half the density
+    with torch.no_grad():  # twice the distance, half the density
         large.siren.final_layer.weight /= 2
         large.siren.final_layer.bias /= 2
     a, b = small.render(scene(small), camera()), large.render(scene(large), camera(radius=5.4))
@@ -301,17 +286,17 @@ def test_a_larger_box_holds_the_same_scene_larger():
 
 def test_density_noise_needs_a_randomness():
     generator = model()
-    still, drawn = (
-        maps(generator.render(scene(generator), camera(), randomness=r)) for r in (None, draws())
-    )
+
+    def render(randomness: Randomness | None) -> Tensor:
+        return maps(generator.render(scene(generator), camera(), randomness=randomness))
+
+    still, random = render(None), render(draws())
     generator.density_noise = 1.0
-    assert torch.equal(still, maps(generator.render(scene(generator), camera())))
-    assert (
-        drawn - maps(generator.render(scene(generator), camera(), randomness=draws()))
-    ).abs().max() > 0.01
+    assert torch.equal(still, render(None))
+    assert (random - render(draws())).abs().max() > 0.01
 
 
-def test_the_field_is_what_is_rendered():
+def test_field_returns_the_rendered_values():
     generator = model()
     views, one = camera().rays(SIDE), scene(generator)
     points = views.origins + 2.5 * views.directions
@@ -326,13 +311,12 @@ def test_the_field_is_what_is_rendered():
     ("inputs", "directed"),
     [("xyz", False), ("xyz_posenc", False), ("xyz_d_posenc", True), ("xyz_d_sine", True)],
 )
-def test_only_inputs_with_d_see_the_direction_and_in_their_features_alone(inputs, directed):
+def test_only_features_of_inputs_with_d_depend_on_the_direction(inputs, directed):
     generator = model(inputs=inputs)
     one, points = scene(generator), torch.rand(2, 9, 3, dtype=DOUBLE) - 0.5
-    here, there = (F.normalize(torch.randn(2, 9, 3, dtype=DOUBLE), dim=-1) for _ in range(2))
-    (sigma, features), (other_sigma, other_features) = (
-        generator.field(one, points, d) for d in (here, there)
-    )
+    here, there = F.normalize(torch.randn(2, 2, 9, 3, dtype=DOUBLE), dim=-1)
+    sigma, features = generator.field(one, points, here)
+    other_sigma, other_features = generator.field(one, points, there)
     assert torch.equal(sigma, other_sigma)
     assert torch.equal(features, other_features) != directed
     ahead = torch.tensor([0.0, 0.0, -1.0], dtype=DOUBLE).expand(2, 9, 3)
@@ -345,17 +329,12 @@ def test_positional_encoding_by_hand():
     x = torch.tensor([[0.5, 1.0]], dtype=DOUBLE)
     expected = [0.5, 1.0]
     for scale in (1, 2, 4):
-        expected += [
-            math.sin(scale * 0.5),
-            math.sin(scale * 1.0),
-            math.cos(scale * 0.5),
-            math.cos(scale * 1.0),
-        ]
+        expected += [math.sin(scale * 0.5), math.sin(scale * 1.0)]
+        expected += [math.cos(scale * 0.5), math.cos(scale * 1.0)]
     assert positional_encoding(x, 3)[0].tolist() == pytest.approx(expected)
 
 
-# --------------------------------------------------------------------------------------------------
-# errors
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -363,18 +342,18 @@ def test_positional_encoding_by_hand():
     [
         ({"inputs": "rgb"}, "inputs 'rgb' is unknown"),
         ({"color_style": "both"}, "color_style 'both' is unknown"),
-        ({"nerf_layers": 0}, "nerf_layers 0"),
+        ({"nerf_layers": 0}, "nerf_layers is 0"),
         ({"nerf_mapping_hidden_dim": 7}, "hidden_dim 7"),
         ({"box_side": 0.0}, "box_side 0.0 is not positive"),
         ({"img_resolution": 0}, "img_resolution 0 is not positive"),
     ],
 )
-def test_models_that_can_not_work_are_refused(changes, match):
+def test_invalid_arguments_are_refused(changes, match):
     with pytest.raises(ValueError, match=match):
         CIPS3D(**CIPS3D.tiny | changes)
 
 
-def test_calls_that_can_not_work_are_refused():
+def test_invalid_calls_are_refused():
     generator = model()
     with pytest.raises(ValueError, match="z_nerf, then z_inr"):
         generator.map(torch.zeros(2, 3, dtype=DOUBLE))

@@ -1,4 +1,4 @@
-"""GRAM on tiny models: scenes known by hand, what depends on what, gradients, refusals."""
+"""GRAM on tiny models: hand-made scenes, dependences, gradients, errors."""
 
 from dataclasses import replace
 
@@ -17,9 +17,8 @@ def tiny(seed: int = 0, **changes) -> GRAM:
 
 
 def cameras(num: int = 2, **options) -> Camera:
-    return Camera.from_angles(
-        torch.linspace(-0.4, 0.4, num), torch.linspace(0.1, -0.1, num), **options
-    )
+    yaw, pitch = torch.linspace(-0.4, 0.4, num), torch.linspace(0.1, -0.1, num)
+    return Camera.from_angles(yaw, pitch, **options)
 
 
 def latents(generator: GRAM, num: int = 2, seed: int = 0) -> Tensor:
@@ -34,10 +33,9 @@ class Planes(nn.Module):
 
 
 def wall(**changes) -> GRAM:
-    """Two planes, z = 0.3 and z = 0, as dense as can be."""
-    generator = tiny(
-        num_manifolds=3, levels_start=3.0, levels_end=0.0, num_samples=40, **changes
-    ).requires_grad_(False)
+    """Two opaque planes, z = 0.3 and z = 0."""
+    options = {"num_manifolds": 3, "levels_start": 3.0, "levels_end": 0.0, "num_samples": 40}
+    generator = tiny(**options, **changes).requires_grad_(False)
     generator.predictor = Planes()
     generator.radiance.output_sigma[0].bias.fill_(1e4)
     return generator
@@ -53,7 +51,7 @@ def scene(generator) -> Tensor:
     return generator.represent(generator.map(latents(generator)))
 
 
-def test_is_registered_by_its_name():
+def test_is_registered_under_its_name():
     assert GENERATORS["GRAM"] is GRAM
 
 
@@ -69,7 +67,7 @@ def test_every_parameter_is_in_one_part(generator):
         assert sum(name.startswith(starts) for starts in generator.parts.values()) == 1, name
 
 
-def test_an_opaque_wall_has_the_depth_at_which_it_stands():
+def test_an_opaque_wall_has_its_depth():
     generator = wall()
     front = Camera.from_angles(torch.zeros(1), torch.zeros(1), radius=2.7, fov=12.0)
     seen = generator(latents(generator, 1), front)
@@ -89,7 +87,7 @@ def test_colors_are_those_of_the_radiance_on_the_wall():
     assert torch.allclose(image.flatten(2).mT, 2 * rgb - 1, atol=2e-4)
 
 
-def test_a_scene_and_cameras_enlarged_together_look_the_same():
+def test_scaling_scene_and_cameras_together_does_not_change_the_image():
     far = {"scene_extent": 1.0, "ray_start": 2.2, "ray_end": 3.2}
     near = {name: 0.24 * value for name, value in far.items()}
     images = []
@@ -102,13 +100,11 @@ def test_a_scene_and_cameras_enlarged_together_look_the_same():
 
 
 def test_some_rays_are_those_pixels_of_the_whole_image(generator, scene):
-    whole, rays = generator.render(scene, cameras()), torch.tensor([3, 77, 143, 0])
+    rays = torch.tensor([3, 77, 143, 0])
+    whole = generator.render(scene, cameras())
     some = generator.render(scene, cameras(), rays=rays, randomness=Randomness(0, [0, 1]))
-    for got, want in (
-        (some.image, whole.image),
-        (some.depth, whole.depth),
-        (some.opacity, whole.opacity),
-    ):
+    for name in ("image", "depth", "opacity"):
+        got, want = getattr(some, name), getattr(whole, name)
         assert got.shape == (2, want.shape[1], 4, 1)
         assert torch.allclose(got[..., 0], want.flatten(2)[..., rays], atol=1e-5)
 
@@ -124,7 +120,8 @@ def test_any_resolution(generator, scene):
 @pytest.mark.parametrize("gradient", [False, True])
 def test_chunks_of_rays_change_nothing(gradient):
     generator = tiny()
-    options, results = generator.options, []
+    options = generator.options
+    results = []
     for chunk in (None, 50):
         generator.options = replace(options, ray_chunk=chunk)
         generator.zero_grad()
@@ -132,18 +129,13 @@ def test_chunks_of_rays_change_nothing(gradient):
             seen = generator(latents(generator), cameras())
         if gradient:
             seen.image.square().mean().backward()
-        results.append(
-            [
-                seen.image,
-                seen.depth,
-                *(p.grad for p in generator.parameters() if p.grad is not None),
-            ]
-        )
+        gradients = [p.grad for p in generator.parameters() if p.grad is not None]
+        results.append([seen.image, seen.depth, *gradients])
     for whole, chunked in zip(*results, strict=True):
         assert torch.allclose(whole, chunked, rtol=1e-3, atol=1e-5)
 
 
-def test_one_scene_from_many_cameras_is_as_each_view_alone(generator, scene):
+def test_one_scene_from_many_cameras_equals_each_view_alone(generator, scene):
     many = generator.render(scene[:1], cameras(3))
     for i in range(3):
         alone = generator.render(scene[:1], cameras(3)[i])
@@ -161,35 +153,32 @@ def test_sharing_an_origin_gives_other_views_the_distances_of_the_first(generato
 def test_with_a_locked_view_a_point_has_one_color():
     free, locked = wall(), wall(lock_view=True)
     ws = free.map(latents(free, 1))
-    spot, colors = torch.tensor([[[0.05, -0.1, 0.3]]]), {}
+    # Two cameras look at one point; their only ray goes to it.
+    yaw, pitch = torch.tensor([-0.3, 0.4]), torch.zeros(2)
+    views = Camera.from_angles(yaw, pitch, target=torch.tensor([0.05, -0.1, 0.3]), radius=2.7)
+    differences = {}
     for name, generator in (("free", free), ("locked", locked)):
-        seen = []
-        for yaw in (-0.3, 0.4):
-            camera = Camera.from_angles(
-                torch.tensor([yaw]), torch.zeros(1), target=spot[0, 0], radius=2.7
-            )
-            seen.append(
-                generator.render(ws, camera, resolution=1).image.flatten()
-            )  # its only ray goes to the target
-        colors[name] = (seen[0] - seen[1]).abs().max()
-    assert colors["locked"] < 1e-3
-    assert colors["free"] > 10 * colors["locked"]
+        left, right = generator.render(ws, views, resolution=1).image.flatten(1)
+        differences[name] = (left - right).abs().max()
+    assert differences["locked"] < 1e-3
+    assert differences["free"] > 10 * differences["locked"]
     free.lock_view = True
     assert torch.equal(free.render(ws, cameras(1)).image, locked.render(ws, cameras(1)).image)
 
 
-def test_without_background_rays_may_pass():
-    passing = tiny(background=False, delta_alpha=1e-6).requires_grad_(False)
-    seen = passing(latents(passing), cameras())
-    assert seen.opacity.max() < 1e-3
-    assert torch.allclose(seen.image, torch.tensor(-1.0), atol=1e-2)
-    white = tiny(background=False, delta_alpha=1e-6, white_back=True).requires_grad_(False)
-    assert torch.allclose(white(latents(white), cameras()).image, torch.tensor(1.0), atol=1e-2)
-    last = tiny(background=False, delta_alpha=1e-6, last_back=True).requires_grad_(False)
-    assert torch.allclose(last(latents(last), cameras()).opacity, torch.ones(()), atol=1e-3)
+def test_without_background_rays_may_pass_all_surfaces():
+    def seen(**options):
+        generator = tiny(background=False, delta_alpha=1e-6, **options).requires_grad_(False)
+        return generator(latents(generator), cameras())
+
+    black = seen()
+    assert black.opacity.max() < 1e-3
+    assert torch.allclose(black.image, torch.tensor(-1.0), atol=1e-2)
+    assert torch.allclose(seen(white_back=True).image, torch.tensor(1.0), atol=1e-2)
+    assert torch.allclose(seen(last_back=True).opacity, torch.ones(()), atol=1e-3)
 
 
-def test_gains_come_first_in_the_mapping_and_in_every_latent(generator):
+def test_gains_are_first_in_the_output_of_the_mapping_and_in_every_latent(generator):
     z = latents(generator)
     ws, out = generator.map(z), generator.mapping(z)
     for i in range(9):
@@ -197,7 +186,7 @@ def test_gains_come_first_in_the_mapping_and_in_every_latent(generator):
         assert torch.equal(ws[:, i, 16:], out[:, 144 + 16 * i : 144 + 16 * i + 16])
 
 
-def test_the_mean_latent_is_tracked_or_estimated_and_truncation_goes_there():
+def test_the_mean_latent_is_tracked_or_estimated_and_is_the_target_of_truncation():
     generator = tiny()
     ws = generator.map(latents(generator, 8))
     for _ in range(3):
@@ -224,7 +213,7 @@ def test_every_parameter_receives_a_finite_gradient():
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_path_lengths_can_be_differentiated():
+def test_path_lengths_are_differentiable():
     generator = tiny(img_resolution=4)
     ws = generator.map(latents(generator)).detach().requires_grad_()
     image = generator.render(generator.represent(ws), cameras()).image
@@ -235,7 +224,7 @@ def test_path_lengths_can_be_differentiated():
         assert weight.grad.abs().max() > 0
 
 
-def test_a_camera_is_needed(generator, scene):
+def test_rendering_without_a_camera_is_refused(generator, scene):
     with pytest.raises(ValueError, match="give render\\(\\) a Camera"):
         generator.render(scene)
 
@@ -249,6 +238,6 @@ def test_a_camera_is_needed(generator, scene):
         ({"ray_start": 4.0}, "expected 0 <= start < end"),
     ],
 )
-def test_impossible_arguments_are_refused_with_a_way_out(wrong, message):
+def test_impossible_arguments_are_refused_with_a_remedy(wrong, message):
     with pytest.raises(ValueError, match=message):
         tiny(**wrong)

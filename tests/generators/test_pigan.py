@@ -1,4 +1,4 @@
-"""pi-GAN: its field by hand, images of fields known without it, ws, truncation, rays and memory."""
+"""pi-GAN: its field by hand, images of constant fields, ws, truncation, rays and memory."""
 
 import math
 
@@ -20,13 +20,11 @@ def tiny(**options) -> PiGAN:
 
 
 def uniform(sigma: float, **options) -> PiGAN:
-    """A model whose field is the same everywhere: this raw density, sigmoid(COLOR)."""
+    """A model with a constant field of raw density sigma and color sigmoid(COLOR)."""
     model = tiny(**options)
+    heads = ((model.siren.final_layer, [sigma]), (model.siren.color_layer_linear, COLOR))
     with torch.no_grad():
-        for head, bias in (
-            (model.siren.final_layer, [sigma]),
-            (model.siren.color_layer_linear, COLOR),
-        ):
+        for head, bias in heads:
             head.weight.zero_()
             head.bias.copy_(torch.tensor(bias))
     return model
@@ -44,8 +42,7 @@ def scene_of(model: PiGAN, b: int = 2) -> Tensor:
     return model.represent(model.map(latents(model, b)))
 
 
-# --------------------------------------------------------------------------------------------------
-# the model's sizes
+# -- The model's sizes -----------------------------------------------------------------------------
 
 
 def test_the_published_model_has_its_parameters():
@@ -62,19 +59,18 @@ def test_every_parameter_belongs_to_one_part():
         assert sum(name.startswith(beginnings) for beginnings in model.parts.values()) == 1, name
 
 
-def test_weights_start_in_their_intervals():
+def test_initial_weights_fill_their_intervals():
     torch.manual_seed(0)
     siren = PiGAN(hidden_dim=64).siren
     limit = math.sqrt(6 / 64) / 25
-    expected = [(siren.network[0], 1 / 3), *((layer, limit) for layer in list(siren.network)[1:])]
-    expected += [(siren.final_layer, limit), (siren.color_layer_linear, limit)]
-    expected += [(siren.color_layer_sine, math.sqrt(6 / 67) / 25)]
+    expected = [(siren.network[0], 1 / 3), (siren.color_layer_sine, math.sqrt(6 / 67) / 25)]
+    for layer in (*siren.network[1:], siren.final_layer, siren.color_layer_linear):
+        expected.append((layer, limit))
     for layer, largest in expected:
         assert 0.93 * largest < layer.weight.abs().max() <= largest
 
 
-# --------------------------------------------------------------------------------------------------
-# the field
+# -- The field -------------------------------------------------------------------------------------
 
 
 def test_one_point_by_hand():
@@ -84,9 +80,8 @@ def test_one_point_by_hand():
         siren.network[0].bias.fill_(0.02)
         siren.final_layer.weight.fill_(2.0)
         siren.final_layer.bias.fill_(-0.5)
-        siren.color_layer_sine.weight.copy_(
-            torch.tensor([[0.01, 0.02, 0.03, 0.04]])
-        )  # direction, then feature
+        # Inputs of the color layer: direction, then feature.
+        siren.color_layer_sine.weight.copy_(torch.tensor([[0.01, 0.02, 0.03, 0.04]]))
         siren.color_layer_sine.bias.fill_(0.05)
         siren.color_layer_linear.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0]]))
         siren.color_layer_linear.bias.copy_(torch.tensor([0.0, 0.1, 0.2]))
@@ -104,10 +99,8 @@ def test_one_point_by_hand():
 def test_the_box_scales_points():
     points = 0.2 * torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     boxed, tall = tiny(box_side=0.5), tiny(box_side=2.0)
-    for small, large in zip(
-        boxed.field(scene_of(boxed), points), tall.field(scene_of(tall), 4 * points)
-    ):
-        torch.testing.assert_close(small, large)
+    expected = tall.field(scene_of(tall), 4 * points)
+    torch.testing.assert_close(boxed.field(scene_of(boxed), points), expected)
 
 
 def test_directions_change_colors_but_not_densities():
@@ -121,53 +114,47 @@ def test_directions_change_colors_but_not_densities():
 
 
 def test_a_grid_is_interpolated_between_its_corners_and_zero_outside():
+    features = PiGANField._grid_features
     z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, 4)] * 3, indexing="ij")
     grid = torch.stack([x, y, z, x * y * z])[None]
     corners = torch.tensor([[[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]]])
     inside = 2 * torch.rand(3, 6, 3, generator=torch.Generator().manual_seed(0)) - 1
-    torch.testing.assert_close(PiGANField._grid_features(grid, inside)[..., :3], inside)
-    torch.testing.assert_close(
-        PiGANField._grid_features(grid, corners)[0, :, 3], torch.tensor([-1.0, -1.0])
-    )
-    assert (PiGANField._grid_features(grid, torch.full((1, 1, 3), 2.0)) == 0).all()
+    torch.testing.assert_close(features(grid, inside)[..., :3], inside)
+    torch.testing.assert_close(features(grid, corners)[0, :, 3], torch.tensor([-1.0, -1.0]))
+    assert (features(grid, torch.full((1, 1, 3), 2.0)) == 0).all()
 
 
-def test_grid_features_come_before_the_point():
+def test_grid_features_are_concatenated_before_the_point():
     siren, points = PiGANField(5, 1, grid_channels=2, grid_resolution=3), torch.rand(1, 4, 3)
     directions, ws = torch.zeros_like(points), torch.zeros(1, 2, 10)
     with_grid = siren(points, directions, ws)[0]
     with torch.no_grad():
         siren.network[0].weight[:, :2] = 0
     alone = PiGANField(5, 1)
-    alone.load_state_dict(
-        siren.state_dict() | {"network.0.weight": siren.network[0].weight[:, 2:]}, strict=False
-    )
+    point_weight = siren.network[0].weight[:, 2:]
+    alone.load_state_dict(siren.state_dict() | {"network.0.weight": point_weight}, strict=False)
     without = siren(points, directions, ws)[0]
     assert (with_grid - without).abs().max() > 1e-4
     torch.testing.assert_close(without, alone(points, directions, ws)[0])
 
 
-# --------------------------------------------------------------------------------------------------
-# the image
+# -- The image -------------------------------------------------------------------------------------
 
 
-def test_an_opaque_field_shows_its_color():
+def test_an_opaque_field_has_its_color():
     shown = uniform(1.0)(latents(tiny()), cameras())
     expected = (2 * torch.sigmoid(torch.tensor(COLOR)) - 1)[:, None, None].expand(2, 3, 8, 8)
     torch.testing.assert_close(shown.image, expected)
     torch.testing.assert_close(shown.opacity, torch.ones(2, 1, 8, 8))
 
 
-def test_an_empty_field_is_black_or_white_or_its_last_sample():
+def test_an_empty_field_is_black_or_white_or_the_color_of_its_last_sample():
     last = tiny().options.ray_end
     distances = last * cameras().rays(8).cosines.unflatten(1, (8, 8)).movedim(-1, 1)
     color = (2 * torch.sigmoid(torch.tensor(COLOR)) - 1)[:, None, None].expand(2, 3, 8, 8)
     black, white = -torch.ones(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
-    for options, image in (
-        ({}, black),
-        ({"white_back": True}, white),
-        ({"last_back": True}, color),
-    ):
+    expected = (({}, black), ({"white_back": True}, white), ({"last_back": True}, color))
+    for options, image in expected:
         shown = uniform(-1.0, **options)(latents(tiny()), cameras())
         torch.testing.assert_close(shown.image, image)
         assert (shown.opacity == 0).all()
@@ -176,26 +163,27 @@ def test_an_empty_field_is_black_or_white_or_its_last_sample():
     torch.testing.assert_close(filled.image, white)
 
 
-def test_the_density_is_clamped_as_told():
+def test_the_clamp_mode_is_used():
     opacity = uniform(-1.0, clamp_mode="softplus")(latents(tiny()), cameras()).opacity
-    assert (opacity > 0.99).all(), "softplus(-1) is positive, and the last interval is endless"
+    assert (opacity > 0.99).all(), "softplus(-1) is positive, and the last interval is 1e10 long"
 
 
-def test_a_locked_view_tells_every_ray_the_same_direction():
+def test_with_a_locked_view_the_field_receives_one_direction():
     for lock in (False, True):
         model = uniform(1.0, lock_view=lock)
-        with torch.no_grad():  # the color depends on the direction alone
+        with torch.no_grad():  # the color depends on the direction only
             model.siren.color_layer_linear.weight.fill_(1.0)
             model.siren.color_layer_sine.weight[:, 3:] = 0
         image = model.render(scene_of(model), cameras()).image
-        rays = cameras().rays(8).directions
-        told = torch.tensor([0.0, 0.0, -1.0]).expand_as(rays) if lock else rays
-        _, rgb = model.field(scene_of(model), torch.zeros_like(rays), told)
+        directions = cameras().rays(8).directions
+        if lock:
+            directions = torch.tensor([0.0, 0.0, -1.0]).expand_as(directions)
+        _, rgb = model.field(scene_of(model), torch.zeros_like(directions), directions)
         torch.testing.assert_close(image.flatten(2).mT, 2 * rgb - 1, atol=1e-4, rtol=1e-4)
         assert (image.flatten(2).std(-1).max() > 1e-3) is not lock
 
 
-def test_some_rays_are_those_of_the_whole_image_with_their_draws():
+def test_some_rays_are_those_pixels_of_the_whole_image_with_their_draws():
     model, randomness, rays = tiny(), Randomness(3, range(2)), torch.tensor([63, 0, 17])
     model.density_noise = 0.5
     whole = model.render(scene_of(model), cameras(), randomness=randomness)
@@ -215,20 +203,16 @@ def test_density_noise_needs_randomness():
     assert (quiet[1] - loud[1]).abs().max() > 1e-3
 
 
-def test_the_image_has_any_size_asked_for():
+def test_the_image_has_the_requested_size():
     model = tiny()
     for side in (5, 11):
         shown = model.render(scene_of(model), cameras(), resolution=side)
         assert shown.image.shape == (2, 3, side, side)
-        assert (
-            shown.depth.shape
-            == shown.opacity.shape
-            == shown.extras["ray_depth"].shape
-            == (2, 1, side, side)
-        )
+        for values in (shown.depth, shown.opacity, shown.extras["ray_depth"]):
+            assert values.shape == (2, 1, side, side)
 
 
-def test_one_scene_from_many_cameras_is_as_from_each_alone():
+def test_one_scene_from_many_cameras_equals_each_view_alone():
     model = tiny()
     scene = scene_of(model, 1)
     many = model.render(scene, cameras(3)).image
@@ -237,15 +221,16 @@ def test_one_scene_from_many_cameras_is_as_from_each_alone():
 
 
 @torch.no_grad()
-def test_without_gradient_only_portions_of_rays_are_in_memory():
-    model, points = tiny(ray_chunk=10), []
+def test_without_gradient_rays_are_rendered_in_chunks():
+    model = tiny(ray_chunk=10)
+    points = []
     model.siren.register_forward_hook(
         lambda module, inputs, output: points.append(inputs[0].shape[:2].numel())
     )
-    portions = model(latents(model), cameras()).image
+    chunked = model(latents(model), cameras()).image
     assert max(points) == 10 * model.options.num_steps
     assert sum(points) == 2 * 64 * 2 * model.options.num_steps
-    torch.testing.assert_close(portions, tiny(ray_chunk=1000)(latents(model), cameras()).image)
+    torch.testing.assert_close(chunked, tiny(ray_chunk=1000)(latents(model), cameras()).image)
 
 
 def test_autocast_changes_nothing():
@@ -255,11 +240,10 @@ def test_autocast_changes_nothing():
         assert torch.equal(model(latents(model), cameras()).image, exact)
 
 
-# --------------------------------------------------------------------------------------------------
-# the latents
+# -- The latents -----------------------------------------------------------------------------------
 
 
-def test_a_row_of_ws_is_a_layers_gain_and_phase():
+def test_a_row_of_ws_is_the_gain_and_phase_of_a_layer():
     model = tiny(hidden_dim=5)
     with torch.no_grad():
         last = model.mapping_network.network[-1]
@@ -289,7 +273,7 @@ def test_tracking_is_a_decaying_mean():
     torch.testing.assert_close(model.w_avg, (0.25 * 0.75 + 0.25 * 2) * ws.mean(0))
 
 
-def test_the_mean_of_many_codes_is_the_same_every_time_and_near_that_of_others():
+def test_the_mean_of_many_codes_is_reproducible_and_close_to_the_mean_of_others():
     model, twin, other = tiny(), tiny(), tiny()
     model.estimate_w_avg(2500)
     twin.estimate_w_avg(2500)
@@ -297,32 +281,30 @@ def test_the_mean_of_many_codes_is_the_same_every_time_and_near_that_of_others()
     assert torch.equal(model.w_avg, twin.w_avg)
     fresh = model.map(torch.randn(2500, model.z_dim, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(model.w_avg, fresh.mean(0), atol=1e-5, rtol=1e-4)
-    assert (
-        0 < (model.w_avg - other.w_avg).abs().max() < 6 * fresh.std(0).max() * math.sqrt(2 / 2500)
-    )
+    bound = 6 * fresh.std(0).max() * math.sqrt(2 / 2500)
+    assert 0 < (model.w_avg - other.w_avg).abs().max() < bound
 
 
-# --------------------------------------------------------------------------------------------------
-# refusals
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"box_side": 0.0}, "box_side 0.0 is not positive"),
-        ({"hidden_layers": 0}, "hidden_layers 0 leaves no layer"),
+        ({"hidden_layers": 0}, "hidden_layers is 0; the density needs 1 or more"),
         ({"grid_channels": -1}, "use 32 x 96"),
         ({"num_steps": 2}, "num_steps 2 is less than 3"),
     ],
 )
-def test_impossible_arguments_are_refused_with_a_way_out(wrong, message):
+def test_impossible_arguments_are_refused_with_a_remedy(wrong, message):
     with pytest.raises(ValueError, match=message):
         tiny(**wrong)
 
 
-def test_a_camera_and_whole_latents_are_needed():
+def test_missing_cameras_and_incomplete_latents_are_refused():
     model = tiny()
     with pytest.raises(ValueError, match="give render\\(\\) a Camera"):
         model.render(scene_of(model))
-    with pytest.raises(ValueError, match=r"ws has shape \(2, 3, 48\), expected \[b 4 48\]"):
+    with pytest.raises(ValueError, match=r"ws has shape \(2, 3, 48\); expected \[b 4 48\]"):
         model.represent(model.map(latents(model))[:, :3])

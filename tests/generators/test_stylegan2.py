@@ -1,6 +1,4 @@
-"""StyleGAN2 as a generator: published sizes, its share of the contract, noise, conditioning, path
-length.
-"""
+"""StyleGAN2 as a generator: published sizes, contract, noise, conditioning, path length."""
 
 import pytest
 import torch
@@ -44,14 +42,13 @@ def test_stylegan2_defaults_are_the_ffhq_256_model():
 
 
 def test_as_eg3ds_backbone_it_has_the_published_number_of_parameters():
+    options = {"c_dim": 25, "img_channels": 96, "channel_base": 32768}
     with torch.device("meta"):
-        backbone = StyleGAN2(
-            c_dim=25, img_channels=96, channel_base=32768, conv_clamp=None, mapping_layers=2
-        )
+        backbone = StyleGAN2(**options, conv_clamp=None, mapping_layers=2)
     assert sum(p.numel() for p in backbone.parameters()) == 29_008_301
 
 
-def test_rendering_shows_the_representation_and_has_no_depth():
+def test_rendering_returns_the_representation_and_no_depth():
     generator = tiny()
     image = generator.represent(generator.map(latents(generator)))
     shown = generator.render(image)
@@ -69,7 +66,7 @@ def test_rays_and_other_resolutions_are_refused():
         generator.render(image, rays=torch.arange(4))
 
 
-def test_noise_is_constant_without_randomness_and_its_own_per_image_with_it():
+def test_noise_is_constant_without_randomness_and_different_per_image_with_it():
     generator = tiny().requires_grad_(False)
     for name, parameter in generator.named_parameters():
         if name.endswith("noise_strength"):
@@ -83,7 +80,7 @@ def test_noise_is_constant_without_randomness_and_its_own_per_image_with_it():
     torch.testing.assert_close(noisy[1:], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_a_label_conditioned_model_without_a_camera_sees_the_zero_label():
+def test_a_label_conditioned_model_without_a_camera_gets_the_zero_label():
     generator = tiny(c_dim=25)
     assert generator.camera_conditioned
     z = latents(generator, 2)
@@ -93,7 +90,7 @@ def test_a_label_conditioned_model_without_a_camera_sees_the_zero_label():
     assert torch.equal(generator.map(z, zero), generator.map(z))
 
 
-def test_path_length_can_be_differentiated():
+def test_path_length_is_differentiable():
     generator = tiny()
     ws = generator.map(latents(generator, 2))
     image = generator.render(generator.represent(ws, randomness=Randomness(0, [0, 1]))).image
@@ -106,25 +103,22 @@ def test_path_length_can_be_differentiated():
             assert parameter.grad.abs().max() > 0, name
 
 
-def test_every_noise_mode_is_a_choice():
-    made = {}
+def test_noise_modes():
+    images = {}
+    draws = (None, Randomness(0, [0]), Randomness(1, [0]))
     for mode in ("auto", "const", "none"):
-        torch.manual_seed(0)
-        generator = StyleGAN2(**StyleGAN2.tiny, noise=mode)
+        generator = tiny(noise=mode)
         with torch.no_grad():
             for name, parameter in generator.named_parameters():
                 if name.endswith("noise_strength"):
                     parameter.fill_(0.5)
         ws = generator.map(torch.ones(1, generator.z_dim))
-        made[mode] = [
-            generator.represent(ws, randomness=r)
-            for r in (None, Randomness(0, [0]), Randomness(1, [0]))
-        ]
-    still, one, other = made["auto"]
+        images[mode] = [generator.represent(ws, randomness=draw) for draw in draws]
+    still, one, other = images["auto"]
     assert not torch.equal(still, one)
     assert not torch.equal(one, other)
-    assert all(torch.equal(image, still) for image in made["const"])
-    assert all(torch.equal(image, made["none"][0]) for image in made["none"])
-    assert not torch.equal(made["none"][0], still)
+    assert all(torch.equal(image, still) for image in images["const"])
+    assert all(torch.equal(image, images["none"][0]) for image in images["none"])
+    assert not torch.equal(images["none"][0], still)
     with pytest.raises(ValueError, match="noise 'loud' is unknown"):
         StyleGAN2(**StyleGAN2.tiny, noise="loud")

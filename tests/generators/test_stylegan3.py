@@ -1,6 +1,4 @@
-"""StyleGAN3 as a generator: published sizes, its share of the contract, magnitudes, motion of the
-picture.
-"""
+"""StyleGAN3 as a generator: published sizes, contract, magnitudes, equivariance."""
 
 import math
 
@@ -61,7 +59,7 @@ def test_as_a_tri_plane_backbone_it_has_the_published_number_of_parameters():
     assert count(config="R", img_channels=96, c_dim=25) == 19_115_744
 
 
-def test_the_configuration_can_be_overruled():
+def test_options_override_the_configuration():
     mixed = tiny(config="R", conv_kernel=3, use_radial_filters=False)
     layer = mixed.synthesis.layers[0]
     assert layer.weight.shape[-1] == 3
@@ -71,7 +69,7 @@ def test_the_configuration_can_be_overruled():
         tiny(config="X")
 
 
-def test_rendering_shows_the_picture_and_has_no_depth():
+def test_rendering_returns_the_image_and_no_depth():
     generator = tiny()
     scene = generator.represent(generator.map(latents(generator)))
     assert isinstance(scene, Picture)
@@ -82,7 +80,7 @@ def test_rendering_shows_the_picture_and_has_no_depth():
         generator.render(scene, resolution=16)
 
 
-def test_tracking_follows_latents_and_the_magnitudes_of_scenes_with_a_half_life_in_images():
+def test_tracking_averages_latents_and_magnitudes_with_a_half_life_in_images():
     generator = tiny(magnitude_half_life_kimg=0.008)
     ws = generator.map(latents(generator))
     scene = generator.represent(ws)
@@ -96,7 +94,7 @@ def test_tracking_follows_latents_and_the_magnitudes_of_scenes_with_a_half_life_
     assert means == [layer.magnitude_ema.item() for layer in generator.synthesis.layers]
 
 
-def test_the_mean_of_all_processes_may_be_told_in_place_of_the_batch():
+def test_tracking_accepts_the_mean_of_all_processes_instead_of_the_batch():
     one, other = tiny(), tiny()
     ws = one.map(latents(one))
     statistics = one.statistics(one.represent(ws))
@@ -126,7 +124,7 @@ def decibels(expected: torch.Tensor, actual: torch.Tensor) -> float:
     return (10 * torch.log10(4 / (expected - actual).square().mean())).item()
 
 
-def seen(config: str, transform: torch.Tensor | None = None) -> torch.Tensor:
+def synthesized(config: str, transform: torch.Tensor | None = None) -> torch.Tensor:
     generator = tiny(config=config, num_layers=7, magnitude_ema_beta=0.0)
     ws = generator.map(latents(generator, 4))
     generator.settle(ws)
@@ -135,26 +133,26 @@ def seen(config: str, transform: torch.Tensor | None = None) -> torch.Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", ["T", "R"])
-def test_a_translation_moves_the_picture(config):
+def test_a_translation_moves_the_image(config):
     transform = torch.eye(3)
     transform[:2, 2] = -torch.tensor([4.0, -3.0]) / 32
-    still, moved = seen(config), seen(config, transform)
+    still, moved = synthesized(config), synthesized(config, transform)
     assert decibels(still[:, :, 3:, :-4], moved[:, :, :-3, 4:]) > 45
     assert decibels(still, moved) < 35
 
 
 @torch.no_grad()
-def test_a_quarter_turn_turns_the_picture_of_configuration_r_but_not_that_of_t():
+def test_a_quarter_turn_rotates_the_image_of_configuration_r_and_not_of_t():
     transform = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     quality = {}
     for config in ("T", "R"):
-        still, turned = seen(config), seen(config, transform)
+        still, turned = synthesized(config), synthesized(config, transform)
         quality[config] = max(decibels(still.rot90(turns, (2, 3)), turned) for turns in (1, 3))
     assert quality["R"] > 60
     assert quality["T"] < 35
 
 
-def test_a_label_conditioned_model_without_a_camera_sees_the_zero_label():
+def test_a_label_conditioned_model_without_a_camera_gets_the_zero_label():
     generator = tiny(c_dim=25)
     assert generator.camera_conditioned
     z = latents(generator, 2)
@@ -164,7 +162,7 @@ def test_a_label_conditioned_model_without_a_camera_sees_the_zero_label():
     assert torch.equal(generator.map(z, zero), generator.map(z))
 
 
-def test_path_length_can_be_differentiated():
+def test_path_length_is_differentiable():
     generator = tiny()
     ws = generator.map(latents(generator, 2))
     image = generator.render(generator.represent(ws)).image
@@ -177,12 +175,11 @@ def test_path_length_can_be_differentiated():
             assert parameter.grad.abs().max() > 0, name
 
 
-def test_the_turn_of_the_input_is_learnt_from_w():
+def test_the_rotation_of_the_input_is_computed_from_w():
     generator = tiny()
     ws = generator.map(latents(generator, 2))
     still = generator.synthesize(ws)
+    rotation = torch.tensor([math.cos(0.5), math.sin(0.5), 0.0, 0.0])
     with torch.no_grad():
-        generator.synthesis.input.affine.bias.copy_(
-            torch.tensor([math.cos(0.5), math.sin(0.5), 0.0, 0.0])
-        )
+        generator.synthesis.input.affine.bias.copy_(rotation)
     assert (generator.synthesize(ws) - still).abs().mean() > 1e-3

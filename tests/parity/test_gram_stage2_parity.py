@@ -131,7 +131,7 @@ def grids(generator, ws, camera, maps):
 
 def composited(generator, maps, high, camera):
     """What the image is made of."""
-    seen, _ = generator._show(maps, high, camera)
+    seen, _ = generator._composite(maps, high, camera)
     distances = distances_to(high.points, camera.origins[:, None])
     values = look_up_foreground(maps.foreground, high.points[:, :, :-1], generator.grid_extent)
     behind = look_up_background(maps.background, high.points[:, :, -1], generator.scene_extent)

@@ -1,6 +1,4 @@
-"""Generators by name. Importing this package imports every sibling file, and the class statement
-registers.
-"""
+"""Generators by name; importing this package imports all modules in it, which register them."""
 
 import importlib
 import pkgutil

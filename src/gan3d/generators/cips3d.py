@@ -1,17 +1,18 @@
-"""CIPS-3D: A 3D-Aware Generator of GANs Based on Conditionally-Independent Pixel Synthesis (Zhou et
-al., 2021, arXiv:2110.09788).
+"""CIPS-3D: A 3D-Aware Generator of GANs Based on Conditionally-Independent Pixel Synthesis.
+
+Zhou et al., 2021, arXiv:2110.09788.
 
     z = (z_nerf, z_inr) -> two mapping networks -> ws, one latent per layer
-    ray -> 12 + 12 points -> SIREN (shape latents) -> density, 32 features -> volume rendering ->
-    the pixel's feature the pixel's feature -> INR of nine blocks (appearance latents) -> image
-                        -> one linear layer, tanh                  -> auxiliary image (`raw`)
+    ray     -> 12 + 12 points -> SIREN (shape latents) -> density, 32 features
+            -> volume rendering -> feature of the pixel
+    feature -> INR of nine blocks (appearance latents) -> image
+            -> one linear layer, tanh                  -> auxiliary image (`raw`)
 
-Every pixel is made of its own ray alone: rays may be rendered in any portions, at any resolution.
-`CIPS3D()` is the published full-size model (specs/cips3d.md 1); where paper and code disagree, it
-is the code's.
+Pixels are independent: any subset of rays can be rendered, at any resolution. `CIPS3D()` is the
+published full-size model (specs/cips3d.md 1); where paper and code disagree, it follows the code.
 
-Convention: the scene is a cube of side `box_side` about the origin; cameras of the published models
-stand on the unit sphere, and their pixel grid is that of `Camera.from_sphere(.., resolution=..)`.
+Convention: the scene is a cube of side `box_side` around the origin; cameras of the published
+models are on the unit sphere, with the pixel grid of `Camera.from_sphere(.., resolution=..)`.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ from gan3d.rendering.left_point import (
 
 Inputs = Literal["xyz", "xyz_posenc", "xyz_d_posenc", "xyz_d_sine"]
 
-POINT_FREQUENCIES, DIRECTION_FREQUENCIES = 10, 4
+POINT_FREQUENCIES = 10
+DIRECTION_FREQUENCIES = 4
 
 
 class CIPS3DScene(NamedTuple):
-    """A scene without a camera: what the layers make of the latents. May be kept, and rendered from
-    anywhere.
+    """A scene without a camera: the styles of all layers.
 
     Attributes:
-        gains: of the SIREN layers, the color layer's last, [b o] each.
-        phases: likewise.
-        styles: of the INR's layers, [b i] each.
+        gains: gains of the SIREN layers, the color layer last, [b o] each.
+        phases: phases of the SIREN layers, the color layer last, [b o] each.
+        styles: styles of the INR's layers, [b i] each.
     """
 
     gains: tuple[Tensor, ...]
@@ -63,29 +64,32 @@ class CIPS3DScene(NamedTuple):
 
 
 class SirenField(nn.Module):
-    """Points of the unit box and shape latents to (raw density, features): `layers` + 1 FiLM-SIREN
-    layers.
+    """Raw density and features at points of the unit box, by `layers` + 1 FiLM-SIREN layers.
 
         h_i = siren_i(h_{i-1}),   sigma = final(h_L),   features = linear(siren_rgb([d,] h_L))
 
-    `inputs` names what h_0 and d are (CIPS-3D table 2): "xyz" the point itself; "xyz_posenc" its
-    encoding PE(x; 10); "xyz_d_posenc" also d = PE(direction; 4); "xyz_d_sine" the point, and d =
-    sin(linear(direction)).
+    `inputs` selects h_0 and d (CIPS-3D, table 2):
+
+        xyz             h_0 = x
+        xyz_posenc      h_0 = PE(x; 10)
+        xyz_d_posenc    h_0 = PE(x; 10),   d = PE(direction; 4)
+        xyz_d_sine      h_0 = x,           d = sin(linear(direction))
 
     Args:
-        hidden_dim: width; the color layer has half of it.
-        layers: L, SIREN layers before the density.
-        w_dim: length of the latents.
-        feature_dim: features of a point.
+        hidden_dim: width of the layers; the color layer has half of it.
+        layers: L, number of SIREN layers before the density.
+        w_dim: size of the latents.
+        feature_dim: number of features of a point.
         inputs: see above.
+
+    Raises:
+        ValueError: there is no layer, or `inputs` is unknown.
     """
 
     def __init__(self, hidden_dim: int, layers: int, w_dim: int, feature_dim: int, inputs: Inputs):
         super().__init__()
         if layers < 1:
-            raise ValueError(
-                f"nerf_layers {layers} leaves no layer to read the density from; use 1 or more"
-            )
+            raise ValueError(f"nerf_layers is {layers}; the density needs 1 or more SIREN layers")
         if inputs not in get_args(Inputs):
             raise ValueError(
                 f"inputs {inputs!r} is unknown; choose one of {', '.join(get_args(Inputs))}"
@@ -104,9 +108,7 @@ class SirenField(nn.Module):
         self.dir_emb = nn.Linear(3, direction_dim) if inputs == "xyz_d_sine" else None
 
     def styles(self, latents: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Gains and phases [b o] of the layers, of one latent [b w_dim] each, the color layer's
-        last.
-        """
+        """Latents [b w_dim] of the layers, the color layer last -> their gains and phases [b o]."""
         layers: list[Any] = [*self.network, self.color_layer_sine]
         pairs = [layer.style(w) for layer, w in zip(layers, latents, strict=True)]
         return tuple(gain for gain, _ in pairs), tuple(phase for _, phase in pairs)
@@ -114,8 +116,15 @@ class SirenField(nn.Module):
     def forward(
         self, points: Tensor, directions: Tensor, scene: CIPS3DScene
     ) -> tuple[Tensor, Tensor]:
-        """Points [b r s 3] of the unit box, directions [b r 1 3] -> sigma [b r s 1], features [b r
-        s f].
+        """Density and features at points.
+
+        Args:
+            points: coordinates in the unit box, [b r s 3].
+            directions: unit vectors, [b r 1 3].
+            scene: gains and phases.
+
+        Returns:
+            sigma [b r s 1] and features [b r s f].
         """
         rays, samples = points.shape[1:3]
         h = rearrange(points, "b r s c -> b (r s) c")
@@ -127,37 +136,43 @@ class SirenField(nn.Module):
         if (d := self._encode(directions)) is not None:
             d = d.expand(len(points), rays, samples, -1)
             h = torch.cat([rearrange(d, "b r s c -> b (r s) c"), h], -1)
-        features = self.color_layer_linear(
-            self.color_layer_sine(h, scene.gains[-1], scene.phases[-1])
-        )
+        h = self.color_layer_sine(h, scene.gains[-1], scene.phases[-1])
+        features = self.color_layer_linear(h)
         return sigma.unflatten(1, (rays, samples)), features.unflatten(1, (rays, samples))
 
     def _encode(self, directions: Tensor) -> Tensor | None:
-        """What the color layer is told of directions, [.. 3] -> [.. d]; None is nothing."""
+        """The color layer's input d from directions, [.. 3] -> [.. d]; None if it has none."""
         if self.dir_emb is not None:
             return torch.sin(self.dir_emb(directions))
-        return (
-            positional_encoding(directions, DIRECTION_FREQUENCIES)
-            if self.inputs == "xyz_d_posenc"
-            else None
-        )
+        if self.inputs == "xyz_d_posenc":
+            return positional_encoding(directions, DIRECTION_FREQUENCIES)
+        return None
 
 
 def positional_encoding(x: Tensor, frequencies: int) -> Tensor:
-    """[x, sin x, cos x, sin 2x, cos 2x, .., sin 2^(L-1) x, cos 2^(L-1) x] (NeRF eq. 4 without pi),
-    [.. c (1 + 2 L)].
+    """[x, sin x, cos x, sin 2x, cos 2x, .., sin 2^(L-1) x, cos 2^(L-1) x] (NeRF eq. 4 without pi).
+
+    Args:
+        x: [.. c].
+        frequencies: L.
+
+    Returns:
+        [.. c (1 + 2 L)].
     """
-    scaled = [x * 2.0**k for k in range(frequencies)]
-    return torch.cat([x] + [wave for angle in scaled for wave in (angle.sin(), angle.cos())], -1)
+    encoding = [x]
+    for k in range(frequencies):
+        angle = x * 2.0**k
+        encoding += [angle.sin(), angle.cos()]
+    return torch.cat(encoding, -1)
 
 
 def encoded_dim(frequencies: int) -> int:
-    """Length of a position or direction after `positional_encoding`."""
+    """Size of a position or direction after `positional_encoding`."""
     return 3 * (1 + 2 * frequencies)
 
 
-# What stylization mixes (section 3.6 of the paper): blocks of the INR; the mapping network by
-# choice.
+# Parts that stylization mixes (section 3.6 of the paper): blocks of the INR, and optionally the
+# mapping network.
 STYLE_PARTS = {name: (f"inr_net.network.{name}.", f"inr_net.to_rgbs.{name}.") for name in BLOCKS}
 STYLE_PARTS["mapping"] = ("mapping_network_inr.", "w_avg")
 
@@ -165,40 +180,50 @@ STYLE_PARTS["mapping"] = ("mapping_network_inr.", "w_avg")
 class CIPS3D(Generator):
     """CIPS-3D, its variant "v1" and the ablations of its table 2.
 
-    z is z_nerf (shape) followed by z_inr (appearance). ws has one row per layer that takes a latent
-    (`latent_names`), shorter latents end in zeros. Parameters are called as in the published state
-    dict (specs/cips3d.md, appendix A) but for aux_to_rbg.0 (`aux_to_rgb`), inr_net.tanh.0
-    (`inr_net.to_image`), inr_net.to_rgbs.N.linear (`inr_net.to_rgbs.N`), siren.color_layer_linear.0
-    (`siren.color_layer_linear`), siren.dir_emb.0 (`siren.dir_emb`), mapping_network_*.STYLE
-    (`mapping_network_*.heads.STYLE`), and the weights of ModFC, [1 in out] there.
+    z is z_nerf (shape) followed by z_inr (appearance). ws has one row per layer with a latent
+    (`latent_names`); shorter latents are padded with zeros. Parameters have their published names
+    (specs/cips3d.md, appendix A), except
 
-    unlike cips3d: the published model's dead parameters are not here: inr_net.to_rgbs.4, .8 and
-    .16, and the norms of the ModFC layers (inr_net.network.N.modK.norm), 22,089 numbers of
+        published                      here
+        aux_to_rbg.0                   aux_to_rgb
+        inr_net.tanh.0                 inr_net.to_image
+        inr_net.to_rgbs.N.linear       inr_net.to_rgbs.N
+        siren.color_layer_linear.0     siren.color_layer_linear
+        siren.dir_emb.0                siren.dir_emb
+        mapping_network_*.STYLE        mapping_network_*.heads.STYLE
+        weights of ModFC, [1 in out]   [in out]
+
+    unlike cips3d: without the unused parameters of the published model, inr_net.to_rgbs.4, .8 and
+    .16 and the norms of the ModFC layers (inr_net.network.N.modK.norm), 22,089 numbers of
     11,287,743.
 
     Args:
-        img_resolution: side of the image and of the auxiliary image, unless `render` is told
-            another.
-        z_nerf_dim: length of z_nerf.
-        z_inr_dim: length of z_inr.
-        nerf_w_dim: length of the SIREN layers' latents.
+        img_resolution: default side of the image and of the auxiliary image.
+        z_nerf_dim: size of z_nerf.
+        z_inr_dim: size of z_inr.
+        nerf_w_dim: size of the SIREN layers' latents.
         nerf_hidden_dim: width of the SIREN layers.
-        nerf_layers: SIREN layers before the density.
-        feature_dim: features of a point and of a pixel.
-        inputs: what the SIREN layers are told of a sample, see `SirenField`.
-        inr_w_dim: length of the INR layers' latents.
+        nerf_layers: number of SIREN layers before the density.
+        feature_dim: number of features of a point and of a pixel.
+        inputs: inputs of the SIREN layers, see `SirenField`.
+        inr_w_dim: size of the INR layers' latents.
         inr_hidden_dim: width of the INR.
         pre_rgb_dim: channels in which the INR sums its colors.
-        color_style: whose latent drives the SIREN's color layer; "appearance" is the published v1.
+        color_style: latent of the SIREN's color layer; "appearance" is the published v1.
         nerf_mapping_hidden_dim: width of the shape mapping network; None is nerf_w_dim.
         nerf_mapping_layers, nerf_mapping_head_layers, nerf_mapping_add_norm, nerf_mapping_norm_out:
-            of the shape mapping network, see `layers.multi_head_mapping`.
-        inr_mapping_hidden_dim, inr_mapping_layers, inr_mapping_head_layers, inr_mapping_add_norm,
-            inr_mapping_norm_out: likewise of the appearance mapping network.
+            shape mapping network, see `layers.multi_head_mapping`.
+        inr_mapping_hidden_dim: width of the appearance mapping network; None is inr_w_dim.
+        inr_mapping_layers, inr_mapping_head_layers, inr_mapping_add_norm, inr_mapping_norm_out:
+            appearance mapping network, see `layers.multi_head_mapping`.
         w_avg_beta: decay of the mean latents per `track`.
-        box_side: side of the cube of the scene; points are divided by half of it.
+        box_side: side of the scene's cube; points are divided by half of it.
         ray_start, ray_end, num_steps, hierarchical, last_back, white_back, fill_mode, clamp_mode,
-            lock_view, ray_chunk: see `hierarchical.LeftPointOptions`.
+            ray_chunk: see `rendering.left_point.LeftPointOptions`.
+        lock_view: whether the field receives view direction (0, 0, -1) everywhere.
+
+    Raises:
+        ValueError: an argument is unknown or out of range.
     """
 
     w_avg: Tensor
@@ -270,11 +295,15 @@ class CIPS3D(Generator):
             raise ValueError(f"color_style {color_style!r} is unknown; choose shape or appearance")
         for name, value in (("box_side", box_side), ("img_resolution", img_resolution)):
             if value <= 0:
-                raise ValueError(f"{name} {value} is not positive; see the published 0.24 and 256")
+                raise ValueError(
+                    f"{name} {value} is not positive; the published values are 0.24 and 256"
+                )
         self.z_dims = (z_nerf_dim, z_inr_dim)
-        self.z_dim, self.w_dim = sum(self.z_dims), max(nerf_w_dim, inr_w_dim)
+        self.z_dim = sum(self.z_dims)
+        self.w_dim = max(nerf_w_dim, inr_w_dim)
         self.img_resolution = self.raw_resolution = img_resolution
-        self.scene_extent, self.w_avg_beta = box_side, w_avg_beta
+        self.scene_extent = box_side
+        self.w_avg_beta = w_avg_beta
         self.lock_view = lock_view
         self.options = LeftPointOptions(
             ray_start=ray_start,
@@ -291,17 +320,23 @@ class CIPS3D(Generator):
         self.inr_net = INRNetwork(feature_dim, inr_hidden_dim, inr_w_dim, pre_rgb_dim)
         self.aux_to_rgb = siren_head(feature_dim, 3)
 
-        shape_names = tuple(f"nerf_w{i}" for i in range(nerf_layers))
-        self.latent_names = (*shape_names, "nerf_rgb", *self.inr_net.latent_names)
-        self.latent_dims = (nerf_w_dim,) * (nerf_layers + 1) + (inr_w_dim,) * len(
-            self.inr_net.latent_names
-        )
+        # One latent per layer.
+        nerf_names = tuple(f"nerf_w{i}" for i in range(nerf_layers))
+        inr_names = self.inr_net.latent_names
+        self.latent_names = (*nerf_names, "nerf_rgb", *inr_names)
+        self.latent_dims = (nerf_w_dim,) * (nerf_layers + 1) + (inr_w_dim,) * len(inr_names)
         self.num_ws = len(self.latent_names)
-        appearance = color_style == "appearance"
+
+        # The latent of the color layer, nerf_rgb, comes from one of the two mapping networks.
+        by_appearance = color_style == "appearance"
+        if by_appearance:
+            inr_names = ("nerf_rgb", *inr_names)
+        else:
+            nerf_names = (*nerf_names, "nerf_rgb")
         self.mapping_network_nerf = MultiHeadMapping(
             z_nerf_dim,
             nerf_mapping_hidden_dim or nerf_w_dim,
-            dict.fromkeys(shape_names if appearance else (*shape_names, "nerf_rgb"), nerf_w_dim),
+            dict.fromkeys(nerf_names, nerf_w_dim),
             base_layers=nerf_mapping_layers,
             head_layers=nerf_mapping_head_layers,
             add_norm=nerf_mapping_add_norm,
@@ -310,20 +345,17 @@ class CIPS3D(Generator):
         self.mapping_network_inr = MultiHeadMapping(
             z_inr_dim,
             inr_mapping_hidden_dim or inr_w_dim,
-            dict.fromkeys(
-                (*(("nerf_rgb",) if appearance else ()), *self.inr_net.latent_names), inr_w_dim
-            ),
+            dict.fromkeys(inr_names, inr_w_dim),
             base_layers=inr_mapping_layers,
             head_layers=inr_mapping_head_layers,
             add_norm=inr_mapping_add_norm,
             norm_out=inr_mapping_norm_out,
         )
-        self.nerf_rgb_mapping = nn.Linear(inr_w_dim, nerf_w_dim) if appearance else None
-        # the features depend on it: a NeRF that is to stay as it is needs the appearance latents,
-        # too
-        if appearance:
-            shape = (*type(self).parts["nerf"], "nerf_rgb_mapping.", "mapping_network_inr.")
-            self.parts = {"nerf": shape, "inr": ("inr_net.",)}
+        self.nerf_rgb_mapping = nn.Linear(inr_w_dim, nerf_w_dim) if by_appearance else None
+        # The features then depend on the appearance latents, so a frozen NeRF includes them.
+        if by_appearance:
+            nerf = (*type(self).parts["nerf"], "nerf_rgb_mapping.", "mapping_network_inr.")
+            self.parts = {"nerf": nerf, "inr": ("inr_net.",)}
         self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
 
     def map(
@@ -336,26 +368,23 @@ class CIPS3D(Generator):
     ) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(
-                f"z has shape {tuple(z.shape)}, expected [b {self.z_dim}]: z_nerf, then z_inr"
+                f"z has shape {tuple(z.shape)}; expected [b {self.z_dim}]: z_nerf, then z_inr"
             )
         z_nerf, z_inr = z.split(self.z_dims, dim=1)
         latents = self.mapping_network_nerf(z_nerf) | self.mapping_network_inr(z_inr)
         if self.nerf_rgb_mapping is not None:
             with full_precision(z):
                 latents["nerf_rgb"] = self.nerf_rgb_mapping(latents["nerf_rgb"])
-        rows = [
-            F.pad(latents[name], (0, self.w_dim - latents[name].shape[1]))
-            for name in self.latent_names
-        ]
-        ws = torch.stack(rows, 1)  # b n w
+        rows = [latents[name] for name in self.latent_names]
+        ws = torch.stack([F.pad(w, (0, self.w_dim - w.shape[1])) for w in rows], 1)  # b n w
         return truncated(ws, self.w_avg, truncation, truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> CIPS3DScene:
         """The scene of ws [b n w].
 
-        While the INR is trained on top of a frozen NeRF (`parts`), mapped ws give the shape no
-        gradient, as published: then nothing of the NeRF is kept for backward. Gradients reach the
-        camera, and ws that are leaves, all the same.
+        If the INR is trained on top of a frozen NeRF (`parts`), the NeRF passes no gradient to
+        mapped ws, as published, so that nothing of it is kept for the backward pass. Gradients
+        still reach the camera, and ws that are leaves.
         """
         split = self.latent_names.index("nerf_rgb") + 1
         rows = list(ws.unbind(1))
@@ -363,9 +392,8 @@ class CIPS3D(Generator):
             rows[:split] = [row.detach() for row in rows[:split]]
         latents = [w[:, :width] for w, width in zip(rows, self.latent_dims, strict=True)]
         with full_precision(ws):
-            return CIPS3DScene(
-                *self.siren.styles(latents[:split]), self.inr_net.styles(latents[split:])
-            )
+            gains, phases = self.siren.styles(latents[:split])
+            return CIPS3DScene(gains, phases, self.inr_net.styles(latents[split:]))
 
     def render(
         self,
@@ -377,62 +405,60 @@ class CIPS3D(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows a scene; one scene may be rendered from many cameras.
+        """Renders a scene.
 
         Args:
-            representation: what `represent` returned, b scenes or one.
+            representation: result of `represent`, b scenes, or one for all cameras.
             camera: b views.
             resolution: side of the images; None is `img_resolution`.
-            rays: pixel indices [r] to render; then everything in the result is [b c r 1].
-            raw: makes no difference, the auxiliary image is always shown.
-            randomness: jitter, importance and density noise, see `hierarchical`; None is
+            rays: pixel indices [r] to render; all maps are then [b c r 1].
+            raw: ignored, the auxiliary image is always rendered.
+            randomness: jitter, importance and density noise, see `rendering.left_point`; None is
                 deterministic.
 
         Returns:
             image (the INR's), raw (the auxiliary image), depth, opacity, and as extras "features"
-            [b f h w] and "ray_depth" [b 1 h w], the published depth: sum of weighted distances,
-            which leaves out what `depth` counts as seen at the last sample, the part of the light
-            that nothing absorbs.
+            [b f h w] and "ray_depth" [b 1 h w], the published depth: the sum of weighted distances.
+            `depth` also counts the light that is not absorbed, at the last sample.
         """
-        sight = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
+        view = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
 
         def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             return self._query(representation, points, directions)
 
-        # A gain of 30 in front of the sine leaves nothing of half precision.
-        with full_precision(sight.rays.origins):
+        # A gain of 30 before the sine needs full precision.
+        with full_precision(view.rays.origins):
             seen = render_left_point(
                 query,
-                sight.rays,
+                view.rays,
                 self.options,
-                sight.randomness,
+                view.randomness,
                 density_noise=self.density_noise,
                 lock_view=self.lock_view,
             )
             auxiliary = torch.tanh(self.aux_to_rgb(seen.features))
-        image = self._paint(seen.features, representation.styles).to(auxiliary.dtype)
+        image = self._inr_colors(seen.features, representation.styles).to(auxiliary.dtype)
 
         return Rendering(
-            sight.maps(image),
-            sight.maps(auxiliary),
-            sight.maps(seen.distance * sight.rays.cosines),
-            sight.maps(seen.opacity),
-            {"features": sight.maps(seen.features), "ray_depth": sight.maps(seen.depth)},
+            view.maps(image),
+            view.maps(auxiliary),
+            view.maps(seen.distance * view.rays.cosines),
+            view.maps(seen.opacity),
+            {"features": view.maps(seen.features), "ray_depth": view.maps(seen.depth)},
         )
 
     def field(
         self, representation: CIPS3DScene, points: Tensor, directions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Raw density [b p 1] and features [b p f] at points [b p 3] (world); no directions are (0,
-        0, -1).
+        """Raw density [b p 1] and features [b p f] at world points [b p 3].
+
+        Without `directions`, the view direction is (0, 0, -1).
         """
-        told = (
-            points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
-            if directions is None
-            else directions
-        )
+        if directions is None:
+            directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         with full_precision(points):
-            sigma, features = self._query(representation, points[:, :, None], told[:, :, None])
+            samples = points[:, :, None], directions[:, :, None]
+            sigma, features = self._query(representation, *samples)
         return sigma[:, :, 0], features[:, :, 0]
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
@@ -440,14 +466,16 @@ class CIPS3D(Generator):
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
-        """w_avg <- mean latents of `num_codes` codes, as the published code takes it anew at each
-        truncated call.
+        """Sets w_avg to the mean latents of `num_codes` codes.
+
+        The published code recomputes them in each truncated call.
         """
         self.w_avg.copy_(mean_of_codes(self.map, self.z_dim, self.w_avg, num_codes, seed))
 
     def encoding(self, representation: CIPS3DScene, points: Tensor) -> Tensor:
-        """The learnt position encoding (section 3.3): the first SIREN layer at world points [b p 3]
-        -> [b p c].
+        """The learned position encoding (section 3.3): the first SIREN layer at world points.
+
+        [b p 3] -> [b p c].
         """
         with full_precision(points):
             x = points * (2 / self.scene_extent)
@@ -456,6 +484,7 @@ class CIPS3D(Generator):
             return self.siren.network[0](x, representation.gains[0], representation.phases[0])
 
     def _trains(self, part: str) -> bool:
+        """Whether a parameter of the part requires a gradient."""
         return any(
             p.requires_grad for name, p in self.named_parameters() if self.is_part_of(name, [part])
         )
@@ -463,18 +492,15 @@ class CIPS3D(Generator):
     def _query(
         self, scene: CIPS3DScene, points: Tensor, directions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """World points [b r s 3] and directions [b r 1 3] -> sigma [b r s 1], features [b r s
-        f].
-        """
+        """The field at world points [b r s 3] with directions [b r 1 3]."""
         return self.siren(points * (2 / self.scene_extent), directions, scene)
 
-    def _paint(self, features: Tensor, styles: tuple[Tensor, ...]) -> Tensor:
-        """The INR's colors [b r 3] of pixel features [b r f]; without gradient a portion of pixels
-        at a time.
-        """
+    def _inr_colors(self, features: Tensor, styles: tuple[Tensor, ...]) -> Tensor:
+        """Pixel features [b r f] -> colors [b r 3]; without gradient, in chunks of pixels."""
         batch = len(features)
         styles = tuple(style.expand(batch, -1) for style in styles)
         if torch.is_grad_enabled():
             return self.inr_net(features, styles)
-        per_image = max(1, (self.options.ray_chunk or 8 * default_chunk(features.device)) // batch)
-        return torch.cat([self.inr_net(some, styles) for some in features.split(per_image, 1)], 1)
+        chunk = self.options.ray_chunk or 8 * default_chunk(features.device)
+        chunks = features.split(max(1, chunk // batch), 1)
+        return torch.cat([self.inr_net(chunk, styles) for chunk in chunks], 1)

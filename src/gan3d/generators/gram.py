@@ -1,17 +1,18 @@
-"""GRAM: Generative Radiance Manifolds for 3D-Aware Image Generation (Deng et al., CVPR 2022,
-arXiv:2112.08867).
+"""GRAM: Generative Radiance Manifolds for 3D-Aware Image Generation.
 
-    z -> mapping -> ws (a gain and a phase per FiLM layer)
-    rays -> crossings of 23 level sets of s(x), shared by all instances, and a plane behind ->
-         FiLM-SIREN radiance there -> alpha compositing -> image
+Deng et al., CVPR 2022, arXiv:2112.08867.
 
-`GRAM()` is the published FFHQ model at 64 x 64 (1,950,621 parameters), stage 1 of GRAM-HD, which
-has these parameters under the same names. Deviations are marked `unlike gram` here and in
-`manifolds`.
+    z    -> mapping -> ws (a gain and a phase per FiLM layer)
+    rays -> intersections with 23 level sets of s(x), shared by all scenes, and a background plane
+         -> FiLM-SIREN radiance there -> alpha compositing -> image
 
-Convention: the published cameras stand at distance 1 with a field of view of 12 degrees
-(`Camera.from_sphere`); for others give `scene_extent`, `ray_start` and `ray_end`. Densities mean
-something on the surfaces only, so there is no `field`.
+`GRAM()` is the published FFHQ model at 64 x 64 (1,950,621 parameters). It is stage 1 of GRAM-HD,
+which has these parameters under the same names. Deviations are marked `unlike gram` here and in
+`rendering.manifolds`.
+
+Convention: the published cameras are at distance 1 with a field of view of 12 degrees
+(`Camera.from_sphere`); for other cameras set `scene_extent`, `ray_start` and `ray_end`. Densities
+are meaningful on the surfaces only, so there is no `field`.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ from gan3d.rendering.manifolds import ManifoldOptions, render_manifolds
 
 
 class GRAM(Generator):
-    """Radiance on learned surfaces; any resolution, every pixel by itself, from any camera the same
-    scene.
+    """Radiance on learned surfaces, at any resolution, with independent pixels.
 
     Args:
-        z_dim: length of z.
-        img_resolution: side of the image when `render` is not told another.
-        hidden_dim: width h of the radiance generator; latents are [b 9 2h].
+        z_dim: size of z.
+        img_resolution: default side of the image.
+        hidden_dim: h, width of the radiance generator; ws are [b 9 2h].
         mapping_hidden_dim: width of the mapping network.
         w_avg_beta: decay of the mean latent per `track`.
         predictor_width: width of the manifold predictor.
-        predictor_layers: its hidden layers.
+        predictor_layers: number of its hidden layers.
         predictor_center: center of its initial spheres, in half extents of the scene.
         predictor_init_radius: offset of its initial levels.
         scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end,
             background, delta_alpha, white_back, last_back, shared_origin, ray_chunk: see
-            `manifolds.ManifoldOptions`.
+            `rendering.manifolds.ManifoldOptions`.
         color_activation, density_activation: see `layers.manifold_radiance`.
-        lock_view: give the radiance generator the direction (0, 0, -1) instead of the ray's: colors
-            then do not depend on the camera. May be changed later (`generator.lock_view = True`).
+        lock_view: whether the radiance generator receives view direction (0, 0, -1) instead of the
+            ray's, so that colors do not depend on the camera. May be changed later
+            (`generator.lock_view = True`).
     """
 
     w_avg: Tensor
@@ -112,12 +113,12 @@ class GRAM(Generator):
         lock_view: bool = False,
     ):
         super().__init__()
-        self.z_dim, self.w_dim, self.num_ws = z_dim, 2 * hidden_dim, NUM_FILM
-        self.img_resolution, self.scene_extent, self.lock_view = (
-            img_resolution,
-            scene_extent,
-            lock_view,
-        )
+        self.z_dim = z_dim
+        self.w_dim = 2 * hidden_dim
+        self.num_ws = NUM_FILM
+        self.img_resolution = img_resolution
+        self.scene_extent = scene_extent
+        self.lock_view = lock_view
         self.w_avg_beta = w_avg_beta
         self.options = ManifoldOptions(
             scene_extent=scene_extent,
@@ -158,18 +159,16 @@ class GRAM(Generator):
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """ws [b n w], see `latents`; there is no conditioning camera, a given one is not used."""
+        """ws [b n w], truncated `latents`; the camera is ignored."""
         return truncated(self.latents(z), self.w_avg, truncation, truncation_cutoff)
 
     def latents(self, z: Tensor) -> Tensor:
         """z [b z_dim] -> [b 9 2h]: gain and phase of each FiLM layer."""
-        # The network gives all gains first, then all phases.
+        # The network returns all gains first, then all phases.
         return rearrange(self.mapping(z), "b (two n h) -> b n (two h)", two=2, n=NUM_FILM)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
-        """The scene is ws itself: the surfaces are shared, and their radiance is a function of
-        ws.
-        """
+        """The scene is ws: surfaces are shared, and their radiance is a function of ws."""
         return ws
 
     def render(
@@ -182,15 +181,14 @@ class GRAM(Generator):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no
-        difference.
+        """Renders b scenes, or one scene from b cameras; deterministic, `randomness` is ignored.
 
         Returns:
-            image, depth (sum of weights times camera z, not divided by the opacity) and opacity,
-            and as extra "ray_depth" [b 1 h w], the same of distances along the ray.
+            image, depth (sum of weights times camera z, not divided by the opacity), opacity, and
+            as extra "ray_depth" [b 1 h w], the same with distances along the ray.
         """
-        sight = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
-        ws = representation.expand(len(sight.rays.origins), -1, -1)
+        view = cast_rays(self, camera, resolution or self.img_resolution, rays, randomness)
+        ws = representation.expand(len(view.rays.origins), -1, -1)
 
         def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             if self.lock_view:
@@ -198,12 +196,12 @@ class GRAM(Generator):
             sample = self.radiance(points, directions, ws)
             return sample.sigma, sample.rgb
 
-        seen = render_manifolds(self.predictor, radiance, sight.rays, self.options)
+        seen = render_manifolds(self.predictor, radiance, view.rays, self.options)
         return Rendering(
-            sight.maps(2 * seen.rgb - 1),
-            depth=sight.maps(seen.depth * sight.rays.cosines),
-            opacity=sight.maps(seen.opacity),
-            extras={"ray_depth": sight.maps(seen.depth)},
+            view.maps(2 * seen.rgb - 1),
+            depth=view.maps(seen.depth * view.rays.cosines),
+            opacity=view.maps(seen.opacity),
+            extras={"ray_depth": view.maps(seen.depth)},
         )
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
@@ -211,9 +209,9 @@ class GRAM(Generator):
 
     @torch.no_grad()
     def estimate_w_avg(self, num_codes: int = 10_000, seed: int = 0) -> None:
-        """Sets the mean latent to that of `num_codes` draws of z, the same draws in every call.
+        """Sets w_avg to the mean latents of `num_codes` codes, the same codes in every call.
 
-        unlike gram: not redrawn whenever it is used (its Q12), because a picture must not depend on
-        what was drawn before.
+        unlike gram: not redrawn at each use (its Q12), because an image must not depend on earlier
+        draws.
         """
         self.w_avg.copy_(mean_of_codes(self.latents, self.z_dim, self.w_avg, num_codes, seed))

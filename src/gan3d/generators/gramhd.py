@@ -1,16 +1,16 @@
-"""GRAM-HD: 3D-Consistent Image Generation at High Resolution with Generative Radiance Manifolds
-(Xiang et al., ICCV 2023, arXiv:2206.07255).
+"""GRAM-HD: 3D-Consistent Image Generation at High Resolution with Generative Radiance Manifolds.
 
-    GRAM (stage 1, frozen) on an L x L grid of each of its surfaces -> maps of color, alpha and
-        features -> super-resolution of each map -> maps of color and alpha, H x H
-    rays meet the surfaces; maps are looked up there -> alpha compositing -> image
+Xiang et al., ICCV 2023, arXiv:2206.07255.
 
-Images are super-resolved on the surfaces and not on the screen: whoever looks at a point of a
-surface sees the same texel. `GRAMHD()` is the published 256 x 256 FFHQ model (11,399,012
-parameters; 512 and 1024 likewise), its stage 1 under the names of `GRAM`. Deviations are marked
-`unlike gramhd`.
+    surfaces -> GRAM (stage 1, frozen) on an L x L grid of each -> maps of color, alpha, features
+             -> super-resolution of each map -> maps of color and alpha, H x H
+    rays     -> intersections with the surfaces -> lookup in the maps -> alpha compositing -> image
 
-Convention: that of `generators.gram`. Maps are [b k c H W], row 0 at the smallest y, the background
+Super-resolution works on the surfaces, not on the image: all views of a point on a surface show the
+same texel. `GRAMHD()` is the published 256 x 256 FFHQ model (11,399,012 parameters); 512 and 1024
+are published too. Stage 1 has the parameter names of `GRAM`. Deviations are marked `unlike gramhd`.
+
+Convention: as in `generators.gram`. Maps are [b k c H W], row 0 at the smallest y, the background
 after the K levels.
 """
 
@@ -57,23 +57,22 @@ from gan3d.rendering.manifolds import (
     view_directions,
 )
 
-# Grid points (per surface) whose radiance is computed again at once in the backward pass, with
-# checkpointing.
+# Grid points (per surface) per chunk that is recomputed in the backward pass, with checkpointing.
 CHECKPOINTED_POINTS = 1024
-# Rays composited at once when no gradient is kept.
-SHOWN_RAYS, SHOWN_RAYS_ELSEWHERE = {"cpu": 2**13}, 2**18
+# Rays composited per chunk without gradient.
+COMPOSITED_RAYS = {"cpu": 2**13}
+COMPOSITED_RAYS_ELSEWHERE = 2**18
 
 
 class RadianceMaps(NamedTuple):
-    """Scenes with locked view directions: without a camera in them, to be kept and rendered from
-    anywhere.
+    """Scenes with locked view directions, which do not depend on a camera.
 
     Attributes:
         foreground: color and alpha of the K levels, [b k 4 H W].
         background: color of the plane, [b 3 H W].
-        low_foreground: what `foreground` was made finer from, [b k 4 L L].
-        low_background: [b 3 L L].
-        ws: [b 10 w]; only the raw image needs them.
+        low_foreground: `foreground` before super-resolution, [b k 4 L L].
+        low_background: `background` before super-resolution, [b 3 L L].
+        ws: latents, for the raw image, [b 10 w].
     """
 
     foreground: Tensor
@@ -86,48 +85,51 @@ class RadianceMaps(NamedTuple):
 class GRAMHD(GRAM):
     """GRAM with super-resolved surfaces.
 
-    ws are the nine gains and phases of GRAM's layers and, as the tenth, the style of the
-    super-resolution, padded with zeros to one width. The scene is ws itself, because colors depend
-    on the view directions and so do the maps made of them; with `lock_view` they do not, and the
-    scene is the maps (`RadianceMaps`): showing it from another camera costs next to nothing.
+    ws are the nine gains and phases of GRAM's layers and, as the tenth row, the style of the
+    super-resolution; rows are padded with zeros to one size. The scene is ws itself, because colors
+    depend on the view directions, and so do the maps. With `lock_view` they do not, and the scene
+    is the maps (`RadianceMaps`), which render fast from further cameras.
 
     Args:
-        z_dim: length of z.
-        img_resolution: H, side of the maps, and of the image when `render` is not told another.
+        z_dim: size of z.
+        img_resolution: H, side of the maps, and default side of the image.
         lr_resolution: L, side of the grids and of the raw image; H / L is a power of two.
         hidden_dim, mapping_hidden_dim, w_avg_beta, predictor_width, predictor_layers,
             predictor_center, predictor_init_radius, color_activation, density_activation: as in
             `GRAM`.
-        feature_dim: features on the grids, beside color and alpha.
-        fg_channels: width of the trunk of the levels' super-resolution.
-        fg_blocks: its RRDBs.
-        fg_growth: width of its dense blocks.
+        feature_dim: number of features on the grids, besides color and alpha.
+        fg_channels: width of the trunk of the foreground's super-resolution.
+        fg_blocks: number of its RRDBs.
+        fg_growth: growth of its dense blocks.
         fg_up_channels: width after each doubling; None is the published rule, fg_channels twice,
             then halved each time.
-        fg_style: "mapping" or "affine", what makes styles of z.
+        fg_style: network from z to the styles, "mapping" or "affine".
         fg_last_kernel: side of its last kernel.
-        bg_channels, bg_blocks, bg_growth: those of the background's.
-        bg_up_channels: None is bg_channels, then halved each time.
+        bg_channels, bg_blocks, bg_growth: as above, for the background.
+        bg_up_channels: width after each doubling; None is bg_channels, then halved each time.
         bg_upsampling: "bilinear" (published), "bicubic", "nearest" or "shuffle".
-        bg_residual: whether it adds to a bicubic interpolation.
+        bg_residual: whether the network is added to a bicubic interpolation.
         scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end,
             delta_alpha, white_back, last_back, shared_origin, ray_chunk: see
-            `manifolds.ManifoldOptions`. With `shared_origin` the view directions on the grids are
-            the first view's, too.
-        grid_extent: e, the grids cover [-e, e]; None is scene_extent / 2 (published: fov / 100).
-        grid_heights: z of the first and last sample of a grid; None is +-scene_extent / 2
+            `rendering.manifolds.ManifoldOptions`. With `shared_origin`, the view directions on the
+            grids are also those of the first view.
+        grid_extent: e; the grids cover [-e, e]. None is scene_extent / 2 (published: fov / 100).
+        grid_heights: z of the first and the last sample of a grid; None is +-scene_extent / 2
             (published: 1 - ray limits).
-        grid_delta_alpha: delta_alpha on the grids; published 0.04 whatever the other is.
+        grid_delta_alpha: delta_alpha on the grids; published 0.04 for any `delta_alpha`.
         lock_view: see `GRAM`.
-        geometry: where rays meet surfaces: "upsampled", interpolated between L x L rays
+        geometry: intersections of rays and surfaces: "upsampled", interpolated between L x L rays
             (published), or "exact".
-        lookup: whether map texels are "official" (areas, though the grids have points on the
-            border: contents shrink by 1 - 1/L) or "aligned" with the points of the grid.
-            Super-resolution gets used to what it is trained with.
-        frozen: whether all of stage 1 but the feature heads is fixed. The predictor always is:
-            nothing of the image depends on it differentiably.
-        checkpointing: compute the super-resolution and the radiance on the grids again in the
-            backward pass, to save memory.
+        lookup: placement of map texels: "official" (texels are areas although the grid includes the
+            border, so contents shrink by 1 - 1/L) or "aligned" with the points of the grid. Use the
+            one that the super-resolution was trained with.
+        frozen: whether stage 1 except the feature heads is frozen. The predictor always is, because
+            the image is not differentiable with respect to it.
+        checkpointing: recompute the super-resolution and the radiance on the grids in the backward
+            pass, to save memory.
+
+    Raises:
+        ValueError: H / L is not a power of two, or an argument is unknown.
     """
 
     has_raw: ClassVar[bool] = True
@@ -136,10 +138,10 @@ class GRAMHD(GRAM):
         "predictor": ("predictor.",),
         "radiance": (
             "mapping.",
-            *(
-                f"radiance.{name}."
-                for name in ("network", "color_layer", "output_sigma", "output_color")
-            ),
+            "radiance.network.",
+            "radiance.color_layer.",
+            "radiance.output_sigma.",
+            "radiance.output_color.",
         ),
         "features": ("radiance.output_feature.",),
         "super_resolution": ("super_resolution.", "super_resolution_bg."),
@@ -149,8 +151,12 @@ class GRAMHD(GRAM):
         "predictor": ("predictor.",),
         "radiance": ("radiance.",),
         "super_resolution": (
-            *(f"super_resolution.{name}." for name in ("conv_first", "RRDB_trunk", "trunk_conv")),
-            *(f"super_resolution.{name}." for name in ("upconvs", "HRconv", "conv_last")),
+            "super_resolution.conv_first.",
+            "super_resolution.RRDB_trunk.",
+            "super_resolution.trunk_conv.",
+            "super_resolution.upconvs.",
+            "super_resolution.HRconv.",
+            "super_resolution.conv_last.",
             "super_resolution_bg.",
         ),
     }
@@ -252,13 +258,15 @@ class GRAMHD(GRAM):
         ):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is unknown; choose {' or '.join(known)}")
-        self.raw_resolution, self.geometry, self.lookup = lr_resolution, geometry, lookup
+        self.raw_resolution = lr_resolution
+        self.geometry = geometry
+        self.lookup = lookup
         self.grid_extent = scene_extent / 2 if grid_extent is None else grid_extent
-        self.grid_heights, self.grid_delta_alpha, self.checkpointing = (
-            grid_heights,
-            grid_delta_alpha,
-            checkpointing,
-        )
+        self.grid_heights = grid_heights
+        self.grid_delta_alpha = grid_delta_alpha
+        self.checkpointing = checkpointing
+
+        # Radiance with feature heads, in place of GRAM's.
         self.radiance = ManifoldRadiance(
             hidden_dim,
             feature_dim,
@@ -266,6 +274,8 @@ class GRAMHD(GRAM):
             color_activation=color_activation,
             density_activation=density_activation,
         )
+
+        # Super-resolution.
         doublings = scale.bit_length() - 1
         if fg_up_channels is None:
             fg_up_channels = tuple(fg_channels >> max(i - 1, 0) for i in range(doublings))
@@ -297,33 +307,36 @@ class GRAMHD(GRAM):
             residual=bg_residual,
             checkpointing=checkpointing,
         )
-        self.num_ws, self.w_dim = NUM_FILM + 1, max(2 * hidden_dim, self.super_resolution.style_dim)
+
+        # Latents have the size of the larger of GRAM's and the super-resolution's.
+        self.num_ws = NUM_FILM + 1
+        self.w_dim = max(2 * hidden_dim, self.super_resolution.style_dim)
         self.register_buffer("w_avg", torch.zeros(self.num_ws, self.w_dim))
+        frozen_parts = ("predictor", "radiance") if frozen else ("predictor",)
         for name, parameter in self.named_parameters():
-            if self.is_part_of(name, ("predictor", "radiance") if frozen else ("predictor",)):
+            if self.is_part_of(name, frozen_parts):
                 parameter.requires_grad_(False)
 
     # -- Latents and scenes ------------------------------------------------------------------------
 
     def latents(self, z: Tensor) -> Tensor:
-        """z [b z_dim] -> [b 10 w]: those of GRAM and the style of super-resolution, shorter ones
-        end in zeros.
-        """
+        """z [b z_dim] -> [b 10 w]: GRAM's latents and the style of the super-resolution, padded."""
         rows = super().latents(z), self.super_resolution.map(z)[:, None]
         return torch.cat([F.pad(row, (0, self.w_dim - row.shape[-1])) for row in rows], 1)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Any:
-        """The scene: with locked view directions its `RadianceMaps`, else ws."""
+        """The scene: its `RadianceMaps` if view directions are locked, else ws."""
         return self.radiance_maps(ws) if self.lock_view else ws
 
     def radiance_maps(self, ws: Tensor, camera: Camera | None = None) -> RadianceMaps:
-        """Super-resolved maps of ws [b 10 w], with the view directions of b cameras, or (0, 0, -1)
-        without.
+        """Super-resolved maps of scenes.
+
+        Args:
+            ws: [b 10 w].
+            camera: b cameras that define the view directions; None is (0, 0, -1) everywhere.
         """
-        film, style = (
-            ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim],
-            ws[:, -1, : self.super_resolution.style_dim],
-        )
+        film = self._film(ws)
+        style = ws[:, -1, : self.super_resolution.style_dim]
         low, low_background = self._grids(film, camera)
         high = self.super_resolution(low, style).to(low.dtype)
         with full_precision(high):
@@ -331,31 +344,32 @@ class GRAMHD(GRAM):
         background = self.super_resolution_bg(low_background[:, None])[:, 0].to(low.dtype)
         return RadianceMaps(foreground, background, low[:, :, :4].contiguous(), low_background, ws)
 
+    def _film(self, ws: Tensor) -> Tensor:
+        """The gains and phases [b 9 2h] in ws [b 10 w]."""
+        return ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim]
+
     @torch.no_grad()
     def surfaces(
         self, representation: Tensor | RadianceMaps, resolution: int | None = None
     ) -> list[SurfaceLayer]:
-        """The surfaces of one scene on resolution x resolution points (None: L), nearest first, the
-        background last.
+        """The surfaces of one scene, nearest first, the background last.
 
-        Colors are those of locked view directions, whatever `lock_view` is.
+        Colors are those of locked view directions, for any `lock_view`.
+
+        Args:
+            representation: one scene.
+            resolution: points per side; None is L.
+
+        Raises:
+            ValueError: there is more than one scene.
         """
-        maps = (
-            representation
-            if isinstance(representation, RadianceMaps)
-            else self.radiance_maps(representation)
-        )
+        maps = representation
+        if not isinstance(maps, RadianceMaps):
+            maps = self.radiance_maps(maps)
         if len(maps.background) != 1:
-            raise ValueError(f"got {len(maps.background)} scenes, expected one: represent(ws[:1])")
+            raise ValueError(f"got {len(maps.background)} scenes; expected one: represent(ws[:1])")
         side = resolution or self.raw_resolution
-        points, valid = foreground_grid(
-            self.predictor,
-            side,
-            self.options,
-            maps.background,
-            half_extent=self.grid_extent,
-            heights=self.grid_heights,
-        )
+        points, valid = self._foreground_grid(side, maps.background)
         (behind,) = background_grid(side, self.options, maps.background)
         # Aligned lookups have -1 and 1 at the centers of the outer texels.
         shrink = 1 - 1 / self.img_resolution if self.lookup == "aligned" else 1.0
@@ -363,70 +377,75 @@ class GRAMHD(GRAM):
         def surface(
             name: str, points: Tensor, valid: Tensor, grid: Tensor, texture: Tensor
         ) -> SurfaceLayer:
-            points, valid, grid = (
-                values.unflatten(0, (side, side)) for values in (points, valid, shrink * grid)
-            )
-            return SurfaceLayer(
-                name, points, valid, grid, torch.cat([2 * texture[:3] - 1, texture[3:]])
-            )
+            texture = torch.cat([2 * texture[:3] - 1, texture[3:]])
+            points = points.unflatten(0, (side, side))
+            valid = valid.unflatten(0, (side, side))
+            grid = (shrink * grid).unflatten(0, (side, side))
+            return SurfaceLayer(name, points, valid, grid, texture)
 
+        # Levels.
         levels = zip(points[0].unbind(1), valid[0].unbind(1), maps.foreground[0])
         surfaces = [
-            surface(f"level {i}", p, v, p[:, :2] / self.grid_extent, m)
-            for i, (p, v, m) in enumerate(levels)
+            surface(f"level {i}", p, v, p[:, :2] / self.grid_extent, texture)
+            for i, (p, v, texture) in enumerate(levels)
         ]
-        everywhere, opaque = (
-            torch.ones_like(valid[0, :, 0]),
-            torch.ones_like(maps.background[0, :1]),
-        )
+
+        # The background is valid everywhere and opaque.
+        valid = torch.ones_like(valid[0, :, 0])
         grid = background_coordinate(behind[:, :2], self.scene_extent)
-        texture = torch.cat([maps.background[0], opaque])
-        return [*surfaces, surface("background", behind, everywhere, grid, texture)]
+        texture = torch.cat([maps.background[0], torch.ones_like(maps.background[0, :1])])
+        return [*surfaces, surface("background", behind, valid, grid, texture)]
+
+    def _foreground_grid(self, side: int, like: Tensor) -> Surfaces:
+        """The levels on side x side points."""
+        return foreground_grid(
+            self.predictor,
+            side,
+            self.options,
+            like,
+            half_extent=self.grid_extent,
+            heights=self.grid_heights,
+        )
 
     def _grids(self, film: Tensor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-        """Color, alpha and features on the levels' grids [b k 4+f L L], and color on the
-        background's [b 3 L L].
+        """Radiance on the grids, before super-resolution.
+
+        Returns:
+            color, alpha and features of the levels [b k 4+f L L], color of the background
+            [b 3 L L].
         """
         b, side, options = len(film), self.raw_resolution, self.options
         with torch.no_grad():
-            points, valid = foreground_grid(
-                self.predictor,
-                side,
-                options,
-                film,
-                half_extent=self.grid_extent,
-                heights=self.grid_heights,
-            )
+            points, valid = self._foreground_grid(side, film)
             behind = background_grid(side, options, film)[:, :, None]
 
-        def directions(where: Tensor) -> Tensor:
+        def directions(points: Tensor) -> Tensor:
             if camera is None:
-                return where.new_tensor([0.0, 0.0, -1.0]).expand(b, *where.shape[1:])
+                return points.new_tensor([0.0, 0.0, -1.0]).expand(b, *points.shape[1:])
             origins = camera.origins[:1] if options.shared_origin else camera.origins
-            return view_directions(where, origins.to(where)).expand(b, -1, -1, -1)
+            return view_directions(points, origins.to(points)).expand(b, -1, -1, -1)
 
-        def level(where: Tensor, hit: Tensor, views: Tensor) -> tuple[Tensor]:
-            flat = [rearrange(values, "b r k c -> b (r k) c") for values in (where, views)]
+        def level(points: Tensor, valid: Tensor, directions: Tensor) -> tuple[Tensor]:
+            flat = [rearrange(values, "b r k c -> b (r k) c") for values in (points, directions)]
             sample = self.radiance(*flat, film, features=self.radiance.feature_dim > 0)
             alpha = 1 - torch.exp(-self.grid_delta_alpha * sample.sigma)
-            alpha = alpha * rearrange(hit, "b r k -> b (r k) 1")
+            alpha = alpha * rearrange(valid, "b r k -> b (r k) 1")
             parts = [part for part in (sample.rgb, alpha, sample.features) if part is not None]
-            return (rearrange(torch.cat(parts, -1), "b (r k) c -> b r k c", k=where.shape[2]),)
+            return (rearrange(torch.cat(parts, -1), "b (r k) c -> b r k c", k=points.shape[2]),)
 
-        def plane(where: Tensor, views: Tensor) -> tuple[Tensor]:
+        def plane(points: Tensor, directions: Tensor) -> tuple[Tensor]:
             # unlike gramhd: the density of the background is not computed, because it is not used.
-            return (self.radiance(where[:, :, 0], views[:, :, 0], film, sigma=False).rgb,)
+            return (self.radiance(points[:, :, 0], directions[:, :, 0], film, sigma=False).rgb,)
 
-        chunk = options.ray_chunk or (
-            CHECKPOINTED_POINTS if self.checkpointing and torch.is_grad_enabled() else None
-        )
+        chunk = options.ray_chunk
+        if not chunk and self.checkpointing and torch.is_grad_enabled():
+            chunk = CHECKPOINTED_POINTS
         inputs = points.expand(b, -1, -1, -1), valid.expand(b, -1, -1), directions(points)
         (foreground,) = in_chunks(level, inputs, chunk)
         (background,) = in_chunks(plane, (behind.expand(b, -1, -1, -1), directions(behind)), chunk)
-        return (
-            rearrange(foreground, "b (h w) k c -> b k c h w", h=side),
-            rearrange(background, "b (h w) c -> b c h w", h=side),
-        )
+        foreground = rearrange(foreground, "b (h w) k c -> b k c h w", h=side)
+        background = rearrange(background, "b (h w) c -> b c h w", h=side)
+        return foreground, background
 
     # -- Images ------------------------------------------------------------------------------------
 
@@ -440,25 +459,27 @@ class GRAMHD(GRAM):
         raw: bool = True,
         randomness: Randomness | None = None,
     ) -> Rendering:
-        """Shows b scenes, or one scene from b cameras. Nothing is drawn: `randomness` makes no
-        difference.
+        """Renders b scenes, or one scene from b cameras; deterministic, `randomness` is ignored.
 
-        A gradient reaches the camera by where its rays meet the surfaces, if the camera needs one.
+        If the camera requires a gradient, it gets one through the intersections of its rays.
 
         Args:
-            representation: what `represent` returned.
+            representation: result of `represent`.
             camera: b views.
             resolution: side of the image; None is H. The maps keep their size.
-            rays: None; every pixel is interpolated from several rays.
-            raw: whether to show the image of stage 1 at L x L, whose corner rays are those of the
+            rays: must be None, because every pixel is interpolated from several rays.
+            raw: whether to render the image of stage 1 at L x L, which has the corner rays of the
                 image.
-            randomness: not used.
+            randomness: ignored.
 
         Returns:
             image, depth (sum of weights times camera z, not divided by the opacity), opacity and,
-            if asked for, raw (without gradient). Extras: "ray_depth" [b 1 h w], the depth in
-            distances along the ray; with raw also "maps" [b k+1 4 H W] and "raw_maps" [b k+1 4 L
-            L], the K levels and the background, whose alpha is 0 there.
+            if requested, raw (without gradient). Extras: "ray_depth" [b 1 h w], depth as distance
+            along the ray; with raw also "maps" [b k+1 4 H W] and "raw_maps" [b k+1 4 L L], the K
+            levels and the background, which has alpha 0 there.
+
+        Raises:
+            ValueError: there is no camera, or rays are given.
         """
         if camera is None:
             raise ValueError(
@@ -468,17 +489,23 @@ class GRAMHD(GRAM):
             raise ValueError(
                 f"got {rays.numel()} rays, but GRAMHD renders whole images; leave out `rays`"
             )
+
+        # Intersections.
         side = self.img_resolution if resolution is None else resolution
         coarse = spanning_camera(camera, side, self.raw_resolution)
         with torch.set_grad_enabled(torch.is_grad_enabled() and camera.label().requires_grad):
             low, high = self._surfaces(camera, coarse, side, raw)
+
+        # Maps.
         maps = representation
         if not isinstance(maps, RadianceMaps):
-            views = None if self.lock_view else camera
-            maps = self.radiance_maps(
-                maps if views is None else maps.expand(len(camera), -1, -1), views
-            )
-        seen, depth = self._show(maps, high, camera)
+            if self.lock_view:
+                maps = self.radiance_maps(maps)
+            else:
+                maps = self.radiance_maps(maps.expand(len(camera), -1, -1), camera)
+
+        # Image.
+        seen, depth = self._composite(maps, high, camera)
         image, depth, opacity, ray_depth = (
             rearrange(values, "b (h w) c -> b c h w", h=side)
             for values in (2 * seen.rgb - 1, depth, seen.opacity, seen.depth)
@@ -486,6 +513,8 @@ class GRAMHD(GRAM):
         extras = {"ray_depth": ray_depth}
         if not raw:
             return Rendering(image, None, depth, opacity, extras)
+
+        # Image of stage 1.
         extras["maps"] = with_background(maps.foreground, maps.background)
         extras["raw_maps"] = with_background(maps.low_foreground, maps.low_background)
         assert low is not None
@@ -494,54 +523,52 @@ class GRAMHD(GRAM):
     def _surfaces(
         self, camera: Camera, coarse: Camera, side: int, raw: bool
     ) -> tuple[Surfaces | None, Surfaces]:
-        """Where rays meet the K levels and the background: L x L (if needed), and side x side."""
-        low, upsampled = None, self.geometry == "upsampled"
+        """Intersections of L x L rays (if needed) and side x side rays with all surfaces."""
+        low = None
+        upsampled = self.geometry == "upsampled"
         if raw or upsampled:
             low = trace_surfaces(self.predictor, coarse.rays(self.raw_resolution), self.options)
         if upsampled and low is not None:
-            points, valid = upsample_surfaces(low, side)
-            return low, Surfaces(points, valid)
+            return low, upsample_surfaces(low, side)
         return low, trace_surfaces(self.predictor, camera.rays(side), self.options)
 
-    def _show(
+    def _composite(
         self, maps: RadianceMaps, surfaces: Surfaces, camera: Camera
     ) -> tuple[ManifoldRendering, Tensor]:
-        """Looks maps up on the surfaces and composites them; also the depth in camera z, [b r
-        1].
-        """
-        b, aligned, options = len(surfaces.points), self.lookup == "aligned", self.options
+        """Looks up the maps at intersections and composites; also the depth in camera z [b r 1]."""
+        b = len(surfaces.points)
+        options = self.options
+        aligned = self.lookup == "aligned"
         foreground = maps.foreground.to(surfaces.points.dtype).expand(b, -1, -1, -1, -1)
         background = maps.background.to(surfaces.points.dtype).expand(b, -1, -1, -1)
-        # unlike gramhd: distances are those to the camera of each image, unless `shared_origin`.
+        # unlike gramhd: distances are from the camera of each image, unless `shared_origin`.
         origins = camera.origins[:1] if options.shared_origin else camera.origins
 
         def shade(points: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-            rgba = look_up_foreground(
-                foreground, points[:, :, :-1], self.grid_extent, aligned=aligned
-            )
-            behind = look_up_background(
-                background, points[:, :, -1], self.scene_extent, aligned=aligned
-            )
+            levels, plane = points[:, :, :-1], points[:, :, -1]
+            rgba = look_up_foreground(foreground, levels, self.grid_extent, aligned=aligned)
+            behind = look_up_background(background, plane, self.scene_extent, aligned=aligned)
             rgb = torch.cat([rgba[..., :3], behind[:, :, None]], 2)
             alpha = F.pad(rgba[..., 3], (0, 1), value=1.0) * valid
             distances = distances_to(points, origins[:, None])
             seen = composite(
                 alpha, rgb, distances, white_back=options.white_back, last_back=options.last_back
             )
-            ahead = ((points - camera.origins[:, None, None]) * camera.forward[:, None, None]).sum(
-                -1
-            )
-            return *seen, (seen.weights * ahead).sum(-1, keepdim=True)
+            offsets = points - camera.origins[:, None, None]
+            z = (offsets * camera.forward[:, None, None]).sum(-1)
+            return *seen, (seen.weights * z).sum(-1, keepdim=True)
 
+        chunk = None
+        if not torch.is_grad_enabled():
+            chunk = COMPOSITED_RAYS.get(foreground.device.type, COMPOSITED_RAYS_ELSEWHERE)
         with full_precision(foreground):
-            some = SHOWN_RAYS.get(foreground.device.type, SHOWN_RAYS_ELSEWHERE)
-            *seen, depth = in_chunks(shade, surfaces, None if torch.is_grad_enabled() else some)
+            *seen, depth = in_chunks(shade, surfaces, chunk)
         return ManifoldRendering(*seen), depth
 
     @torch.no_grad()
     def _raw(self, ws: Tensor, surfaces: Surfaces, camera: Camera) -> Tensor:
         """The image of stage 1, [b 3 L L]."""
-        film = ws[:, :NUM_FILM, : 2 * self.radiance.hidden_dim].expand(len(camera), -1, -1)
+        film = self._film(ws).expand(len(camera), -1, -1)
 
         def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             if self.lock_view:
@@ -554,19 +581,17 @@ class GRAMHD(GRAM):
 
 
 def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
-    """The camera whose coarse x coarse rays span those of `camera` at fine x fine: they have the
-    same corners.
+    """The camera whose coarse x coarse rays have the corners of the fine x fine rays of `camera`.
 
-    Image coordinates: fine u is a u' + (1 - a) / 2 of coarse u', a = (1 - 1 / F) / (1 - 1 / C); the
-    center stays.
+    A fine image coordinate u is a u' + (1 - a) / 2 of the coarse u', a = (1 - 1 / F) / (1 - 1 / C),
+    around the same center.
     """
     a = (1 - 1 / fine) / (1 - 1 / coarse)
-    inverse = camera.intrinsics.new_tensor(
-        [[1 / a, 0, (a - 1) / (2 * a)], [0, 1 / a, (a - 1) / (2 * a)], [0, 0, 1]]
-    )
+    shift = (a - 1) / (2 * a)
+    inverse = camera.intrinsics.new_tensor([[1 / a, 0, shift], [0, 1 / a, shift], [0, 0, 1]])
     return Camera(camera.cam2world, inverse @ camera.intrinsics)
 
 
 def with_background(foreground: Tensor, background: Tensor) -> Tensor:
-    """[b k 4 h w] and [b 3 h w] as [b k+1 4 h w], the last fourth channel being 0."""
+    """Appends the background [b 3 h w] to the levels [b k 4 h w] with alpha 0, [b k+1 4 h w]."""
     return torch.cat([foreground, F.pad(background, (0, 0, 0, 0, 0, 1))[:, None]], 1)

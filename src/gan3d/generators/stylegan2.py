@@ -1,4 +1,4 @@
-"""StyleGAN2 (Karras et al. 2020): the 2D baseline, and the backbone that makes EG3D's tri-planes.
+"""StyleGAN2 (Karras et al. 2020): the 2D baseline, and the backbone of EG3D.
 
 z, c --mapping--> ws --synthesis--> image
 """
@@ -20,29 +20,31 @@ class StyleGAN2(Generator):
     """StyleGAN2; its representation is the image itself, [b img_channels H W].
 
     The defaults are the FFHQ 256 model of the StyleGAN2-ADA and StyleGAN3 papers (channel_base
-    16384, 24.8 million parameters); the 1024 px one is img_resolution 1024, channel_base 32768.
-    State-dict names are the published ones.
+    16384, 24.8 million parameters); the 1024 px model has img_resolution 1024, channel_base 32768.
+    Names in the state dict are the published ones.
 
     Args:
         z_dim: size of z.
-        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero
-            label).
+        c_dim: 0, or 25 to condition on the camera's label (zeros without a camera).
         w_dim: size of a latent.
         img_resolution: a power of two.
-        img_channels: 3, or more where the image is a feature image.
-        channel_base: channels times resolution, up to
-        channel_max: channels of one layer.
-        conv_clamp: largest magnitude of features; None is no limit.
+        img_channels: 3, or more if the image is a feature image.
+        channel_base: a layer has channel_base / resolution channels, at most channel_max.
+        channel_max: largest number of channels.
+        conv_clamp: largest magnitude of features; None does not clamp.
         architecture: "skip", "resnet" or "orig".
-        mapping_layers: of the mapping network.
-        mapping_lr_multiplier: of the mapping network.
+        mapping_layers: number of layers in the mapping network.
+        mapping_lr_multiplier: learning rate multiplier of the mapping network.
         mapping_embed_features: size of the embedded label, w_dim by default.
         mapping_layer_features: width between mapping layers, w_dim by default.
         w_avg_beta: decay of the mean latent per `track`.
-        use_noise: whether the layers have per-pixel noise; without it they have no such parameters.
-        noise: which noise they are given: "auto" is drawn where there is a `randomness` and
-            constant otherwise, "const" is always constant, "none" leaves it out.
+        use_noise: whether the layers have per-pixel noise; False also omits its parameters.
+        noise: "auto" is random with a `randomness` and constant without, "const" is always
+            constant, "none" adds no noise.
         fused: form of the modulated convolutions, see `layers.modulated`; None chooses.
+
+    Raises:
+        ValueError: an argument is unknown or out of range.
     """
 
     has_camera = False
@@ -77,12 +79,10 @@ class StyleGAN2(Generator):
         fused: bool | None = None,
     ):
         super().__init__()
-        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = (
-            z_dim,
-            c_dim,
-            w_dim,
-            img_resolution,
-        )
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
         self.camera_conditioned = c_dim > 0
         if noise not in ("auto", "const", "none"):
             raise ValueError(f"noise {noise!r} is unknown; choose auto, const or none")
@@ -125,9 +125,8 @@ class StyleGAN2(Generator):
         return self.mapping(z, c, truncation=truncation, truncation_cutoff=truncation_cutoff)
 
     def represent(self, ws: Tensor, *, randomness: Randomness | None = None) -> Tensor:
-        return self.synthesis(
-            ws, noise=None if self.noise == "auto" else self.noise, randomness=randomness
-        )
+        noise = None if self.noise == "auto" else self.noise
+        return self.synthesis(ws, noise=noise, randomness=randomness)
 
     def render(
         self,

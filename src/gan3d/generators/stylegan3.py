@@ -1,5 +1,4 @@
-"""StyleGAN3 (Karras et al. 2021), configurations T and R: pictures that move and turn with their
-input coordinates.
+"""StyleGAN3 (Karras et al. 2021), configurations T and R: equivariant to translation and rotation.
 
 z, c --mapping--> ws --alias-free synthesis--> image
 """
@@ -20,44 +19,45 @@ from gan3d.randomness import Randomness
 
 
 class StyleGAN3(Generator):
-    """StyleGAN3; its representation is a `Picture`: the image, and the magnitudes that `track` is
-    to be told.
+    """StyleGAN3; its representation is a `Picture`: the image, and the magnitudes for `track`.
 
-    The defaults are the published ones of configuration T at 256 px. State-dict names are the
-    published ones. There is no noise: images depend on ws (and the transform) only.
+    The defaults are the published ones of configuration T at 256 px. Names in the state dict are
+    the published ones. There is no noise: images depend on ws (and the transform) only.
 
     Args:
-        config: "T" (translation) or "R" (translation and rotation): 1x1 kernels, radial filters,
-            and twice the channel_base and channel_max that are given.
+        config: "T" (translation) or "R" (translation and rotation); "R" has 1x1 kernels, radial
+            filters, and twice the given channel_base and channel_max.
         z_dim: size of z.
-        c_dim: 0, or 25 to condition on the camera's label (a camera of None is then the zero
-            label).
+        c_dim: 0, or 25 to condition on the camera's label (zeros without a camera).
         w_dim: size of a latent.
         img_resolution: a power of two.
-        img_channels: 3, or more where the image is a feature image.
-        channel_base: twice the channels times the cutoff frequency (of configuration T), up to
-        channel_max: channels of one layer (of configuration T).
-        num_layers: not counting the input and the last, which makes the image.
-        num_critical: layers at the end that are critically sampled.
+        img_channels: 3, or more if the image is a feature image.
+        channel_base: a layer has channel_base / (2 f_c) channels, at most channel_max (in
+            configuration T).
+        channel_max: largest number of channels (in configuration T).
+        num_layers: number of layers, without the input and the last one, which makes the image.
+        num_critical: number of layers at the end that are critically sampled.
         first_cutoff: f_c of the first layer, per image width.
         first_stopband: f_t of the first layer.
-        last_stopband_rel: f_t over f_c of the last layer.
+        last_stopband_rel: f_t / f_c of the last layer.
         margin_size: pixels beyond the image.
         output_scale: factor of the image.
-        conv_kernel: side of the kernels; None is that of the configuration, 3 or 1.
+        conv_kernel: side of the kernels; None for the one of the configuration, 3 or 1.
         filter_size: taps at the lower sampling rate.
-        lrelu_upsampling: sampling rate of the activation over that of its layer.
-        use_radial_filters: downsampling filters alike in all directions; None is as the
-            configuration has it.
-        conv_clamp: largest magnitude of activations; None is no limit.
-        num_fp16_res: under autocast, the finest so many doublings of resolution run in low
-            precision.
-        mapping_layers: of the mapping network.
-        mapping_lr_multiplier: of the mapping network.
+        lrelu_upsampling: sampling rate of the activation, relative to its layer.
+        use_radial_filters: radially symmetric downsampling filters; None as in the configuration.
+        conv_clamp: largest magnitude of activations; None does not clamp.
+        num_fp16_res: number of doublings of resolution, counted from the finest, that run in low
+            precision under autocast.
+        mapping_layers: number of layers in the mapping network.
+        mapping_lr_multiplier: learning rate multiplier of the mapping network.
         w_avg_beta: decay of the mean latent per `track`.
-        magnitude_ema_beta: decay of the running magnitudes per `track` and `settle`; None counts
-            images by
-        magnitude_half_life_kimg: after so many thousand images old magnitudes weigh half.
+        magnitude_ema_beta: decay of the running magnitudes per `track` and `settle`; None computes
+            it from the batch size and magnitude_half_life_kimg.
+        magnitude_half_life_kimg: half-life of the running magnitudes in kimg.
+
+    Raises:
+        ValueError: an argument is unknown or out of range.
     """
 
     has_camera = False
@@ -104,17 +104,15 @@ class StyleGAN3(Generator):
         super().__init__()
         if config not in ("T", "R"):
             raise ValueError(f"config {config!r} is unknown; choose T or R")
-        self.z_dim, self.c_dim, self.w_dim, self.img_resolution = (
-            z_dim,
-            c_dim,
-            w_dim,
-            img_resolution,
-        )
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
         self.camera_conditioned = c_dim > 0
-        self.magnitude_ema_beta, self.magnitude_half_life_kimg = (
-            magnitude_ema_beta,
-            magnitude_half_life_kimg,
-        )
+        self.magnitude_ema_beta = magnitude_ema_beta
+        self.magnitude_half_life_kimg = magnitude_half_life_kimg
+
+        # The published configurations, with single options replaced.
         schedule = AliasFreeLayers(
             channel_base=channel_base,
             channel_max=channel_max,
@@ -133,6 +131,7 @@ class StyleGAN3(Generator):
             schedule = replace(schedule, conv_kernel=conv_kernel)
         if use_radial_filters is not None:
             schedule = replace(schedule, use_radial_filters=use_radial_filters)
+
         self.synthesis = AliasFreeSynthesis(
             w_dim,
             img_resolution,
@@ -169,13 +168,14 @@ class StyleGAN3(Generator):
         return self.synthesis.picture(ws)
 
     def synthesize(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
-        """The image of ws, moved.
+        """The image of ws, with transformed input coordinates.
 
         Args:
             ws: [b num_ws w_dim].
-            transform: output to input coordinates (the inverse of the motion), image widths, y
-                down, [3 3] or [b 3 3]; None is the buffer `synthesis.input.transform`. A
-                translation by (-dx, -dy) moves the picture by (dx, dy).
+            transform: from output to input coordinates (the inverse of the image's motion), in
+                image widths, y down, [3 3] or [b 3 3]; None for the buffer
+                `synthesis.input.transform`. A translation by (-dx, -dy) moves the image by
+                (dx, dy).
 
         Returns:
             [b img_channels H W].
@@ -199,27 +199,23 @@ class StyleGAN3(Generator):
         return representation.magnitudes
 
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
-        # unlike stylegan3: magnitudes move after the pass, not within it, so that forward changes
-        # no state; the gains of a pass are those of the batch before. `settle` is the published
-        # order.
+        # unlike stylegan3: magnitudes are updated after the forward pass, which changes no state,
+        # so its gains are from earlier batches. `settle` has the published order.
         self.mapping.track(ws)
         if statistics is not None:
             self.synthesis.track(statistics, self.magnitude_decay(batch_size))
 
     def settle(self, ws: Tensor, *, batch_size: int = 32) -> Tensor:
-        """The image [b c H W] of ws while the running magnitudes move by them, layer by layer.
-        Changes state!
+        """The image [b c H W] of ws; updates each running magnitude before its layer uses it.
 
-        This is the published pass with update_emas (but for w_avg, which `track` moves). It also
-        calibrates a network that was not trained: some passes, and every layer's input has unit
-        magnitude.
+        Changes state. This is the published forward pass with update_emas, except for w_avg, which
+        `track` updates. A few passes also calibrate a network that was not trained: the input of
+        every layer then has unit magnitude.
         """
         return self.synthesis.settle(ws, self.magnitude_decay(batch_size))
 
     def magnitude_decay(self, batch_size: int) -> float:
-        """Decay of the running magnitudes per batch: 0.5^(batch_size / half-life), or what is
-        fixed.
-        """
+        """Decay of the running magnitudes per batch: magnitude_ema_beta, or by the half-life."""
         if self.magnitude_ema_beta is not None:
             return self.magnitude_ema_beta
         return 0.5 ** (batch_size / (self.magnitude_half_life_kimg * 1000))
