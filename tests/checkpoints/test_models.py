@@ -26,7 +26,7 @@ def elsewhere(tmp_path, monkeypatch):
     """The present folder is an empty one, and nothing comes with gan3d."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shipped").mkdir()
-    monkeypatch.setattr(models, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("gan3d.zoo.models.SHIPPED", tmp_path / "shipped")
     for name in ("GAN3D_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 

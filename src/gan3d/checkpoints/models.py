@@ -14,21 +14,16 @@ one that is registered in this program.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gan3d.zoo
 from gan3d.checkpoints import portable
 from gan3d.checkpoints.runs import checkpoints_in, load_training, newest_whole
 from gan3d.generators import GENERATORS, Generator
 from gan3d.pretrained import SUFFIX, WEIGHTS
-from gan3d.spelling import closest, did_you_mean
 from gan3d.zoo import configs
-
-SHIPPED = Path(gan3d.zoo.__file__).parent
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.safetensors)(?<!\.ckpt)")
+from gan3d.zoo.models import locate
 
 
 def from_pretrained(model: Path | str) -> Generator:
@@ -107,28 +102,10 @@ def find_model(model: Path | str) -> Path:
         >>> find_model("tiny").as_posix()
         'tiny/model.safetensors'
     """
-    name, path = str(model), Path(model).expanduser()
-    if path.is_file():
-        return path
-    if path.is_dir():
-        return _in_folder(path)
-    shipped = shipped_models()
-    if name in shipped:
-        return shipped[name]
-    near = [*_neighbors(path), *closest(name, shipped)]
-    # A misspelt path looks like a name of the hub: where a model of nearly that name lies here,
-    # the hub is not asked.
-    if not near and REPOSITORY.fullmatch(name):
-        return _from_hub(name)
-    raise ValueError(
-        f"there is no model {name}: no such file or folder, and no model of that name comes with "
-        f"gan3d\n  {did_you_mean(near) or _advice(name)}"
-    )
-
-
-def shipped_models() -> dict[str, Path]:
-    """Weights that come with gan3d, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
+    found = locate(model)
+    if found is None:
+        return _from_hub(str(model))
+    return _in_folder(found) if found.is_dir() else found
 
 
 def _merged(known: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,28 +133,6 @@ def _in_folder(folder: Path) -> Path:
         f"{folder} holds no model: neither {WEIGHTS} (of save_pretrained) nor "
         "checkpoints/kimg-*.ckpt (of a run, from its first checkpoint on)"
         + (f"\n  give one of its files: {', '.join(files)}" if files else "")
-    )
-
-
-def _neighbors(path: Path) -> list[str]:
-    """What lies beside a path that is not there, and has nearly its name."""
-    if not path.parent.is_dir():
-        return []
-    known = [p for p in path.parent.iterdir() if p.is_dir() or p.suffix in (SUFFIX, ".ckpt")]
-    return [str(path.with_name(name)) for name in closest(path.name, [p.name for p in known])]
-
-
-def _advice(name: str) -> str:
-    """What to do about a name that nothing is near."""
-    stem = name.removesuffix(".yaml")
-    if f"{stem}.yaml" in configs.names():
-        return (
-            f"{stem} is a config without weights: train it (lightning fit --config {stem}.yaml), "
-            f'or gan3d.create("{stem}") makes it with random ones'
-        )
-    return (
-        "give a .safetensors, a .ckpt, a folder of save_pretrained, a run folder, or user/name of "
-        "the hub"
     )
 
 

@@ -293,14 +293,18 @@ def _unknown(words: list[str]) -> CommandError:
 
 
 def _call(verb: Verb, arguments: list[str]) -> int:
-    """Runs the function of a verb: its signature is the options, its docstring the help page."""
-    module, _, name = verb.target.partition(":")
-    function = getattr(importlib.import_module(module), name)
+    """Runs the function of a verb: its signature is the options, its docstring the help page. It is
+    imported when its arguments are known to be right.
+    """
+    from gan3d.cli.checks import check_values
     from gan3d.cli.options import call
+    from gan3d.cli.signatures import stand_in
 
-    result = call(
-        function, arguments, prog=f"gan3d {' '.join(verb.words)}", positional=verb.positional
-    )
+    prog = f"gan3d {' '.join(verb.words)}"
+    values = call(stand_in(verb.target), arguments, prog=prog, positional=verb.positional)
+    check_values(values)
+    module, _, name = verb.target.partition(":")
+    result = getattr(importlib.import_module(module), name)(**values)
     if result is not None and not isinstance(result, int):
         print(result)
     return result if isinstance(result, int) else 0

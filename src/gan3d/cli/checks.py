@@ -1,15 +1,110 @@
 """Options checked before the work begins: what is asked for is there, and what comes of it can be
 written.
+
+A verb's function begins with its checks, which need no torch: `gan3d.cli.signatures` runs them
+before the function's module is imported.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from gan3d.cli.messages import CommandError, nearest
+from gan3d.zoo.models import locate
 
-from gan3d.cli.messages import CommandError
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Span:
+    """Numbers from `least` to `most`; `open` leaves out these two."""
+
+    least: float
+    most: float = float("inf")
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if self.open:
+            return self.least < value < self.most
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        if self.most == float("inf"):
+            return f"above {self.least:g}" if self.open else f"{self.least:g} or more"
+        between = "between {} and {}" if self.open else "from {} to {}"
+        return between.format(f"{self.least:g}", f"{self.most:g}")
+
+
+# What an option of a name may be, whatever its verb.
+SPANS = {
+    "seed": Span(0),
+    "num": Span(1),
+    "batch_size": Span(1),
+    "resolution": Span(1),
+    "workers": Span(1),
+    "num_workers": Span(0),
+    "truncation": Span(-2, 2),
+    "truncation_target": Span(-2, 2),
+    "radius": Span(0, open=True),
+    "fov": Span(0, 180, open=True),
+    "extent": Span(0, open=True),
+    "voxels": Span(2),
+    "band": Span(0, open=True),
+    "tolerance": Span(0, open=True),
+}
+MODELS = ("model", "base", "target")
+WRITTEN = ("out", "sheet")  # all other paths are read
+DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuses arguments, by name, that no verb can work with.
+
+    Raises:
+        CommandError: a number is out of its span, a file or device is not there, or nothing can be
+            written where the result is to go.
+        ValueError: there is no such model.
+    """
+    for name, value in values.items():
+        if value is None:
+            continue
+        span = SPANS.get(name)
+        if span is not None and value not in span:
+            raise CommandError(f"--{name} {value} is out of range; give a number {span}")
+        if name in MODELS:
+            locate(value)
+        if name == "device" and not DEVICE.fullmatch(value):
+            known = ("auto", "cpu", "cuda", "cuda:1", "mps")
+            raise CommandError(
+                f"--device {value} is not a device",
+                nearest(value, known, like="{}") or f"devices: {', '.join(known)}",
+            )
+        if isinstance(value, Path) and name in WRITTEN:
+            _refuse_unwritable(value, value.expanduser().parent)
+        elif isinstance(value, Path) or name == "run_dir":
+            existing(name, Path(value))
+
+
+def existing(name: str, path: Path) -> Path:
+    """A file or folder that is there.
+
+    Raises:
+        CommandError: it is not; the nearest one beside it is given.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise CommandError(
+            f"{name} {path}: there is no such file or folder",
+            nearest(str(path), beside, like="{}"),
+        )
+    return path
 
 
 def at_least(least: int, name: str, value: int) -> None:
@@ -24,6 +119,8 @@ def device_of(name: str) -> torch.device:
     Raises:
         CommandError: torch does not know it, or it is not in this machine.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -26,8 +26,9 @@ from gan3d import __version__
 from gan3d.camera import DatasetPoses
 from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
-from gan3d.cli.messages import CommandError, nearest
+from gan3d.cli.messages import CommandError
 from gan3d.cli.models import beside
+from gan3d.cli.scores import SCORES, Network, names_of
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
@@ -53,31 +54,11 @@ from gan3d.metrics.measure import (
 from gan3d.metrics.path_length import trimmed_mean
 from gan3d.metrics.precision_recall import precision_and_recall
 
-Network = Literal["inception", "classes", "vgg", "lpips"]
 Element = TypeVar("Element")
 MAX_PR_REALS = 200_000  # of pr50k3_full; its cost is quadratic
 REAL_BATCH = 16
 
 
-@dataclass(frozen=True)
-class Score:
-    """A metric by name: what it says, the network it needs, whether it needs real images."""
-
-    says: str
-    network: Network | None = None
-    real: bool = False
-
-
-SCORES = {
-    "fid": Score("Frechet distance, lower is better", "inception", True),
-    "kid": Score("kernel distance, lower is better", "inception", True),
-    "pr": Score("precision (how good) and recall (how varied), higher is better", "vgg", True),
-    "is": Score("inception score, higher is better", "classes"),
-    "ppl": Score("perceptual path length (w, end), lower is smoother", "lpips"),
-    "eqt": Score("equivariance to shifts by whole pixels, dB, higher is better"),
-    "eqt_frac": Score("equivariance to shifts by any distance, dB, higher is better"),
-    "eqr": Score("equivariance to rotation, dB, higher is better"),
-}
 # What is not measured with the published network does not carry its name.
 SMALL_NAMES = {
     "fid": "small/frechet",
@@ -146,7 +127,7 @@ def measure(
         num_workers: processes that read real images.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    names = _names(metrics)
+    names = names_of(metrics)
     at_least(1, "num", num)
     at_least(1, "batch_size", batch_size)
     if data is None and (lacking := [name for name in names if SCORES[name].real]):
@@ -208,20 +189,6 @@ def _full_precision() -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = convolutions
         torch.set_float32_matmul_precision(products)
-
-
-def _names(metrics: str) -> list[str]:
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
-    for name in names:
-        if name not in SCORES:
-            raise CommandError(
-                f"there is no metric {name}",
-                nearest(name, SCORES, like="{}"),
-                *(f"{known}: {score.says}" for known, score in SCORES.items()),
-            )
-    if not names:
-        raise CommandError(f"--metrics is empty; choose some of {', '.join(SCORES)}")
-    return list(dict.fromkeys(names))
 
 
 def _networks(

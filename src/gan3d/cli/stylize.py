@@ -68,11 +68,12 @@ def stylize_heads(
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
-    share, names, out = _share(mode, gamma), _layers(layers), folder_for(out)
+    out = folder_for(out)
     at_least(1, "num", num)
     at_least(0, "frames", frames)
     if not yaws:
         raise CommandError('--yaws is empty; give one or more, as "[-0.4, 0, 0.4]"')
+    share, names = _share(mode, gamma), _layers(layers)
     first, second = load_3d_generator(base, device), load_3d_generator(target, device)
     if resolution is None and first.any_resolution:
         resolution = first.img_resolution  # the target may have been fine-tuned at another one
