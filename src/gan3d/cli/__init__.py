@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gan3d import __version__
 from gan3d.cli import configs
-from gan3d.cli.messages import CommandError, nearest, say, wants_traceback
+from gan3d.cli.messages import CommandError, listen, log, nearest, say, wants_traceback
 
 TRAINER_VERBS = {
     "fit": "train",
@@ -212,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit code: 0 well, 1 the run failed, 2 the command or its input is wrong, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    listen()
     try:
         return _dispatch(words)
     except SystemExit as stop:
@@ -229,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None or wants_traceback():
             raise
-        say(f"error: {error or type(error).__name__}")
+        log.error("error: %s", error or type(error).__name__)
         return code
 
 

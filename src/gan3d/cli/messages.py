@@ -1,14 +1,22 @@
-"""What the command line says when it is misused: what is wrong, the nearest right thing, where to
-read more.
+"""What the command line says, and what it says when it is misused: what is wrong, the nearest right
+thing, where to read more.
+
+All of it goes through the logger "gan3d" and the one handler that `listen` gives it, and so does
+what the library logs: `gan3d: <message>` on stderr.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
 
 from gan3d.spelling import closest, did_you_mean
+
+log = logging.getLogger(__name__)
+# Where launchers write which process this is.
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 class CommandError(ValueError):
@@ -36,6 +44,36 @@ def wants_traceback() -> bool:
     return os.environ.get("GAN3D_TRACEBACK", "0") not in ("", "0")
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of several processes, or the only one."""
+    return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
+
+
+class Console(logging.Handler):
+    """Writes messages on stderr, past a progress bar. All processes of a run know the same: what is
+    no error is said by the first one.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or is_first_process()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"gan3d: {record.getMessage()}"
+        if "tqdm" in sys.modules:  # a bar may be there
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def listen() -> None:
+    """Shows what gan3d logs from INFO on. Once is enough."""
+    logger = logging.getLogger("gan3d")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, Console) for handler in logger.handlers):
+        logger.addHandler(Console())
+
+
 def say(message: str) -> None:
-    """One message on stderr."""
-    print(f"gan3d: {message}", file=sys.stderr, flush=True)
+    """One message to the user."""
+    log.info("%s", message)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from gan3d.checkpoints.runs import checkpoints_in, newest_whole
-from gan3d.cli.messages import CommandError, nearest, say
+from gan3d.cli.messages import CommandError, nearest
 
 WANDB_KEY = "gan3d_wandb_id"  # of W&B's run id in a checkpoint
 
@@ -43,7 +43,7 @@ class RunFolder:
 
     def newest(self) -> Path:
         """The newest checkpoint that is whole; says which ones are not."""
-        if (found := newest_whole(self.checkpoints_dir, warn=say)) is not None:
+        if (found := newest_whole(self.checkpoints_dir)) is not None:
             return found
         others = [
             str(path.parent.parent) for path in self.dir.parent.glob("*/checkpoints/last.ckpt")

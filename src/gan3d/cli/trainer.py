@@ -14,13 +14,12 @@ from typing import Any, Literal
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 import gan3d.discriminators
 import gan3d.generators
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.checkpoints.runs import read_checkpoint
-from gan3d.cli.messages import CommandError, say
+from gan3d.cli.messages import CommandError, is_first_process, say
 from gan3d.cli.options import Refusal, Refusing, explain
 from gan3d.cli.record import REQUESTS, RunRecord, refuse_changes
 from gan3d.cli.run_folder import WANDB_KEY, RunFolder
@@ -233,11 +232,6 @@ def run(arguments: list[str], configs: list[Path]) -> int:
     if cli.verb == "predict" and is_first_process():
         say(f"the pictures are in {cli.run_folder.dir / 'predictions'}")
     return 0
-
-
-def is_first_process() -> bool:
-    """Before there is a Trainer: as Lightning reads it from the launcher's environment."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def hush() -> None:

@@ -148,9 +148,9 @@ class Evaluation(PeriodicCallback):
                 "1000"
             )
         if self._num_real == 0:
-            log.info(
+            log.warning(
                 "no images are held out, so there is no Frechet distance; set data.heldout to "
-                "their number"
+                "their number, such as --data.heldout 500"
             )
         elif images_seen(module) == 0:
             mean = trainer.strategy.reduce(total, reduce_op="sum") / self._num_real

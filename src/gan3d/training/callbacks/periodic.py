@@ -9,15 +9,12 @@ the state of a network: training is bit for bit the same with and without them.
 
 from __future__ import annotations
 
-import logging
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tqdm import tqdm
 
 from gan3d.randomness import Randomness
 from gan3d.schedules import crossed
@@ -25,8 +22,6 @@ from gan3d.training.loggers import DiskLogger
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
-
-log = logging.getLogger(__name__)
 
 
 def images_seen(pl_module: LightningModule) -> int:
@@ -50,12 +45,6 @@ def forget_later(trainer: Trainer, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, DiskLogger):
             logger.truncate(step)
-
-
-def say(message: str) -> None:
-    """A warning in the console that leaves the progress bar in one piece."""
-    with tqdm.external_write_mode(file=sys.stderr):
-        log.warning(message)
 
 
 class PeriodicCallback(Callback, ABC):

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from gan3d.apps.pictures import grid, side_by_side, to_uint8
 from gan3d.generators.contract import Rendering
-
-if TYPE_CHECKING:
-    pass
-
-log = logging.getLogger(__name__)
 
 
 class Predictions(Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import time
@@ -20,8 +19,6 @@ from gan3d.training.callbacks.periodic import (
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
-
-log = logging.getLogger(__name__)
 
 
 class KimgProgressBar(ProgressBar):

@@ -23,7 +23,6 @@ from gan3d.training.callbacks.periodic import (
     PeriodicCallback,
     fixed_draws,
     log_everywhere,
-    say,
 )
 from gan3d.training.loggers import log_pictures, log_videos
 
@@ -144,7 +143,7 @@ class Snapshots(PeriodicCallback):
         sounding = alarms(values, self.alarm) if seen >= self.alarm.after_kimg * 1000 else {}
         if trainer.is_global_zero:
             for name in sounding.keys() - self._sounding:
-                say(f"{seen / 1000:g} kimg: {sounding[name]}")
+                log.warning("%g kimg: %s", seen / 1000, sounding[name])
         self._sounding = set(sounding)
 
     def _video(self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera, seen: int) -> None:
