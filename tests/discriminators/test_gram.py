@@ -17,50 +17,46 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# -- What is said
-# --------------------------------------------------------------------------------------------------
+# -- Outputs ---------------------------------------------------------------------------------------
 
 
-def test_a_judgement_is_a_logit_a_pose_and_a_map_of_patches():
-    judged = discriminator()(normal(3, 3, 32, 32))
-    assert judged.logits.shape == (3,)
-    assert judged.pose.shape == (3, 2)
-    assert judged.patch_logits.shape == (3, 1, 2, 2)
-    assert judged.latent is None
+def test_the_output_is_a_logit_a_pose_and_a_map_of_patches():
+    output = discriminator()(normal(3, 3, 32, 32))
+    assert output.logits.shape == (3,)
+    assert output.pose.shape == (3, 2)
+    assert output.patch_logits.shape == (3, 1, 2, 2)
+    assert output.latent is None
 
 
 def test_outputs_are_logit_then_pitch_and_yaw():
     judge = discriminator()
     torch.nn.init.zeros_(judge.final_layer.weight)
     judge.final_layer.bias.data = torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
-    judged = judge(normal(1, 3, 32, 32))
-    assert judged.logits.tolist() == [3]
-    assert judged.pose.tolist() == [[4, 5]]
+    output = judge(normal(1, 3, 32, 32))
+    assert output.logits.tolist() == [3]
+    assert output.pose.tolist() == [[4, 5]]
     assert judge.predicts_pose
 
 
-def test_without_its_patch_part_only_the_patches_are_missing():
+def test_without_the_patch_discriminator_only_patches_are_missing():
     whole, main = discriminator(), discriminator(patch=False)
     assert main(normal(1, 3, 32, 32)).patch_logits is None
-    missing = set(dict(whole.named_parameters())) - set(dict(main.named_parameters()))
-    assert (
-        missing
-        == {name for name, _ in whole.named_parameters() if name.startswith("patchgan.")}
-        != set()
-    )
+    names = set(dict(whole.named_parameters()))
+    patch_names = {name for name in names if name.startswith("patchgan.")}
+    assert patch_names != set()
+    assert names - set(dict(main.named_parameters())) == patch_names
 
 
 def test_every_parameter_has_a_gradient():
     judge = discriminator()
-    judged = judge(normal(1, 3, 32, 32))
-    (judged.logits.sum() + judged.pose.sum() + judged.patch_logits.sum()).backward()
-    assert [
-        name for name, p in judge.named_parameters() if p.grad is None or not p.grad.any()
-    ] == []
+    output = judge(normal(1, 3, 32, 32))
+    (output.logits.sum() + output.pose.sum() + output.patch_logits.sum()).backward()
+    for name, parameter in judge.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
 
 
-# -- Sizes
-# --------------------------------------------------------------------------------------------------
+# -- Sizes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -76,14 +72,14 @@ def test_every_parameter_has_a_gradient():
 def test_published_numbers_of_parameters_and_patches(side, main, patch, patches):
     with torch.device("meta"):
         judge = GRAMDiscriminator(img_resolution=side, patch=patch is not None)
-        judged = judge(torch.empty(2, 3, side, side))
+        output = judge(torch.empty(2, 3, side, side))
     total = sum(p.numel() for p in judge.parameters())
     if patch is None:
         assert total == main
         return
     assert sum(p.numel() for p in judge.patchgan.parameters()) == patch
     assert total == main + patch
-    assert judged.patch_logits.shape == (2, 1, patches, patches)
+    assert output.patch_logits.shape == (2, 1, patches, patches)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 3, 32, 16), (3, 32, 32)])
@@ -97,7 +93,7 @@ def test_images_of_other_sizes_are_refused(shape):
     [
         ({"img_resolution": 48}, "power of two"),
         ({"channels": (4, 4)}, "channels has 2 numbers, img_resolution 32 needs 5"),
-        ({"patch_layers": 4}, "4 halvings leaves nothing of 32 px; use 64 px"),
+        ({"patch_layers": 4}, "32 is too small for a patch discriminator of 4 layers; use 64 px"),
     ],
 )
 def test_impossible_sizes_are_refused(options, message):
@@ -105,14 +101,12 @@ def test_impossible_sizes_are_refused(options, message):
         discriminator(**options)
 
 
-def test_a_smaller_image_takes_fewer_halvings():
-    assert discriminator(img_resolution=16, channels=(4, 4, 4, 4), patch_layers=2)(
-        normal(1, 3, 16, 16)
-    ).patch_logits.shape == (1, 1, 2, 2)
+def test_fewer_patch_layers_fit_a_smaller_image():
+    judge = discriminator(img_resolution=16, channels=(4, 4, 4, 4), patch_layers=2)
+    assert judge(normal(1, 3, 16, 16)).patch_logits.shape == (1, 1, 2, 2)
 
 
-# -- Patches
-# --------------------------------------------------------------------------------------------------
+# -- Patches ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_layers", "field"), [(1, 16), (3, 70)])
@@ -121,31 +115,30 @@ def test_a_patch_is_as_large_as_in_the_paper(num_layers, field):
     torch.manual_seed(0)
     patchgan, image = PatchGAN(2, num_layers).double(), normal(1, 3, 160, 160).requires_grad_(True)
     logits = patchgan(image)
-    middle = logits.shape[-1] // 2
-    (gradient,) = torch.autograd.grad(logits[0, 0, middle, middle], image)
-    seen = gradient[0].abs().sum(0) > 0
-    for line in (seen.any(0), seen.any(1)):
+    center = logits.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(logits[0, 0, center, center], image)
+    receptive = gradient[0].abs().sum(0) > 0
+    for line in (receptive.any(0), receptive.any(1)):
         where = line.nonzero().flatten()
         assert where[-1] - where[0] + 1 == field
 
 
-def test_only_the_first_and_the_last_convolution_have_a_bias_and_channels_double_up_to_eightfold():
+def test_biases_channels_and_strides_of_the_patch_discriminator():
     patchgan = PatchGAN(4, 5)
     assert [conv.bias is not None for conv in patchgan.convs] == [True, *[False] * 5, True]
     assert [conv.out_channels for conv in patchgan.convs] == [4, 8, 16, 32, 32, 32, 1]
     assert [conv.stride[0] for conv in patchgan.convs] == [2, 2, 2, 2, 2, 1, 1]
 
 
-# -- Derivatives
-# --------------------------------------------------------------------------------------------------
+# -- Derivatives -----------------------------------------------------------------------------------
 
 
-def test_the_gradient_of_r1_is_that_of_finite_differences():
+def test_the_gradient_of_r1_agrees_with_finite_differences():
     judge, image = discriminator(), normal(2, 3, 32, 32).requires_grad_(True)
 
     def penalty() -> Tensor:
-        judged = judge(image)
-        value = judged.logits.sum() + 0.1 * judged.patch_logits.mean((1, 2, 3)).sum()
+        output = judge(image)
+        value = output.logits.sum() + 0.1 * output.patch_logits.mean((1, 2, 3)).sum()
         return torch.autograd.grad(value, image, create_graph=True)[0].square().sum()
 
     penalty().backward()
@@ -159,6 +152,5 @@ def test_the_gradient_of_r1_is_that_of_finite_differences():
             values.append(penalty().item())
             with torch.no_grad():
                 weight -= sign * step * direction
-        assert (weight.grad * direction).sum().item() == pytest.approx(
-            (values[0] - values[1]) / (2 * step), rel=1e-4
-        )
+        expected = (values[0] - values[1]) / (2 * step)
+        assert (weight.grad * direction).sum().item() == pytest.approx(expected, rel=1e-4)

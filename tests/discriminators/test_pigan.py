@@ -1,6 +1,7 @@
-"""pi-GAN's discriminators: the kinds, what an encoder says, resolutions and fading in."""
+"""pi-GAN's discriminators: kinds, outputs of encoders, resolutions, fading in."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -29,65 +30,62 @@ def image(b: int, side: int) -> Tensor:
     return normal(b, 3, side, side)
 
 
-def idle(judge: PiGANDiscriminator, side: int, fade: float) -> set[str]:
+def unused(judge: PiGANDiscriminator, side: int, fade: float) -> set[str]:
+    """Parameters without a gradient from images of this size."""
     judge.zero_grad()
     judge.fade = fade
     judge(image(1, side)).logits.sum().backward()
     return {name for name, parameter in judge.named_parameters() if parameter.grad is None}
 
 
-# -- Kinds
-# --------------------------------------------------------------------------------------------------
+# -- Kinds -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "published", "dead"),
     [("CCSEncoder", 13_291_075, 0), ("CCS", 12_879_217, 1200), ("Strided", 12_805_489, 1200)],
 )
-def test_published_numbers_of_parameters_but_for_the_layer_that_nothing_uses(kind, published, dead):
+def test_published_numbers_of_parameters_except_the_unused_layer(kind, published, dead):
     with torch.device("meta"):
         judge = PiGANDiscriminator(kind=kind)
     assert sum(p.numel() for p in judge.parameters()) == published - dead
 
 
 @KINDS
-def test_the_kind_says_what_a_discriminator_is_made_of(kind):
+def test_the_kind_selects_convolutions_strides_and_projections(kind):
     judge = discriminator(kind=kind)
+    pool = kind.startswith("Progressive")
     convs = [conv for block in judge.layers for conv in block.network[::2]]
     assert {type(conv) for conv in convs} == {torch.nn.Conv2d if kind == "Strided" else CoordConv2d}
     strides = [conv.stride for conv in convs]
-    assert strides == [(1, 1), (1, 1) if kind.startswith("Progressive") else (2, 2)] * len(
-        judge.layers
-    )
+    assert strides == [(1, 1), (1, 1) if pool else (2, 2)] * len(judge.layers)
     projects = [hasattr(block.proj, "weight") for block in judge.layers]
     # Channels are 4, 8, 12, 12, 12: with pooling only changing widths need a projection.
-    assert projects == (
-        [True, True, False, False] if kind.startswith("Progressive") else [True] * 4
-    )
+    assert projects == ([True, True, False, False] if pool else [True] * 4)
 
 
 @KINDS
 def test_encoders_also_predict_pose_and_code(kind):
     judge = discriminator(kind=kind)
-    judged = judge(image(3, 32))
-    assert judged.logits.shape == (3,)
+    output = judge(image(3, 32))
+    assert output.logits.shape == (3,)
     assert judge.predicts_pose == kind.endswith("Encoder")
     if judge.predicts_pose:
-        assert judged.pose.shape == (3, 2)
-        assert judged.latent.shape == (3, 16)
+        assert output.pose.shape == (3, 2)
+        assert output.latent.shape == (3, 16)
     else:
-        assert judged.pose is None
-        assert judged.latent is None
+        assert output.pose is None
+        assert output.latent is None
 
 
 def test_outputs_are_logit_then_code_then_pose():
     judge = discriminator(z_dim=4)
     torch.nn.init.zeros_(judge.final_layer.weight)
     judge.final_layer.bias.data = torch.arange(7, dtype=torch.float64)
-    judged = judge(image(1, 8))
-    assert judged.logits.tolist() == [0]
-    assert judged.latent.tolist() == [[1, 2, 3, 4]]
-    assert judged.pose.tolist() == [[5, 6]]
+    output = judge(image(1, 8))
+    assert output.logits.tolist() == [0]
+    assert output.latent.tolist() == [[1, 2, 3, 4]]
+    assert output.pose.tolist() == [[5, 6]]
 
 
 def test_an_unknown_kind_is_refused():
@@ -95,7 +93,7 @@ def test_an_unknown_kind_is_refused():
         discriminator(kind="Plain")
 
 
-def test_convolutions_start_leaky_kaiming_and_the_rest_as_usual():
+def test_convolutions_are_initialized_by_leaky_kaiming_and_the_rest_as_usual():
     torch.manual_seed(0)
     judge = PiGANDiscriminator(img_resolution=8, channels=(64, 64, 64), kind="CCS")
     conv = judge.layers[0].network[0]
@@ -105,14 +103,11 @@ def test_convolutions_start_leaky_kaiming_and_the_rest_as_usual():
     assert judge.layers[0].proj.weight.abs().max() <= 1 / math.sqrt(64)
 
 
-# -- Blocks
-# --------------------------------------------------------------------------------------------------
+# -- Blocks ----------------------------------------------------------------------------------------
 
 
 def test_a_block_without_its_convolutions_is_its_shortcut():
-    """Pooling: the mean of 2x2 pixels. Strides: every second pixel, projected. Both over
-    sqrt(2).
-    """
+    """The mean of 2x2 pixels, or every second pixel projected, over sqrt(2)."""
     x = normal(1, 2, 4, 4)
     for pool, expected in ((True, F.avg_pool2d(x, 2)), (False, x[..., ::2, ::2])):
         block = CoordResidualBlock(2, 2, pool=pool).double()
@@ -125,9 +120,7 @@ def test_a_block_without_its_convolutions_is_its_shortcut():
 
 
 def test_a_block_without_its_shortcut_is_its_convolutions():
-    """Both convolutions pass their input on, negated: a leaky ReLU of slope 0.2 after each leaves
-    0.2 of everything.
-    """
+    """Two convolutions that negate, each with a leaky ReLU of slope 0.2, scale x by 0.2."""
     x = normal(1, 1, 4, 4)
     for pool, halved in ((True, lambda y: F.avg_pool2d(y, 2)), (False, lambda y: y[..., ::2, ::2])):
         block = CoordResidualBlock(1, 1, coordinates=False, pool=pool).double()
@@ -140,12 +133,11 @@ def test_a_block_without_its_shortcut_is_its_convolutions():
         torch.testing.assert_close(block(x) * math.sqrt(2), expected + shortcut)
 
 
-# -- Resolutions and fading in
-# -----------------------------------------------------------------------------------------
+# -- Resolutions and fading in ---------------------------------------------------------------------
 
 
 @KINDS
-def test_powers_of_two_are_judged_and_nothing_else(kind):
+def test_powers_of_two_are_accepted_and_other_sizes_refused(kind):
     judge = discriminator(kind=kind)
     assert judge.img_resolutions == (2, 4, 8, 16, 32)
     for side in judge.img_resolutions:
@@ -156,7 +148,7 @@ def test_powers_of_two_are_judged_and_nothing_else(kind):
 
 
 @pytest.mark.parametrize("side", [8, 16, 32])
-def test_at_fade_zero_every_second_pixel_is_judged(side):
+def test_at_fade_zero_every_second_pixel_is_used(side):
     judge, x = discriminator(), image(2, side)
     small = judge(x[..., ::2, ::2])
     judge.fade = 0.0
@@ -182,48 +174,39 @@ def test_fading_is_a_mean_of_features_before_the_second_block():
 
 @pytest.mark.parametrize("fade", [1.0, 0.5])
 @pytest.mark.parametrize("side", [4, 8, 32])
-def test_those_parameters_have_no_gradient_that_the_resolution_does_not_use(side, fade):
+def test_parameters_of_unused_resolutions_have_no_gradient(side, fade):
     judge = discriminator()
     first = 5 - int(math.log2(side))
-    entrances = {first, first + 1} if fade < 1 and side > 4 else {first}
+    inputs = {first, first + 1} if fade < 1 and side > 4 else {first}
 
-    def in_use(name: str) -> bool:
+    def is_used(name: str) -> bool:
         kind, index, *_ = name.split(".")
-        return (
-            int(index) in entrances
-            if kind == "from_rgb"
-            else kind != "layers" or int(index) >= first
-        )
+        if kind == "from_rgb":
+            return int(index) in inputs
+        return kind != "layers" or int(index) >= first
 
-    assert idle(judge, side, fade) == {
-        name for name, _ in judge.named_parameters() if not in_use(name)
-    }
+    expected = {name for name, _ in judge.named_parameters() if not is_used(name)}
+    assert unused(judge, side, fade) == expected
 
 
 def test_every_parameter_is_used_at_some_resolution():
     judge = discriminator()
-    assert (
-        set.intersection(
-            *(idle(judge, side, fade) for side in judge.img_resolutions for fade in (1.0, 0.5))
-        )
-        == set()
-    )
+    sides_and_fades = product(judge.img_resolutions, (1.0, 0.5))
+    names = [unused(judge, side, fade) for side, fade in sides_and_fades]
+    assert set.intersection(*names) == set()
 
 
-def test_channels_of_a_wrong_number_are_refused():
-    with pytest.raises(
-        ValueError,
-        match="channels has 2 numbers, img_resolution 32 needs 5: those at 32, 16, 8, 4, 2",
-    ):
+def test_a_wrong_number_of_channels_is_refused():
+    message = "channels has 2 numbers, img_resolution 32 needs 5: those at 32, 16, 8, 4, 2"
+    with pytest.raises(ValueError, match=message):
         discriminator(channels=(4, 4))
 
 
-# -- Derivatives
-# --------------------------------------------------------------------------------------------------
+# -- Derivatives -----------------------------------------------------------------------------------
 
 
 @KINDS
-def test_the_gradient_of_r1_is_that_of_finite_differences(kind):
+def test_the_gradient_of_r1_agrees_with_finite_differences(kind):
     judge, x = discriminator(kind=kind), image(2, 8).requires_grad_(True)
     judge.fade = 0.6
 
@@ -241,6 +224,5 @@ def test_the_gradient_of_r1_is_that_of_finite_differences(kind):
             values.append(penalty().item())
             with torch.no_grad():
                 weight -= sign * step * direction
-        assert (weight.grad * direction).sum().item() == pytest.approx(
-            (values[0] - values[1]) / (2 * step), rel=1e-4
-        )
+        expected = (values[0] - values[1]) / (2 * step)
+        assert (weight.grad * direction).sum().item() == pytest.approx(expected, rel=1e-4)

@@ -36,33 +36,31 @@ def pair(b: int = 4) -> dict[str, Tensor | Camera]:
     return {"image": normal(b, 3, 16, 16), "raw": normal(b, 3, 8, 8, seed=1), "camera": cameras(b)}
 
 
-# -- What is judged
-# --------------------------------------------------------------------------------------------------
+# -- Inputs ----------------------------------------------------------------------------------------
 
 
 @ARCHITECTURES
 @CLASSES
 @pytest.mark.parametrize("c_dim", [0, 25])
 def test_one_logit_per_image(cls, architecture, c_dim):
-    judgement = discriminator(cls, architecture=architecture, c_dim=c_dim)(**pair())
-    assert judgement.logits.shape == (4,)
-    assert judgement.pose is None
-    assert judgement.patch_logits is None
+    output = discriminator(cls, architecture=architecture, c_dim=c_dim)(**pair())
+    assert output.logits.shape == (4,)
+    assert output.pose is None
+    assert output.patch_logits is None
 
 
 @ARCHITECTURES
-def test_the_dual_discriminator_judges_image_raw_and_camera(architecture):
-    judge, seen = (
-        discriminator(DualDiscriminator, architecture=architecture).requires_grad_(False),
-        pair(),
-    )
-    logits = judge(**seen).logits
-    for name, other in {
+def test_the_dual_discriminator_depends_on_image_raw_image_and_camera(architecture):
+    judge = discriminator(DualDiscriminator, architecture=architecture).requires_grad_(False)
+    logits = judge(**pair()).logits
+    changes = {
         "image": normal(4, 3, 16, 16, seed=2),
         "raw": normal(4, 3, 8, 8, seed=2),
-    }.items():
-        assert ((judge(**{**seen, name: other}).logits - logits).abs() > 1e-6).all(), name
-    assert ((judge(**{**seen, "camera": cameras().mirror()}).logits - logits).abs() > 1e-6).all()
+        "camera": cameras().mirror(),
+    }
+    for name, other in changes.items():
+        changed = judge(**{**pair(), name: other}).logits
+        assert ((changed - logits).abs() > 1e-6).all(), name
 
 
 def test_the_single_discriminator_ignores_the_raw_image():
@@ -81,18 +79,17 @@ def test_a_raw_image_of_any_size_is_resized_to_the_final_one(side):
     assert discriminator(DualDiscriminator)(**seen).logits.isfinite().all()
 
 
-def test_images_are_judged_in_strided_groups():
+def test_groups_are_strided():
     """Groups of two of four images: 0 with 2, 1 with 3."""
     judge, seen = discriminator(DualDiscriminator, group_size=2).requires_grad_(False), pair()
-    logits = judge(**seen).logits
     image = seen["image"].clone()
     image[2] = normal(3, 16, 16, seed=3)
-    changed = (judge(**{**seen, "image": image}).logits - logits).abs() > 1e-7
-    assert changed.tolist() == [True, False, True, False]
+    difference = judge(**{**seen, "image": image}).logits - judge(**seen).logits
+    assert (difference.abs() > 1e-7).tolist() == [True, False, True, False]
 
 
 @CLASSES
-def test_without_minibatch_statistics_every_image_is_judged_alone(cls):
+def test_without_minibatch_statistics_images_are_independent(cls):
     judge, seen = discriminator(cls, mbstd_channels=0).requires_grad_(False), pair()
     assert judge.group_size == 1
     alone = judge(seen["image"][:1], raw=seen["raw"][:1], camera=seen["camera"][:1]).logits
@@ -106,28 +103,21 @@ def test_the_gradient_penalty_reaches_every_weight(architecture):
     gradients = torch.autograd.grad(judge(**seen).logits.sum(), inputs, create_graph=True)
     sum(gradient.square().sum() for gradient in gradients).backward()
     for name, parameter in judge.named_parameters():
-        if name != "b4.out.bias":  # moves the logit, not its slope
+        if name != "b4.out.bias":  # the gradient of the logit does not depend on it
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
         if name.endswith("weight"):
             assert parameter.grad.abs().max() > 0, name
 
 
-# -- Frozen layers
-# --------------------------------------------------------------------------------------------------
+# -- Frozen layers ---------------------------------------------------------------------------------
 
+B16 = ["b16.fromrgb", "b16.conv0", "b16.conv1"]
+B8 = ["b8.conv0", "b8.conv1"]
 ORDER = {
-    "resnet": [
-        "b16.fromrgb",
-        "b16.conv0",
-        "b16.conv1",
-        "b16.skip",
-        "b8.conv0",
-        "b8.conv1",
-        "b8.skip",
-    ],
-    "skip": ["b16.fromrgb", "b16.conv0", "b16.conv1", "b8.fromrgb", "b8.conv0", "b8.conv1"],
-    "orig": ["b16.fromrgb", "b16.conv0", "b16.conv1", "b8.conv0", "b8.conv1"],
+    "resnet": [*B16, "b16.skip", *B8, "b8.skip"],
+    "skip": [*B16, "b8.fromrgb", *B8],
+    "orig": [*B16, *B8],
 }
 
 
@@ -136,9 +126,7 @@ ORDER = {
 def test_exactly_the_first_layers_are_frozen(architecture, freeze_layers):
     judge = discriminator(DualDiscriminator, architecture=architecture, freeze_layers=freeze_layers)
     free = discriminator(DualDiscriminator, architecture=architecture)
-    frozen = {name for name, _ in free.named_parameters()} - {
-        name for name, _ in judge.named_parameters()
-    }
+    frozen = set(dict(free.named_parameters())) - set(dict(judge.named_parameters()))
     assert {name.rsplit(".", 1)[0] for name in frozen} == set(ORDER[architecture][:freeze_layers])
     assert {name for name, _ in judge.named_buffers()} >= frozen
     assert judge.state_dict().keys() == free.state_dict().keys()
@@ -146,11 +134,10 @@ def test_exactly_the_first_layers_are_frozen(architecture, freeze_layers):
     assert torch.equal(judge(**pair()).logits, free(**pair()).logits)
 
 
-# -- Label noise
-# --------------------------------------------------------------------------------------------------
+# -- Label noise -----------------------------------------------------------------------------------
 
 
-def test_label_noise_changes_the_logits_and_leaves_the_caller_its_camera():
+def test_label_noise_changes_the_logits_and_not_the_camera():
     seen, randomness = pair(), Randomness(0, range(4))
     before = seen["camera"].label().clone()
     clean = discriminator(DualDiscriminator)(**seen, randomness=randomness).logits
@@ -159,7 +146,7 @@ def test_label_noise_changes_the_logits_and_leaves_the_caller_its_camera():
     assert torch.equal(seen["camera"].label(), before)
 
 
-def test_label_noise_has_the_spread_of_the_labels():
+def test_label_noise_is_relative_to_the_deviation_of_the_labels():
     judge, b = discriminator(DualDiscriminator, disc_c_noise=0.5), 4000
     camera = Camera.from_angles(0.3 * normal(b), 0.1 * normal(b, seed=1))
     label = camera.label()
@@ -168,26 +155,21 @@ def test_label_noise_has_the_spread_of_the_labels():
 
 
 def test_label_noise_is_off_in_evaluation_and_without_randomness():
-    noisy, clean = (
-        discriminator(DualDiscriminator, disc_c_noise=1.0),
-        discriminator(DualDiscriminator),
-    )
+    noisy = discriminator(DualDiscriminator, disc_c_noise=1.0)
+    clean = discriminator(DualDiscriminator)
     seen, randomness = pair(), Randomness(0, range(4))
     assert torch.equal(noisy(**seen).logits, clean(**seen).logits)
     assert torch.equal(noisy.eval()(**seen, randomness=randomness).logits, clean(**seen).logits)
 
 
-def test_label_noise_of_a_single_image_is_none_rather_than_nan():
-    noisy, clean = (
-        discriminator(DualDiscriminator, disc_c_noise=1.0),
-        discriminator(DualDiscriminator),
-    )
+def test_a_single_image_has_no_label_noise():
+    noisy = discriminator(DualDiscriminator, disc_c_noise=1.0)
+    clean = discriminator(DualDiscriminator)
     seen = pair(1)
     assert torch.equal(noisy(**seen, randomness=Randomness(0, [0])).logits, clean(**seen).logits)
 
 
-# -- Errors
-# --------------------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @CLASSES

@@ -1,11 +1,11 @@
-"""CIPS-3D's two discriminators (section 3.3: the auxiliary one judges what the NeRF alone shows).
+"""CIPS-3D's two discriminators: of the image, and of the auxiliary image of the NeRF (section 3.3).
 
     residual block:  x <- (conv2(conv1(x)) + skip(x)) / sqrt(2), at half the resolution
-    fade-in:         x <- fade block_R(in_R(image)) + (1 - fade) in_R/2(mean of 2x2 pixels of the image)
+    fade-in:         x <- fade block_R(in_R(image)) + (1 - fade) in_R/2(avg_pool(image, 2))
 
-Both are StyleGAN2's residual discriminator with one entrance per resolution, so that the same
-weights judge images of any power of two; the auxiliary one is narrower and halves in its first
-convolution in place of its second.
+Both are StyleGAN2's residual discriminator with an input layer per resolution, so that the same
+weights accept images of any power of two. The auxiliary one is narrower, and its blocks halve the
+resolution in their first convolution instead of the second.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a 1x1 shortcut, to half the resolution.
 
     Args:
-        in_channels: of x.
-        out_channels: of the result.
-        first_downsample: the first convolution halves the resolution, not the second.
+        in_channels: channels of x.
+        out_channels: channels of the result.
+        first_downsample: whether the first convolution halves the resolution instead of the second.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, first_downsample: bool):
@@ -48,31 +48,25 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """One of the two: judges images of 8 pixels, 16, .. up to the largest size.
+    """One of the two networks, for images of 8, 16, .. pixels up to the largest size.
 
     Args:
-        channels: by resolution, from 4 to the largest size.
-        first_downsample: which convolution of a block halves, see `ResidualBlock`.
-        group_size: images whose standard deviation is taken together; up to 1 is none.
+        channels: channels by resolution, from 4 to the largest size.
+        first_downsample: see `ResidualBlock`.
+        group_size: images per group of the minibatch standard deviation; 0 or 1 for none.
     """
 
     def __init__(self, channels: dict[int, int], *, first_downsample: bool, group_size: int):
         super().__init__()
-        self.conv_in = nn.ModuleDict(
-            {
-                str(resolution): EqualizedConv2d(3, width, 1, activation="lrelu")
-                for resolution, width in channels.items()
-            }
-        )
-        self.convs = nn.ModuleDict(
-            {
-                str(resolution): ResidualBlock(
-                    width, channels[resolution // 2], first_downsample=first_downsample
-                )
-                for resolution, width in channels.items()
-                if resolution > 4
-            }
-        )
+        self.conv_in = nn.ModuleDict()
+        for resolution, width in channels.items():
+            self.conv_in[str(resolution)] = EqualizedConv2d(3, width, 1, activation="lrelu")
+        self.convs = nn.ModuleDict()
+        for resolution, width in channels.items():
+            if resolution > 4:
+                out_channels = channels[resolution // 2]
+                block = ResidualBlock(width, out_channels, first_downsample=first_downsample)
+                self.convs[str(resolution)] = block
         self.epilogue = DiscriminatorEpilogue(
             channels[4],
             1,
@@ -82,7 +76,7 @@ class ResidualDiscriminator(nn.Module):
         )
 
     def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
-        """Logits [b] of images [b 3 R R]; `fade` is the share of the block at R."""
+        """Logits [b] of images [b 3 R R]; `fade` is the weight of the block at R."""
         side = image.shape[-1]
         x = self.convs[str(side)](self.conv_in[str(side)](image))
         side //= 2
@@ -95,24 +89,29 @@ class ResidualDiscriminator(nn.Module):
 
 
 class CIPS3DDiscriminator(Discriminator):
-    """Judges the image, and with an auxiliary discriminator the raw image, each on its own.
+    """Separate discriminators of the image and (with `aux`) of the raw image.
 
-    The defaults are the published model (37.5 million parameters). Weights of resolutions that are
-    not in use have no gradient; those in use at R are `conv_in` of R (and of R/2 while `fade` < 1),
-    and `convs` from R down. unlike cips3d: DiffAugment is no part of it (gan3d.augment), and
+    The defaults are the published model (37.5 million parameters). Parameters of unused resolutions
+    get no gradient: an image of R pixels uses `conv_in` of R (and of R/2 while `fade` < 1), and
+    `convs` from R down. unlike cips3d: DiffAugment is not part of it (see `gan3d.augment`), and
     without a raw image only the image is judged.
 
     Args:
-        img_resolution: the largest size, a power of two from 8 on; all from 8 to it are judged.
-        channel_base: channels times resolution, up to
-        channel_max: channels of one layer.
-        channels: in place of both: at img_resolution, half of it, .., 4.
-        first_downsample: a block's first convolution halves the resolution, not the second.
-        aux: whether there is an auxiliary discriminator of raw images.
-        aux_channel_max: channels of one of its layers, or
-        aux_channels: in place of channel_base and this: at img_resolution, half of it, .., 4.
-        aux_first_downsample: as first_downsample.
-        group_size: images per group of the minibatch standard deviation; 0 or 1 is none.
+        img_resolution: the largest size, a power of two of at least 8; all powers of two from 8 on
+            are accepted.
+        channel_base: a layer has channel_base / resolution channels, at most channel_max.
+        channel_max: largest number of channels.
+        channels: channels at img_resolution, half of it, .., 4; replaces the two above.
+        first_downsample: whether the first convolution of a block halves the resolution instead of
+            the second.
+        aux: whether to add an auxiliary discriminator of raw images.
+        aux_channel_max: channel_max of the auxiliary discriminator.
+        aux_channels: channels of the auxiliary discriminator.
+        aux_first_downsample: first_downsample of the auxiliary discriminator.
+        group_size: images per group of the minibatch standard deviation; 0 or 1 for none.
+
+    Raises:
+        ValueError: the sizes are invalid.
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -142,33 +141,33 @@ class CIPS3DDiscriminator(Discriminator):
             raise ValueError(
                 f"img_resolution {img_resolution} is smaller than one block; use 8, 16, 32, .."
             )
-        self.img_resolution, self.img_resolutions = img_resolution, tuple(resolutions[-2::-1])
-        self.needs_raw, self.group_size = aux, max(1, group_size)
+        self.img_resolution = img_resolution
+        self.img_resolutions = tuple(resolutions[-2::-1])
+        self.needs_raw = aux
+        self.group_size = max(1, group_size)
 
         def network(
-            maximum: int, widths: Sequence[int] | None, name: str, halves_first: bool
+            channel_max: int, widths: Sequence[int] | None, name: str, first_downsample: bool
         ) -> ResidualDiscriminator:
-            widths = (
-                [channels_at(r, channel_base, maximum) for r in resolutions]
-                if widths is None
-                else widths
-            )
+            if widths is None:
+                widths = [channels_at(r, channel_base, channel_max) for r in resolutions]
             if len(widths) != len(resolutions):
                 raise ValueError(
                     f"{name} has {len(widths)} numbers, img_resolution {img_resolution} needs "
                     f"{len(resolutions)}: those at {', '.join(map(str, resolutions))}"
                 )
-            table = dict(zip(resolutions, widths, strict=True))
             return ResidualDiscriminator(
-                table, first_downsample=halves_first, group_size=group_size
+                dict(zip(resolutions, widths, strict=True)),
+                first_downsample=first_downsample,
+                group_size=group_size,
             )
 
         self.main_disc = network(channel_max, channels, "channels", first_downsample)
-        self.aux_disc = (
-            network(aux_channel_max, aux_channels, "aux_channels", aux_first_downsample)
-            if aux
-            else None
-        )
+        self.aux_disc: ResidualDiscriminator | None = None
+        if aux:
+            self.aux_disc = network(
+                aux_channel_max, aux_channels, "aux_channels", aux_first_downsample
+            )
 
     def forward(
         self,
@@ -181,9 +180,11 @@ class CIPS3DDiscriminator(Discriminator):
         logits = self.main_disc(self._checked(image), self.fade)
         if raw is None or self.aux_disc is None:
             return DiscriminatorOutput(logits)
-        return DiscriminatorOutput(logits, raw_logits=self.aux_disc(self._checked(raw), self.fade))
+        raw_logits = self.aux_disc(self._checked(raw), self.fade)
+        return DiscriminatorOutput(logits, raw_logits=raw_logits)
 
     def _checked(self, image: Tensor) -> Tensor:
+        """The image, after a check of its size."""
         h, w = image.shape[-2:]
         if image.ndim != 4 or h != w or h not in self.img_resolutions:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What every discriminator is. Nothing here imports Lightning."""
+"""The contract of all discriminators. Nothing here imports Lightning."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gan3d.randomness import Randomness
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """A discriminator's answer.
+    """Output of a discriminator.
 
     Attributes:
-        logits: realness, [b]; > 0 says real.
-        raw_logits: realness of the raw image, where it is judged on its own (CIPS-3D's auxiliary
-            one), [b], or None.
-        pose: predicted (pitch, yaw) in radians, [b 2], in the convention of Camera.sphere_pose, or
-            None.
+        logits: realness, [b]; > 0 is real.
+        raw_logits: realness of the raw image, if it is judged separately (CIPS-3D's auxiliary
+            image), [b], or None.
+        pose: predicted (pitch, yaw) in radians, in the convention of `Camera.sphere_pose`, [b 2],
+            or None.
         latent: predicted z, [b z_dim], or None.
         patch_logits: realness per patch, [b 1 h w], or None.
     """
@@ -37,7 +37,7 @@ class DiscriminatorOutput:
 
     @property
     def all_logits(self) -> Tensor:
-        """Logits of the images and, if they are judged separately, of the raw images, [b] or [2b]."""
+        """Logits of images and, if judged separately, of raw images, [b] or [2b]."""
         if self.raw_logits is None:
             return self.logits
         return torch.cat([self.logits, self.raw_logits])
@@ -47,17 +47,22 @@ DISCRIMINATORS: dict[str, type[Discriminator]] = {}
 
 
 class Discriminator(nn.Module, ABC):
-    """Base of all discriminators. Registration is the class statement.
+    """Base class of all discriminators. Subclasses are registered by their class statement.
 
-    Facts: `img_resolution`; `img_resolutions`, all that it can judge, ascending (what only others
-    use gets no gradient); `group_size`, how many images are judged together (minibatch standard
-    deviation), 1 if each is judged alone. Capabilities: `needs_raw` (judges the raw image, too),
-    `camera_conditioned`, `predicts_pose`, `predicts_patches`; `latent_dim` is the length of the z
-    that it tells, 0 if none.
-    `fade` is the share of the newest block of a progressive discriminator, 1 when it is faded in:
-    the harness sets it from its schedule before an iteration.
-    `tiny` are constructor arguments of an instance that runs in seconds on a CPU; `arguments` are
-    those of this one.
+    Attributes:
+        img_resolution: largest accepted side of an image.
+        img_resolutions: all accepted sides, ascending; parameters of other sides get no gradient.
+        group_size: number of images that are compared with each other (minibatch standard
+            deviation); 1 if images are independent.
+        fade: weight of the newest block of a progressive discriminator, 1 when fully faded in. The
+            harness sets it from its schedule before an iteration.
+        needs_raw: whether it also judges the raw image.
+        camera_conditioned: whether it uses the camera.
+        predicts_pose: whether it predicts the pose of the camera.
+        predicts_patches: whether it predicts the realness of patches.
+        latent_dim: size of the z it predicts, 0 if it predicts none.
+        tiny: constructor arguments of an instance that runs in seconds on a CPU.
+        arguments: constructor arguments of this instance, kept for checkpoints.
     """
 
     img_resolution: int
@@ -82,6 +87,7 @@ class Discriminator(nn.Module, ABC):
 
     @cached_property
     def img_resolutions(self) -> tuple[int, ...]:
+        """All accepted sides of images, ascending."""
         return (self.img_resolution,)
 
     @abstractmethod
@@ -93,13 +99,22 @@ class Discriminator(nn.Module, ABC):
         camera: Camera | None = None,
         randomness: Randomness | None = None,
     ) -> DiscriminatorOutput:
-        """Judges images [b 3 H W]; `raw` [b 3 h w] where `needs_raw`, `camera` where
-        `camera_conditioned`.
+        """Logits and predictions of images.
+
+        Args:
+            image: [b 3 H W].
+            raw: raw images [b 3 h w], if `needs_raw`.
+            camera: b cameras, if `camera_conditioned`.
+            randomness: draws of label noise; None is deterministic.
         """
 
 
 def check_pair(generator: Generator, discriminator: Discriminator) -> None:
-    """Refuses a pair that can not work, with what is missing and which choices fit."""
+    """Checks that a generator and a discriminator fit together.
+
+    Raises:
+        ValueError: resolutions differ, or the raw image is missing; names choices that fit.
+    """
     g, d = type(generator).__name__, type(discriminator).__name__
     if generator.img_resolution not in discriminator.img_resolutions:
         raise ValueError(
@@ -107,11 +122,10 @@ def check_pair(generator: Generator, discriminator: Discriminator) -> None:
             f"{discriminator.img_resolution} px; give both the same img_resolution"
         )
     if discriminator.needs_raw and not generator.has_raw:
-        fits_d = [
-            name for name, cls in sorted(DISCRIMINATORS.items()) if not cls(**cls.tiny).needs_raw
-        ]
+        discriminators = sorted(DISCRIMINATORS.items())
+        fits_d = [name for name, cls in discriminators if not cls(**cls.tiny).needs_raw]
         fits_g = [name for name, cls in sorted(GENERATORS.items()) if cls.has_raw]
         raise ValueError(
-            f"{d} judges a raw image beside the final one, {g} renders none; choose a "
+            f"{d} judges a raw image besides the final one, {g} renders none; choose a "
             f"discriminator of {', '.join(fits_d)} or a generator of {', '.join(fits_g)}"
         )

@@ -1,9 +1,8 @@
-"""Discriminators of GRAM (Deng et al. 2022, section 3.4) and GRAM-HD (Xiang et al. 2023, section
-3.3).
+"""Discriminators of GRAM (Deng et al. 2022, 3.4) and GRAM-HD (Xiang et al. 2023, 3.3).
 
-The main one is pi-GAN's residual CoordConv network with three outputs: realness, and the camera's
-pose. GRAM-HD adds a PatchGAN (Isola et al. 2017, section 3.2.2), which judges overlapping patches
-of the same image.
+The main network is pi-GAN's residual CoordConv network with three outputs: realness, and the
+camera's pitch and yaw. GRAM-HD adds a PatchGAN (Isola et al. 2017, section 3.2.2), which judges
+overlapping patches of the same image.
 """
 
 from __future__ import annotations
@@ -22,34 +21,25 @@ from gan3d.randomness import Randomness
 
 
 class PatchGAN(nn.Module):
-    """Realness of patches: `num_layers` 4x4 convolutions of stride 2, then two of stride 1, all
-    with one zero around.
+    """Realness of patches: `num_layers` 4x4 convolutions of stride 2, then two of stride 1.
 
-    Only the first and the last have a bias (the others once had a normalization behind them). Each
-    but the last is followed by a leaky ReLU; each doubles the channels, up to eight times the
-    first's.
+    All have padding 1. Only the first and the last have a bias (the others originally preceded a
+    normalization). All but the last are followed by a leaky ReLU. Channels double with each
+    convolution, up to eight times those of the first.
 
     Args:
         width: channels of the first convolution.
-        num_layers: D, convolutions of stride 2.
+        num_layers: D, number of convolutions of stride 2.
     """
 
     def __init__(self, width: int, num_layers: int):
         super().__init__()
         channels = [3, *(width * min(2**k, 8) for k in range(num_layers + 1)), 1]
-        self.convs = nn.ModuleList(
-            [
-                nn.Conv2d(
-                    i,
-                    o,
-                    4,
-                    stride=2 if k < num_layers else 1,
-                    padding=1,
-                    bias=k in (0, num_layers + 1),
-                )
-                for k, (i, o) in enumerate(pairwise(channels))
-            ]
-        )
+        self.convs = nn.ModuleList()
+        for k, (i, o) in enumerate(pairwise(channels)):
+            stride = 2 if k < num_layers else 1
+            bias = k in (0, num_layers + 1)
+            self.convs.append(nn.Conv2d(i, o, 4, stride=stride, padding=1, bias=bias))
 
     def forward(self, image: Tensor) -> Tensor:
         """[b 3 H W] -> [b 1 h w], h = H / 2^D - 2."""
@@ -60,20 +50,22 @@ class PatchGAN(nn.Module):
 
 
 class GRAMDiscriminator(Discriminator):
-    """Judges images of one size and predicts their pose (pitch, yaw), in radians; with `patch` also
-    their patches.
+    """Realness and pose of images of one size; with `patch` also the realness of patches.
 
-    The defaults are GRAM-HD's model for 256 px without its patch part (12.4 million parameters,
-    with it 15.2); 64 is that of GRAM.
+    The defaults are GRAM-HD's model for 256 px without its patch discriminator (12.4 million
+    parameters, with it 15.2); img_resolution 64 is GRAM's model.
 
     Args:
         img_resolution: a power of two.
-        patch: whether there is a patch discriminator beside the main one (GRAM-HD).
-        channels: of the main one at img_resolution, half of it, .., 2; None is min(400, 8192 /
-            resolution).
-        patch_width: channels of the patch discriminator's first layer; None is min(64, 16384 /
-            img_resolution).
-        patch_layers: its halvings; None is 3, from 1024 on log2(img_resolution) - 6.
+        patch: whether to add a patch discriminator (GRAM-HD).
+        channels: channels of the main network at img_resolution, half of it, .., 2; None is
+            min(400, 8192 / resolution).
+        patch_width: channels of the patch discriminator's first layer; None is
+            min(64, 16384 / img_resolution).
+        patch_layers: number of its layers of stride 2; None is max(3, log2(img_resolution) - 6).
+
+    Raises:
+        ValueError: the sizes are invalid.
     """
 
     predicts_pose = True
@@ -95,17 +87,19 @@ class GRAMDiscriminator(Discriminator):
     ):
         super().__init__()
         at = widths(img_resolution, channels)
-        self.img_resolution, self.predicts_patches = img_resolution, patch
+        self.img_resolution = img_resolution
+        self.predicts_patches = patch
         self.from_rgb = nn.Conv2d(3, at[0], 1)
         self.layers = nn.Sequential(*(CoordResidualBlock(i, o) for i, o in pairwise(at)))
         self.final_layer = nn.Conv2d(at[-1], 3, 2)
-        patch_layers = (
-            max(3, img_resolution.bit_length() - 7) if patch_layers is None else patch_layers
-        )
+
+        # Patch discriminator.
+        if patch_layers is None:
+            patch_layers = max(3, img_resolution.bit_length() - 7)
         if patch and img_resolution < 4 * 2**patch_layers:
             raise ValueError(
-                f"a patch discriminator of {patch_layers} halvings leaves nothing of "
-                f"{img_resolution} px; use {4 * 2**patch_layers} px, fewer patch_layers or "
+                f"img_resolution {img_resolution} is too small for a patch discriminator of "
+                f"{patch_layers} layers; use {4 * 2**patch_layers} px, fewer patch_layers or "
                 "patch=False"
             )
         patch_width = min(64, 16384 // img_resolution) if patch_width is None else patch_width

@@ -1,12 +1,11 @@
-"""Discriminators of StyleGAN2 (section 2, figure 7) and EG3D (section 4.3: dual discrimination,
-label conditioning).
+"""Discriminators of StyleGAN2 (section 2, figure 7) and EG3D (section 4.3).
 
     resnet block:  x <- (conv1(conv0(x)) + skip(x)) / sqrt(2), both at half the resolution
-    logit = out . mapping(c) / sqrt(cmap_dim)           (projection, Miyato & Koyama 2018), or out without labels
+    logit:         out . mapping(c) / sqrt(cmap_dim), or out without labels
 
-Dual discrimination judges the final image and the raw one, resized to it, as one image of six
-channels, so that both have to agree. Names of parameters and buffers are those of the published
-weights.
+The logit is a projection (Miyato & Koyama 2018). EG3D's dual discriminator concatenates the final
+image and the raw image, resized to it, to six channels, so that the two must agree. Parameters and
+buffers have their published names.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from gan3d.randomness import Randomness
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions, the second to half the resolution, and what brings the image in.
+    """Two convolutions, the second to half the resolution, with residual or image input.
 
     Args:
-        in_channels: of x; 0 makes the first block, which starts from the image.
-        channels: at this resolution.
-        out_channels: at half of it.
-        img_channels: of the image.
-        architecture: "skip" brings the image into every block, "resnet" has a residual path, "orig"
+        in_channels: channels of x; 0 for the first block, which starts from the image.
+        channels: channels at this resolution.
+        out_channels: channels at half the resolution.
+        img_channels: channels of the image.
+        architecture: "skip" adds the image in every block, "resnet" has a residual path, "orig" has
             neither.
-        conv_clamp: largest magnitude of features, but for the residual path.
-        frozen_layers: how many of the block's first layers are not trained.
+        conv_clamp: largest magnitude of features, except in the residual path.
+        frozen_layers: number of layers, from the first one on, that are not trained.
     """
 
     resample_filter: Tensor
@@ -62,7 +61,8 @@ class DiscriminatorBlock(nn.Module):
             raise ValueError(
                 f"architecture {architecture!r} is unknown; choose skip, resnet or orig"
             )
-        self.architecture, self.num_layers = architecture, 0
+        self.architecture = architecture
+        self.num_layers = 0
         self.register_buffer("resample_filter", setup_filter(BINOMIAL))
 
         def layer(inside: int, out: int, kernel_size: int, down: int = 1) -> EqualizedConv2d:
@@ -89,8 +89,11 @@ class DiscriminatorBlock(nn.Module):
             )
 
     def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x [b i h w] (None in the first block), img [b img_channels h w] -> both at half the
-        resolution.
+        """Features and image at half the resolution.
+
+        Args:
+            x: [b i h w], None in the first block.
+            img: [b img_channels h w], None if the architecture does not need it.
         """
         if x is None or self.architecture == "skip":
             assert img is not None
@@ -104,17 +107,18 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4 x 4 features to `out`: minibatch standard deviation, a convolution, two linear layers;
-    never in low precision.
+    """From 4 x 4 features to `out`: minibatch standard deviation, a convolution, two linear layers.
+
+    Runs without autocast.
 
     Args:
-        in_channels: of x.
-        out_features: of the result.
-        img_channels: of the image ("skip" brings it in here, too).
-        architecture: of the blocks before.
+        in_channels: channels of x.
+        out_features: size of the result.
+        img_channels: channels of the image, which "skip" also adds here.
+        architecture: architecture of the blocks before.
         conv_clamp: largest magnitude after the convolution.
-        group_size: images whose standard deviation is taken together; None is the batch.
-        mbstd_channels: how many maps of it; 0 is none.
+        group_size: images per group of the minibatch standard deviation; None is the batch.
+        mbstd_channels: number of its maps; 0 for none.
     """
 
     def __init__(
@@ -151,27 +155,30 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class StyleGAN2Discriminator(Discriminator):
-    """Judges single images; with c_dim 25 together with the label of the camera they were taken by.
+    """Realness of single images, optionally conditioned on the label of the camera.
 
-    The defaults go with those of the generator `StyleGAN2` (FFHQ 256, 24.0 million parameters).
+    The defaults match those of the generator `StyleGAN2` (FFHQ 256, 24.0 million parameters).
 
     Args:
         img_resolution: a power of two.
-        img_channels: of one image.
+        img_channels: channels of one image.
         c_dim: 0, or 25 to condition on the camera's label.
-        channel_base: channels times resolution, up to
-        channel_max: channels of one layer.
-        conv_clamp: largest magnitude of features; None is no limit.
+        channel_base: a layer has channel_base / resolution channels, at most channel_max.
+        channel_max: largest number of channels.
+        conv_clamp: largest magnitude of features; None does not clamp.
         architecture: "resnet", "skip" or "orig".
         cmap_dim: size of the mapped label; None is the number of channels at 4 x 4.
-        mapping_layers: of the label's mapping network.
-        mapping_lr_multiplier: of the label's mapping network.
+        mapping_layers: number of layers in the label's mapping network.
+        mapping_lr_multiplier: learning rate multiplier of the label's mapping network.
         group_size: images per group of the minibatch standard deviation.
-        mbstd_channels: maps of it; 0 is none.
-        freeze_layers: so many layers, from the image on, are not trained (Freeze-D, Mo et al.
-            2020).
-        disc_c_noise: label noise in training, in standard deviations of the batch's labels (EG3D,
-            supplement).
+        mbstd_channels: number of its maps; 0 for none.
+        freeze_layers: number of layers, from the image on, that are not trained (Freeze-D, Mo et
+            al. 2020).
+        disc_c_noise: standard deviation of label noise in training, relative to that of the batch's
+            labels (EG3D, supplement).
+
+    Raises:
+        ValueError: an argument is unknown or out of range.
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -201,22 +208,31 @@ class StyleGAN2Discriminator(Discriminator):
         disc_c_noise: float = 0.0,
     ):
         super().__init__()
-        self.img_resolution, self.c_dim, self.camera_conditioned = img_resolution, c_dim, c_dim > 0
-        self.group_size, self.disc_c_noise = group_size if mbstd_channels > 0 else 1, disc_c_noise
+        self.img_resolution = img_resolution
+        self.c_dim = c_dim
+        self.camera_conditioned = c_dim > 0
+        self.group_size = group_size if mbstd_channels > 0 else 1
+        self.disc_c_noise = disc_c_noise
+
+        # Blocks from the full resolution down to 8.
         in_channels = layers = 0
         self.resolutions = block_resolutions(img_resolution)[:0:-1]
         for resolution in self.resolutions:
+            out_channels = channels_at(resolution // 2, channel_base, channel_max)
             block = DiscriminatorBlock(
                 in_channels,
                 channels_at(resolution, channel_base, channel_max),
-                out_channels := channels_at(resolution // 2, channel_base, channel_max),
+                out_channels,
                 img_channels=img_channels,
                 architecture=architecture,
                 conv_clamp=conv_clamp,
                 frozen_layers=freeze_layers - layers,
             )
             self.add_module(f"b{resolution}", block)
-            in_channels, layers = out_channels, layers + block.num_layers
+            in_channels = out_channels
+            layers += block.num_layers
+
+        # The label, and the logit.
         channels = channels_at(4, channel_base, channel_max)
         if c_dim > 0:
             cmap_dim = channels if cmap_dim is None else cmap_dim
@@ -248,8 +264,17 @@ class StyleGAN2Discriminator(Discriminator):
         return DiscriminatorOutput(self.logits(image, self._label(camera, randomness)))
 
     def logits(self, image: Tensor, c: Tensor | None = None) -> Tensor:
-        """Realness [b] of images [b img_channels H W] with labels [b c_dim] (None where c_dim is
-        0).
+        """Realness of images.
+
+        Args:
+            image: [b img_channels H W].
+            c: labels [b c_dim], None if c_dim is 0.
+
+        Returns:
+            [b].
+
+        Raises:
+            ValueError: the images have another size.
         """
         side = self.img_resolution
         if image.ndim != 4 or image.shape[2:] != (side, side):
@@ -267,17 +292,17 @@ class StyleGAN2Discriminator(Discriminator):
         return (out * cmap).sum(1) / math.sqrt(cmap.shape[1])
 
     def _label(self, camera: Camera | None, randomness: Randomness | None) -> Tensor | None:
-        """Labels [b c_dim], noisy in training."""
+        """Labels [b c_dim], with noise in training."""
         if self.c_dim == 0:
             return None
         if camera is None:
             raise ValueError(
-                f"{type(self).__name__} has c_dim {self.c_dim} but got no camera; give one, or "
+                f"{type(self).__name__} has c_dim {self.c_dim} but got no camera; give one, or set "
                 "c_dim=0"
             )
         c = camera.label()
-        # unlike eg3d: out of place, in training only, and a single label (whose deviation is
-        # undefined) stays as it is.
+        # unlike eg3d: not in place, in training only, and not on a single label, whose deviation is
+        # undefined.
         if self.disc_c_noise > 0 and self.training and randomness is not None and len(c) > 1:
             noise = randomness.normal("label_noise", c.shape[1]).to(c)
             c = c + noise * c.std(0) * self.disc_c_noise
@@ -285,15 +310,15 @@ class StyleGAN2Discriminator(Discriminator):
 
 
 class DualDiscriminator(StyleGAN2Discriminator):
-    """EG3D's dual discriminator: judges [image, raw image resized to it] with the camera's label.
+    """EG3D's dual discriminator of [image, raw image resized to it], conditioned on the camera.
 
     The defaults are the published FFHQ 512 model (31.4 million parameters).
 
     Args:
-        img_resolution: of the final image, a power of two.
-        img_channels: of one of the two images.
-        c_dim: 25 conditions on the camera's label, 0 does not.
-        raw_gain: factor of the raw image; below 1 fades it out of the judgement.
+        img_resolution: side of the final image, a power of two.
+        img_channels: channels of one of the two images.
+        c_dim: 25 to condition on the camera's label, or 0.
+        raw_gain: factor of the raw image; values below 1 reduce its influence.
 
     All other arguments are those of `StyleGAN2Discriminator`.
     """
@@ -337,9 +362,8 @@ class DualDiscriminator(StyleGAN2Discriminator):
             disc_c_noise=disc_c_noise,
         )
         self.raw_gain = raw_gain
-        self.register_buffer(
-            "resample_filter", setup_filter(BINOMIAL)
-        )  # unused, kept for published state dicts
+        # Unused, but part of the published state dicts.
+        self.register_buffer("resample_filter", setup_filter(BINOMIAL))
 
     def forward(
         self,
@@ -351,13 +375,14 @@ class DualDiscriminator(StyleGAN2Discriminator):
     ) -> DiscriminatorOutput:
         if raw is None:
             raise ValueError(
-                "DualDiscriminator needs the raw image beside the final one; give raw [b 3 h w]"
+                "DualDiscriminator needs the raw image besides the final one; give raw [b 3 h w]"
             )
-        return DiscriminatorOutput(
-            self.logits(self.pair(image, raw), self._label(camera, randomness))
-        )
+        label = self._label(camera, randomness)
+        return DiscriminatorOutput(self.logits(self.pair(image, raw), label))
 
     def pair(self, image: Tensor, raw: Tensor) -> Tensor:
-        """What is judged: final image and raw image at its size, [b 2*img_channels H W]."""
+        """Concatenates the image and the raw image resized to it, [b 2*img_channels H W]."""
         resized = filtered_resizing(raw, image.shape[-1]).to(image.dtype)
-        return torch.cat([image, resized if self.raw_gain == 1 else resized * self.raw_gain], 1)
+        if self.raw_gain != 1:
+            resized = resized * self.raw_gain
+        return torch.cat([image, resized], 1)
