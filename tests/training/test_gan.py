@@ -398,15 +398,15 @@ def test_what_can_not_work_together_is_refused():
         make(stages=[Stage(resolution=16)])
     with pytest.raises(ValueError, match=r"those of StyleGAN2 are not"):
         make(rays=RayGradients("chunked"))
-    with pytest.raises(ValueError, match="does not tell the pose"):
+    with pytest.raises(ValueError, match="predicts no pose"):
         make_eg3d(pose=PosePrediction(weight=1.0))
     with pytest.raises(ValueError, match=r"StyleGAN2 has none; set --model\.consistency\.weight 0"):
         make(consistency=CrossResolution(1.0))
     with pytest.raises(ValueError, match="does not judge patches"):
         make(patch=Patches(0.1))
-    with pytest.raises(ValueError, match="tells no z, that of StyleGAN2 has 8"):
+    with pytest.raises(ValueError, match="predicts no z, StyleGAN2 has one of 8"):
         make(latent=LatentPrediction(1.0))
-    with pytest.raises(ValueError, match="density_noise needs a generator with a field"):
+    with pytest.raises(ValueError, match="fakes.density_noise needs a generator with a field"):
         make(density_noise=Ramp(1.0, 0.0))
     with pytest.raises(ValueError, match="mode full differentiates all"):
         make_eg3d(stages=[Stage(num_rays=100)])
