@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import sys
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -21,9 +22,12 @@ from gan3d.training.callbacks import (
     Evaluation,
     KimgProgressBar,
     Snapshots,
+    TimeLimit,
     alarms,
+    forecast,
     progress_line,
 )
+from gan3d.training.callbacks.progress import Pace
 from gan3d.training.loggers import DiskLogger
 from gan3d.training.run import Run
 
@@ -397,16 +401,69 @@ class Terminal(io.StringIO):
         return self.tty
 
 
-def test_the_line_counts_images_and_estimates_from_this_session_only():
+def test_the_line_counts_images_and_estimates_the_time_left():
     metrics = {"loss/generator": torch.tensor(0.812), "loss/discriminator": 1.2}
-    line = progress_line(seen=60_000, first=40_000, total_kimg=100, seconds=50.0, metrics=metrics)
+    line = progress_line(60_000, 100, 400.0, None, metrics)
     assert line == "60.0/100 kimg, 400 images/s, 01:40 left, G 0.81, D 1.20"
 
 
-def test_the_line_shows_as_many_digits_as_the_length_of_the_run_asks_for():
-    assert progress_line(0, 0, 25000, 1.0, {}) == "0/25000 kimg"
-    assert progress_line(3_200, 0, 10, 1.0, {}).startswith("3.20/10 kimg, 3200 images/s")
-    assert progress_line(50, 0, 0.4, 10.0, {}) == "0.050/0.4 kimg, 5 images/s, 01:10 left"
+def test_the_time_left_is_that_of_the_limit_where_this_comes_first():
+    line = progress_line(60_000, 100, 400.0, 30.0, {})
+    assert line == "60.0/100 kimg, 400 images/s, 00:30 left of max_time"
+    assert progress_line(60_000, 100, 400.0, 101.0, {}).endswith("01:40 left")
+
+
+def test_the_line_shows_as_many_digits_as_move_within_two_seconds():
+    assert progress_line(0, 25000, 4000.0, None, {}).startswith("0/25000 kimg, 4000 images/s")
+    assert progress_line(3_200, 10, 3200.0, None, {}).startswith("3.20/10 kimg, 3200 images/s")
+    assert progress_line(944, 15, 1.78, None, {}).startswith("0.944/15 kimg, 1.78 images/s")
+    assert progress_line(12_345, 25000, 40.0, None, {}).startswith("12.35/25000 kimg")
+    assert progress_line(50, 0.4, 5.0, None, {}) == "0.050/0.4 kimg, 5 images/s, 01:10 left"
+
+
+def test_a_forecast_names_what_comes_first():
+    now = datetime(2026, 5, 4, 13, 0)
+    assert forecast(1_000, 15, 2.0, None, now) == (
+        "about 2 images/s: 15 kimg will be done in 1:56:40, about 14:56"
+    )
+    assert forecast(1_000, 150, 2.0, None, now).endswith("about Tue 05 May 2026, 09:41")
+    assert forecast(1_000, 15, 2.0, 600.0, now) == (
+        "about 2 images/s: --trainer.max_time will stop it in 10:00, about 13:10, at about 2.2 of "
+        "15 kimg (15%); the whole run takes 1:56:40"
+    )
+
+
+def test_a_rate_is_told_from_twenty_iterations_on_and_leaves_out_the_first_ones(monkeypatch):
+    clock = iter([100.0, 200.0, 300.0, *(301.0 + k for k in range(20))])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    pace = Pace()
+    for k in range(19):
+        pace.step(8 * (k + 1))
+        assert pace.rate is None
+    pace.step(8 * 20)
+    assert pace.rate == pytest.approx(8.0)
+
+
+def test_the_end_is_foretold_once_after_twenty_iterations(caplog):
+    with caplog.at_level(logging.INFO, logger="gan3d.training.callbacks"):
+        fit(None, [KimgProgressBar(), TimeLimit("00:01:00:00")], total_kimg=1.5)
+    told = [record.message for record in caplog.records if record.name.startswith("gan3d.")]
+    assert len(told) == 1
+    assert "images/s: 1.5 kimg will be done in 00:00" in told[0]
+
+
+def test_a_time_limit_ends_the_session_and_a_resumed_run_has_one_of_its_own(tmp_path):
+    limit = TimeLimit({"milliseconds": 1})
+    trainer, module = fit(None, [limit], total_kimg=100.0)
+    first = int(module.images_seen)
+    assert 0 < first < 50_000
+    assert limit.seconds_left == 0
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert "Timer" not in str(torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"])
+    _, module = fit(
+        None, [TimeLimit({"milliseconds": 1})], total_kimg=100.0, ckpt_path=tmp_path / "a.ckpt"
+    )
+    assert int(module.images_seen) > first
 
 
 def test_without_a_terminal_lines_are_few(monkeypatch):
@@ -440,5 +497,5 @@ def test_after_a_resume_the_bar_starts_at_the_images_seen(tmp_path, monkeypatch)
     assert shares == sorted(shares)
 
 
-def test_no_time_is_promised_before_an_image_was_seen():
-    assert progress_line(100, 100, 1.0, 5.0, {}) == "0.100/1 kimg"
+def test_no_time_is_promised_before_the_rate_is_known():
+    assert progress_line(100, 1.0, None, 60.0, {}) == "0.100/1 kimg"

@@ -3,8 +3,9 @@
 from gan3d.training.callbacks.alarms import AlarmLevels, alarms
 from gan3d.training.callbacks.evaluation import Evaluation, rounded
 from gan3d.training.callbacks.predictions import Predictions
-from gan3d.training.callbacks.progress import KimgProgressBar, progress_line
+from gan3d.training.callbacks.progress import KimgProgressBar, forecast, progress_line
 from gan3d.training.callbacks.snapshots import Snapshots
+from gan3d.training.callbacks.time_limit import TimeLimit, time_limit
 
 __all__ = [
     "AlarmLevels",
@@ -12,7 +13,10 @@ __all__ = [
     "KimgProgressBar",
     "Predictions",
     "Snapshots",
+    "TimeLimit",
     "alarms",
+    "forecast",
     "progress_line",
     "rounded",
+    "time_limit",
 ]
