@@ -221,11 +221,10 @@ def test_eg3d_r1_phase(loss_case, harness, near):
     values, (real,), _ = harness.run_phase("Dreg")
     expected = loss_case.expected["Dreg.Loss.D.reg"]
     near(real[:, None], loss_case.expected["Dreg.Loss.scores.real"])
-    near(harness.phases.r1.penalty / expected, torch.ones_like(expected))
+    r1 = harness.phases.losses.r1
+    near(r1.penalty / expected, torch.ones_like(expected))
     penalty = loss_case.expected["Dreg.Loss.r1_penalty"]
-    near(
-        harness.phases.r1.penalty * 2 / harness.phases.r1.gamma / penalty, torch.ones_like(penalty)
-    )
+    near(r1.penalty * 2 / r1.gamma / penalty, torch.ones_like(penalty))
     near(values["loss/r1"] / expected.mean(), torch.ones(()))
 
 
