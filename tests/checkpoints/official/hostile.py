@@ -1,7 +1,6 @@
-"""Files to try a reader with: laid out like official ones, mutated, and watched while they are
-read.
+"""Official-looking and hostile files to test readers with, and a watch on what readers do.
 
-Not a test; the tests read it by runpy, because test folders are no packages.
+Not a test; the tests load it with runpy, because test folders are not packages.
 """
 
 import contextlib
@@ -19,42 +18,26 @@ import torch
 from torch import Tensor, nn
 
 BOOBY_TRAP = "raise RuntimeError('the embedded source was executed')\n"
+# fmt: off
 EVENTS = (
-    "os.system",
-    "os.exec",
-    "os.fork",
-    "os.posix_spawn",
-    "os.remove",
-    "os.rename",
-    "os.mkdir",
-    "subprocess.",
-    "socket.",
-    "shutil.",
-    "ctypes.",
-    "import",
-    "exec",
-    "compile",
-    "pickle.find_class",
-    "marshal.",
-    "code.__new__",
+    "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove", "os.rename", "os.mkdir",
+    "subprocess.", "socket.", "shutil.", "ctypes.", "import", "exec", "compile",
+    "pickle.find_class", "marshal.", "code.__new__",
 )
+# fmt: on
 
 
 def _audit(event: str, args: tuple) -> None:
-    seen = getattr(
-        sys, "_gan3d_seen", None
-    )  # on sys: hooks stay for good, and runpy makes copies of this module
-    if seen is not None and (
-        event.startswith(EVENTS) or (event == "open" and str(args[1]).strip("rb"))
-    ):
+    # The list is an attribute of sys: hooks are permanent, and runpy makes copies of this module.
+    seen = getattr(sys, "_gan3d_seen", None)
+    writes = event == "open" and bool(str(args[1]).strip("rb"))
+    if seen is not None and (event.startswith(EVENTS) or writes):
         seen.append(f"{event} {args!r}"[:200])
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[list[str]]:
-    """What Python's audit hooks report of calls, imports, processes and writes while the block
-    runs.
-    """
+    """Calls, imports, processes and writes in the block, as reported by Python's audit hooks."""
     if not hasattr(sys, "_gan3d_seen"):
         sys.addaudithook(_audit)
     sys._gan3d_seen = found = []  # type: ignore[attr-defined]
@@ -68,7 +51,8 @@ class Persistent:
     """Pickles like an object of torch_utils.persistence."""
 
     def __init__(self, class_name: str, state: dict[str, Any]):
-        self.class_name, self.state = class_name, state
+        self.class_name = class_name
+        self.state = state
 
     def __reduce__(self):
         function = sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj
@@ -77,27 +61,22 @@ class Persistent:
             "version": 6,
             "module_src": BOOBY_TRAP,
             "class_name": self.class_name,
+            "state": self.state,
         }
-        return function, ({**meta, "state": self.state},)
+        return function, (meta,)
 
 
 def persistent(
     module: nn.Module, attributes: dict[str, dict[str, Any]] | None = None, path: str = ""
 ) -> Persistent:
     """A module as official code would pickle it; attributes by the dotted path of their module."""
-    state = {
-        name: getattr(module, name)
-        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set")
-    }
-    children = {
-        name: None
-        if child is None
-        else persistent(child, attributes, f"{path}.{name}" if path else name)
-        for name, child in module._modules.items()
-    }
-    return Persistent(
-        type(module).__name__, {**state, "_modules": children, **(attributes or {}).get(path, {})}
-    )
+    kinds = ("_parameters", "_buffers", "_non_persistent_buffers_set")
+    state: dict[str, Any] = {name: getattr(module, name) for name in kinds}
+    state["_modules"] = children = {}
+    for name, child in module._modules.items():
+        inner = f"{path}.{name}" if path else name
+        children[name] = None if child is None else persistent(child, attributes, inner)
+    return Persistent(type(module).__name__, {**state, **(attributes or {}).get(path, {})})
 
 
 def snapshot(content: dict[str, Any], protocol: int = 4) -> bytes:
@@ -112,9 +91,7 @@ def snapshot(content: dict[str, Any], protocol: int = 4) -> bytes:
 
 @contextlib.contextmanager
 def standing_in(path: str, thing: Any) -> Iterator[None]:
-    """While the block runs, `thing` (a function or a class) is what an import of it from the module
-    `path` gives.
-    """
+    """Lets imports from the module `path` find `thing`, a function or a class, in the block."""
     thing.__module__, thing.__qualname__ = path, thing.__name__
     words = path.split(".")
     names = [".".join(words[: i + 1]) for i in range(len(words))]
@@ -132,9 +109,7 @@ def standing_in(path: str, thing: Any) -> Iterator[None]:
 
 
 def saved_module(state: Mapping[str, Tensor], path: str, name: str, **attributes: Any) -> bytes:
-    """torch.save of a module of class `path.name` with these parameters; inner modules are plain
-    ones of torch.
-    """
+    """torch.save of a module of class `path.name`, with these parameters in plain nn.Modules."""
     root = type(name, (nn.Module,), {})()
     for key, tensor in state.items():
         *words, last = key.split(".")
@@ -172,9 +147,7 @@ def saved(content: Any) -> bytes:
 def rewritten(
     archive: bytes, changes: Mapping[str, bytes | None], compression: int = zipfile.ZIP_STORED
 ) -> bytes:
-    """The ZIP archive with other contents of these members (by the end of their names); None leaves
-    one out.
-    """
+    """The ZIP archive with changed members, by the ends of their names; None removes one."""
     file = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(archive)) as old,
@@ -190,16 +163,15 @@ def rewritten(
 
 
 def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
-    """Flipped bytes, deletions, insertions and swapped opcodes, one to three of them each;
-    seeded.
-    """
+    """Copies with one to three flipped bits, deletions, insertions or swapped opcodes each."""
     draw = random.Random(seed)
     codes = [ord(op.code) for op in pickletools.opcodes]
     opcodes = [position for _, _, position in pickletools.genops(data)]
     for _ in range(count):
         changed = bytearray(data)
         for _ in range(draw.randint(1, 3)):
-            kind, at = draw.randrange(6), draw.randrange(len(changed))
+            kind = draw.randrange(6)
+            at = draw.randrange(len(changed))
             if kind == 0:
                 changed[at] ^= 1 << draw.randrange(8)
             elif kind == 1:
@@ -212,9 +184,8 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
                 source = draw.randrange(len(data))
                 changed[at:at] = data[source : source + draw.randrange(200)]
             else:
-                changed[at : at + 4] = draw.choice(
-                    (b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f")
-                )
+                extremes = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f")
+                changed[at : at + 4] = draw.choice(extremes)
             if not changed:
                 changed = bytearray(b".")
         yield bytes(changed)

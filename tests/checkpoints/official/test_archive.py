@@ -1,6 +1,4 @@
-"""Modules and averages of torch.save are read as data: what asks for more is refused, nothing is
-executed.
-"""
+"""Modules and averages of torch.save are read as data; files that ask for more are refused."""
 
 import os
 import pickle
@@ -37,9 +35,7 @@ class Calls:
 
 
 class Filled:
-    """Pickles as a class of the file's own code whose state is set by a call or is no
-    dictionary.
-    """
+    """Pickles as an object that is made by a call, with this state."""
 
     def __init__(self, state):
         self.state = state
@@ -58,7 +54,7 @@ def refuse(tmp_path, data: bytes, match: str) -> None:
 
 @pytest.fixture(autouse=True)
 def warm(tmp_path_factory):
-    """What Python imports late, it imports here."""
+    """Triggers Python's lazy imports."""
     path = tmp_path_factory.mktemp("warm") / "warm.pth"
     data = hostile.saved_module(STATE, "own.code", "Generator")
     for archive in (data, hostile.rewritten(data, {})):
@@ -83,43 +79,33 @@ def test_a_module_of_unknown_code_gives_its_state_dict_in_order_and_its_attribut
     assert list(state) == list(STATE)
     assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
     assert record.class_name == "ImplicitGenerator3d"
-    assert (record.state["step"], record.state["device"], record.state["side"]) == (
-        7,
-        "cpu",
-        (3, 4),
-    )
+    assert [record.state[name] for name in attributes] == [7, "cpu", (3, 4)]
     with pytest.raises(ModuleNotFoundError):
         torch.load(path, weights_only=False)
 
 
-def test_state_dicts_of_torch_modules_are_those_of_torch(tmp_path):
-    module = nn.Sequential(
-        nn.Linear(3, 4), nn.ModuleList([nn.LayerNorm(4), nn.BatchNorm1d(4)]), nn.LeakyReLU(0.2)
-    )
-    path = written(tmp_path, hostile.saved(module))
-    found, expected = state_dict(load_objects(path)), module.state_dict()
+def test_state_dicts_of_torch_modules_agree_with_torch(tmp_path):
+    norms = nn.ModuleList([nn.LayerNorm(4), nn.BatchNorm1d(4)])
+    module = nn.Sequential(nn.Linear(3, 4), norms, nn.LeakyReLU(0.2))
+    found = state_dict(load_objects(written(tmp_path, hostile.saved(module))))
+    expected = module.state_dict()
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_tensors_that_share_a_storage_are_told_apart(tmp_path):
+def test_tensors_that_share_a_storage_are_distinguished(tmp_path):
     both = torch.arange(10.0)
-    average = read_saved(
-        written(tmp_path, hostile.saved_average([both[:4], both[4:].reshape(2, 3).t()]))
-    )
+    parts = [both[:4], both[4:].reshape(2, 3).t()]
+    average = read_saved(written(tmp_path, hostile.saved_average(parts)))
     assert isinstance(average, Average)
-    assert torch.equal(average.tensors[0], both[:4])
-    assert torch.equal(average.tensors[1], both[4:].reshape(2, 3).t())
+    assert torch.equal(average.tensors[0], parts[0])
+    assert torch.equal(average.tensors[1], parts[1])
     assert average.facts == {"decay": 0.999, "num_updates": 7}
 
 
-def test_what_torch_ema_gives_as_a_state_dict_is_an_average_too(tmp_path):
-    content = {
-        "decay": 0.9,
-        "num_updates": None,
-        "shadow_params": [torch.ones(2)],
-        "collected_params": None,
-    }
+def test_a_state_dict_of_torch_ema_is_an_average_too(tmp_path):
+    content = {"decay": 0.9, "num_updates": None}
+    content |= {"shadow_params": [torch.ones(2)], "collected_params": None}
     average = read_saved(written(tmp_path, hostile.saved(content)))
     assert isinstance(average, Average)
     assert average.facts == {"decay": 0.9, "num_updates": None}
@@ -148,11 +134,8 @@ def test_a_call_hidden_in_a_module_or_an_average_is_refused_by_name(tmp_path, ca
         "tensors": lambda: hostile.saved_average([torch.ones(1), trap]),
         "alone": lambda: hostile.saved(trap),
     }[where]()
-    refuse(
-        tmp_path,
-        data,
-        rf"(asks for the global|calls) '[\w.]*{call[0].__name__}'.*nothing was executed",
-    )
+    name = call[0].__name__
+    refuse(tmp_path, data, rf"(asks for the global|calls) '[\w.]*{name}'.*nothing was executed")
 
 
 @pytest.mark.parametrize(
@@ -163,9 +146,8 @@ def test_a_call_hidden_in_a_module_or_an_average_is_refused_by_name(tmp_path, ca
 )
 def test_a_global_of_python_or_torch_is_refused_in_any_use(tmp_path, name, end):
     pickled = b"\x80\x02c" + name.encode() + b"\n" + end
-    refuse(
-        tmp_path, hostile.rewritten(hostile.saved(0), {"data.pkl": pickled}), "asks for the global"
-    )
+    data = hostile.rewritten(hostile.saved(0), {"data.pkl": pickled})
+    refuse(tmp_path, data, "asks for the global")
 
 
 @pytest.mark.parametrize(
@@ -194,9 +176,8 @@ def test_a_global_of_python_or_torch_is_refused_in_any_use(tmp_path, name, end):
     ],
 )
 def test_records_are_neither_called_nor_given_more_than_one_state(tmp_path, pickled, match):
-    refuse(
-        tmp_path, hostile.rewritten(hostile.saved(0), {"data.pkl": b"\x80\x02" + pickled}), match
-    )
+    data = hostile.rewritten(hostile.saved(0), {"data.pkl": b"\x80\x02" + pickled})
+    refuse(tmp_path, data, match)
 
 
 def test_an_object_whose_state_is_a_trap_is_not_built(tmp_path):
@@ -207,14 +188,14 @@ def test_an_object_whose_state_is_a_trap_is_not_built(tmp_path):
     ("changes", "match"),
     [
         ({"data/0": None}, "an archive without 'data/0'"),
-        ({"data/0": b"\x00" * 23}, "claims more or less than it holds"),
-        ({"data/0": b"\x00" * 25}, "claims more or less than it holds"),
+        ({"data/0": b"\x00" * 23}, "a storage of another size than the pickle states"),
+        ({"data/0": b"\x00" * 25}, "a storage of another size than the pickle states"),
         ({"data.pkl": None}, "that torch.save did not write"),
         ({"data.pkl": b""}, "not a pickle"),
         ({"byteorder": b"big"}, "another byte order"),
     ],
 )
-def test_an_archive_that_does_not_hold_what_it_claims_is_refused(tmp_path, changes, match):
+def test_an_archive_whose_members_are_missing_or_wrong_is_refused(tmp_path, changes, match):
     data = hostile.saved_module({"weight": torch.zeros(6)}, "own.code", "Generator")
     refuse(tmp_path, hostile.rewritten(data, changes), match)
 
@@ -224,10 +205,8 @@ def test_a_compressed_archive_is_refused(tmp_path):
     refuse(tmp_path, hostile.rewritten(data, {}, zipfile.ZIP_DEFLATED), "compressed or encrypted")
 
 
-def test_storages_on_top_of_each_other_are_refused(tmp_path):
-    """Two directory entries that show the same bytes: a file may not become larger by being
-    read.
-    """
+def test_storages_that_overlap_are_refused(tmp_path):
+    """Several directory entries of the same bytes would multiply the size of the file."""
     big = torch.zeros(2**12)
     data = hostile.saved_average([big + i for i in range(3)])
     with (
@@ -244,15 +223,15 @@ def test_storages_on_top_of_each_other_are_refused(tmp_path):
             for field in ("header_offset", "file_size", "compress_size", "CRC"):
                 setattr(twin, field, getattr(first, field))
             new.filelist.append(twin)
-    refuse(tmp_path, (tmp_path / "x.zip").read_bytes(), "on top of each other")
+    refuse(tmp_path, (tmp_path / "x.zip").read_bytes(), "storages that overlap")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"PK\x03\x04", b"hello", b"\x80\x02N."])
-def test_what_is_no_archive_is_refused(tmp_path, data):
+def test_files_that_are_not_archives_are_refused(tmp_path, data):
     refuse(tmp_path, data, "broken|refused")
 
 
-def test_every_beginning_of_an_archive_is_refused(tmp_path):
+def test_every_truncated_archive_is_refused(tmp_path):
     data = hostile.saved_average(list(STATE.values()))
     for end in range(0, len(data) - 1, 37):
         refuse(tmp_path, data[:end], "refused|broken")
@@ -263,17 +242,15 @@ def test_mutated_archives_execute_nothing_and_are_read_or_refused(tmp_path):
     with zipfile.ZipFile(written(tmp_path, data)) as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         pickled = archive.read(name)
-    tries = list(hostile.mutations(pickled, 500, seed=0))
+    # valid archives of mutated pickles
+    tries = hostile.mutations(pickled, 500, seed=0)
     files = [hostile.rewritten(data, {"data.pkl": mutated}) for mutated in tries]
-    for mutated in hostile.mutations(
-        pickled, 500, seed=1
-    ):  # the same flips, wherever they fall in the whole file
-        at = data.find(pickled)
-        files.append(
-            data[:at]
-            + mutated[: len(pickled)].ljust(len(pickled), b"\x00")
-            + data[at + len(pickled) :]
-        )
+    # archives whose bytes are mutated in place
+    start = data.find(pickled)
+    end = start + len(pickled)
+    for mutated in hostile.mutations(pickled, 500, seed=1):
+        in_place = mutated[: len(pickled)].ljust(len(pickled), b"\x00")
+        files.append(data[:start] + in_place + data[end:])
     outcomes = {"read": 0, "refused": 0}
     with hostile.watching() as seen:
         for changed in files:

@@ -1,6 +1,4 @@
-"""Official CIPS-3D files: written from our own models by the inverse names, imported again, and
-equal.
-"""
+"""Official CIPS-3D files: exported from our models, imported again, and equal."""
 
 import runpy
 from pathlib import Path
@@ -12,9 +10,14 @@ import torch
 from gan3d.camera import Camera
 from gan3d.checkpoints.official import cips3d
 from gan3d.checkpoints.official.networks import Network
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts
+from gan3d.checkpoints.portable import (
+    from_pretrained,
+    load_discriminator,
+    read_facts,
+    save_pretrained,
+)
 from gan3d.discriminators import CIPS3DDiscriminator
-from gan3d.generators import CIPS3D
+from gan3d.generators import CIPS3D, PiGAN
 
 hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hostile.py"))))
 PUBLISHED = {
@@ -24,6 +27,8 @@ PUBLISHED = {
     "num_steps": 5,
     "img_resolution": 8,
 }
+MISMATCHED_BIAS = {"siren.network.0.bias_fc.weight": torch.ones(5, 12)}
+UNKNOWN_INPUTS = {"siren.network.0.linear.weight": torch.ones(32, 7)}
 VARIANTS = {
     "base": {},
     "v1": {"color_style": "appearance"},
@@ -57,21 +62,23 @@ def shaken(cls, **changes):
     return module.eval()
 
 
+def shapes(state):
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def images(generator, truncation=1.0):
     z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(0))
-    camera = Camera.from_sphere(
-        torch.tensor([1.5, 1.7]), torch.tensor([1.4, 1.6]), 12.0, resolution=8
-    )
+    pitch, yaw = torch.tensor([1.5, 1.7]), torch.tensor([1.4, 1.6])
+    camera = Camera.from_sphere(pitch, yaw, 12.0, resolution=8)
     with torch.no_grad():
         return generator(z, camera, truncation=truncation, resolution=8).image
 
 
 def imported(tmp_path, data: bytes, name="G_ema.pth", **options):
     (tmp_path / name).write_bytes(data)
-    cips3d.import_cips3d(
-        tmp_path / name, tmp_path / "ours.safetensors", img_resolution=8, num_steps=5, **options
-    )
-    return from_pretrained(tmp_path / "ours.safetensors")
+    out = tmp_path / "ours.safetensors"
+    cips3d.import_cips3d(tmp_path / name, out, img_resolution=8, num_steps=5, **options)
+    return from_pretrained(out)
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
@@ -85,15 +92,14 @@ def test_a_state_dict_of_every_variant_becomes_an_equal_generator(tmp_path, chan
         assert loaded.arguments[name] == value
 
 
-def test_a_pickled_module_becomes_an_equal_generator_and_nothing_of_it_runs(tmp_path):
+def test_a_pickled_module_becomes_an_equal_generator_and_is_not_executed(tmp_path):
     generator = shaken(CIPS3D, **PUBLISHED)
     state = cips3d.generator_to_official(generator)
     data = hostile.saved_module(state, "exp.cips3d.models.generator", "GeneratorNerfINR", step=3)
     imported(tmp_path, data)
     with hostile.watching() as seen:
-        loaded = cips3d.generator_from_official(
-            cips3d.read_state(tmp_path / "G_ema.pth"), **PUBLISHED
-        )
+        network = cips3d.read_state(tmp_path / "G_ema.pth")
+        loaded = cips3d.generator_from_official(network, **PUBLISHED)
     assert [event for event in seen if not event.startswith("open")] == []
     assert torch.equal(images(loaded), images(generator))
 
@@ -117,14 +123,12 @@ def test_dead_weights_are_dropped_and_come_back_on_export(tmp_path):
     assert torch.equal(images(imported(tmp_path, hostile.saved(state))), images(generator))
     cips3d.export_cips3d(tmp_path / "ours.safetensors", tmp_path / "official.pth")
     again = torch.load(tmp_path / "official.pth", weights_only=True)
-    assert {name: t.shape for name, t in again.items()} == {
-        name: t.shape for name, t in state.items()
-    }
+    assert shapes(again) == shapes(state)
     assert all(torch.equal(again[name], state[name]) for name in state if name not in dead)
 
 
 def test_the_full_size_model_has_the_published_number_of_parameters():
-    """11,287,743, the dead ones included (specs/cips3d.md 21)."""
+    """11,287,743, including the dead ones (specs/cips3d.md 21)."""
     torch.manual_seed(0)
     official = cips3d.generator_to_official(CIPS3D())
     assert sum(t.numel() for t in official.values()) == 11_287_743
@@ -140,7 +144,7 @@ def test_the_full_size_model_has_the_published_number_of_parameters():
     "changes", [{}, {"group_size": 2}, {"aux": False}, {"first_downsample": True}]
 )
 @pytest.mark.parametrize("as_module", [False, True])
-def test_the_discriminator_comes_along_and_goes_out_again(tmp_path, changes, as_module):
+def test_the_discriminator_is_imported_and_exported_again(tmp_path, changes, as_module):
     judge = shaken(CIPS3DDiscriminator, **changes)
     state = cips3d.discriminator_to_official(judge)
     data = hostile.saved(state)
@@ -175,10 +179,8 @@ def test_the_older_discriminator_has_other_names_and_groups_of_four():
 
 
 def test_facts_of_the_run_are_kept(tmp_path):
-    torch.save(
-        {"step": 645_500, "best_fid": 6.5, "cur_fid": float("nan"), "x": [1]},
-        tmp_path / "state_dict.pth",
-    )
+    progress = {"step": 645_500, "best_fid": 6.5, "cur_fid": float("nan"), "x": [1]}
+    torch.save(progress, tmp_path / "state_dict.pth")
     imported(tmp_path, hostile.saved(cips3d.generator_to_official(shaken(CIPS3D, **PUBLISHED))))
     facts = read_facts(tmp_path / "ours.safetensors")
     assert facts == {"source": "G_ema.pth", "fov": 12, "step": 645_500, "best_fid": 6.5}
@@ -186,23 +188,16 @@ def test_facts_of_the_run_are_kept(tmp_path):
 
 def test_files_that_are_not_a_generator_of_cips3d_are_refused(tmp_path):
     state = cips3d.generator_to_official(shaken(CIPS3D, **PUBLISHED))
-    with pytest.raises(
-        ValueError, match=r"no siren.network.0.linear.weight; this is not a state dict"
-    ):
+    message = r"no siren.network.0.linear.weight; this is not a state dict"
+    with pytest.raises(ValueError, match=message):
         imported(tmp_path, hostile.saved({"a": torch.ones(1)}))
     with pytest.raises(ValueError, match="without names; give the file of the network itself"):
         imported(tmp_path, hostile.saved_average(list(state.values())))
     with pytest.raises(ValueError, match=r"has shape \(5, 12\), expected \(32, 12\)"):
-        imported(
-            tmp_path, hostile.saved({**state, "siren.network.0.bias_fc.weight": torch.ones(5, 12)})
-        )
-    with pytest.raises(
-        ValueError,
-        match=r"told 7 numbers of a point and 0 of its direction; expected one of \(3, 0\)",
-    ):
-        imported(
-            tmp_path, hostile.saved({**state, "siren.network.0.linear.weight": torch.ones(32, 7)})
-        )
+        imported(tmp_path, hostile.saved({**state, **MISMATCHED_BIAS}))
+    message = r"has 7 inputs for a point and 0 for its direction; expected one of \(3, 0\)"
+    with pytest.raises(ValueError, match=message):
+        imported(tmp_path, hostile.saved({**state, **UNKNOWN_INPUTS}))
     missing = {name: t for name, t in state.items() if name != "inr_net.to_rgbs.64.linear.bias"}
     with pytest.raises(ValueError, match=r"inr_net.to_rgbs.64.bias is missing"):
         imported(tmp_path, hostile.saved(missing))
@@ -216,9 +211,6 @@ def test_files_that_are_not_a_generator_of_cips3d_are_refused(tmp_path):
 
 
 def test_another_network_is_not_exported_as_cips3d(tmp_path):
-    from gan3d.checkpoints.portable import save_pretrained
-    from gan3d.generators import PiGAN
-
     save_pretrained(tmp_path / "p.safetensors", PiGAN(**PiGAN.tiny))
     with pytest.raises(ValueError, match="holds PiGAN, none of CIPS-3D's networks"):
         cips3d.export_cips3d(tmp_path / "p.safetensors")

@@ -1,6 +1,4 @@
-"""Official GRAM and GRAM-HD files: state dicts, modules and averages by position, imported, and
-equal.
-"""
+"""Official GRAM and GRAM-HD files: state dicts, modules and averages become equal models."""
 
 import runpy
 from pathlib import Path
@@ -45,9 +43,8 @@ def model(cls, seed=1, **changes):
 def image(generator, truncation=1.0):
     z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(0))
     side = generator.img_resolution
-    camera = Camera.from_sphere(
-        torch.tensor([1.5, 1.7]), torch.tensor([1.4, 1.6]), 12.0, resolution=side
-    )
+    pitch, yaw = torch.tensor([1.5, 1.7]), torch.tensor([1.4, 1.6])
+    camera = Camera.from_sphere(pitch, yaw, 12.0, resolution=side)
     with torch.no_grad():
         return generator(z, camera, truncation=truncation).image
 
@@ -55,29 +52,27 @@ def image(generator, truncation=1.0):
 def imported(file, data: bytes | None = None, **options):
     if data is not None:
         file.write_bytes(data)
-    gram.import_gram(
-        file, file.with_name("ours.safetensors"), lr_resolution=8, **{**NUMBERS, **options}
-    )
-    return from_pretrained(file.with_name("ours.safetensors"))
+    out = file.with_name("ours.safetensors")
+    gram.import_gram(file, out, lr_resolution=8, **(NUMBERS | options))
+    return from_pretrained(out)
+
+
+def shapes(state):
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("cls", [GRAM, GRAMHD])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", "module"])
 def test_a_generator_becomes_an_equal_one(tmp_path, cls, suffix):
     generator = model(cls, predictor_layers=2)
-    state, file = (
-        gram.generator_to_official(generator),
-        tmp_path / f"generator{suffix.replace('module', '.pth')}",
-    )
+    state = gram.generator_to_official(generator)
+    file = tmp_path / f"generator{suffix.replace('module', '.pth')}"
     if suffix == ".safetensors":
         save_file(state, file)
+    elif suffix == ".pt":
+        file.write_bytes(hostile.saved(state))
     else:
-        saved = (
-            hostile.saved(state)
-            if suffix == ".pt"
-            else hostile.saved_module(state, "generators.gram", "Generator")
-        )
-        file.write_bytes(saved)
+        file.write_bytes(hostile.saved_module(state, "generators.gram", "Generator"))
     loaded = imported(file)
     assert type(loaded) is cls
     assert torch.equal(image(loaded), image(generator))
@@ -107,7 +102,7 @@ def test_sizes_of_gram_hd_follow_from_its_tensors(tmp_path, changes):
     assert all(loaded.arguments[name] == value for name, value in changes.items())
 
 
-def test_rows_of_an_average_are_those_of_the_official_modules():
+def test_rows_of_an_average_have_the_order_of_the_official_modules():
     """62 tensors for three layers: specs/gramhd.md, appendix A, rows 0-53 and 68-75."""
     names = gram.stage_1_names(3)
     assert len(names) == 62
@@ -125,31 +120,31 @@ def test_rows_of_an_average_are_those_of_the_official_modules():
 def test_an_average_of_gram_needs_no_names(tmp_path, layers):
     average = model(GRAM, predictor_layers=layers)
     tensors = list(gram.generator_to_official(average).values())
-    assert torch.equal(
-        image(imported(tmp_path / "ema.pth", hostile.saved_average(tensors))), image(average)
-    )
+    loaded = imported(tmp_path / "ema.pth", hostile.saved_average(tensors))
+    assert torch.equal(image(loaded), image(average))
     assert read_facts(tmp_path / "ours.safetensors")["average"]["decay"] == 0.999
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_an_average_of_gram_hd_takes_what_is_frozen_from_the_generator_beside_it(tmp_path, suffix):
+def test_an_average_of_gram_hd_gets_frozen_parameters_from_the_generator(tmp_path, suffix):
     last, average = model(GRAMHD), model(GRAMHD, seed=2)
-    theirs, ours = gram.generator_to_official(last), gram.generator_to_official(average)
-    trained = [name for name in ours if name.startswith(gram.TRAINED_IN_STAGE_2)]
-    own = {
-        gram.GENERATOR_NAMES.official(name)
-        for name, p in last.named_parameters()
-        if p.requires_grad
-    }
-    assert set(trained) == own
-    mixed = {**theirs, **{name: ours[name] for name in trained}}
+    of_last, of_average = gram.generator_to_official(last), gram.generator_to_official(average)
+
+    # the trained parameters
+    trained = [name for name in of_average if name.startswith(gram.TRAINED_IN_STAGE_2)]
+    ours = {name for name, parameter in last.named_parameters() if parameter.requires_grad}
+    assert set(trained) == {gram.GENERATOR_NAMES.official(name) for name in ours}
+    mixed = of_last | {name: of_average[name] for name in trained}
+
+    # the order of tensors in the generator's file does not matter
     generator = tmp_path / f"step000100_generator{suffix}"
-    # The order in the generator's file does not matter.
-    backwards = dict(reversed(theirs.items()))
-    save_file(backwards, generator) if suffix == ".safetensors" else generator.write_bytes(
-        hostile.saved(backwards)
-    )
-    data = hostile.saved_average([ours[name] for name in trained])
+    backwards = dict(reversed(of_last.items()))
+    if suffix == ".safetensors":
+        save_file(backwards, generator)
+    else:
+        generator.write_bytes(hostile.saved(backwards))
+
+    data = hostile.saved_average([of_average[name] for name in trained])
     options = {"generator": generator} if suffix == ".safetensors" else {}
     loaded = imported(tmp_path / "step000100_ema.pth", data, **options)
     expected = gram.generator_from_official(Network(mixed), 8, **NUMBERS)
@@ -160,27 +155,23 @@ def test_an_average_of_gram_hd_takes_what_is_frozen_from_the_generator_beside_it
 def test_an_average_that_does_not_fit_is_refused(tmp_path):
     state = gram.generator_to_official(model(GRAMHD))
     trained = [t for name, t in state.items() if name.startswith(gram.TRAINED_IN_STAGE_2)]
-    with pytest.raises(
-        ValueError, match="not one of GRAM, which has 62; for GRAM-HD give --generator"
-    ):
+    message = "not one of GRAM, which has 62; for GRAM-HD give --generator"
+    with pytest.raises(ValueError, match=message):
         imported(tmp_path / "ema.pth", hostile.saved_average(trained))
     (tmp_path / "generator.pth").write_bytes(hostile.saved(state))
-    with pytest.raises(
-        ValueError, match=f"the average holds {len(trained) - 1} tensors, expected {len(trained)}"
-    ):
+    message = f"the average holds {len(trained) - 1} tensors, expected {len(trained)}"
+    with pytest.raises(ValueError, match=message):
         imported(tmp_path / "ema.pth", hostile.saved_average(trained[:-1]))
-    with pytest.raises(
-        ValueError, match=r"tensor 1 of the average has shape \(4, 16\), expected \(4,\)"
-    ):
-        imported(
-            tmp_path / "ema.pth", hostile.saved_average([trained[0], trained[0], *trained[2:]])
-        )
+    message = r"tensor 1 of the average has shape \(4, 16\), expected \(4,\)"
+    repeated = [trained[0], trained[0], *trained[2:]]
+    with pytest.raises(ValueError, match=message):
+        imported(tmp_path / "ema.pth", hostile.saved_average(repeated))
 
 
 @pytest.mark.parametrize(
     "changes", [{"patch": False}, {}, {"img_resolution": 64, "channels": None, "patch_layers": 4}]
 )
-def test_the_discriminator_comes_along_and_goes_out_again(tmp_path, changes):
+def test_the_discriminator_is_imported_and_exported_again(tmp_path, changes):
     judge = shaken(GRAMDiscriminator, **changes)
     state = gram.DISCRIMINATOR_NAMES.to_official(judge.state_dict())
     (tmp_path / "discriminator.pth").write_bytes(hostile.saved(state))
@@ -192,14 +183,10 @@ def test_the_discriminator_comes_along_and_goes_out_again(tmp_path, changes):
     assert torch.equal(ours.logits, theirs.logits)
     assert torch.equal(ours.pose, theirs.pose)
     assert theirs.patch_logits is None or torch.equal(ours.patch_logits, theirs.patch_logits)
-    for which, expected in (("generator", None), ("discriminator", state)):
+    original = torch.load(tmp_path / "generator.pth", weights_only=True)
+    for which, expected in (("generator", original), ("discriminator", state)):
         gram.export_gram(tmp_path / "ours.safetensors", tmp_path / "official.pth", which=which)
         again = torch.load(tmp_path / "official.pth", weights_only=True)
-        expected = (
-            torch.load(tmp_path / "generator.pth", weights_only=True)
-            if expected is None
-            else expected
-        )
         assert set(again) == set(expected)
         assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
 
@@ -219,9 +206,8 @@ def test_options_that_no_file_states_are_given(tmp_path):
     data = hostile.saved(gram.generator_to_official(model(GRAMHD)))
     with pytest.raises(ValueError, match="GRAM-HD always has a background plane"):
         imported(tmp_path / "g.pth", data, background=False)
-    assert imported(tmp_path / "g.pth", data, ray_start=0.9).arguments[
-        "grid_heights"
-    ] == pytest.approx((0.1, -0.12))
+    loaded = imported(tmp_path / "g.pth", data, ray_start=0.9)
+    assert loaded.arguments["grid_heights"] == pytest.approx((0.1, -0.12))
 
 
 @pytest.mark.parametrize(
@@ -245,21 +231,18 @@ def test_full_size_models_have_the_published_number_of_parameters_and_tensors(
         arguments |= gram.super_resolution_arguments(Network(state))
     with torch.device("meta"):
         made = cls(**arguments | changes)
-    assert {name: t.shape for name, t in gram.generator_to_official(made).items()} == {
-        n: t.shape for n, t in state.items()
-    }
+    assert shapes(gram.generator_to_official(made)) == shapes(state)
 
 
 def test_files_that_are_not_gram_are_refused(tmp_path):
-    state, file = gram.generator_to_official(model(GRAM)), tmp_path / "generator.pth"
-    with pytest.raises(
-        ValueError, match=r"no representation.rf_network.mapping_network.network.0.weight"
-    ):
+    state = gram.generator_to_official(model(GRAM))
+    file = tmp_path / "generator.pth"
+    message = r"no representation.rf_network.mapping_network.network.0.weight"
+    with pytest.raises(ValueError, match=message):
         imported(file, hostile.saved({"a": torch.ones(1)}))
     name = "representation.rf_network.output_sigma.3.weight"
-    with pytest.raises(
-        ValueError, match=r"radiance.output_sigma.3.weight has shape \(2, 16\), expected \(1, 16\)"
-    ):
+    message = r"radiance.output_sigma.3.weight has shape \(2, 16\), expected \(1, 16\)"
+    with pytest.raises(ValueError, match=message):
         imported(file, hostile.saved({**state, name: torch.ones(2, 16)}))
     with pytest.raises(ValueError, match=r"no fromRGB.model.0.weight"):
         gram.discriminator_from_official(Network(state))

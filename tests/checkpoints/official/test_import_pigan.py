@@ -1,6 +1,4 @@
-"""Official pi-GAN files: pickled modules and averages without names, written from our models,
-imported, and equal.
-"""
+"""Official pi-GAN files: pickled modules and averages without names become equal models."""
 
 import runpy
 from pathlib import Path
@@ -37,18 +35,20 @@ def model(preset="celeba", seed=1, **changes):
 
 def image(generator, truncation=1.0):
     z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(0))
-    camera = Camera.from_sphere(
-        torch.tensor([1.5, 1.7]), torch.tensor([1.4, 1.6]), 12.0, resolution=6
-    )
+    pitch, yaw = torch.tensor([1.5, 1.7]), torch.tensor([1.4, 1.6])
+    camera = Camera.from_sphere(pitch, yaw, 12.0, resolution=6)
     with torch.no_grad():
         return generator(z, camera, truncation=truncation).image
 
 
 def official_file(path, generator):
-    path.write_bytes(
-        hostile.saved_module(pigan.generator_to_official(generator), *CLASS, step=20, epoch=1)
-    )
+    state = pigan.generator_to_official(generator)
+    path.write_bytes(hostile.saved_module(state, *CLASS, step=20, epoch=1))
     return path
+
+
+def shapes(state):
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def imported(file, **options):
@@ -70,8 +70,8 @@ def test_a_pickled_generator_becomes_an_equal_one(tmp_path, preset, changes):
     assert read_facts(tmp_path / "ours.safetensors")["fov"] == (30 if preset == "carla" else 12)
 
 
-def test_an_average_takes_its_names_from_the_generator_beside_it(tmp_path):
-    """By position: the average's own numbers, not the generator's."""
+def test_an_average_gets_its_names_from_the_generator_beside_it(tmp_path):
+    """By position, with the numbers of the average, not of the generator."""
     last, average = model(), model(seed=2)
     official_file(tmp_path / "generator.pth", last)
     tensors = list(pigan.generator_to_official(average).values())
@@ -83,14 +83,12 @@ def test_an_average_takes_its_names_from_the_generator_beside_it(tmp_path):
     assert facts["source"] == "ema2.pth"
 
 
-def test_a_generator_elsewhere_is_named(tmp_path):
+def test_a_generator_elsewhere_must_be_given(tmp_path):
     average = model(seed=2)
-    (tmp_path / "ema.pth").write_bytes(
-        hostile.saved_average(list(pigan.generator_to_official(average).values()))
-    )
-    with pytest.raises(
-        ValueError, match=r"there is no .*generator.pth that would tell them; give --generator"
-    ):
+    tensors = list(pigan.generator_to_official(average).values())
+    (tmp_path / "ema.pth").write_bytes(hostile.saved_average(tensors))
+    message = r"there is no .*generator.pth to read them from; give --generator"
+    with pytest.raises(ValueError, match=message):
         imported(tmp_path / "ema.pth")
     other = official_file(tmp_path / "other.pth", model())
     assert torch.equal(image(imported(tmp_path / "ema.pth", generator=other)), image(average))
@@ -105,10 +103,8 @@ def test_an_average_of_another_generator_is_refused(tmp_path):
     official_file(tmp_path / "generator.pth", model())
     tensors = list(pigan.generator_to_official(model(hidden_dim=20)).values())
     (tmp_path / "ema.pth").write_bytes(hostile.saved_average(tensors))
-    with pytest.raises(
-        ValueError,
-        match=r"tensor 0 of the average has shape \(20, 3\), expected \(24, 3\) of siren",
-    ):
+    message = r"tensor 0 of the average has shape \(20, 3\), expected \(24, 3\) of siren"
+    with pytest.raises(ValueError, match=message):
         imported(tmp_path / "ema.pth")
     (tmp_path / "ema.pth").write_bytes(hostile.saved_average(tensors[:-1]))
     with pytest.raises(ValueError, match="the average holds 19 tensors, expected 20"):
@@ -118,7 +114,7 @@ def test_an_average_of_another_generator_is_refused(tmp_path):
         imported(tmp_path / "ema.pth")
 
 
-def test_the_state_dict_that_goes_out_comes_in_again(tmp_path):
+def test_an_exported_state_dict_can_be_imported_again(tmp_path):
     generator = model(grid_channels=4, grid_resolution=5)
     imported(official_file(tmp_path / "generator.pth", generator))
     pigan.export_pigan(tmp_path / "ours.safetensors", tmp_path / "again.pth")
@@ -138,10 +134,8 @@ def test_discriminators_of_every_kind_are_recognized(tmp_path, kind, as_module):
     if as_module:
         data = hostile.saved_module(state, "discriminators.discriminators", f"{kind}Discriminator")
     (tmp_path / "discriminator.pth").write_bytes(data)
-    imported(
-        official_file(tmp_path / "generator.pth", model()),
-        discriminator=tmp_path / "discriminator.pth",
-    )
+    generator = official_file(tmp_path / "generator.pth", model())
+    imported(generator, discriminator=tmp_path / "discriminator.pth")
     loaded = load_discriminator(tmp_path / "ours.safetensors")
     x = torch.randn(2, 3, 16, 16)
     ours, theirs = loaded(x), judge(x)
@@ -151,13 +145,11 @@ def test_discriminators_of_every_kind_are_recognized(tmp_path, kind, as_module):
     assert theirs.pose is None or torch.equal(ours.pose, theirs.pose)
     pigan.export_pigan(tmp_path / "ours.safetensors", tmp_path / "D.pth", which="discriminator")
     again = torch.load(tmp_path / "D.pth", weights_only=True)
-    assert {name: t.shape for name, t in again.items()} == {
-        name: t.shape for name, t in state.items()
-    }
+    assert shapes(again) == shapes(state)
 
 
-def test_a_class_name_settles_what_tensors_leave_open():
-    """Where all widths differ, strided and pooled layers hold the same tensors."""
+def test_a_class_name_resolves_kinds_with_the_same_tensors():
+    """If all widths differ, layers of the CCS and Progressive families have the same tensors."""
     judge = shaken(PiGANDiscriminator, kind="Progressive", channels=(4, 6, 8, 10, 12))
     state = pigan.discriminator_to_official(judge)
     assert pigan.kind_of(Network(state)) == "CCS"
@@ -184,15 +176,13 @@ def test_files_that_are_not_pi_gan_are_refused(tmp_path):
         file.write_bytes(hostile.saved(content))
         return file
 
-    with pytest.raises(
-        ValueError, match=r"no siren.mapping_network.network.0.weight; this is not a state dict"
-    ):
+    message = r"no siren.mapping_network.network.0.weight; this is not a state dict"
+    with pytest.raises(ValueError, match=message):
         imported(write({"a": torch.ones(1)}))
     with pytest.raises(ValueError, match=r"shape \(7, 24\), expected \(24, 24\)"):
         imported(write({**state, "siren.network.1.layer.weight": torch.ones(7, 24)}))
-    with pytest.raises(
-        ValueError, match=r"siren.grid has shape \(1, 4, 5, 6, 5\), expected a grid"
-    ):
+    message = r"siren.grid has shape \(1, 4, 5, 6, 5\), expected a grid"
+    with pytest.raises(ValueError, match=message):
         imported(write({**state, "siren.grid": torch.ones(1, 4, 5, 6, 5)}))
     with pytest.raises(ValueError, match=r"no fromRGB.0"):
         pigan.discriminator_from_official(Network(state))

@@ -1,6 +1,4 @@
-"""Official StyleGAN3 snapshots and state dicts: written from our models, imported again, and
-equal.
-"""
+"""Official StyleGAN3 files: written from our models, imported again, and equal."""
 
 import runpy
 from pathlib import Path
@@ -17,50 +15,31 @@ from gan3d.discriminators import StyleGAN2Discriminator
 from gan3d.generators import StyleGAN3
 
 hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hostile.py"))))
+SIZES = {"channel_base": 128, "channel_max": 12, "num_layers": 5}
+R = {
+    "channel_base": 256,
+    "channel_max": 24,
+    "num_layers": 5,
+    "conv_kernel": 1,
+    "use_radial_filters": True,
+}
+SCHEDULE = {
+    "num_critical": 1,
+    "first_cutoff": 1.5,
+    "first_stopband": 4.0,
+    "last_stopband_rel": 1.3,
+    "margin_size": 8,
+    "filter_size": 4,
+    "output_scale": 0.5,
+    "conv_clamp": None,
+    "magnitude_ema_beta": 0.9,
+}
 # Official constructor arguments, and ours.
 CASES = {
-    "T": ({"channel_base": 128, "channel_max": 12, "num_layers": 5}, {}),
-    "R": (
-        {
-            "channel_base": 256,
-            "channel_max": 24,
-            "num_layers": 5,
-            "conv_kernel": 1,
-            "use_radial_filters": True,
-        },
-        {"config": "R"},
-    ),
-    "conditional": (
-        {"channel_base": 128, "channel_max": 12, "num_layers": 5, "c_dim": 25},
-        {"c_dim": 25},
-    ),
-    "schedule": (
-        {
-            "channel_base": 128,
-            "channel_max": 12,
-            "num_layers": 5,
-            "num_critical": 1,
-            "first_cutoff": 1.5,
-            "first_stopband": 4.0,
-            "last_stopband_rel": 1.3,
-            "margin_size": 8,
-            "filter_size": 4,
-            "output_scale": 0.5,
-            "conv_clamp": None,
-            "magnitude_ema_beta": 0.9,
-        },
-        {
-            "num_critical": 1,
-            "first_cutoff": 1.5,
-            "first_stopband": 4.0,
-            "last_stopband_rel": 1.3,
-            "margin_size": 8,
-            "filter_size": 4,
-            "output_scale": 0.5,
-            "conv_clamp": None,
-            "magnitude_ema_beta": 0.9,
-        },
-    ),
+    "T": (SIZES, {}),
+    "R": (R, {"config": "R"}),
+    "conditional": ({**SIZES, "c_dim": 25}, {"c_dim": 25}),
+    "schedule": ({**SIZES, **SCHEDULE}, SCHEDULE),
 }
 
 
@@ -85,9 +64,8 @@ def test_a_snapshot_becomes_an_equal_generator_and_discriminator(tmp_path, name)
     options, arguments = CASES[name]
     generator = shaken(**arguments)
     judge = StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny)
-    record = hostile.persistent(
-        generator, {"": {"_init_kwargs": {**options, "mapping_kwargs": {"num_layers": 2}}}}
-    )
+    stated = {**options, "mapping_kwargs": {"num_layers": 2}}
+    record = hostile.persistent(generator, {"": {"_init_kwargs": stated}})
     file = tmp_path / "stylegan3.pkl"
     file.write_bytes(hostile.snapshot({"G_ema": record, "D": hostile.persistent(judge)}))
     stylegan3.import_stylegan3(file)
@@ -96,10 +74,8 @@ def test_a_snapshot_becomes_an_equal_generator_and_discriminator(tmp_path, name)
     assert torch.equal(image(loaded, 0.5), image(generator, 0.5))
     assert {key: loaded.arguments[key] for key in arguments} == arguments
     other = load_discriminator(file.with_suffix(".safetensors"))
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(other.state_dict().values(), judge.state_dict().values(), strict=True)
-    )
+    pairs = zip(other.state_dict().values(), judge.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     stylegan3.export_stylegan3(file.with_suffix(".safetensors"))
     state = torch.load(file.with_suffix(".pt"), weights_only=True)
     assert list(state) == list(generator.state_dict())
@@ -108,7 +84,7 @@ def test_a_snapshot_becomes_an_equal_generator_and_discriminator(tmp_path, name)
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("name", ["T", "R", "conditional"])
-def test_a_state_dict_tells_its_sizes(tmp_path, suffix, name):
+def test_sizes_follow_from_a_state_dict(tmp_path, suffix, name):
     generator = shaken(**CASES[name][1])
     file = tmp_path / f"g{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
@@ -135,7 +111,7 @@ def test_channels_of_the_published_sizes_follow_from_the_names_of_the_layers(
     assert arguments["channel_base"] == base
 
 
-def test_buffers_are_those_of_the_file():
+def test_buffers_are_read_from_the_file():
     generator = shaken()
     state = generator.state_dict()
     made = stylegan3.generator_from_official(Network(state))
@@ -150,10 +126,8 @@ def test_filters_that_the_schedule_does_not_design_are_refused(kind):
     state[name][0] += 5e-7
     stylegan3.generator_from_official(Network(state))
     state[name][0] += 1e-5
-    with pytest.raises(
-        ValueError,
-        match=rf"{name} differs by 1.1e-05 .*expected at most 1e-06.*import the snapshot",
-    ):
+    message = rf"{name} differs by 1.1e-05 .*expected at most 1e-06.*import the snapshot"
+    with pytest.raises(ValueError, match=message):
         stylegan3.generator_from_official(Network(state))
     state[name] = state[name].new_full(state[name].shape, float("nan"))
     with pytest.raises(ValueError, match="differs by nan"):
@@ -170,17 +144,14 @@ def test_files_that_are_not_stylegan3_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no layers synthesis.L0"):
         stylegan3.generator_from_official(Network({"mapping.fc0.weight": torch.ones(2, 2)}))
     state = shaken().state_dict()
-    with pytest.raises(
-        ValueError, match=r"synthesis.input.weight has shape \(3, 3\), expected \(12, 12\)"
-    ):
-        stylegan3.generator_from_official(
-            Network({**state, "synthesis.input.weight": torch.ones(3, 3)})
-        )
+    other = Network({**state, "synthesis.input.weight": torch.ones(3, 3)})
+    message = r"synthesis.input.weight has shape \(3, 3\), expected \(12, 12\)"
+    with pytest.raises(ValueError, match=message):
+        stylegan3.generator_from_official(other)
     for value in (None, "x", 10**400, [1]):
+        stated = Network(state, {"channel_base": 128, "first_cutoff": value})
         with pytest.raises(ValueError, match="first_cutoff of the file"):
-            stylegan3.generator_from_official(
-                Network(state, {"channel_base": 128, "first_cutoff": value})
-            )
+            stylegan3.generator_from_official(stated)
     data = hostile.snapshot({"G_ema": hostile.persistent(shaken())})
     file = tmp_path / "s.pkl"
     for end in range(0, len(data) - 1, 4001):

@@ -1,6 +1,4 @@
-"""Official weights: made from our own modules in official layout, imported again, and equal to
-where they came from.
-"""
+"""Official EG3D and StyleGAN2 files: written from our models, imported again, and equal."""
 
 import copy
 import runpy
@@ -123,16 +121,14 @@ def test_an_official_eg3d_snapshot_becomes_an_equal_generator_and_discriminator(
     backbone = replace(loaded.arguments["backbone"], channel_base=128)
     assert {**loaded.arguments, "backbone": backbone} == ARGUMENTS
     other = load_discriminator(tmp_path / "network.safetensors")
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(other.state_dict().values(), judge.state_dict().values(), strict=True)
-    )
+    pairs = zip(other.state_dict().values(), judge.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     facts = read_facts(tmp_path / "network.safetensors")
     assert facts["rendering_kwargs"]["avg_camera_pivot"] == [0, 0, 0.2]
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_an_eg3d_state_dict_goes_out_and_comes_in_again(tmp_path, suffix):
+def test_an_eg3d_state_dict_is_imported_and_exported_again(tmp_path, suffix):
     generator = shaken(EG3D(**EG3D.tiny))
     state = published(generator).state_dict()
     assert sum(tensor.ndim == 0 for tensor in state.values()) == 9
@@ -147,27 +143,21 @@ def test_an_eg3d_state_dict_goes_out_and_comes_in_again(tmp_path, suffix):
     assert loaded.arguments["c_scale"] == 0
     assert loaded.arguments["planes"].axes == "fixed"
     assert loaded.arguments["superresolution"].legacy_raw
-    assert all(
-        torch.equal(t.reshape(state[n].shape), state[n]) for n, t in loaded.state_dict().items()
-    )
-    assert "correct the official code" in eg3d.export_eg3d(
-        tmp_path / "ours.safetensors", tmp_path / "again.pt"
-    )
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor.reshape(state[name].shape), state[name])
+    message = eg3d.export_eg3d(tmp_path / "ours.safetensors", tmp_path / "again.pt")
+    assert "correct the official code" in message
     again = torch.load(tmp_path / "again.pt", weights_only=True)
     assert list(again) == list(state)
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
 @pytest.mark.parametrize(("layout", "side"), [("2X", 32), ("4X", 32), ("8X", 64), ("8XDC", 64)])
-def test_the_layout_of_eg3d_super_resolution_is_the_stated_one_as_far_as_tensors_agree(
-    layout, side
-):
+def test_the_layout_of_eg3d_is_the_stated_one_if_the_tensors_agree(layout, side):
     small = replace(EG3D.tiny["superresolution"], layout=layout)
     state = EG3D(**{**EG3D.tiny, "superresolution": small, "img_resolution": side}).state_dict()
-    stated = {
-        **RENDERING,
-        "superresolution_module": f"training.superresolution.SuperresolutionHybrid{layout}",
-    }
+    module = f"training.superresolution.SuperresolutionHybrid{layout}"
+    stated = {**RENDERING, "superresolution_module": module}
     arguments = eg3d.generator_arguments(Network(state, rendering=stated))
     assert (arguments["superresolution"].layout, arguments["img_resolution"]) == (layout, side)
     assert arguments["superresolution"].input_resolution == 16
@@ -177,7 +167,7 @@ def test_the_layout_of_eg3d_super_resolution_is_the_stated_one_as_far_as_tensors
     assert arguments["superresolution"].layout in ("2X", "8XDC")
 
 
-def test_shapes_win_over_what_an_eg3d_file_states():
+def test_shapes_take_precedence_over_the_options_of_an_eg3d_file():
     state = published(EG3D(**EG3D.tiny)).state_dict()
     stated = {
         "z_dim": 512,
@@ -195,7 +185,7 @@ def str_of(value):
 
 
 @pytest.mark.parametrize("value", [None, "x", 10**400, float("nan"), [1], {"a": 1}], ids=str_of)
-def test_options_of_an_eg3d_file_that_are_no_numbers_are_refused(value):
+def test_options_of_an_eg3d_file_that_are_not_numbers_are_refused(value):
     state = EG3D(**EG3D.tiny).state_dict()
     with pytest.raises(ValueError, match="box_warp of the file"):
         eg3d.generator_from_official(Network(state, {}, {**RENDERING, "box_warp": value}))
@@ -239,25 +229,12 @@ def test_discriminators_of_every_architecture_are_recognized(name, architecture)
 
 
 def test_the_command_line_imports_and_exports(tmp_path, capsys):
-    torch.save(published(EG3D(**EG3D.tiny)).state_dict(), tmp_path / "g.pt")
-    assert (
-        main(["import", "eg3d", str(tmp_path / "g.pt"), "--out", str(tmp_path / "m.safetensors")])
-        == 0
-    )
-    assert (
-        main(
-            [
-                "export",
-                "eg3d",
-                str(tmp_path / "m.safetensors"),
-                "--out",
-                str(tmp_path / "official.pt"),
-            ]
-        )
-        == 0
-    )
+    official, ours, again = (str(tmp_path / name) for name in ("g.pt", "m.safetensors", "again.pt"))
+    torch.save(published(EG3D(**EG3D.tiny)).state_dict(), official)
+    assert main(["import", "eg3d", official, "--out", ours]) == 0
+    assert main(["export", "eg3d", ours, "--out", again]) == 0
     assert "a state dict of official names" in capsys.readouterr().out
-    assert main(["export", "stylegan2", str(tmp_path / "m.safetensors")]) == 2
+    assert main(["export", "stylegan2", ours]) == 2
     assert "holds EG3D, not a StyleGAN2" in capsys.readouterr().err
 
 
@@ -281,9 +258,7 @@ def test_a_torch_file_that_holds_more_than_tensors_is_refused(tmp_path):
 
 
 def test_a_file_does_not_overwrite_itself(tmp_path):
-    save_file(
-        {name: t.contiguous() for name, t in EG3D(**EG3D.tiny).state_dict().items()},
-        tmp_path / "g.safetensors",
-    )
+    state = {name: t.contiguous() for name, t in EG3D(**EG3D.tiny).state_dict().items()}
+    save_file(state, tmp_path / "g.safetensors")
     with pytest.raises(ValueError, match="would overwrite the file that is read"):
         eg3d.import_eg3d(tmp_path / "g.safetensors")

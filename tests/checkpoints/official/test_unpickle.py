@@ -1,6 +1,4 @@
-"""Pickles of official code are read as data: what asks for more is refused, nothing is executed,
-nothing breaks.
-"""
+"""Pickles of official code are read as data; files that ask for more are refused."""
 
 import builtins
 import os
@@ -50,9 +48,8 @@ def small(protocol: int = 4) -> tuple[nn.Module, bytes]:
     torch.manual_seed(0)
     module = Small()
     options = {"": {"_init_kwargs": {"z_dim": 4, "rendering_kwargs": {"ray_start": 2.25}}}}
-    return module, hostile.snapshot(
-        {"G": hostile.persistent(module, options), "augment_pipe": None}, protocol
-    )
+    content = {"G": hostile.persistent(module, options), "augment_pipe": None}
+    return module, hostile.snapshot(content, protocol)
 
 
 def refuse(data: bytes, match: str) -> None:
@@ -64,7 +61,7 @@ def refuse(data: bytes, match: str) -> None:
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_a_snapshot_gives_the_state_dict_of_its_modules_and_its_source_is_not_executed(protocol):
     module, data = small(protocol)
-    load(data)  # what Python imports late, it imports here
+    load(data)  # triggers Python's lazy imports
     with hostile.watching() as seen:
         read = load(data)
         state = state_dict(read["G"])
@@ -72,10 +69,9 @@ def test_a_snapshot_gives_the_state_dict_of_its_modules_and_its_source_is_not_ex
     expected = module.state_dict()
     assert len(state) == 8
     assert set(state) == set(expected)
-    assert all(
-        torch.equal(state[name], tensor) and state[name].dtype == tensor.dtype
-        for name, tensor in expected.items()
-    )
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor)
+        assert state[name].dtype == tensor.dtype
     assert read["G"].class_name == "Small"
     assert read["G"].state["_init_kwargs"]["rendering_kwargs"] == {"ray_start": 2.25}
     with pytest.raises((ModuleNotFoundError, RuntimeError)):
@@ -99,20 +95,20 @@ def test_a_snapshot_gives_the_state_dict_of_its_modules_and_its_source_is_not_ex
     ],
 )
 def test_a_function_that_is_not_on_the_list_is_refused_by_name(protocol, value, name):
-    refuse(
-        pickle.dumps(value, protocol), rf"asks for the global '[\w.]*{name}'.*nothing was executed"
-    )
+    data = pickle.dumps(value, protocol)
+    refuse(data, rf"asks for the global '[\w.]*{name}'.*nothing was executed")
+
+
+# What a legacy torch.save begins with: magic number, protocol, system.
+HEAD = b"".join(
+    pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+)
 
 
 def test_a_pickle_hidden_in_a_storage_is_refused_as_well():
-    inner = b"".join(
-        pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    )
-    inner += pickle.dumps(Calls(os.system, "true"), 2)
-    refuse(
-        pickle.dumps(Calls(torch.storage._load_from_bytes, inner), 4),
-        r"asks for the global '\w+.system'",
-    )
+    inner = HEAD + pickle.dumps(Calls(os.system, "true"), 2)
+    data = pickle.dumps(Calls(torch.storage._load_from_bytes, inner), 4)
+    refuse(data, r"asks for the global '\w+.system'")
 
 
 def test_a_dotted_name_does_not_reach_into_an_allowed_module():
@@ -154,16 +150,12 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}\x85R",
     ],
 )
-def test_state_and_calls_go_to_nothing_but_inert_records(data):
-    before = (
-        vars(torch._utils._rebuild_tensor_v2).copy(),
-        torch._utils._rebuild_tensor_v2.__defaults__,
-    )
+def test_only_inert_records_receive_state_and_calls(data):
+    function = torch._utils._rebuild_tensor_v2
+    attributes, defaults = vars(function).copy(), function.__defaults__
     refuse(b"\x80\x02" + data + b".", "refused")
-    assert (
-        vars(torch._utils._rebuild_tensor_v2),
-        torch._utils._rebuild_tensor_v2.__defaults__,
-    ) == before
+    assert vars(function) == attributes
+    assert function.__defaults__ == defaults
 
 
 @pytest.mark.parametrize(
@@ -188,27 +180,18 @@ def test_a_memo_index_of_four_billion_costs_nothing():
 
 
 def storage(length: int, data: bytes = b"\x00" * 16, stated: int | None = None) -> bytes:
-    """A storage of floats that says of itself what it likes."""
-    head = b"".join(
-        pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    )
-    claim = b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
-    claim += b"\x8a\x08" + struct.pack("<q", length) + b"NtQ."
-    return (
-        head
-        + claim
-        + pickle.dumps(["0"], 2)
-        + struct.pack("<q", length if stated is None else stated)
-        + data
-    )
+    """A storage of floats whose length is stated twice, truthfully or not."""
+    info = b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    info += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+    info += b"\x8a\x08" + struct.pack("<q", length) + b"NtQ."
+    keys = pickle.dumps(["0"], 2)
+    return HEAD + info + keys + struct.pack("<q", length if stated is None else stated) + data
 
 
 def tensor(shape: tuple, stride: tuple, offset: int = 0, blob: bytes | None = None) -> bytes:
-    blob = storage(4) if blob is None else blob
-    held = Calls(torch.storage._load_from_bytes, blob)
-    return pickle.dumps(
-        Calls(torch._utils._rebuild_tensor_v2, held, offset, shape, stride, False, {}), 4
-    )
+    held = Calls(torch.storage._load_from_bytes, storage(4) if blob is None else blob)
+    rebuild = torch._utils._rebuild_tensor_v2
+    return pickle.dumps(Calls(rebuild, held, offset, shape, stride, False, {}), 4)
 
 
 def test_a_tensor_stays_inside_its_storage():
@@ -247,11 +230,11 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(shape, stride, offs
         b"",
     ],
 )
-def test_a_storage_that_claims_what_it_does_not_hold_is_refused(blob):
+def test_a_storage_of_another_size_than_it_states_is_refused(blob):
     refuse(tensor((4,), (1,), blob=blob), "refused")
 
 
-DEEP = 200_000  # C's stack would end at about a tenth of it
+DEEP = 200_000  # recursion in C would overflow the stack at about a tenth of it
 
 
 def test_deep_nesting_neither_recurses_nor_crashes():
@@ -263,11 +246,11 @@ def test_deep_nesting_neither_recurses_nor_crashes():
     refuse(b"\x80\x04" + b"(" * DEEP + b".", "broken|refused")
 
 
-def test_a_flood_of_operations_is_refused():
+def test_too_many_operations_are_refused():
     refuse(b"\x80\x04" + b"N0" * MAX_OPERATIONS + b"N.", "more than")
 
 
-def test_modules_that_hold_themselves_or_multiply_are_refused():
+def test_modules_that_contain_themselves_or_multiply_are_refused():
     module = Record("Loop", {"_modules": {}})
     module.state["_modules"]["again"] = module
     with pytest.raises(UnsafePickleError, match="nested without end"):
@@ -288,11 +271,11 @@ def test_one_large_tensor_under_many_names_is_refused():
     "data",
     [b"", b".", b"\x80", b"\x80\x04", b"\x80\x04.", b"PK\x03\x04", b"\x80\x04N", b"\x80\x09N."],
 )
-def test_what_is_no_pickle_is_refused(data):
+def test_files_that_are_not_pickles_are_refused(data):
     refuse(data, "refused|broken")
 
 
-def test_every_beginning_of_a_snapshot_is_refused():
+def test_every_truncated_snapshot_is_refused():
     _, data = small()
     for end in range(0, len(data) - 1, 7):
         refuse(data[:end], "refused|broken")
@@ -308,9 +291,8 @@ def test_ten_thousand_mutated_pickles_execute_nothing_and_are_loaded_or_refused(
                 content = load(mutated)
                 if type(content) is dict and type(content.get("G")) is Record:
                     state = state_dict(content["G"])
-                    assert all(
-                        type(name) is str and type(t) is torch.Tensor for name, t in state.items()
-                    )
+                    assert {type(name) for name in state} <= {str}
+                    assert {type(value) for value in state.values()} <= {torch.Tensor}
                 outcomes["read"] += 1
             except UnsafePickleError:
                 outcomes["refused"] += 1
@@ -318,7 +300,7 @@ def test_ten_thousand_mutated_pickles_execute_nothing_and_are_loaded_or_refused(
     assert min(outcomes.values()) > 100, outcomes
 
 
-def test_the_watch_sees_what_a_plain_unpickler_does():
+def test_the_watch_reports_the_calls_of_a_plain_unpickler():
     with hostile.watching() as seen:
         pickle.loads(pickle.dumps(Calls(os.system, "true")))
     assert any(event.startswith("os.system") for event in seen)

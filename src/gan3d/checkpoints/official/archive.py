@@ -1,12 +1,12 @@
-"""Reads whole objects that torch.save wrote (modules, weight averages) as data, without executing
-anything.
+"""Reads objects written by torch.save (modules, weight averages) as data, without executing them.
 
 torch.save writes a ZIP archive: `<root>/data.pkl`, a pickle, and `<root>/data/<key>`, the numbers
-of its storages. The pickle is read by the machine of `checkpoints.unpickle`: an object of a class
-of the file's own code, of `torch.nn` or `torch_ema` becomes a `Record`, its name and attributes. No
-module is imported, no class is made, nothing is called.
+of its storages. The pickle is read by the machine of `official.unpickle`: an object of a class of
+`torch.nn`, `torch_ema` or any unknown code becomes a `Record`, its class name and attributes. No
+module is imported, no class is instantiated, nothing is called.
 
-    average = load_objects("ema.pth")                   # Record("ExponentialMovingAverage", {"decay": 0.999, ..})
+    # Record("ExponentialMovingAverage", {"decay": 0.999, ..})
+    average = load_objects("ema.pth")
     weights = state_dict(load_objects("generator.pth"))
 
 Nothing is decompressed (torch.save does not compress), and all storages together are not larger
@@ -26,28 +26,37 @@ from gan3d.checkpoints.official.records import Record, Storage, UnsafePickleErro
 from gan3d.checkpoints.official.unpickle import (
     GLOBALS,
     STORAGES,
-    Claim,
     Global,
     Machine,
+    StorageInfo,
+    errors_as_unsafe_pickle,
     lookup,
-    refusing_what_is_broken,
 )
 
-LOCAL_HEADER, LOCAL_SIGNATURE = 30, b"PK\x03\x04"
+LOCAL_HEADER = 30  # bytes
+LOCAL_SIGNATURE = b"PK\x03\x04"
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    OSError,
+    EOFError,
+    struct.error,
+    ValueError,
+)
 
 
 def load_objects(path: Path | str) -> Any:
-    """What a file of torch.save describes.
+    """Reads the content of a file written by torch.save.
 
     Returns:
-        plain values, Records and StridedTensors.
+        Plain values, Records and StridedTensors.
 
     Raises:
-        UnsafePickleError: the file asks for more than data (named in the message), it is broken, or
-            it is of a torch before 1.6, which wrote no archive.
+        UnsafePickleError: the file asks for more than data (named in the message), is broken, or
+            was written by torch before 1.6, which made no archives.
     """
     data = memoryview(Path(path).read_bytes())
-    with refusing_what_is_broken():
+    with errors_as_unsafe_pickle():
         archive = _Archive(data)
         return Machine(archive.member("data.pkl"), _allowed, archive.storage).run()
 
@@ -60,24 +69,22 @@ class _Archive:
     """
 
     def __init__(self, data: memoryview):
-        self.data, self.storages, self.bytes_left = data, dict[str, Storage](), len(data)
+        self.data = data
+        self.storages: dict[str, Storage] = {}
+        self.bytes_left = len(data)
+
+        # the directory
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 self.members = {info.filename: info for info in archive.infolist()}
-        except (
-            zipfile.BadZipFile,
-            NotImplementedError,
-            OSError,
-            EOFError,
-            struct.error,
-            ValueError,
-        ) as error:
+        except _BROKEN_ARCHIVE as error:
             raise UnsafePickleError(
-                f"the file is broken, or not one of torch.save: {error}"
+                f"the file is broken, or was not written by torch.save: {error}"
             ) from error
-        roots = [
-            name.partition("/")[0] for name in self.members if name.partition("/")[2] == "data.pkl"
-        ]
+
+        # the root folder
+        paths = [name.partition("/") for name in self.members]
+        roots = [root for root, _, path in paths if path == "data.pkl"]
         require(len(roots) == 1, "an archive that torch.save did not write")
         self.root = roots[0]
         if f"{self.root}/byteorder" in self.members:
@@ -88,42 +95,39 @@ class _Archive:
         info = self.members.get(f"{self.root}/{name}")
         if info is None:
             raise UnsafePickleError(f"refused: an archive without {shown(name)}")
+
+        # stored as it is
         stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-        require(
-            stored and info.compress_size == info.file_size,
-            "an archive that is compressed or encrypted",
-        )
+        stored = stored and info.compress_size == info.file_size
+        require(stored, "an archive that is compressed or encrypted")
+
+        # behind its local header
         at = info.header_offset
         head = bytes(self.data[at : at + LOCAL_HEADER]) if at >= 0 else b""
-        require(
-            len(head) == LOCAL_HEADER and head[:4] == LOCAL_SIGNATURE,
-            "an archive whose directory is broken",
-        )
+        valid = len(head) == LOCAL_HEADER and head[:4] == LOCAL_SIGNATURE
+        require(valid, "an archive whose directory is broken")
         start = at + LOCAL_HEADER + sum(struct.unpack("<HH", head[26:30]))
-        require(start + info.file_size <= len(self.data), "an archive that is shorter than it says")
-        return self.data[start : start + info.file_size]
+        end = start + info.file_size
+        require(end <= len(self.data), "an archive that is shorter than it states")
+        return self.data[start:end]
 
-    def storage(self, claim: Claim) -> Storage:
-        """The numbers of a storage; one key is one storage."""
-        known = self.storages.get(claim.key)
+    def storage(self, info: StorageInfo) -> Storage:
+        """The numbers of a storage; each key is one storage."""
+        known = self.storages.get(info.key)
         if known is not None:
-            require(
-                known.dtype == claim.dtype and len(known) == claim.length,
-                "one storage of two kinds",
-            )
+            same = known.dtype == info.dtype and len(known) == info.length
+            require(same, "one storage of two kinds")
             return known
-        data = self.member(f"data/{claim.key}")
-        require(
-            len(data) == claim.length * claim.dtype.itemsize,
-            "a storage that claims more or less than it holds",
-        )
+        data = self.member(f"data/{info.key}")
+        size = info.length * info.dtype.itemsize
+        require(len(data) == size, "a storage of another size than the pickle states")
         self.bytes_left -= len(data)
-        require(self.bytes_left >= 0, "storages that lie on top of each other")
-        self.storages[claim.key] = Storage(claim.dtype, data)
-        return self.storages[claim.key]
+        require(self.bytes_left >= 0, "storages that overlap")
+        self.storages[info.key] = Storage(info.dtype, data)
+        return self.storages[info.key]
 
 
-# ------------------------------------------------------------ the globals
+# -- the globals -----------------------------------------------------------------------------------
 
 
 def _device(machine: Machine, args: tuple) -> str:
@@ -139,25 +143,20 @@ def _size(machine: Machine, args: tuple) -> tuple:
 TABLE: dict[tuple[str, str], Global] = {
     **GLOBALS,
     **STORAGES,
-    ("__builtin__", "set"): GLOBALS["builtins", "set"],  # as Python 3 names it in protocol 2
+    ("__builtin__", "set"): GLOBALS["builtins", "set"],  # its name in protocol 2
     ("torch", "device"): Global("torch.device", call=_device),
     ("torch", "Size"): Global("torch.Size", call=_size),
 }
-# Names that are never a class of the file's own code. A record of them would be as inert as any.
+# Packages whose classes do not become records. (A record is inert; this is a second barrier.)
+# fmt: off
 FOREIGN = sys.stdlib_module_names | {
-    "__builtin__",
-    "__main__",
-    "copy_reg",
-    "numpy",
-    "torch",
-    "gan3d",
+    "__builtin__", "__main__", "copy_reg", "numpy", "torch", "gan3d",
 }
+# fmt: on
 
 
 def _allowed(module: str, name: str) -> Global:
-    """A class whose instances become records, and which can not be called; or what the table
-    says.
-    """
+    """The entry of `TABLE`, or a class that cannot be called and whose instances become records."""
     own_code = module.partition(".")[0] not in FOREIGN
     if (module, name) not in TABLE and (own_code or module.startswith("torch.nn.modules.")):
         return Global(f"{module}.{name}", new=lambda: Record(name))

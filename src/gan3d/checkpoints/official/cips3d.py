@@ -1,8 +1,8 @@
-"""Weights of official CIPS-3D, in both directions (specs/cips3d.md 21, appendices A and B).
+"""Import and export of official CIPS-3D weights (specs/cips3d.md 21, appendices A and B).
 
-Constructor arguments follow from the shapes of the tensors, which tell everything about the
-networks. What rendering needs beside them (resolution, ray limits, number of samples) stands in no
-file: the defaults are the published ones.
+Constructor arguments of the networks follow from the shapes of the tensors. Files do not state the
+options of rendering (resolution, ray limits, number of samples): they default to the published
+values.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ DISCRIMINATOR_NAMES = Names(
     ("*.final_conv.flrelu.bias", "*.epilogue.conv.bias"),
     ("*.space_linear.", "*.epilogue.fc."),
     ("*.out_linear.", "*.epilogue.out."),
-    ("*.final_linear.0.", "*.epilogue.fc."),  # of the older training script
+    # names of the older training script
+    ("*.final_linear.0.", "*.epilogue.fc."),
     ("*.final_linear.1.", "*.epilogue.out."),
 )
-# Official parameters that never influence anything; ours do not have them.
+# Official parameters without any effect; our modules do not have them.
 DEAD = re.compile(r"inr_net\.(to_rgbs\.(4|8|16)\.|network\.\d+\.mod\d\.norm\.)")
-# Constructor arguments by (what a point is told, what the color layer is told of its direction), in
-# numbers.
+# Argument `inputs` by the number of inputs per point and of the direction at the color layer.
 INPUTS = {(3, 0): "xyz", (63, 0): "xyz_posenc", (63, 27): "xyz_d_posenc", (3, 27): "xyz_d_sine"}
 SINE_WITH_DIRECTION = "siren.dir_emb.0.weight"
 
@@ -70,19 +70,19 @@ def import_cips3d(
     num_steps: int = 12,
     group_size: int = 4,
 ) -> str:
-    """Turns official CIPS-3D weights into a portable file; nothing in them is executed.
+    """Converts official CIPS-3D weights to a portable file; nothing in the file is executed.
 
     Args:
         file: the generator: G_ema.pth, generator.pth (state dicts) or one of the *_model.pth
             (pickled modules).
         out: the new file; by default beside `file`, ending in .safetensors.
-        discriminator: a file of the discriminator, to come along.
-        img_resolution: side of the images; the weights are those of any.
-        ray_start: distance of the first sample; FFHQ and the fine-tuned models 0.88, AFHQ from
-            scratch 0.8.
-        ray_end: distance of the last one; 1.12, AFHQ from scratch 1.2.
-        num_steps: samples along a ray; 12, AFHQ from scratch 24.
-        group_size: images of the minibatch standard deviation, for discriminators that have it.
+        discriminator: file of the discriminator, to convert it, too.
+        img_resolution: side of the images in pixels; the weights fit any.
+        ray_start: distance of the first sample: 0.88 for FFHQ and the fine-tuned models, 0.8 for
+            AFHQ from scratch.
+        ray_end: distance of the last sample: 1.12, or 1.2 for AFHQ from scratch.
+        num_steps: samples along a ray: 12, or 24 for AFHQ from scratch.
+        group_size: group size of the minibatch standard deviation, for discriminators that have it.
     """
     network = read_state(file)
     generator = generator_from_official(
@@ -93,9 +93,11 @@ def import_cips3d(
         num_steps=num_steps,
     )
     generator.estimate_w_avg()
+
     judge = None
     if discriminator is not None:
         judge = discriminator_from_official(read_state(discriminator), group_size=group_size)
+
     facts = {**network.facts, "fov": 12, **_progress(Path(file))}
     path = save_pretrained(beside(file, out, ".safetensors"), generator, judge, facts=facts)
     also = "" if judge is None else f", with its {type(judge).__name__}"
@@ -110,7 +112,7 @@ def export_cips3d(
     Args:
         file: a portable file (gan3d import cips3d, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
-        which: of the two networks.
+        which: network to write.
     """
     states: OfficialStates = {
         CIPS3D: generator_to_official,
@@ -119,20 +121,20 @@ def export_cips3d(
     return write_official(file, out, which, states, "CIPS-3D's")
 
 
-# --------------------------------------------------------------------------------------------------
-# generator
+# -- generator -------------------------------------------------------------------------------------
 
 
 def generator_from_official(network: Network, **options: Any) -> CIPS3D:
-    """CIPS3D with the weights of an official generator; its mean latents are zeros
-    (`estimate_w_avg`).
+    """CIPS3D with the weights of an official generator.
+
+    Its mean latents are zeros; call `estimate_w_avg`.
 
     Args:
         network: weights.
-        options: arguments of CIPS3D that the weights do not tell.
+        options: arguments of CIPS3D that do not follow from the weights.
 
     Raises:
-        ValueError: these are no weights of CIPS-3D.
+        ValueError: these are not weights of CIPS-3D.
     """
     state = state_to_ours(network.state)
     arguments = {**generator_arguments(network), **options}
@@ -140,7 +142,7 @@ def generator_from_official(network: Network, **options: Any) -> CIPS3D:
 
 
 def state_to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official generator's state dict in our names, without what is dead."""
+    """An official generator's state dict in our names, without its dead parameters."""
     return {
         GENERATOR_NAMES.ours(name): tensor_to_ours(name, t)
         for name, t in state.items()
@@ -149,15 +151,12 @@ def state_to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tensor_to_ours(name: str, tensor: Tensor) -> Tensor:
-    """An official parameter as ours has it: weights of modulated layers without their axes of
-    length 1.
-    """
+    """An official parameter in our shape: weights of modulated layers lose axes of length 1."""
     if not re.search(r"\.mod\d\.weight$", name):
         return tensor
-    if (
-        tensor.ndim == 5 and tensor.shape[0] == tensor.shape[3] == tensor.shape[4] == 1
-    ):  # for grouped convolutions
-        return tensor[0, :, :, 0, 0].T.contiguous()  # 1 o i 1 1
+    grouped = tensor.ndim == 5 and tensor.shape[0] == tensor.shape[3] == tensor.shape[4] == 1
+    if grouped:  # for grouped convolutions, [1 o i 1 1]
+        return tensor[0, :, :, 0, 0].T.contiguous()
     if tensor.ndim == 3 and tensor.shape[0] == 1:
         return tensor[0]
     raise ValueError(
@@ -166,21 +165,19 @@ def tensor_to_ours(name: str, tensor: Tensor) -> Tensor:
 
 
 def generator_to_official(generator: CIPS3D) -> dict[str, Tensor]:
-    """The state dict of official names; its dead parameters are made anew, as layers that do
-    nothing.
-    """
+    """The state dict in official names; dead parameters are added as layers without effect."""
     state = {name: t for name, t in generator.state_dict().items() if name != "w_avg"}
-    state = {
-        name: t[None] if re.search(r"\.mod\d\.weight$", name) else t for name, t in state.items()
-    }
     official = GENERATOR_NAMES.to_official(state)
-    weights = {name: t for name, t in official.items() if re.search(r"\.mod\d\.weight$", name)}
-    for name, t in weights.items():
+
+    # modulated layers: [in out] -> [1 in out], with a dead norm
+    for name in [name for name in official if re.search(r"\.mod\d\.weight$", name)]:
+        weight = official[name][None]
         norm = name.replace(".weight", ".norm.")
-        official |= {
-            f"{norm}weight": t.new_ones(t.shape[1]),
-            f"{norm}bias": t.new_zeros(t.shape[1]),
-        }
+        official[name] = weight
+        official[f"{norm}weight"] = weight.new_ones(weight.shape[1])
+        official[f"{norm}bias"] = weight.new_zeros(weight.shape[1])
+
+    # dead layers of the first blocks
     for block in ("4", "8", "16"):
         for word in ("weight", "bias"):
             used = official[f"inr_net.to_rgbs.32.linear.{word}"]
@@ -189,14 +186,14 @@ def generator_to_official(generator: CIPS3D) -> dict[str, Tensor]:
 
 
 def generator_arguments(network: Network) -> dict[str, Any]:
-    """Sizes and variant of our CIPS3D for an official generator."""
+    """Constructor arguments (sizes and variant) of our CIPS3D for an official generator."""
     layers = network.numbered(r"siren[.]network[.]([0-9]+)[.]")
-    hidden, told = network.shape("siren.network.0.linear.weight")
+    hidden, points = network.shape("siren.network.0.linear.weight")
     directions = network.shape("siren.color_layer_sine.linear.weight")[1] - hidden
-    inputs = INPUTS.get((told, directions))
+    inputs = INPUTS.get((points, directions))
     if inputs is None or (SINE_WITH_DIRECTION in network.state) != (inputs == "xyz_d_sine"):
         raise ValueError(
-            f"the NeRF is told {told} numbers of a point and {directions} of its direction; "
+            f"the NeRF has {points} inputs for a point and {directions} for its direction; "
             f"expected one of {', '.join(map(str, INPUTS))} (CIPS-3D and its ablations)"
         )
     return {
@@ -215,17 +212,19 @@ def generator_arguments(network: Network) -> dict[str, Any]:
 
 
 def _mapping_arguments(network: Network, part: str, head: str) -> dict[str, Any]:
-    """Those of one mapping network; linear layers have matrices for weights, norms have vectors."""
+    """Constructor arguments of one mapping network."""
     module = f"mapping_network_{part}"
 
-    def matrices(prefix: str) -> list[bool]:
+    def are_linear(prefix: str) -> list[bool]:
+        """Whether each layer is linear, with a matrix as weight, or a norm, with a vector."""
         numbers = network.numbered(re.escape(prefix) + r"[.]([0-9]+)[.]weight")
         return [len(network.shape(f"{prefix}.{i}.weight")) == 2 for i in numbers]
 
-    base, heads = matrices(f"{module}.base_net"), matrices(f"{module}.{head}")
+    base = are_linear(f"{module}.base_net")
+    heads = are_linear(f"{module}.{head}")
     hidden, z_dim = network.shape(f"{module}.base_net.0.weight")
     last = heads or base
-    inner = base if heads else base[:-1]  # without heads a last norm is that of the latents
+    inner = base if heads else base[:-1]  # without heads, a last norm belongs to the output
     return {
         f"z_{part}_dim": z_dim,
         f"{part}_mapping_hidden_dim": hidden,
@@ -236,8 +235,7 @@ def _mapping_arguments(network: Network, part: str, head: str) -> dict[str, Any]
     }
 
 
-# --------------------------------------------------------------------------------------------------
-# discriminator
+# -- discriminator ---------------------------------------------------------------------------------
 
 
 def discriminator_from_official(network: Network, group_size: int = 4) -> CIPS3DDiscriminator:
@@ -245,16 +243,14 @@ def discriminator_from_official(network: Network, group_size: int = 4) -> CIPS3D
 
     Args:
         network: weights.
-        group_size: images of the minibatch standard deviation, where the weights have room for it.
+        group_size: group size of the minibatch standard deviation, if the network has it.
     """
     state = DISCRIMINATOR_NAMES.to_ours(network.state)
+    arguments = discriminator_arguments(network, group_size)
+    # Official layers that keep the size have no filter; ours have one that is not used.
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    absent = {
-        "resample_filter": lambda shape: taps.outer(taps) / 64
-    }  # of layers that keep the size, and never use it
-    return build_official(
-        CIPS3DDiscriminator, discriminator_arguments(network, group_size), state, absent
-    )
+    absent = {"resample_filter": lambda shape: taps.outer(taps) / 64}
+    return build_official(CIPS3DDiscriminator, arguments, state, absent)
 
 
 def discriminator_arguments(network: Network, group_size: int = 4) -> dict[str, Any]:
@@ -264,13 +260,10 @@ def discriminator_arguments(network: Network, group_size: int = 4) -> dict[str, 
         sides = network.numbered(rf"{name}[.]conv_in[.]([0-9]+)[.]")[::-1]
         return {side: network.shape(f"{name}.conv_in.{side}.flrelu.bias")[0] for side in sides}
 
-    def halves_first(name: str, usual: bool) -> bool:
-        kernels = [
-            key
-            for key in network.state
-            if key.startswith(name) and key.endswith("down_blur.kernel")
-        ]
-        return any(".conv1." in key for key in kernels) if kernels else usual
+    def halves_first(name: str, default: bool) -> bool:
+        keys = [key for key in network.state if key.startswith(name)]
+        kernels = [key for key in keys if key.endswith("down_blur.kernel")]
+        return any(".conv1." in key for key in kernels) if kernels else default
 
     main, aux = channels("main_disc"), channels("aux_disc")
     if 4 not in main:
@@ -278,7 +271,7 @@ def discriminator_arguments(network: Network, group_size: int = 4) -> dict[str, 
             "the network has no main_disc.conv_in.4; this is not a state dict of CIPS-3D's "
             "discriminator"
         )
-    compared = network.shape("main_disc.final_conv.equal_conv.weight")[1] - main[4]
+    mbstd_channels = network.shape("main_disc.final_conv.equal_conv.weight")[1] - main[4]
     return {
         "img_resolution": max(main),
         "channels": tuple(main.values()),
@@ -286,36 +279,29 @@ def discriminator_arguments(network: Network, group_size: int = 4) -> dict[str, 
         "aux": bool(aux),
         "aux_channels": tuple(aux.values()) or None,
         "aux_first_downsample": halves_first("aux_disc.", True),
-        "group_size": group_size if compared else 0,
+        "group_size": group_size if mbstd_channels else 0,
     }
 
 
 def discriminator_to_official(discriminator: CIPS3DDiscriminator) -> dict[str, Tensor]:
-    """The state dict of official names (those of the later training scripts)."""
-    halves = {
-        f"{name}.resample_filter"
-        for name, module in discriminator.named_modules()
-        if _halves(module)
-    }
+    """The state dict in official names, of the later training scripts."""
+    modules = discriminator.named_modules()
+    halving = {name for name, module in modules if getattr(module, "down", 1) > 1}
     state = discriminator.state_dict()
-    used = {
-        name: t
-        for name, t in state.items()
-        if not name.endswith("resample_filter") or name in halves
+    unused = {
+        name
+        for name in state
+        if name.endswith(".resample_filter") and name.rpartition(".")[0] not in halving
     }
+    used = {name: tensor for name, tensor in state.items() if name not in unused}
     return DISCRIMINATOR_NAMES.to_official(used)
 
 
-def _halves(module: torch.nn.Module) -> bool:
-    return getattr(module, "down", 1) > 1
-
-
-# --------------------------------------------------------------------------------------------------
-# files
+# -- files -----------------------------------------------------------------------------------------
 
 
 def _progress(file: Path) -> dict[str, Any]:
-    """What state_dict.pth beside the weights says of the run: its step and its FID."""
+    """Step and FIDs of the run, from state_dict.pth beside the weights."""
     beside_it = file.with_name("state_dict.pth")
     content = load_plain(beside_it) if beside_it.is_file() and beside_it != file else None
     if not isinstance(content, dict):

@@ -21,10 +21,10 @@ import torch
 from gan3d.checkpoints.official.networks import (
     Network,
     beside,
+    integer,
     number,
     read_networks,
     section,
-    whole,
     write_tensors,
 )
 from gan3d.checkpoints.official.stylegan2 import (
@@ -209,8 +209,8 @@ def _rendering(options: Mapping[str, Any]) -> RenderOptions:
 
     near, far = ray_limit("ray_start"), ray_limit("ray_end")
     return RenderOptions(
-        depth_samples=whole(options.get("depth_resolution"), "depth_resolution"),
-        importance_samples=whole(
+        depth_samples=integer(options.get("depth_resolution"), "depth_resolution"),
+        importance_samples=integer(
             options.get("depth_resolution_importance", 0), "depth_resolution_importance"
         ),
         ray_start=near,
@@ -248,7 +248,7 @@ def _image(network: Network) -> dict[str, Any]:
 
     return {
         "img_resolution": sides[1],
-        "raw_resolution": whole(raw, "neural_rendering_resolution"),
+        "raw_resolution": integer(raw, "neural_rendering_resolution"),
         "superresolution": SuperResolutionOptions(
             layout=layout,
             channels=(channels("block0"), channels("block1")),

@@ -1,4 +1,4 @@
-"""Names of tensors in official files and in ours, as one table that is read in both directions."""
+"""Translates names of tensors between official files and ours, in both directions by one table."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from torch import Tensor
 
 
 class Names:
-    """Official names and ours, where they differ.
+    """A translation between official names and ours.
 
         Names(("siren.network.*.layer.", "siren.network.*."))
 
     Args:
-        rules: pairs of beginnings of names, official and ours; `*` is one word without dots. The
-            first rule that fits a name is the one that counts; a name that none fits is the same on
-            both sides.
+        rules: pairs of prefixes, official and ours; `*` matches one word without dots. The first
+            matching rule applies; a name that matches no rule is the same on both sides.
     """
 
     def __init__(self, *rules: tuple[str, str]):
@@ -24,26 +23,28 @@ class Names:
         self._official = [(_pattern(ours), _template(official)) for official, ours in rules]
 
     def ours(self, name: str) -> str:
-        """Our name of an official one."""
+        """Translates an official name to ours."""
         return _renamed(name, self._ours)
 
     def official(self, name: str) -> str:
-        """The official name of ours."""
+        """Translates one of our names to the official one."""
         return _renamed(name, self._official)
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with our names."""
         return {self.ours(name): tensor for name, tensor in state.items()}
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with official names."""
         return {self.official(name): tensor for name, tensor in state.items()}
 
 
-def _pattern(beginning: str) -> re.Pattern[str]:
-    return re.compile(re.escape(beginning).replace(r"\*", r"([^.]+)"))
+def _pattern(prefix: str) -> re.Pattern[str]:
+    return re.compile(re.escape(prefix).replace(r"\*", r"([^.]+)"))
 
 
-def _template(beginning: str) -> str:
-    words = beginning.split("*")
+def _template(prefix: str) -> str:
+    words = prefix.split("*")
     return words[0] + "".join(rf"\{i}{word}" for i, word in enumerate(words[1:], 1))
 
 

@@ -1,10 +1,14 @@
-"""Files of official code: the networks in a pickled snapshot, or in a plain state dict.
+"""Reads and writes the networks of official files; nothing in a file is executed.
 
-read_network("ffhq512-128.pkl", "G_ema")        # a snapshot, read by `checkpoints.unpickle`, nothing executed
-read_network("generator.pt")                    # names and tensors, by torch.load(weights_only=True)
+# a pickled snapshot, read by `official.unpickle`
+read_network("ffhq512-128.pkl", "G_ema")
+# names and tensors, by torch.load(weights_only=True) or safetensors
+read_network("generator.pt")
 read_network("generator.safetensors")
-read_saved("ema.pth")                           # also whole modules and torch_ema's averages, by `checkpoints.archive`
-write_state("generator.pt", module)             # for official code
+# also whole modules and averages of torch_ema, by `official.archive`
+read_saved("ema.pth")
+# for official code
+write_state("generator.pt", module)
 """
 
 from __future__ import annotations
@@ -25,12 +29,11 @@ from gan3d.checkpoints.official.unpickle import load, state_dict
 from gan3d.checkpoints.plain import load_plain, load_safetensors
 from gan3d.checkpoints.portable import build, from_pretrained, load_discriminator
 
-LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # head of torch.save before torch 1.6
+LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # header of torch.save before 1.6
 MAX_FACTS = 2000
 LARGEST = 2**31
 Built = TypeVar("Built", bound=nn.Module)
-
-
+# A function per class that returns a module's state dict in official names.
 OfficialStates = Mapping[type, Callable[[Any], Mapping[str, Tensor]]]
 
 
@@ -40,11 +43,11 @@ class Network:
 
     Attributes:
         state: its state dict.
-        options: the arguments that it was made with, where the file states them.
-        rendering: its present rendering options (EG3D).
-        class_name: of the official code; empty where not stated.
+        options: its constructor arguments; empty if the file does not state them.
+        rendering: its current rendering options (EG3D).
+        class_name: its class in the official code; empty if the file does not state it.
         record: its modules with their attributes; None for a plain state dict.
-        facts: more of the file that is worth keeping.
+        facts: other facts of the file that are worth keeping.
     """
 
     state: Mapping[str, Tensor]
@@ -55,24 +58,20 @@ class Network:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; raises ValueError if there is none of that name."""
         if name not in self.state:
             raise ValueError(
-                f"the network has no {name}; this is not a state dict of the kind that was asked "
-                "for"
+                f"the network has no {name}; this is not a state dict of the expected network"
             )
         return tuple(self.state[name].shape)
 
     def numbered(self, pattern: str) -> list[int]:
-        """The numbers in names that begin with a pattern of one group, sorted:
-        numbered(r"b([0-9]+)[.]").
-        """
+        """The sorted numbers in names that match a pattern with one group: r"b([0-9]+)[.]"."""
         found = (re.match(pattern, name) for name in self.state)
         return sorted({int(match[1]) for match in found if match and len(match[1]) < 6})
 
     def attribute(self, path: str, name: str, default: Any) -> Any:
-        """An attribute of the module at a dotted path; the default where the file does not have
-        it.
-        """
+        """An attribute of the module at a dotted path; the default if the file lacks it."""
         module: Any = self.record
         for word in path.split(".") if path else ():
             modules = module.state.get("_modules", {}) if isinstance(module, Record) else {}
@@ -82,25 +81,26 @@ class Network:
 
 @dataclass(frozen=True)
 class Average:
-    """Weights as torch_ema averages them: those of a network's trained parameters, in order and
-    without names.
+    """Weights averaged by torch_ema: a network's trained parameters, in order, without names.
 
     Attributes:
-        tensors: in the order of the network's parameters.
-        facts: its decay and its number of updates, as far as the file states them.
+        tensors: the averages, in the order of the network's parameters.
+        facts: decay and number of updates, if the file states them.
     """
 
     tensors: Sequence[Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, network: Network, names: Sequence[str]) -> Network:
-        """The network with its average's tensors in place of those called `names`, in this
-        order.
+        """The network with its parameters `names` replaced by the tensors of the average.
+
+        Raises:
+            ValueError: number or shapes of the tensors do not match.
         """
         if len(self.tensors) != len(names):
             raise ValueError(
-                f"the average holds {len(self.tensors)} tensors, expected {len(names)}, the "
-                "trained parameters of the network beside it; give the generator of the same run"
+                f"the average holds {len(self.tensors)} tensors, expected {len(names)}, the number "
+                "of trained parameters of the network; give the generator of the same run"
             )
         for i, (name, tensor) in enumerate(zip(names, self.tensors)):
             if tuple(tensor.shape) != network.shape(name):
@@ -113,12 +113,13 @@ class Average:
 
 
 def read_network(path: Path | str, name: str = "G_ema") -> Network:
-    """One network of a file.
+    """Reads one network of a file.
 
     Args:
-        path: a snapshot (.pkl) or a state dict (.pt, .pth, .safetensors), told apart by their
+        path: a snapshot (.pkl) or a state dict (.pt, .pth, .safetensors), distinguished by their
             content.
-        name: of the network: "G", "G_ema" or "D" (a plain state dict has only one, without a name).
+        name: name of the network: "G", "G_ema" or "D". A plain state dict has a single network
+            without a name.
 
     Raises:
         ValueError: the file is refused or broken, or has no such network.
@@ -127,7 +128,7 @@ def read_network(path: Path | str, name: str = "G_ema") -> Network:
 
 
 def read_networks(path: Path | str, name: str, *others: str) -> list[Network]:
-    """Network `name` of a file, and those of `others` if it is a snapshot; see `read_network`."""
+    """Reads network `name`, and the networks `others` of a snapshot; see `read_network`."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -141,12 +142,10 @@ def read_networks(path: Path | str, name: str, *others: str) -> list[Network]:
 
 
 def read_saved(path: Path | str) -> Network | Average:
-    """What official code gave to torch.save: a state dict, a whole module, or an average of
-    torch_ema.
+    """Reads a file of torch.save: a state dict, a whole module, or an average of torch_ema.
 
     Raises:
-        ValueError: the file is none of these, is broken, or asks for more than data; nothing in it
-        is executed.
+        ValueError: the file is none of these, is broken, or asks for more than data.
     """
     path = Path(path)
     if not path.is_file():
@@ -155,7 +154,7 @@ def read_saved(path: Path | str) -> Network | Average:
         return Network(load_safetensors(path), facts={"source": path.name})
     try:
         content = load_plain(path)
-    except (UnsafePickleError, OSError):  # OSError: torch's answer to an archive without an end
+    except (UnsafePickleError, OSError):  # OSError: torch raises it for truncated archives
         with path.open("rb") as file:
             if file.read(2) != b"PK":
                 raise
@@ -164,7 +163,7 @@ def read_saved(path: Path | str) -> Network | Average:
 
 
 def read_state(path: Path | str) -> Network:
-    """A state dict or a whole module of `read_saved`, with names."""
+    """Reads a state dict or a whole module; see `read_saved`."""
     saved = read_saved(path)
     if isinstance(saved, Average):
         raise ValueError(
@@ -176,23 +175,25 @@ def read_state(path: Path | str) -> Network:
 def read_averaged(
     path: Path | str, beside: Path | str | None, trained: Callable[[Network], Sequence[str]]
 ) -> Network:
-    """A network of `read_saved`; an average with the names, and what is not averaged, of the
-    network beside it.
+    """Reads a network or an average of `read_saved`.
+
+    An average gets its names, and the tensors that are not averaged, from the file of the network.
 
     Args:
         path: the file.
-        beside: the file of the network whose average it is; None is the same name with "generator"
-            for "ema".
-        trained: names of the averaged parameters of that network, in order.
+        beside: the file of the averaged network; None is `path` with "generator" for "ema" in its
+            name.
+        trained: returns the names of the averaged parameters of that network, in order.
     """
     saved = read_saved(path)
     if isinstance(saved, Network):
         return saved
+
     other = generator_beside(Path(path)) if beside is None else Path(beside)
     if not other.is_file():
         raise ValueError(
-            f"{path} is an average without names, and there is no {other} that would tell them; "
-            "give --generator, the generator of the same run"
+            f"{path} is an average without names, and there is no {other} to read them from; give "
+            "--generator, the generator of the same run"
         )
     network = read_state(other)
     if other.suffix == ".safetensors":
@@ -204,7 +205,7 @@ def read_averaged(
 
 
 def generator_beside(path: Path) -> Path:
-    """The generator that a file of an average belongs to: generator.pth for ema.pth or ema2.pth."""
+    """The file of the generator beside its average: generator.pth for ema.pth or ema2.pth."""
     return path.with_name(re.sub(r"ema2?(?=[^/]*$)", "generator", path.name))
 
 
@@ -214,25 +215,26 @@ def build_official(
     state: Mapping[str, Tensor],
     absent: Mapping[str, Callable[[torch.Size], Tensor]],
 ) -> Built:
-    """A generator or discriminator with official weights (`portable.build`).
+    """Builds a generator or discriminator with official weights (`portable.build`).
 
     Args:
         cls: its class.
-        arguments: of its constructor.
+        arguments: its constructor arguments.
         state: its state dict, in our names.
-        absent: what official code does not store: by the last word of a tensor's name, the tensor
-            of a shape.
+        absent: makes the tensors that official code does not store: last word of the name ->
+            function of the shape.
 
     Raises:
-        ValueError: the state is not one of this class with these arguments.
+        ValueError: the state does not fit the class with these arguments.
     """
     try:
         with torch.device("meta"):
             expected = {key: tensor.shape for key, tensor in cls(**arguments).state_dict().items()}
     except Exception as error:
         raise ValueError(
-            f"{cls.__name__} can not be made with the sizes of the file: {error}"
+            f"{cls.__name__} cannot be made with the sizes of the file: {error}"
         ) from error
+
     words = {key: key.rpartition(".")[2] for key in expected if key not in state}
     added = {key: absent[word](expected[key]) for key, word in words.items() if word in absent}
     return build({cls.__name__: cls}, cls.__name__, arguments, {**state, **added})
@@ -244,15 +246,14 @@ def write_state(path: Path, module: nn.Module) -> Path:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Writes names and tensors for official code: torch.save of them."""
+    """Writes names and tensors for official code by torch.save, atomically."""
     partial = path.with_name(f"{path.name}.partial")
+    copied = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     try:
-        torch.save(
-            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial
-        )
+        torch.save(copied, partial)
         os.replace(partial, path)
-    except RuntimeError as error:  # torch's word for a place that it can not write to
-        raise OSError(f"{path} can not be written: {error}") from error
+    except RuntimeError as error:  # torch raises it for paths that cannot be written
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -265,14 +266,18 @@ def write_official(
     states: OfficialStates,
     owner: str,
 ) -> str:
-    """Writes a network of a portable file as a state dict for official code, and says so.
+    """Writes a network of a portable file as a state dict for official code.
 
     Args:
         file: a portable file.
         out: the new file; by default beside `file`, ending in .pth.
-        which: of the two networks.
-        states: for each class that the official code knows, its state dict in official names.
-        owner: whose networks these are, for the error.
+        which: network to write.
+        states: for each class of the official code, a function that returns its state dict in
+            official names.
+        owner: name of the method in the possessive, for the error.
+
+    Returns:
+        A message for the user.
 
     Raises:
         ValueError: the network is of another class.
@@ -286,8 +291,10 @@ def write_official(
 
 
 def beside(file: Path, out: Path | None, suffix: str) -> Path:
-    """Where a converted file goes: `out`, or the same name with another ending; never the file
-    itself.
+    """The path of a converted file: `out`, or `file` with another suffix.
+
+    Raises:
+        ValueError: this is `file` itself.
     """
     path = Path(file).with_suffix(suffix) if out is None else Path(out)
     if path.resolve() == Path(file).resolve():
@@ -297,7 +304,7 @@ def beside(file: Path, out: Path | None, suffix: str) -> Path:
 
 
 def number(value: Any, name: str) -> float:
-    """A number of the file, refused if it is none."""
+    """Checks a number of the file."""
     if type(value) not in (int, float) or not abs(value) <= LARGEST:
         raise ValueError(
             f"{name} of the file is of type {type(value).__name__}, expected a number of "
@@ -306,18 +313,18 @@ def number(value: Any, name: str) -> float:
     return value
 
 
-def whole(value: Any, name: str) -> int:
-    """A count of the file, refused if it is none."""
+def integer(value: Any, name: str) -> int:
+    """Checks an integer of the file, at least 0."""
     if type(value) is not int or not 0 <= value <= LARGEST:
         raise ValueError(
-            f"{name} of the file is of type {type(value).__name__}, expected a count of reasonable "
-            "size"
+            f"{name} of the file is of type {type(value).__name__}, expected an integer of "
+            "reasonable size"
         )
     return value
 
 
 def section(value: Any, name: str) -> dict[str, Any]:
-    """A dictionary of options of the file, refused if it is none."""
+    """Checks a dictionary of options of the file."""
     if not isinstance(value, dict):
         raise ValueError(
             f"{name} of the file is of type {type(value).__name__}, expected a dictionary"
@@ -326,21 +333,21 @@ def section(value: Any, name: str) -> dict[str, Any]:
 
 
 def _network(path: Path, snapshot: Any, name: str) -> Network:
-    records = (
-        {key: r for key, r in snapshot.items() if isinstance(r, Record)}
-        if isinstance(snapshot, dict)
-        else {}
-    )
+    """One network of the content of a snapshot."""
+    content = snapshot if isinstance(snapshot, dict) else {}
+    records = {key: value for key, value in content.items() if isinstance(value, Record)}
     if name not in records:
         raise ValueError(
             f"{path} holds no network {name}; it holds {', '.join(map(str, records)) or 'none'}"
         )
     record = records[name]
+
+    # options
     options = section(record.state.get("_init_kwargs", {}), "_init_kwargs")
-    rendering = section(
-        record.state.get("rendering_kwargs", options.get("rendering_kwargs", {})),
-        "rendering_kwargs",
-    )
+    rendering = record.state.get("rendering_kwargs", options.get("rendering_kwargs", {}))
+    rendering = section(rendering, "rendering_kwargs")
+
+    # facts
     budget = [MAX_FACTS]
     kept = {
         "source": f"official snapshot, {name}",
@@ -352,24 +359,29 @@ def _network(path: Path, snapshot: Any, name: str) -> Network:
         p = state_dict(augment).get("p")
         kept["ada_p"] = None if p is None or p.numel() != 1 else float(p)
     facts = {key: value for key, value in kept.items() if value}
+
     return Network(state_dict(record), options, rendering, record.class_name, record, facts)
 
 
 def _saved(path: Path, content: Any) -> Network | Average:
-    """`read_saved` of the content of a file."""
+    """The network or average of the content of a file, for `read_saved`."""
     record = content if isinstance(content, Record) else None
     inner = content.state if isinstance(content, Record) else content
+
+    # an average
     if isinstance(inner, dict) and isinstance(inner.get("shadow_params"), (list, tuple)):
         facts = {key: _plain(inner.get(key), [1]) for key in ("decay", "num_updates")}
         return Average(_tensors(path, inner["shadow_params"]), facts)
+
+    # a module
     facts = {"source": path.name}
     if record is not None and "_modules" in record.state:
         return Network(state_dict(record), class_name=record.class_name, record=record, facts=facts)
-    pairs = inner.items() if record is None and isinstance(inner, dict) else ()
-    if pairs and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in pairs
-    ):
-        return Network(dict(pairs), facts=facts)
+
+    # a state dict
+    if record is None and isinstance(inner, dict) and inner and _is_state_dict(inner):
+        return Network(dict(inner), facts=facts)
+
     kind = record.class_name if record is not None else type(content).__name__
     raise ValueError(
         f"{path} holds a {kind[:80]}; expected a state dict, a module, or an average of torch_ema "
@@ -388,28 +400,30 @@ def _tensors(path: Path, items: Sequence[Any]) -> list[Tensor]:
 def _torch_state(path: Path, name: str) -> dict[str, Tensor]:
     content = load_plain(path)
     inner = content.get(name, content) if isinstance(content, dict) else content
-    if not isinstance(inner, dict) or not all(
-        isinstance(k, str) and isinstance(t, Tensor) for k, t in inner.items()
-    ):
+    if not isinstance(inner, dict) or not _is_state_dict(inner):
         raise ValueError(
             f"{path} is not a state dict: expected names and tensors, under {name} or directly"
         )
     return dict(inner)
 
 
+def _is_state_dict(content: dict) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
+
+
 def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
-    """What JSON can hold of a value of the file; a file may repeat itself without end, so there is
-    a budget.
+    """The part of a value that JSON can hold, within a budget of items.
+
+    The budget is needed because a small file can describe a huge value.
     """
     budget[0] -= 1
     if budget[0] < 0 or depth > 4:
         return None
     if isinstance(value, dict):
-        return {
-            key: _plain(item, budget, depth + 1)
-            for key, item in value.items()
-            if isinstance(key, str)
-        }
+        pairs = [(key, item) for key, item in value.items() if isinstance(key, str)]
+        return {key: _plain(item, budget, depth + 1) for key, item in pairs}
     if isinstance(value, (list, tuple)):
         return [_plain(item, budget, depth + 1) for item in value[:100]]
     return value if isinstance(value, (str, int, float, bool)) and value == value else None

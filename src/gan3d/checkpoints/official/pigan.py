@@ -1,9 +1,8 @@
-"""Weights of official pi-GAN, as the CIPS-3D repository carries it, in both directions
-(specs/cips3d.md 20, 21).
+"""Import and export of official pi-GAN weights, in the version of the CIPS-3D repository.
 
-Files are pickled modules (generator.pth, discriminator.pth) and pickled averages without names
-(ema.pth, ema2.pth); state dicts are read, too. Sizes follow from the shapes of the tensors; the
-rest is the published configuration of a data set.
+See specs/cips3d.md 20 and 21. Files are pickled modules (generator.pth, discriminator.pth) and
+pickled averages without names (ema.pth, ema2.pth); state dicts are read, too. Sizes follow from the
+shapes of the tensors; everything else is the published configuration of a data set.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ GENERATOR_NAMES = Names(
 )
 ENTRANCES = ("fromRGB.*.model.0.", "from_rgb.*.")
 DISCRIMINATOR_NAMES = Names(ENTRANCES, ("layers.*.network.*.conv.", "layers.*.network.*."))
-STRIDED_NAMES = Names(ENTRANCES)  # without coordinates there is no wrapper around a convolution
-DEAD = "pose_layer."  # a linear layer of two numbers that nothing uses
-GRID = "siren.spatial_embeddings"  # what a learnt grid is called on export; any name is read
+STRIDED_NAMES = Names(ENTRANCES)  # without coordinates, convolutions have no wrapper
+DEAD = "pose_layer."  # a linear layer with two outputs that is not used
+GRID = "siren.spatial_embeddings"  # name of the learned grid on export; any name is read
 
 # Cameras and rendering of the published configurations (specs/cips3d.md 2).
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,24 +64,25 @@ def import_pigan(
     img_resolution: int = 64,
     last_back: bool = False,
 ) -> str:
-    """Turns official pi-GAN weights into a portable file; nothing in them is executed.
+    """Converts official pi-GAN weights to a portable file; nothing in the file is executed.
 
     Args:
         file: the generator (generator.pth), or its average over training (ema.pth, ema2.pth).
         out: the new file; by default beside `file`, ending in .safetensors.
-        discriminator: a file of the discriminator, to come along.
+        discriminator: file of the discriminator, to convert it, too.
         generator: the generator whose average `file` is; by default generator.pth beside it.
-        preset: ray limits, samples and scaling of a published configuration; no file states them.
-        img_resolution: side of the images; the weights are those of any.
-        last_back: the last sample takes all the light that is left, as in the published evaluation.
+        preset: published configuration of ray limits, samples and scaling; files do not state them.
+        img_resolution: side of the images in pixels; the weights fit any.
+        last_back: the last sample absorbs all remaining light, as in the published evaluation.
     """
     network = read_averaged(file, generator, lambda network: list(network.state))
     options = {**PRESETS[preset], "img_resolution": img_resolution, "last_back": last_back}
     made = generator_from_official(network, **options)
     made.estimate_w_avg()
-    judge = (
-        None if discriminator is None else discriminator_from_official(read_state(discriminator))
-    )
+    judge = None
+    if discriminator is not None:
+        judge = discriminator_from_official(read_state(discriminator))
+
     facts = {**network.facts, "preset": preset, "fov": FIELDS_OF_VIEW[preset]}
     path = save_pretrained(beside(file, out, ".safetensors"), made, judge, facts=facts)
     also = "" if judge is None else f", with its {judge.arguments['kind']} discriminator"
@@ -97,7 +97,7 @@ def export_pigan(
     Args:
         file: a portable file (gan3d import pigan, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
-        which: of the two networks.
+        which: network to write.
     """
     states: OfficialStates = {
         PiGAN: generator_to_official,
@@ -106,20 +106,20 @@ def export_pigan(
     return write_official(file, out, which, states, "pi-GAN's")
 
 
-# --------------------------------------------------------------------------------------------------
-# generator
+# -- generator -------------------------------------------------------------------------------------
 
 
 def generator_from_official(network: Network, **options: Any) -> PiGAN:
-    """PiGAN with the weights of an official generator; its mean latents are zeros
-    (`estimate_w_avg`).
+    """PiGAN with the weights of an official generator.
+
+    Its mean latents are zeros; call `estimate_w_avg`.
 
     Args:
         network: weights.
-        options: arguments of PiGAN that the weights do not tell.
+        options: arguments of PiGAN that do not follow from the weights.
 
     Raises:
-        ValueError: these are no weights of pi-GAN.
+        ValueError: these are not weights of pi-GAN.
     """
     state = GENERATOR_NAMES.to_ours(network.state)
     grid = _grid(network)
@@ -130,19 +130,20 @@ def generator_from_official(network: Network, **options: Any) -> PiGAN:
 
 
 def generator_arguments(network: Network) -> dict[str, Any]:
-    """Sizes of our PiGAN for an official generator."""
+    """Constructor arguments (sizes) of our PiGAN for an official generator."""
     mapping = network.numbered(r"siren[.]mapping_network[.]network[.]([0-9]+)[.]weight")
-    hidden_of_mapping, z_dim = network.shape("siren.mapping_network.network.0.weight")
+    mapping_hidden, z_dim = network.shape("siren.mapping_network.network.0.weight")
     arguments = {
         "z_dim": z_dim,
         "hidden_dim": network.shape("siren.network.0.layer.weight")[0],
         "hidden_layers": len(network.numbered(r"siren[.]network[.]([0-9]+)[.]")),
-        "mapping_hidden_dim": hidden_of_mapping,
+        "mapping_hidden_dim": mapping_hidden,
         "mapping_hidden_layers": len(mapping) - 1,
     }
     grid = _grid(network)
     if grid is None:
         return arguments
+
     shape = network.shape(grid)
     if shape[0] != 1 or len(set(shape[2:])) != 1:
         raise ValueError(f"{grid} has shape {shape}, expected a grid [1 c r r r]")
@@ -150,28 +151,24 @@ def generator_arguments(network: Network) -> dict[str, Any]:
 
 
 def _grid(network: Network) -> str | None:
-    """The name of the learnt grid, the only tensor of five dimensions."""
+    """The name of the learned grid, the only tensor of five dimensions."""
     return next((name for name, tensor in network.state.items() if tensor.ndim == 5), None)
 
 
 def generator_to_official(generator: PiGAN) -> dict[str, Tensor]:
-    """The state dict of official names, the mapping network last as in the official module."""
+    """The state dict in official names and order: the mapping network is last."""
     state = {name: t for name, t in generator.state_dict().items() if name != "w_avg"}
     grid = state.pop("siren.grid", None)
-    official = GENERATOR_NAMES.to_official(
-        dict(sorted(state.items(), key=lambda item: item[0].startswith("mapping")))
-    )
+    ordered = sorted(state.items(), key=lambda item: item[0].startswith("mapping"))
+    official = GENERATOR_NAMES.to_official(dict(ordered))
     return official if grid is None else {GRID: grid, **official}
 
 
-# --------------------------------------------------------------------------------------------------
-# discriminator
+# -- discriminator ---------------------------------------------------------------------------------
 
 
 def discriminator_from_official(network: Network) -> PiGANDiscriminator:
-    """PiGANDiscriminator with the weights of an official one; its kind follows from class name or
-    tensors.
-    """
+    """PiGANDiscriminator with the weights of an official one; its kind follows from `kind_of`."""
     kept = {name: t for name, t in network.state.items() if not name.startswith(DEAD)}
     state = DISCRIMINATOR_NAMES.to_ours(kept)
     return build_official(PiGANDiscriminator, discriminator_arguments(network), state, {})
@@ -184,7 +181,8 @@ def discriminator_arguments(network: Network) -> dict[str, Any]:
         raise ValueError(
             "the network has no fromRGB.0; this is not a state dict of pi-GAN's discriminator"
         )
-    kind, outputs = kind_of(network), network.shape("final_layer.weight")[0]
+    kind = kind_of(network)
+    outputs = network.shape("final_layer.weight")[0]
     return {
         "img_resolution": 2 ** len(entrances),
         "kind": kind,
@@ -194,10 +192,10 @@ def discriminator_arguments(network: Network) -> dict[str, Any]:
 
 
 def kind_of(network: Network) -> str:
-    """The kind that the class is called by, else the one whose layers these are.
+    """The kind of a discriminator, from the name of its class, else from its layers.
 
-    Strided layers all project; those of the Progressive family where widths differ only. If all
-    widths differ and nothing else tells them apart, they are taken for strided ones.
+    All layers of the CCS family have a projection; those of the Progressive family have one only
+    where widths differ. If all widths differ, the kind is ambiguous, and CCS is returned.
     """
     stated = network.class_name.removesuffix("Discriminator")
     if stated in get_args(Kind):
@@ -212,9 +210,10 @@ def kind_of(network: Network) -> str:
 
 
 def discriminator_to_official(discriminator: PiGANDiscriminator) -> dict[str, Tensor]:
-    """The state dict of official names; the dead layer of CCS and Strided is made anew."""
-    kind, state = discriminator.arguments["kind"], discriminator.state_dict()
-    official = (STRIDED_NAMES if kind == "Strided" else DISCRIMINATOR_NAMES).to_official(state)
+    """The state dict in official names; the dead layer of CCS and Strided is added as zeros."""
+    kind = discriminator.arguments["kind"]
+    names = STRIDED_NAMES if kind == "Strided" else DISCRIMINATOR_NAMES
+    official = names.to_official(discriminator.state_dict())
     if kind in ("CCS", "Strided"):
         width = official["final_layer.weight"].shape[1]
         official |= {f"{DEAD}weight": torch.zeros(width, 2), f"{DEAD}bias": torch.zeros(width)}

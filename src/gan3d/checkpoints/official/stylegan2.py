@@ -17,10 +17,10 @@ from torch import Tensor
 from gan3d.checkpoints.official.networks import (
     Network,
     beside,
+    integer,
     number,
     read_network,
     section,
-    whole,
     write_tensors,
 )
 from gan3d.checkpoints.portable import build, from_pretrained, save_pretrained
@@ -237,7 +237,7 @@ def discriminator_arguments(network: Network) -> dict[str, Any]:
         "architecture": architecture,
         "group_size": _group_size(network, epilogue),
         "mbstd_channels": network.shape("b4.conv.weight")[1] - widths[4],
-        "freeze_layers": whole(block.get("freeze_layers", 0), "freeze_layers"),
+        "freeze_layers": integer(block.get("freeze_layers", 0), "freeze_layers"),
         "disc_c_noise": number(network.options.get("disc_c_noise", 0), "disc_c_noise"),
     }
     if "mapping.embed.weight" in network.state:
@@ -254,7 +254,7 @@ def discriminator_arguments(network: Network) -> dict[str, Any]:
 
 
 def _group_size(network: Network, epilogue: dict[str, Any]) -> int:
-    return whole(
+    return integer(
         network.attribute("b4.mbstd", "group_size", epilogue.get("mbstd_group_size", 4)),
         "group_size",
     )

@@ -17,10 +17,10 @@ import torch
 from gan3d.checkpoints.official.networks import (
     Network,
     beside,
+    integer,
     number,
     read_networks,
     section,
-    whole,
     write_state,
 )
 from gan3d.checkpoints.official.stylegan2 import discriminator_from_official, mapping_arguments
@@ -114,7 +114,7 @@ def generator_arguments(network: Network) -> dict[str, Any]:
     # Kernels and filters of a known configuration follow from its name.
     named = turns or (kernel == 3 and not radial)
     shared = {name: number(options[name], name) for name in NUMBERS if name in options}
-    shared |= {name: whole(options[name], name) for name in COUNTS if name in options}
+    shared |= {name: integer(options[name], name) for name in COUNTS if name in options}
     clamp, beta = options.get("conv_clamp", 256), options.get("magnitude_ema_beta")
     return {
         "config": "R" if turns else "T",
@@ -159,9 +159,9 @@ def channel_rule(widths: list[int], resolution: int, options: dict[str, Any]) ->
     """
     stated = options.get("channel_base"), options.get("channel_max")
     if stated != (None, None):
-        base = whole(options.get("channel_base", 32768), "channel_base")
-        return base, whole(stated[1] or 512, "channel_max")
-    critical = whole(options.get("num_critical", 2), "num_critical")
+        base = integer(options.get("channel_base", 32768), "channel_base")
+        return base, integer(stated[1] or 512, "channel_max")
+    critical = integer(options.get("num_critical", 2), "num_critical")
     first = number(options.get("first_cutoff", 2.0), "first_cutoff")
     steps = max(1, len(widths) - critical)
     cutoffs = [first * (resolution / 2 / first) ** min(i / steps, 1) for i in range(len(widths))]

@@ -1,16 +1,16 @@
-"""Reads pickled snapshots of official code without executing anything: it can only make data.
+"""Reads pickled snapshots of official code as data, without executing anything.
 
-A pickle is a program for a stack machine; `pickle.load` lets it import and call what it likes. The
+A pickle is a program for a stack machine; `pickle.load` lets it import and call anything. The
 machine here has its own, smaller instruction set and never imports a name: a global of the file
-becomes a token of the table `GLOBALS`, or the file is refused. Calls of tokens make plain values,
-`Record` (an object that was not made: name and attributes), `Storage` and `StridedTensor` (numbers
-of the file, not yet copied).
+becomes an entry of the table `GLOBALS`, or the file is refused. Calls of entries make plain values,
+`Record` (an object as data: class name and attributes), `Storage` and `StridedTensor` (numbers of
+the file, not yet copied).
 
     snapshot = load("ffhq512-128.pkl")              # dict of Records
     weights = state_dict(snapshot["G_ema"])         # {"backbone.mapping.fc0.weight": tensor, ..}
 
-Everything is bounded by the file: nothing is allocated for a length or a shape that the file only
-claims.
+Memory is bounded by the size of the file: lengths and shapes that the file states are checked
+before anything is allocated.
 """
 
 from __future__ import annotations
@@ -40,59 +40,55 @@ from gan3d.checkpoints.official.records import state_dict as state_dict  # for c
 
 MAX_OPERATIONS = 1_000_000  # published snapshots: about 60,000
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of a legacy torch.save
+# What a broken pickle can raise in the machine.
+# fmt: off
+_BROKEN_PICKLE = (
+    ArithmeticError, LookupError, TypeError, ValueError, struct.error, MemoryError, RecursionError,
+)
+# fmt: on
 
 
 def load(source: Path | str | bytes) -> Any:
-    """What a pickle describes.
+    """Reads the content of a pickle.
 
     Args:
         source: a file, or its bytes.
 
     Returns:
-        plain values, Records and StridedTensors; byte strings are memoryviews.
+        Plain values, Records and StridedTensors; byte strings are memoryviews.
 
     Raises:
         UnsafePickleError: the file asks for more than data (named in the message), or it is broken.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    with refusing_what_is_broken():
+    with errors_as_unsafe_pickle():
         return Machine(memoryview(data), _allowed).run()
 
 
 @contextmanager
-def refusing_what_is_broken() -> Iterator[None]:
-    """Every way in which a broken pickle can stop the machine, as UnsafePickleError."""
+def errors_as_unsafe_pickle() -> Iterator[None]:
+    """Turns every error that a broken pickle can cause in the machine into UnsafePickleError."""
     try:
         yield
     except UnsafePickleError:
         raise
-    except (
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        struct.error,
-        MemoryError,
-        RecursionError,
-    ) as error:
+    except _BROKEN_PICKLE as error:
         raise UnsafePickleError(
             f"the pickle is broken: {type(error).__name__} while reading it"
         ) from error
 
 
-# ------------------------------------------------------------ the globals
+# -- the globals -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Global:
-    """A name of the file: what calling it does here (`call`), or what an empty instance of it is
-    here (`new`).
-    """
+    """The meaning of a global name of the file; None where the use is refused."""
 
     name: str
-    call: Callable[[Machine, tuple], Any] | None = None
-    new: Callable[[], Any] | None = None
-    dtype: torch.dtype | None = None  # of a class of storages
+    call: Callable[[Machine, tuple], Any] | None = None  # the result of a call
+    new: Callable[[], Any] | None = None  # an empty instance
+    dtype: torch.dtype | None = None  # for a class of storages
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -101,26 +97,21 @@ class _DType:
 
 
 def _record_of(machine: Machine, args: tuple) -> Record:
-    """torch_utils.persistence: the module's source stands in the file; it is not even looked at."""
+    """torch_utils.persistence; the source code of the module in the file is ignored."""
     (meta,) = args
-    require(
-        type(meta) is dict and meta.get("type") == "class",
-        "a persistent object that is not a class",
-    )
+    is_class = type(meta) is dict and meta.get("type") == "class"
+    require(is_class, "a persistent object that is not a class")
     name, state = meta.get("class_name"), meta.get("state")
-    require(
-        type(name) is str and type(state) is dict, "a persistent object without a name or a state"
-    )
+    complete = type(name) is str and type(state) is dict
+    require(complete, "a persistent object without a name or a state")
     return Record(name, state, complete=True)
 
 
 def _ordered_dict(machine: Machine, args: tuple) -> dict:
     require(len(args) <= 1, "an OrderedDict of several arguments")
     pairs = args[0] if args else []
-    require(
-        type(pairs) is list and all(type(p) in (list, tuple) and len(p) == 2 for p in pairs),
-        "a broken OrderedDict",
-    )
+    require(type(pairs) is list, "a broken OrderedDict")
+    require(all(type(p) in (list, tuple) and len(p) == 2 for p in pairs), "a broken OrderedDict")
     return {_key(name): value for name, value in pairs}
 
 
@@ -133,14 +124,10 @@ def _tensor(machine: Machine, args: tuple) -> StridedTensor:
     """torch._utils._rebuild_tensor_v2; shape and stride must stay inside the storage."""
     require(6 <= len(args) <= 7 and type(args[0]) is Storage, "a tensor without a storage")
     storage, offset, shape, stride = args[:4]
-    require(
-        type(shape) is tuple and type(stride) is tuple and len(shape) == len(stride) <= 8,
-        "a tensor's shape",
-    )
-    require(
-        all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *stride)),
-        "a tensor's shape",
-    )
+    require(type(shape) is tuple and type(stride) is tuple, "a tensor's shape")
+    require(len(shape) == len(stride) <= 8, "a tensor's shape")
+    numbers = (offset, *shape, *stride)
+    require(all(type(n) is int and 0 <= n < 2**48 for n in numbers), "a tensor's shape")
     count = math.prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride)) if count else offset - 1
     require(count <= len(storage) and last < len(storage), "a tensor larger than its storage")
@@ -155,54 +142,48 @@ def _parameter(machine: Machine, args: tuple) -> StridedTensor:
 def _storage(machine: Machine, args: tuple) -> Storage:
     """torch.storage._load_from_bytes: a legacy torch.save of one storage.
 
-    Five pickles (magic number, protocol, system, the storage's claim, keys), then its length and
-    its numbers. Read by this machine instead of torch.load, so that one set of limits holds
-    everywhere.
+    The file has five pickles (magic number, protocol, system, storage, keys), followed by the
+    length and the numbers. It is read by this machine instead of torch.load, so that the same
+    limits apply.
     """
     require(len(args) == 1 and type(args[0]) is memoryview, "a storage that is not bytes")
     blob = args[0]
-    reader = Machine(blob, _allowed_storage, lambda claim: claim, machine.operations)
+    reader = Machine(blob, _allowed_storage, lambda info: info, machine.operations)
+
+    # header; all storages of a snapshot have the same
     head = machine.storage_head
     if head is not None and blob[: len(head)] == head:
-        reader.position = len(head)  # the same bytes were read and accepted before
+        reader.position = len(head)
     else:
         magic, protocol, system = reader.run(), reader.run(), reader.run()
-        require(
-            type(magic) is int and magic == MAGIC and protocol == PROTOCOL,
-            "a storage not written by torch.save",
-        )
-        require(
-            type(system) is dict and system.get("little_endian") is True,
-            "a storage of another byte order",
-        )
+        valid = type(magic) is int and magic == MAGIC and protocol == PROTOCOL
+        require(valid, "a storage not written by torch.save")
+        little = type(system) is dict and system.get("little_endian") is True
+        require(little, "a storage of another byte order")
         machine.storage_head = blob[: reader.position]
-    claim, keys = reader.run(), reader.run()
-    require(
-        type(claim) is Claim and type(keys) is list and keys == [claim.key],
-        "a storage without its numbers",
-    )
+
+    # numbers
+    info, keys = reader.run(), reader.run()
+    one = type(info) is StorageInfo and type(keys) is list and keys == [info.key]
+    require(one, "a storage without its numbers")
     length = int.from_bytes(reader.take(8), "little")
-    require(length == claim.length, "a storage whose two lengths differ")
-    data = reader.take(length * claim.dtype.itemsize)
-    require(reader.position == len(blob), "something behind the numbers of a storage")
+    require(length == info.length, "a storage whose two lengths differ")
+    data = reader.take(length * info.dtype.itemsize)
+    require(reader.position == len(blob), "data behind the numbers of a storage")
     machine.operations = reader.operations
-    return Storage(claim.dtype, data)
+    return Storage(info.dtype, data)
 
 
 def _dtype(machine: Machine, args: tuple) -> _DType:
-    require(
-        bool(args) and type(args[0]) is str and args[0] in NUMBERS,
-        "a numpy type that is not a number",
-    )
+    known = bool(args) and type(args[0]) is str and args[0] in NUMBERS
+    require(known, "a numpy type that is not a number")
     return _DType(args[0])
 
 
 def _number(machine: Machine, args: tuple) -> int | float | bool:
-    """numpy.core.multiarray.scalar, as a number of Python."""
-    require(
-        len(args) == 2 and type(args[0]) is _DType and type(args[1]) is memoryview,
-        "a broken numpy number",
-    )
+    """numpy.core.multiarray.scalar, as a Python number."""
+    valid = len(args) == 2 and type(args[0]) is _DType and type(args[1]) is memoryview
+    require(valid, "a broken numpy number")
     dtype = np.dtype(args[0].code)
     require(len(args[1]) == dtype.itemsize, "a broken numpy number")
     return np.frombuffer(args[1], dtype)[0].item()
@@ -244,7 +225,7 @@ STORAGES: dict[tuple[str, str], Global] = {
 
 
 def _allowed(module: str, name: str) -> Global:
-    if module.startswith("training."):  # classes of the official code without embedded source
+    if module.startswith("training."):  # classes of official code without embedded source
         return Global(name, new=lambda: Record(name))
     return lookup(GLOBALS, module, name)
 
@@ -257,19 +238,19 @@ def lookup(table: dict[tuple[str, str], Global], module: str, name: str) -> Glob
     found = table.get((module, name))
     if found is None:
         raise UnsafePickleError(
-            f"refused: the pickle asks for the global {shown(f'{module}.{name}')}, which is not on "
-            "the list of what a snapshot needs; nothing was executed. Get the file from its "
-            "authors, or convert it to safetensors"
+            f"refused: the pickle asks for the global {shown(f'{module}.{name}')}, which no "
+            "snapshot needs; nothing was executed. Get the file from its authors, or convert it to "
+            "safetensors"
         )
     return found
 
 
-# ------------------------------------------------------------ the machine
+# -- the machine -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Claim:
-    """What a legacy torch.save says of a storage."""
+class StorageInfo:
+    """A storage as the file states it: its type, its key and its number of elements."""
 
     dtype: torch.dtype
     key: str
@@ -277,7 +258,7 @@ class Claim:
 
 
 def _key(value: Any) -> Any:
-    """A key that is safe to hash: nested tuples recurse in C, large integers can collide."""
+    """A key that is safe to hash; nested tuples would recurse in C, large integers can collide."""
     if type(value) is str or (type(value) is int and -(2**31) <= value < 2**31) or value is None:
         return value
     raise UnsafePickleError(f"refused: a key of type {type(value).__name__}")
@@ -309,59 +290,54 @@ def _operation(*names: str) -> Callable[[_Operation], _Operation]:
 
 
 class Machine:
-    """Reads one pickle after the other from `data`.
+    """Reads consecutive pickles from `data`.
 
     Args:
         data: the bytes.
-        find: the token of a global, or a refusal.
-        persistent: what the claim of a storage outside the pickle becomes; None refuses it.
-        operations: so many operations are left to it.
+        find: looks up a global by module and name, or raises.
+        persistent: makes a value of a storage outside the pickle; None refuses it.
+        operations: maximum number of operations.
     """
 
     def __init__(
         self,
         data: memoryview,
         find: Callable[[str, str], Global],
-        persistent: Callable[[Claim], Any] | None = None,
+        persistent: Callable[[StorageInfo], Any] | None = None,
         operations: int = MAX_OPERATIONS,
     ):
-        self.data, self.find, self.persistent, self.operations, self.position = (
-            data,
-            find,
-            persistent,
-            operations,
-            0,
-        )
+        self.data = data
+        self.find = find
+        self.persistent = persistent
+        self.operations = operations
+        self.position = 0
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # stacks below the marks
         self.memo: dict[int, Any] = {}
-        self.storage_head: memoryview | None = None  # how the last storage began
+        self.storage_head: memoryview | None = None  # header of the last storage
 
     def run(self) -> Any:
-        """The value of the pickle that starts here."""
+        """The value of the pickle at the current position."""
         self.stack, self.outer, self.memo = [], [], {}
         data = self.data
-        require(
-            self.position < len(data) and data[self.position] == _PROTO,
-            "this is not a pickle of protocol 2 to 5",
-        )
+        starts = self.position < len(data) and data[self.position] == _PROTO
+        require(starts, "this is not a pickle of protocol 2 to 5")
         for done in range(self.operations):
             code = data[self.position]
             self.position += 1
             if code == _STOP:
-                require(
-                    len(self.stack) == 1 and not self.outer, "a pickle that leaves something over"
-                )
+                one = len(self.stack) == 1 and not self.outer
+                require(one, "a pickle of more than one value")
                 self.operations -= done + 1
                 return self.stack[0]
             OPERATIONS[code](self)
         raise UnsafePickleError(f"refused: the pickle has more than {MAX_OPERATIONS} operations")
 
     def take(self, count: int) -> memoryview:
-        """The next bytes; a length beyond the file is refused before anything is allocated."""
+        """The next `count` bytes, checked against the length of the file, not copied."""
         start, end = self.position, self.position + count
         if end > len(self.data):
-            raise UnsafePickleError("refused: the pickle claims more bytes than the file has")
+            raise UnsafePickleError("refused: the pickle reads more bytes than the file has")
         self.position = end
         return self.data[start:end]
 
@@ -369,11 +345,11 @@ class Machine:
         start = self.position
         if size == 1:
             self.position = start + 1
-            return self.data[start]  # beyond the end: IndexError, which `load` answers
+            return self.data[start]  # IndexError beyond the end is handled in `load`
         return int.from_bytes(self.take(size), "little")
 
     def marked(self) -> list[Any]:
-        """What stands above the last mark, which goes."""
+        """Pops the items above the last mark, and the mark."""
         items, self.stack = self.stack, self.outer.pop()
         return items
 
@@ -555,10 +531,8 @@ def _reduce(m: Machine) -> None:
 @_operation("NEWOBJ")
 def _newobj(m: Machine) -> None:
     args, cls = m.stack.pop(), m.stack.pop()
-    require(
-        type(cls) is Global and cls.new is not None and args == (),
-        "an instance of what is not a class",
-    )
+    is_class = type(cls) is Global and cls.new is not None and args == ()
+    require(is_class, "an instance of what is not a class")
     m.stack.append(cls.new())
 
 
@@ -566,14 +540,11 @@ def _newobj(m: Machine) -> None:
 def _build(m: Machine) -> None:
     state, target = m.stack.pop(), m.stack[-1]
     if type(target) is _DType:
-        require(
-            type(state) is tuple and len(state) >= 2 and state[1] in ("<", "|", "="),
-            "numbers of another byte order",
-        )
+        little = type(state) is tuple and len(state) >= 2 and state[1] in ("<", "|", "=")
+        require(little, "numbers of another byte order")
         return
-    require(
-        type(target) is Record and not target.complete, "a state for what is not a fresh object"
-    )
+    fresh = type(target) is Record and not target.complete
+    require(fresh, "a state for what is not a fresh object")
     require(type(state) is dict, "a state that is not a dictionary")
     target.state, target.complete = state, True
 
@@ -582,19 +553,15 @@ def _build(m: Machine) -> None:
 def _persistent(m: Machine) -> None:
     if m.persistent is None:
         raise UnsafePickleError("refused: an object outside the file")
-    m.stack.append(m.persistent(claim_of(m.stack.pop())))
+    m.stack.append(m.persistent(_storage_info(m.stack.pop())))
 
 
-def claim_of(claim: Any) -> Claim:
-    """What the persistent id of a storage says of it."""
-    require(
-        type(claim) is tuple and 5 <= len(claim) <= 6 and claim[5:] in ((), (None,)),
-        "a broken storage",
-    )
-    kind, cls, key, location, length = claim[:5]
+def _storage_info(persistent_id: Any) -> StorageInfo:
+    """Reads the persistent id of a storage."""
+    valid = type(persistent_id) is tuple and 5 <= len(persistent_id) <= 6
+    require(valid and persistent_id[5:] in ((), (None,)), "a broken storage")
+    kind, cls, key, location, length = persistent_id[:5]
     require(type(cls) is Global and cls.dtype is not None, "a storage of no type")
-    require(
-        kind == "storage" and type(key) is str and type(location) is str and type(length) is int,
-        "a broken storage",
-    )
-    return Claim(cls.dtype, key, length)
+    require(kind == "storage" and type(key) is str, "a broken storage")
+    require(type(location) is str and type(length) is int, "a broken storage")
+    return StorageInfo(cls.dtype, key, length)
