@@ -65,14 +65,14 @@ def stream_words(phase: str, name: str, kind: str) -> tuple[int, int]:
 
 
 def philox(counter: Sequence[Tensor], seed: int) -> Tensor:
-    """Philox4x32-10, on int64 tensors that hold 32-bit words.
+    """Philox4x32-10 in plain torch, for any device.
 
     Args:
-        counter: the four words of every counter, [..] each; they are broadcast.
+        counter: the four words of every counter, int64 of [0, 2^32), [..] each; they are broadcast.
         seed: the key, 64 bits; its low half is the first word.
 
     Returns:
-        [.. 4], in the order of the publication.
+        int32 [.. 4]: the bits of the words in the order of the publication, read as signed numbers.
     """
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     multipliers = torch.tensor(MULTIPLIERS, device=c0.device).view(2, *[1] * c0.ndim)
@@ -83,11 +83,11 @@ def philox(counter: Sequence[Tensor], seed: int) -> Tensor:
         products = even * multipliers
         mixed = (products >> 32) ^ odd
         even, odd = torch.stack([mixed[1] ^ k0, mixed[0] ^ k1]) & MASK, products
-    return torch.stack([even[0], odd[1], even[1], odd[0]], dim=-1) & MASK
+    return torch.stack([even[0], odd[1], even[1], odd[0]], dim=-1).to(torch.int32)
 
 
 def philox_numpy(counter: Sequence[Tensor], seed: int) -> Tensor:
-    """`philox` for tensors on the CPU: half the time, as a call of numpy costs less."""
+    """`philox` for tensors on the CPU, in half the time: a call of numpy costs less."""
     c0, c1, c2, c3 = (c.numpy().view(np.uint64) for c in torch.broadcast_tensors(*counter))
     even, odd, products = (np.empty((2, *c0.shape), dtype=np.uint64) for _ in range(3))
     even[0], even[1], odd[0], odd[1] = c0, c2, c3, c1
@@ -101,9 +101,10 @@ def philox_numpy(counter: Sequence[Tensor], seed: int) -> Tensor:
         even &= np.uint64(MASK)
         even = even[::-1]
         odd, products = products, odd
-    made = np.stack([even[0], odd[1], even[1], odd[0]], axis=-1)
-    made &= np.uint64(MASK)
-    return torch.from_numpy(made.view(np.int64))
+    words = np.empty((*c0.shape, 4), dtype=np.uint32)
+    for k, word in enumerate((even[0], odd[1], even[1], odd[0])):
+        np.copyto(words[..., k], word, casting="unsafe")  # the low 32 bits
+    return torch.from_numpy(words.view(np.int32))
 
 
 def round_keys(seed: int) -> list[tuple[int, int]]:
@@ -113,22 +114,22 @@ def round_keys(seed: int) -> list[tuple[int, int]]:
 
 
 def to_uniform(words: Tensor) -> Tensor:
-    """The upper 24 bits as float32 of [0, 1)."""
-    return (words >> 8).to(torch.float32) * 2.0**-24
+    """The upper 24 bits as float32 of [0, 1): 0 is the most negative word."""
+    return (words >> 8).to(torch.float32).mul_(2.0**-24).add_(0.5)
 
 
 def to_normal(words: Tensor) -> Tensor:
     """N(0, 1) in float32 from pairs of words, [.. 2k] -> [.. 2k] (Box and Muller 1958).
 
-        sqrt(-2 ln u_0) (cos 2 pi u_1, sin 2 pi u_1),   u_0 in (0, 1], u_1 in [0, 1)
+        sqrt(-2 ln u) (cos a, sin a),   u uniform in (0, 1], a in [-pi, pi)
 
     Computed in float64, so that devices agree; the largest magnitude is 6.66.
     """
-    u0, u1 = words.to(torch.float64).unflatten(-1, (-1, 2)).unbind(-1)
-    radius = ((u0 + 1) * 2.0**-32).log_().mul_(-2).sqrt_()
-    angle = u1.mul_(2 * math.pi * 2.0**-32)
-    pair = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-    return pair.flatten(-2).to(torch.float32)
+    first, second = words.to(torch.float64).unflatten(-1, (-1, 2)).unbind(-1)
+    radius = ((first + (2.0**31 + 1)) * 2.0**-32).log_().mul_(-2).sqrt_()
+    angle = second * (math.pi * 2.0**-31)
+    pair = torch.stack([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=-1)
+    return pair.to(torch.float32).flatten(-2)
 
 
 CONVERSIONS = {"normal": to_normal, "uniform": to_uniform, "words": lambda words: words}
@@ -218,12 +219,14 @@ class Images:
         words, start = self._words(*counters), 0
         for kind, some in groupby(requests, key=lambda request: request.kind):
             of_kind = list(some)
-            sizes = [request.blocks for request in of_kind]
-            values = CONVERSIONS[kind](words[:, start : start + sum(sizes)])
-            start += sum(sizes)
-            for request, part in zip(of_kind, values.split(sizes, dim=1)):
-                shaped = part.reshape(len(part), request.elements, -1)
-                made[request] = shaped[:, :, : request.numbers]
+            size = sum(request.blocks for request in of_kind)
+            values = CONVERSIONS[kind](words[:, start : start + size]).contiguous()
+            images, start, offset = len(values), start + size, 0
+            for request in of_kind:
+                wide = 4 * request.blocks // request.elements
+                shape = (images, request.elements, request.numbers)
+                made[request] = values.as_strided(shape, (4 * size, wide, 1), offset)
+                offset += 4 * request.blocks
         return made
 
     def _words(self, blocks: Tensor, c2: Tensor, c3: Tensor) -> Tensor:
@@ -314,7 +317,8 @@ class Randomness:
         """Integers of [0, high), int64, [b *shape]."""
         if not 1 <= high <= MAX_HIGH:
             raise ValueError(f"integers of [0, {high}): high must be in [1, 2^31]")
-        return (self._numbers(name, "words", shape) * high) >> 32
+        words = self._numbers(name, "words", shape).to(torch.int64) & MASK
+        return (words * high) >> 32
 
     def _draw(self, name: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
         return self._numbers(name, kind, shape).to(self.dtype)
