@@ -38,6 +38,7 @@ CONTRACT = {
     "Rendering",
     "SURFACE_OPACITY",
     "SurfaceLayer",
+    "background_color",
     "check_pair",
 }
 MOST_ROOMS = 26

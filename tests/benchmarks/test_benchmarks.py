@@ -1,4 +1,4 @@
-"""The benchmarks run, at sizes of seconds, and what they compare is the same."""
+"""The benchmarks run at tiny sizes and compare equal results."""
 
 import importlib
 import json
@@ -14,13 +14,13 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 @pytest.fixture
 def script(monkeypatch):
-    """script(name) -> benchmarks/name.py as a module."""
+    """script(name) imports benchmarks/name.py."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 
 
 @torch.no_grad()
-def test_the_published_formulation_makes_our_image_part_by_part(script):
+def test_the_published_formulation_agrees_part_by_part(script):
     forward = script("forward")
     model = forward.build(tiny=True)
     ours, theirs = forward.our_parts(*model), forward.published_parts(*model)
@@ -32,30 +32,20 @@ def test_the_published_formulation_makes_our_image_part_by_part(script):
         "enlarged": (ours["super-resolution"]()[0], theirs["super-resolution"]()),
     }
     for name, (actual, expected) in compared.items():
-        assert actual.std() > 1e-3, f"{name} shows nothing"
-        torch.testing.assert_close(
-            actual, expected, rtol=0, atol=1e-5 * float(expected.abs().max()), msg=name
-        )
+        tolerance = 1e-5 * float(expected.abs().max())
+        assert actual.std() > 1e-3, f"{name} is constant"
+        torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance, msg=name)
 
 
-def test_the_forward_benchmark_writes_what_it_measured(tmp_path):
-    command = [
-        sys.executable,
-        BENCHMARKS / "forward.py",
-        "--tiny",
-        "--repeats",
-        "1",
-        "--out",
-        tmp_path,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_the_forward_benchmark_writes_its_measurements(tmp_path):
+    command = [sys.executable, BENCHMARKS / "forward.py", "--tiny", "--repeats", "1"]
+    done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "forward.json").read_text())
     for which in ("ours", "published"):
         parts = result[which]
-        assert parts["all"]["gflop"] == pytest.approx(
-            sum(parts[p]["gflop"] for p in parts if p != "all"), rel=1e-6
-        )
+        total = sum(part["gflop"] for name, part in parts.items() if name != "all")
+        assert parts["all"]["gflop"] == pytest.approx(total, rel=1e-6)
         assert all(part["cpu_seconds"] > 0 for part in parts.values())
         assert result["extra_memory_gb"][which] > 0
     assert result["difference"] <= 1e-4
@@ -64,25 +54,22 @@ def test_the_forward_benchmark_writes_what_it_measured(tmp_path):
     assert result["torch"] == torch.__version__
 
 
-def test_representations_have_as_many_parameters_as_each_other(script):
-    scene = script("single_scene")
-    counts = [
-        sum(p.numel() for p in cls(64).parameters()) for cls in scene.REPRESENTATIONS.values()
-    ]
+def test_representations_have_about_the_same_number_of_parameters(script):
+    classes = script("single_scene").REPRESENTATIONS.values()
+    counts = [sum(p.numel() for p in cls(64).parameters()) for cls in classes]
     assert max(counts) < 1.1 * min(counts)
 
 
 @pytest.mark.parametrize("name", ["tri-plane", "voxels", "nerf mlp"])
 def test_a_representation_learns_a_head(script, name):
     scene = script("single_scene")
-    setting = scene.Setting(
-        minutes=0.01, resolution=16, views=6, rays=64, samples=8, plane_resolution=16
-    )
+    sizes = {"resolution": 16, "views": 6, "rays": 64, "samples": 8, "plane_resolution": 16}
+    # In a second, one seed in five leaves the voxels empty.
+    setting = scene.Setting(minutes=0.01, seed=4, **sizes)
     images, camera = scene.head_views(setting)
     measured, views = scene.fit(name, setting, images, camera)
     truth = images[setting.views :]
+    psnr_of_white = 10 * torch.log10(1 / (1 - truth).square().mean())
     assert views.shape == truth.shape
-    assert measured["psnr"] > 10 * torch.log10(1 / (1 - truth).square().mean()) + 2, (
-        "no better than white"
-    )
+    assert measured["psnr"] > psnr_of_white + 2
     assert measured["extra_memory_gb"] < 1

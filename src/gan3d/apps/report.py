@@ -1,6 +1,4 @@
-"""`report.html`: one page of a run folder that holds everything it shows, opens offline and can be
-mailed.
-"""
+"""`report.html`: a self-contained page of a run folder, with curves, pictures, videos and config."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ MAX_MOMENTS = 6  # pictures of how the run went
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFiles:
     """What a run folder holds.
 
     Attributes:
@@ -41,27 +39,24 @@ class Run:
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Writes `report.html` into a run folder, from what the folder holds; returns its path.
+    """Writes `report.html` into a run folder, atomically; returns its path.
 
     Raises:
-        ValueError: the folder holds nothing to report.
+        ValueError: the folder has neither metrics nor pictures.
     """
     run = read_run(Path(run_dir))
     if not (run.columns or run.pictures):
         raise ValueError(
             f"{run_dir} holds neither metrics.csv nor pictures; give the folder of a run"
         )
-    body = "\n".join(
-        part
-        for part in (_head(run), _results(run), _course(run), _curves(run), _config(run))
-        if part
-    )
+    sections = (_head(run), _results(run), _progress(run), _curves(run), _config(run))
+    body = "\n".join(section for section in sections if section)
+    title = html.escape(run.dir.resolve().name)
+    page = PAGE.replace("{{title}}", title).replace("{{body}}", body)
+
     path = run.dir / "report.html"
     temporary = path.with_suffix(".tmp")
-    title = html.escape(run.dir.resolve().name)
-    temporary.write_text(
-        PAGE.replace("{{title}}", title).replace("{{body}}", body), encoding="utf-8"
-    )
+    temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
     return path
 
@@ -73,7 +68,7 @@ def report(run_dir: str | Path) -> str:
         run_dir: folder of the run; `report.html` is written into it.
 
     Returns:
-        The key figures and the report's path, for the console.
+        The key figures and the path of the report, for the console.
     """
     path = write_report(run_dir)
     figures = key_figures(read_run(Path(run_dir)))
@@ -81,7 +76,7 @@ def report(run_dir: str | Path) -> str:
     return "\n".join([*(f"{number:>{width}}  {what}" for number, what in figures), str(path)])
 
 
-def read_run(run_dir: Path) -> Run:
+def read_run(run_dir: Path) -> RunFiles:
     """Reads what a run folder holds; what is missing is empty."""
     columns: dict[str, list[tuple[int, float]]] = {}
     table = run_dir / "metrics.csv"
@@ -98,7 +93,9 @@ def read_run(run_dir: Path) -> Run:
                         columns.setdefault(name, []).append((int(row["step"]), float(cell)))
     texts = [run_dir / name for name in ("config.yaml", "hyperparameters.json")]
     config = next((path.read_text(encoding="utf-8") for path in texts if path.exists()), "")
-    return Run(run_dir, columns, _media(run_dir / "pictures"), _media(run_dir / "videos"), config)
+    return RunFiles(
+        run_dir, columns, _media(run_dir / "pictures"), _media(run_dir / "videos"), config
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -119,11 +116,10 @@ def _media(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# sections
+# -- sections --------------------------------------------------------------------------------------
 
 
-def _head(run: Run) -> str:
+def _head(run: RunFiles) -> str:
     """The title and the key figures."""
     tiles = "".join(
         f'<div class="tile"><div class="figure">{figure}</div><div class="what">{html.escape(what)}</div></div>'
@@ -132,29 +128,29 @@ def _head(run: Run) -> str:
     return f"<h1>{html.escape(run.dir.resolve().name)}</h1>\n<div class='tiles'>{tiles}</div>"
 
 
-def key_figures(run: Run) -> list[tuple[str, str]]:
+def key_figures(run: RunFiles) -> list[tuple[str, str]]:
     """(number, what it is), for those that the run has logged."""
     figures = []
     steps = [points[-1][0] for points in run.columns.values() if points]
     if steps:
         figures.append((f"{max(steps) / 1000:,.6g}", "thousand images seen"))
+
+    # distance
     distances = run.columns.get("distance/frechet", [])
     if distances:
+        first, last = distances[0][1], distances[-1][1]
         step, best = min(distances, key=lambda point: point[1])
-        figures.append((f"{distances[-1][1]:.3g}", "Frechet distance at the end (not FID)"))
+        figures.append((f"{last:.3g}", "Frechet distance at the end (not FID)"))
         if len(distances) > 1:
-            figures.append(
-                (
-                    f"{100 * distances[-1][1] / distances[0][1]:.3g} %",
-                    "of the distance at the start",
-                )
-            )
-        if best < distances[-1][1]:
+            figures.append((f"{100 * last / first:.3g} %", "of the distance at the start"))
+        if best < last:
             figures.append((f"{best:.3g}", f"best Frechet distance, at {step / 1000:,.6g} kimg"))
-    mean_image = run.columns.get("distance/mean_image", [])
-    if distances and mean_image:
-        share = 100 * distances[-1][1] / mean_image[-1][1]
-        figures.append((f"{share:.3g} %", "of the mean image's distance"))
+        mean_image = run.columns.get("distance/mean_image", [])
+        if mean_image:
+            share = 100 * last / mean_image[-1][1]
+            figures.append((f"{share:.3g} %", "of the mean image's distance"))
+
+    # last values
     for name, what in (
         ("distance/floor", "floor: real images against real images"),
         ("distance/mean_image", "the mean image's distance"),
@@ -164,6 +160,8 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
     ):
         if run.columns.get(name):
             figures.append((f"{run.columns[name][-1][1]:.3g}", what))
+
+    # speed and memory
     speeds = sorted(value for _, value in run.columns.get("speed/images_per_second", []))
     if speeds:
         figures.append((f"{speeds[len(speeds) // 2]:,.3g}", "images per second (median)"))
@@ -181,7 +179,7 @@ CAPTIONS = {
 }
 
 
-def _results(run: Run) -> str:
+def _results(run: RunFiles) -> str:
     """The last video and the last pictures, large."""
     shown = []
     for key, videos in run.videos.items():
@@ -199,7 +197,7 @@ def _results(run: Run) -> str:
     return f"<h2>Results</h2>\n<div class='results'>{''.join(shown)}</div>" if shown else ""
 
 
-def _course(run: Run) -> str:
+def _course(run: RunFiles) -> str:
     """The same heads at several moments of the run."""
     moments = spread(run.pictures.get("fakes", []), MAX_MOMENTS)
     if len(moments) < 2:
@@ -264,7 +262,7 @@ PLOTS = (
 )
 
 
-def _curves(run: Run) -> str:
+def _curves(run: RunFiles) -> str:
     shown = []
     for plot in PLOTS:
         curves = [
@@ -288,7 +286,7 @@ def _words(name: str) -> str:
     return name.rpartition("/")[2].replace("_", " ")
 
 
-def _config(run: Run) -> str:
+def _config(run: RunFiles) -> str:
     if not run.config:
         return ""
     return f"<h2>Config</h2>\n<details><summary>show</summary><pre>{html.escape(run.config)}</pre></details>"
@@ -305,7 +303,7 @@ def _data(path: Path) -> str:
 
 
 def _small(path: Path, side: int = 800) -> str:
-    """A picture as a data URL, reduced where it is larger than it will be shown."""
+    """A picture as a data URL, reduced if it is larger than displayed."""
     with Image.open(path) as picture:
         if max(picture.size) <= side:
             return _data(path)
@@ -330,29 +328,31 @@ body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; 
   background: var(--paper); max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 1rem; }
 h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; border-bottom: 1px solid var(--line);
-padding-bottom: .35rem; } .tiles { display: grid; grid-template-columns: repeat(auto-fill,
-minmax(165px, 1fr)); gap: .7rem; } .tile { background: var(--tile); border-radius: 8px; padding:
-.7rem .9rem; }
+  padding-bottom: .35rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: .7rem; }
+.tile { background: var(--tile); border-radius: 8px; padding: .7rem .9rem; }
 .figure { font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .what { color: var(--soft); font-size: .82rem; line-height: 1.35; }
 figure { margin: 0; }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; max-width: 70ch; }
 figcaption span { white-space: nowrap; }
-img, video { display: block; width: 100%; height: auto; image-rendering: pixelated; border-radius:
-  6px; background: #fff; }
+img, video { display: block; width: 100%; height: auto; image-rendering: pixelated;
+  border-radius: 6px; background: #fff; }
 .results { columns: 420px 2; column-gap: 1.6rem; }
 .results figure { break-inside: avoid; padding-bottom: 1.4rem; }
-.course { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; }
-.course figcaption { text-align: center; }
+.progress { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; }
+.progress figcaption { text-align: center; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
-gap: 1.8rem 1.6rem; } svg { width: 100%; height: auto; display: block; }
+  gap: 1.8rem 1.6rem; }
+svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }
 svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 summary { cursor: pointer; color: var(--soft); }
-pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto; font-size:
-.82rem; } </style>
+pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto;
+  font-size: .82rem; }
+</style>
 </head>
 <body>
 {{body}}

@@ -18,7 +18,7 @@ from typing import cast, get_type_hints
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan3d.augment import AdaptiveP, Augmentation
 from gan3d.camera import Camera, DatasetPoses
@@ -40,6 +40,7 @@ from gan3d.training.phases import Phases
 from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
 from gan3d.training.running_means import RunningMeans
+from gan3d.training.sampling import Sampling
 from gan3d.training.stages import Stage, Stages, names_of
 
 
@@ -89,7 +90,10 @@ class GAN(LightningModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if run.seed is None else run.seed
 
         if run.init_from is not None:
-            networks = {"generator": generator, "generator_ema": self.generator_ema}
+            networks: dict[str, nn.Module] = {
+                "generator": generator,
+                "generator_ema": self.generator_ema,
+            }
             if run.init_discriminator:
                 networks["discriminator"] = discriminator
             init_from(run.init_from, networks, partial=run.init_partial)
@@ -113,6 +117,7 @@ class GAN(LightningModule):
         )
         check_compatibility(self.phases, self.stages, self.frozen_parts)
         self.running_means = RunningMeans()
+        self.sampling = Sampling()
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -267,19 +272,25 @@ class GAN(LightningModule):
         z = draw.normal("z", self.generator.z_dim)
         return self(z, self.sample_cameras(draw), resolution=self.raw_resolution_now())
 
-    def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor | None]:
-        """Fakes, as many as the batch has images (a dictionary: Lightning takes frozen dataclasses
-        apart).
-        """
-        shown = self.sample(batch.index.tolist())
-        return {
-            "image": shown.image,
-            "raw": shown.raw,
-            "depth": shown.depth,
-            "opacity": shown.opacity,
-        }
+    def validation_step(self, batch, batch_idx: int) -> dict[str, Tensor | None]:
+        """Fakes, as many as the batch has images; callbacks.Evaluation measures them."""
+        return maps_of(self.sample(batch.index.tolist()))
 
-    validation_step = test_step = predict_step  # callbacks.Evaluation measures them
+    test_step = validation_step
+
+    def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor | None]:
+        """Scenes of `sampling` by their numbers [b], or as many as the batch has images."""
+        numbers = batch if isinstance(batch, Tensor) else batch.index
+        dtype = cast(torch.dtype, self.dtype)
+        draw = Randomness(self.sampling.seed, numbers.tolist(), device=self.device, dtype=dtype)
+        z = draw.normal("z", self.generator.z_dim)
+        shown = self(
+            z,
+            self.sample_cameras(draw),
+            truncation=self.sampling.truncation,
+            resolution=self.raw_resolution_now(),
+        )
+        return maps_of(shown)
 
     # ------------------------------------------------------------ around the iterations
 
@@ -357,6 +368,16 @@ class GAN(LightningModule):
         return metrics
 
 
+def maps_of(shown: Rendering) -> dict[str, Tensor | None]:
+    """A rendering as a dictionary: Lightning takes frozen dataclasses apart."""
+    return {
+        "image": shown.image,
+        "raw": shown.raw,
+        "depth": shown.depth,
+        "opacity": shown.opacity,
+    }
+
+
 class PhaseStep:
     """Optimizer steps of one iteration: one call per phase.
 
@@ -389,8 +410,7 @@ class PhaseStep:
             for term in loss(part, of_part):
                 module.manual_backward(term * part.share)
             for key_, value in of_part.items():
-                mean = self.values.get(key_, 0) + value.detach() * part.share
-                self.values[key_] = cast(Tensor, mean)
+                self.values[key_] = self.values.get(key_, 0) + value.detach() * part.share
 
         strategy = module.trainer.strategy
         if hasattr(strategy, "reduce_gradients"):
