@@ -1,10 +1,8 @@
-"""Memory of the generator's gradient: all rays at once, or the exact gradient in chunks (CIPS-3D,
-full size).
+"""Memory of CIPS-3D's exact gradient: all rays at once, or in chunks of rays.
 
-`full` keeps what autograd saves: so much for the scene and so much for every ray, counted by hooks
-on saved tensors at two numbers of rays. `chunked` (gan3d.training.ray_gradients) is run, its peak
-of resident memory measured, and its gradient compared with the full one at a resolution where that
-fits.
+`full` saves tensors for the scene and for every ray; their sizes are counted by hooks on saved
+tensors at two numbers of rays. `chunked` (gan3d.training.ray_gradients) is run, its peak resident
+memory is measured, and its gradient is compared with the full one at a lower resolution.
 """
 
 from __future__ import annotations
@@ -23,37 +21,37 @@ from gan3d.generators import CIPS3D
 from gan3d.randomness import Randomness
 from gan3d.training.ray_gradients import SceneView, replay
 
-TARGET = 0.25  # peak of chunked / saved bytes of full, at most
+TARGET = 0.25  # largest ratio of the peak of chunked to the saved bytes of full
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resolution", type=int, default=256, help="where memory is measured")
-    parser.add_argument(
-        "--compare", type=int, default=96, help="resolution where both gradients are compared"
-    )
-    parser.add_argument("--chunk", type=int, default=4096, help="rays at once")
-    parser.add_argument(
-        "--tiny", action="store_true", help="a tiny model at tiny sizes, to try the script"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the JSON; results/<machine> by default")
+    add = parser.add_argument
+    add("--resolution", type=int, default=256, help="resolution of the memory measurement")
+    add("--compare", type=int, default=96, help="resolution of the comparison of gradients")
+    add("--chunk", type=int, default=4096, help="rays per chunk")
+    add("--tiny", action="store_true", help="a tiny model at tiny sizes, to try the script")
+    add("--out", type=Path, help="folder of the JSON; results/<machine> by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.tiny:
         args.resolution, args.compare, args.chunk = 32, 16, 64
 
+    # Memory. First of all, because memory that was freed before would be reused unnoticed.
     view = make(args.resolution, args.tiny)
     start = time.process_time()
-    with PeakMemory() as peak:  # first: memory that was freed before would serve it unseen
+    with PeakMemory() as peak:
         chunked(view, args.chunk)
     seconds = time.process_time() - start
     saved = saved_gigabytes(make(args.resolution, args.tiny))
+
+    # Gradients.
+    side = args.compare
     errors = {
-        str(dtype).removeprefix("torch."): gradient_difference(
-            args.compare, args.compare**2 // 5, args.tiny, dtype
-        )
-        for dtype in (torch.float32, torch.float64)
+        name: gradient_difference(side, side**2 // 5, args.tiny, getattr(torch, name))
+        for name in ("float32", "float64")
     }
+
     result = facts() | {
         "model": "CIPS3D, tiny" if args.tiny else "CIPS3D, full size, one image",
         "resolution": args.resolution,
@@ -77,15 +75,14 @@ def make(resolution: int, tiny: bool, dtype: torch.dtype = torch.float32) -> Sce
     torch.manual_seed(0)
     generator = (CIPS3D(**CIPS3D.tiny) if tiny else CIPS3D(img_resolution=resolution)).to(dtype)
     draw = Randomness(0, [0], "generator", dtype=dtype)
-    camera = Camera.from_angles(
-        0.2, 0.1, radius=2.7 if tiny else 1.0, fov=18.83 if tiny else 12.0
-    ).to(dtype)
+    radius, fov = (2.7, 18.83) if tiny else (1.0, 12.0)
+    camera = Camera.from_angles(0.2, 0.1, radius=radius, fov=fov).to(dtype)
     scene = generator.represent(generator.map(draw.normal("z", generator.z_dim)), randomness=draw)
     return SceneView(generator, scene, camera, resolution, False, draw)
 
 
 def loss(image: Tensor) -> Tensor:
-    """As a discriminator's: not linear in the image, and every pixel matters to its neighbors."""
+    """Like a discriminator's: nonlinear in the image, with interaction of neighboring pixels."""
     return (image * image.roll(1, -1)).mean()
 
 
@@ -103,48 +100,45 @@ def chunked(view: SceneView, chunk: int) -> None:
 
 
 def gradient_difference(resolution: int, chunk: int, tiny: bool, dtype: torch.dtype) -> float:
-    """Largest difference of the two gradients, of each parameter relative to its largest entry.
+    """Largest difference of the two gradients, per parameter relative to its largest entry.
 
-    In float32 the two add up their rays in another order, and sines of gain 30 enlarge that
-    rounding.
+    In float32 the order of summation over rays differs, and sines of gain 30 amplify the rounding.
     """
     whole, parts = make(resolution, tiny, dtype), make(resolution, tiny, dtype)
     loss(whole.render().image).backward()
     chunked(parts, chunk)
-    full, some = gradients(whole), gradients(parts)
-    assert full.keys() == some.keys()
-    return max(
-        float((full[n] - some[n]).abs().max() / full[n].abs().max().clamp(min=1e-20)) for n in full
-    )
+    expected, actual = gradients(whole), gradients(parts)
+    assert expected.keys() == actual.keys()
+    differences = []
+    for name, gradient in expected.items():
+        largest = gradient.abs().max().clamp(min=1e-20)
+        differences.append(float((gradient - actual[name]).abs().max() / largest))
+    return max(differences)
 
 
 def saved_gigabytes(view: SceneView) -> float:
-    """Bytes that autograd keeps for the backward pass of one image, in GB: those of the scene, and
-    so many per ray.
-    """
-    many = min(4096, view.num_pixels // 2)
-    one, two = (saved_bytes(view, torch.arange(num)) for num in (many, 2 * many))
-    per_ray = (two - one) / many
-    return (one + per_ray * (view.num_pixels - many)) / 1e9
+    """Size of the tensors that autograd saves for one image, in GB: scene, plus rays."""
+    num = min(4096, view.num_pixels // 2)
+    once = saved_bytes(view, torch.arange(num))
+    twice = saved_bytes(view, torch.arange(2 * num))
+    per_ray = (twice - once) / num
+    return (once + per_ray * (view.num_pixels - num)) / 1e9
 
 
 def saved_bytes(view: SceneView, rays: Tensor) -> int:
-    """Bytes that autograd keeps of some rays: every storage once, and nothing of the parameters
-    themselves.
-    """
-    mine = {p.untyped_storage().data_ptr() for p in view.generator.parameters()}
-    kept: dict[
-        int, torch.UntypedStorage
-    ] = {}  # alive while they are counted, so that no address comes twice
+    """Size of the tensors that autograd saves for some rays: each storage once, no parameters."""
+    parameters = {p.untyped_storage().data_ptr() for p in view.generator.parameters()}
+    # Storages are kept alive while they are counted, so that no address is reused.
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in mine:
-            kept[storage.data_ptr()] = storage
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
         view.render(rays)
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 if __name__ == "__main__":

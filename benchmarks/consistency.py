@@ -1,19 +1,20 @@
-"""Strict 3D consistency of GRAM-HD, against an upsampler in image space on the same model (GRAM-HD,
-section 4.3).
+"""Strict 3D consistency of GRAM-HD, against an image-space upsampler on the same model.
+
+(GRAM-HD, section 4.3.)
 
     ours      manifolds are super-resolved in 3D, then rendered at full resolution
-    control   the low-resolution image of the same model, then an image-space network of about the same kind (an RRDB
-              with a residual), trained here as image-space super-resolution is: its images shrink
-              to the low-resolution ones, and a discriminator can not tell them from the model's own
-              full-resolution images
+    control   the low-resolution image of the same model, then a similar network in image space (an
+              RRDB with a residual). It is trained here like image-space super-resolution: its
+              images must downsample to the low-resolution ones, and a discriminator compares them
+              with the model's own full-resolution images
 
-Both show the same scenes from the same cameras; each view is warped into each other by the same
-depth (gan3d.metrics.reprojection). Blur makes any pair of views agree, so the sharpness of both is
-printed beside it (mean
-|difference| of neighboring pixels), and the control is compared a second time at ours' sharpness, its detail (what it
-adds to a bicubic enlargement) amplified. Resampling and translucent layers set a ceiling to all, so
-only differences say something. The picture shows one row of the image while the camera turns (EPI):
-straight lines are consistent.
+Both render the same scenes from the same cameras, and all pairs of views are warped into each other
+by the same depth (gan3d.metrics.reprojection). Blur makes any pair of views agree. Therefore the
+sharpness (mean absolute difference of neighboring pixels) is printed too, and the control is
+compared a second time at the sharpness of ours, with its detail (the difference to a bicubic
+enlargement) amplified. Resampling and translucent layers limit all PSNRs, so only differences are
+meaningful. The picture shows one row of the image while the camera moves (EPI): consistent scenes
+have straight lines.
 """
 
 from __future__ import annotations
@@ -45,26 +46,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="a trained GRAMHD: portable file or .ckpt")
-    parser.add_argument("--scenes", type=int, default=8)
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument(
-        "--yaw", type=float, default=0.3, help="largest angle of the views, radians"
-    )
-    parser.add_argument("--radius", type=float, default=2.7)
-    parser.add_argument("--fov", type=float, default=18.83)
-    parser.add_argument(
-        "--steps", type=int, default=400, help="training steps of the control's upsampler"
-    )
-    parser.add_argument("--frames", type=int, default=64, help="of the EPI picture")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the JSON and the picture; results/<machine> by default"
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="a trained GRAMHD: portable file or .ckpt")
+    add("--scenes", type=int, default=8)
+    add("--views", type=int, default=8)
+    add("--yaw", type=float, default=0.3, help="largest angle of the views, radians")
+    add("--radius", type=float, default=2.7)
+    add("--fov", type=float, default=18.83)
+    add("--steps", type=int, default=400, help="training steps of the control's upsampler")
+    add("--frames", type=int, default=64, help="frames of the EPI picture")
+    add("--out", type=Path, help="folder of JSON and picture; default results/<machine>")
     args = parser.parse_args()
+
+    # Measure.
     torch.set_num_threads(1)
     generator = strict(load_3d_generator(args.checkpoint, "cpu"))
     upsampler = train_upsampler(generator, args)
-    seen = compared(generator, upsampler, args)
+    measured = compare(generator, upsampler, args)
+
+    # Write.
     result = facts() | {
         "checkpoint": args.checkpoint.name,
         "generator": type(generator).__name__,
@@ -73,32 +73,28 @@ def main() -> int:
         "views": args.views,
         "yaw": args.yaw,
         "upsampler_steps": args.steps,
-        **seen,
+        **measured,
     }
-    write_lines(generator, upsampler, args)
+    write_epi_picture(generator, upsampler, args)
     path = write("consistency", result, args.out)
-    print(
-        f"reprojection between {args.views} views, mean over {args.scenes} scenes "
-        f"({seen['share_of_pixels']:.0%} of the pixels):"
-    )
-    rows = {
-        "ours": "super-resolved in 3D",
-        "control": "image-space upsampler",
-        "matched": "the same, as sharp as ours",
-    }
-    for name, what in rows.items():
-        print(
-            f"  {name:8} {what:28} {seen[f'psnr_{name}']:6.2f} dB   sharpness "
-            f"{seen[f'sharpness_{name}']:.4f}"
-        )
+
+    # Print.
+    share = measured["share_of_pixels"]
+    print(f"reprojection between {args.views} views ({share:.0%} of the pixels),")
+    print(f"mean over {args.scenes} scenes:")
+    for name, description in (
+        ("ours", "super-resolved in 3D"),
+        ("control", "image-space upsampler"),
+        ("matched", "the same, as sharp as ours"),
+    ):
+        psnr, sharp = measured[f"psnr_{name}"], measured[f"sharpness_{name}"]
+        print(f"  {name:8} {description:28} {psnr:6.2f} dB   sharpness {sharp:.4f}")
     print(path)
-    return 0 if seen["psnr_ours"] > seen["psnr_matched"] else 1
+    return 0 if measured["psnr_ours"] > measured["psnr_matched"] else 1
 
 
 def strict(generator: Generator) -> Generator:
-    """The generator with locked view directions and each sample's own camera: then its scenes are
-    strictly 3D.
-    """
+    """The generator with locked view directions and separate origins: strictly 3D scenes."""
     generator.lock_view = True
     generator.options = replace(generator.options, shared_origin=False)
     return generator.eval().requires_grad_(False)
@@ -114,25 +110,23 @@ def cameras(args: argparse.Namespace, num: int) -> Camera:
 
 
 def train_upsampler(generator: Generator, args: argparse.Namespace) -> BackgroundSuperResolution:
-    """An image-space network that makes images like the model's of its raw images,
-    adversarially.
-    """
+    """An image-space upsampler of the model's raw images, trained adversarially."""
     torch.manual_seed(0)
-    scale = generator.img_resolution // generator.raw_resolution
+    side = generator.img_resolution
+    scale = side // generator.raw_resolution
     network = BackgroundSuperResolution(3, 3, scale, channels=32, num_blocks=2, growth=16)
-    widths = [min(16 * 2**i, 64) for i in range(generator.img_resolution.bit_length() - 1)]
-    judge = GRAMDiscriminator(
-        img_resolution=generator.img_resolution, patch=True, channels=tuple(widths), patch_width=16
-    )
+    widths = tuple(min(16 * 2**i, 64) for i in range(side.bit_length() - 1))
+    judge = GRAMDiscriminator(img_resolution=side, patch=True, channels=widths, patch_width=16)
     optimizers = [
         torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.99)) for net in (network, judge)
     ]
-    game, same = NonSaturating(), CrossResolution(10.0)
+    adversarial = NonSaturating()
+    cross_resolution = CrossResolution(10.0)
 
     def loss_of(images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        judged = judge(images)
-        assert judged.patch_logits is not None
-        return loss(judged.logits).mean() + loss(judged.patch_logits.flatten()).mean()
+        output = judge(images)
+        assert output.patch_logits is not None
+        return loss(output.logits).mean() + loss(output.patch_logits.flatten()).mean()
 
     def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         for each in optimizers:
@@ -141,22 +135,26 @@ def train_upsampler(generator: Generator, args: argparse.Namespace) -> Backgroun
         optimizer.step()
 
     for number in trange(args.steps, desc="upsampler", unit="step", leave=False):
+        # Four images of the model.
         draw = Randomness(1, range(4 * number, 4 * number + 4), "upsampler")
-        camera = Camera.from_angles(
-            args.yaw * (2 * draw.uniform("yaw") - 1),
-            0.15 * (2 * draw.uniform("pitch") - 1),
-            radius=args.radius,
-            fov=args.fov,
-        )
+        yaw = args.yaw * (2 * draw.uniform("yaw") - 1)
+        pitch = 0.15 * (2 * draw.uniform("pitch") - 1)
+        camera = Camera.from_angles(yaw, pitch, radius=args.radius, fov=args.fov)
         with torch.no_grad():
             shown = generator(draw.normal("z", generator.z_dim), camera)
         assert shown.raw is not None
-        fake, real = upsampled(network, shown.raw), shown.image.requires_grad_()
-        step(optimizers[0], loss_of(fake, game.generator) + same(fake, shown.raw).mean())
-        judged = judge(real)
-        (gradient,) = torch.autograd.grad(judged.logits.sum(), real, create_graph=True)
+        real = shown.image.requires_grad_()
+
+        # Upsampler.
+        fake = upsampled(network, shown.raw)
+        similarity = cross_resolution(fake, shown.raw).mean()
+        step(optimizers[0], loss_of(fake, adversarial.generator) + similarity)
+
+        # Discriminator, with R1.
+        (gradient,) = torch.autograd.grad(judge(real).logits.sum(), real, create_graph=True)
         penalty = gradient.square().sum((1, 2, 3)).mean() / 2
-        step(optimizers[1], loss_of(fake.detach(), game.fake) + loss_of(real, game.real) + penalty)
+        d_loss = loss_of(fake.detach(), adversarial.fake) + loss_of(real, adversarial.real)
+        step(optimizers[1], d_loss + penalty)
     return network.requires_grad_(False)
 
 
@@ -165,32 +163,31 @@ def upsampled(network: BackgroundSuperResolution, raw: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compared(
+def compare(
     generator: Generator, upsampler: BackgroundSuperResolution, args: argparse.Namespace
 ) -> dict[str, float]:
-    """Mean PSNR and sharpness of ours and of the control over all scenes and pairs of views."""
-    camera, found = cameras(args, args.views), []
+    """PSNR and sharpness of ours and of the control, mean over scenes and pairs of views."""
+    camera = cameras(args, args.views)
+    rows = []
     for index in range(args.scenes):
         shown = generator.render(scene_of(generator, index), camera)
         assert shown.raw is not None
         control = replace(shown, image=upsampled(upsampler, shown.raw))
         matched = replace(shown, image=as_sharp_as(shown.image, control.image, shown.raw))
-        kinds = (shown, control, matched)
-        pairs = [pairwise_reprojection(views, camera) for views in kinds]
-        values = [pair.mean_psnr for pair in pairs] + [sharpness(views.image) for views in kinds]
-        found.append([*values, float(pairs[0].share.nanmean())])
-    names = [
-        f"{what}_{kind}"
-        for what in ("psnr", "sharpness")
-        for kind in ("ours", "control", "matched")
-    ]
-    return dict(zip([*names, "share_of_pixels"], torch.tensor(found).mean(0).tolist(), strict=True))
+        row = {}
+        for name, views in (("ours", shown), ("control", control), ("matched", matched)):
+            pairs = pairwise_reprojection(views, camera)
+            row[f"psnr_{name}"] = pairs.mean_psnr
+            row[f"sharpness_{name}"] = sharpness(views.image)
+            if name == "ours":
+                row["share_of_pixels"] = float(pairs.share.nanmean())
+        rows.append(row)
+    means = torch.tensor([list(row.values()) for row in rows]).mean(0).tolist()
+    return dict(zip(rows[0], means, strict=True))
 
 
 def as_sharp_as(wanted: Tensor, images: Tensor, raw: Tensor) -> Tensor:
-    """Images whose detail, the difference to enlarged raw images, is amplified until they are as
-    sharp as others.
-    """
+    """Amplifies detail (the difference to enlarged raw images) to the sharpness of `wanted`."""
     smooth = F.interpolate(raw, size=images.shape[-2:], mode="bicubic", align_corners=False)
     low, high = 0.0, 64.0
     for _ in range(30):
@@ -208,8 +205,8 @@ def sharpness(images: Tensor) -> float:
 
 
 @torch.no_grad()
-def write_lines(generator: Generator, upsampler, args: argparse.Namespace) -> None:
-    """consistency_epi.png: the middle row while the camera turns, ours above, the control below."""
+def write_epi_picture(generator: Generator, upsampler, args: argparse.Namespace) -> None:
+    """Writes consistency_epi.png: the middle row of all frames, ours above the control."""
     scene, path = scene_of(generator, 0), cameras(args, args.frames)
     rows: list[list[Tensor]] = [[], []]
     for i in range(len(path)):

@@ -1,11 +1,11 @@
-"""One forward pass of the full-size EG3D on one CPU thread, against the published formulation in
-the same run.
+"""One forward pass of the full-size EG3D on one CPU thread, against the published formulation.
 
-python benchmarks/forward.py [--repeats 3] [--tiny] [--out FOLDER]
+    python benchmarks/forward.py [--repeats 3] [--tiny] [--out FOLDER]
 
-Both make the same image (checked to 1e-4). Reported per part and in all: CPU seconds (best of
-some), GFLOP as `torch.utils.flop_counter` counts convolutions and matrix products, the share of
-this thread's sgemm rate that this is, and the peak of memory above the loaded model.
+Both run in the same process and make the same image (checked to 1e-4). Reported per part and in
+total: CPU seconds (minimum of several calls), GFLOP of convolutions and matrix products (counted by
+`torch.utils.flop_counter`), their rate relative to sgemm on this thread, and peak memory above the
+loaded model.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ Parts = dict[str, Callable[[], Any]]
 
 
 def build(tiny: bool) -> tuple[EG3D, Tensor, Camera]:
-    """Generator with a density and noise worth rendering, one z, one camera."""
+    """Generator with a visible density and noise, one z, one camera."""
     torch.manual_seed(0)
     sizes: dict[str, Any] = {}
     if tiny:
@@ -42,7 +43,7 @@ def build(tiny: bool) -> tuple[EG3D, Tensor, Camera]:
     generator = EG3D(**sizes).eval().requires_grad_(False)
     last = generator.decoder.net[2]
     assert isinstance(last.bias, nn.Parameter)
-    # Matter, so that importance samples have something to find.
+    # Density for the importance samples.
     last.bias[0] = 3.0
     for name, parameter in generator.named_parameters():
         if name.endswith("noise_strength"):
@@ -55,16 +56,16 @@ def our_parts(generator: EG3D, z: Tensor, camera: Camera) -> Parts:
     ws = generator.map(z, camera)
     scene = generator.represent(ws)
     shown = generator.render(scene, camera)
-    enlarge, features = generator.superresolution, shown.extras["features"]
+    features = shown.extras["features"]
+    enlarge = generator.superresolution
     assert enlarge is not None
     assert shown.raw is not None
     rays = camera.rays(generator.raw_resolution)
+    field = partial(generator.field, scene)
     return {
         "map": lambda: generator.map(z, camera),
         "represent": lambda: generator.represent(ws),
-        "render": lambda: render_rays(
-            lambda p, d: generator.field(scene, p, d), rays, generator.options
-        ),
+        "render": lambda: render_rays(field, rays, generator.options),
         "super-resolution": lambda: enlarge(shown.raw, features, ws[:, -1]),
         "all": lambda: generator(z, camera).image,
     }
@@ -74,99 +75,98 @@ def published_parts(generator: EG3D, z: Tensor, camera: Camera) -> Parts:
     """The same parts in the published order of operations."""
     ws = generator.map(z, camera)
     planes = published.planes_of(generator.backbone.synthesis, ws)
-    side, options = generator.raw_resolution, generator.options
-    features = published.features_of(generator.decoder, options, planes, camera, side)
+    side = generator.raw_resolution
+    rendering = (generator.decoder, generator.options, planes, camera, side)
+    features = published.features_of(*rendering)
     enlarge = generator.superresolution
     assert enlarge is not None
     return {
         "map": lambda: generator.map(z, camera),
         "represent": lambda: published.planes_of(generator.backbone.synthesis, ws),
-        "render": lambda: published.features_of(generator.decoder, options, planes, camera, side),
+        "render": lambda: published.features_of(*rendering),
         "super-resolution": lambda: published.superresolve(enlarge, features, ws[:, -1]),
         "all": lambda: published.forward(generator, z, camera),
     }
 
 
 def measure(parts: Parts, repeats: int, sgemm: float) -> dict[str, dict[str, float]]:
-    """CPU seconds, GFLOP and the share of sgemm, by part."""
+    """CPU seconds, GFLOP and rate relative to sgemm, by part."""
     result = {}
     for name in PARTS:
         with FlopCounterMode(display=False) as counter:
             parts[name]()
-        gflop, seconds = counter.get_total_flops() / 1e9, best_seconds(parts[name], repeats)
-        result[name] = {
-            "cpu_seconds": seconds,
-            "gflop": gflop,
-            "share_of_sgemm": gflop / seconds / sgemm,
-        }
+        gflop = counter.get_total_flops() / 1e9
+        seconds = best_seconds(parts[name], repeats)
+        share = gflop / seconds / sgemm
+        result[name] = {"cpu_seconds": seconds, "gflop": gflop, "share_of_sgemm": share}
     return result
 
 
 @torch.no_grad()
 def extra_memory(which: str, tiny: bool) -> float:
-    """GB that one forward pass takes above the loaded model, the first in this process."""
+    """Peak memory of one forward pass above the loaded model, the first in this process, in GB."""
     generator, z, camera = build(tiny)
     with PeakMemory() as peak:
         generator(z, camera) if which == "ours" else published.forward(generator, z, camera)
     return peak.extra
 
 
-def in_own_process(which: str, tiny: bool) -> float:
+def memory_in_own_process(which: str, tiny: bool) -> float:
+    """`extra_memory` in a new process, in GB."""
     command = [sys.executable, __file__, "--memory", which, *(["--tiny"] if tiny else [])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @torch.no_grad()
 def run(repeats: int, tiny: bool) -> dict[str, Any]:
+    """Compares the images, then measures both forms."""
     generator, z, camera = build(tiny)
     ours, theirs = our_parts(generator, z, camera), published_parts(generator, z, camera)
     image, expected = ours["all"](), theirs["all"]()
     error = ((image - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
     if not error <= 1e-4:
-        raise SystemExit(f"the two formulations differ by {error:.2g}: nothing was measured")
+        raise SystemExit(f"the two forms differ by {error:.2g}: nothing was measured")
+
     sgemm = sgemm_rate()
     result: dict[str, Any] = {
         **facts(),
         "model": "EG3D tiny" if tiny else "EG3D ffhq512-128",
         "batch": 1,
+        "sgemm_gflops": sgemm,
+        "repeats": repeats,
+        "difference": error,
+        "ours": measure(ours, repeats, sgemm),
+        "published": measure(theirs, repeats, sgemm),
     }
-    result |= {"sgemm_gflops": sgemm, "repeats": repeats, "difference": error}
-    result["ours"], result["published"] = (
-        measure(ours, repeats, sgemm),
-        measure(theirs, repeats, sgemm),
-    )
-    result["extra_memory_gb"] = {
-        which: in_own_process(which, tiny) for which in ("ours", "published")
-    }
+    forms = ("ours", "published")
+    memory = {which: memory_in_own_process(which, tiny) for which in forms}
+    seconds = {which: result[which]["all"]["cpu_seconds"] for which in forms}
+    result["extra_memory_gb"] = memory
     result["ratio"] = {
-        "cpu_seconds": result["ours"]["all"]["cpu_seconds"]
-        / result["published"]["all"]["cpu_seconds"],
-        "memory": result["extra_memory_gb"]["ours"]
-        / max(result["extra_memory_gb"]["published"], 1e-9),
+        "cpu_seconds": seconds["ours"] / seconds["published"],
+        "memory": memory["ours"] / max(memory["published"], 1e-9),
     }
     return result
 
 
 def show(result: dict[str, Any]) -> None:
-    print(
-        f"{result['model']}, batch 1, one thread, sgemm {result['sgemm_gflops']:.0f} GFLOP/s, "
-        f"{result['machine']}"
-    )
+    """Prints the result as a table."""
+    rate, machine = result["sgemm_gflops"], result["machine"]
+    print(f"{result['model']}, batch 1, one thread, sgemm {rate:.0f} GFLOP/s, {machine}")
     print(
         f"{'part':18}{'GFLOP':>8}{'ours s':>9}{'of sgemm':>10}"
         f"{'published s':>13}{'of sgemm':>10}{'ratio':>8}"
     )
     for name in PARTS:
         ours, theirs = result["ours"][name], result["published"][name]
+        seconds, their_seconds = ours["cpu_seconds"], theirs["cpu_seconds"]
         print(
-            f"{name:18}{ours['gflop']:8.2f}{ours['cpu_seconds']:9.3f}{ours['share_of_sgemm']:10.0%}"
-            f"{theirs['cpu_seconds']:13.3f}{theirs['share_of_sgemm']:10.0%}"
-            f"{ours['cpu_seconds'] / theirs['cpu_seconds']:8.2f}"
+            f"{name:18}{ours['gflop']:8.2f}{seconds:9.3f}{ours['share_of_sgemm']:10.0%}"
+            f"{their_seconds:13.3f}{theirs['share_of_sgemm']:10.0%}"
+            f"{seconds / their_seconds:8.2f}"
         )
-    memory = result["extra_memory_gb"]
-    print(
-        f"memory above the model: {memory['ours']:.2f} GB, published {memory['published']:.2f} GB"
-    )
+    memory, published_memory = (result["extra_memory_gb"][form] for form in ("ours", "published"))
+    print(f"memory above the model: {memory:.2f} GB, published {published_memory:.2f} GB")
     print(f"largest difference of the images: {result['difference']:.1e}")
 
 
@@ -174,12 +174,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tiny", action="store_true", help="a model of seconds, to try the script")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>"
-    )
-    parser.add_argument("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--repeats", type=int, default=3)
+    add("--tiny", action="store_true", help="a tiny model, to try the script in seconds")
+    add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    add("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory:

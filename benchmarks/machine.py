@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine it ran on, and how it times and where it writes."""
+"""Shared by the benchmarks: facts about the machine, timing, memory, and writing of results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine_name() -> str:
-    """Processor and number of cores, as a folder's name: amd-epyc-2cores."""
+    """Processor and number of cores as a folder name, such as amd-epyc-2cores."""
     try:
         model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -51,7 +51,7 @@ def facts() -> dict[str, Any]:
 
 
 def best_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """CPU seconds of this process for one call of `work`, the best of some."""
+    """CPU seconds of this process for one call of `work`, the minimum of several calls."""
     seconds = []
     for _ in range(repeats):
         start = time.process_time()
@@ -61,27 +61,25 @@ def best_seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def sgemm_rate(size: int = 2048, repeats: int = 5) -> float:
-    """GFLOP per CPU second of a float32 matrix product of size^3: what this machine can do at
-    best.
-    """
+    """GFLOP per CPU second of a float32 matrix product of size^3, the peak of this machine."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     a @ b
     return 2 * size**3 / best_seconds(lambda: a @ b, repeats) / 1e9
 
 
 class PeakMemory:
-    """Peak of this process's resident memory above what it held on entering, in GB (Linux).
+    """Peak resident memory of this process in a block, above the start of the block, in GB (Linux).
 
-    with PeakMemory() as peak: work()
-    peak.extra
+    with PeakMemory() as peak:
+        work()
+    print(peak.extra)
     """
 
     extra: float
 
     def __enter__(self) -> PeakMemory:
-        Path("/proc/self/clear_refs").write_text(
-            "5"
-        )  # the peak starts anew from what is resident now
+        # Resets the peak to the current resident memory.
+        Path("/proc/self/clear_refs").write_text("5")
         self._before = _resident("VmRSS")
         return self
 

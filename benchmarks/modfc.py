@@ -1,18 +1,17 @@
-"""The modulated fully connected layer of CIPS-3D: three formulations and the two published ones, on
-one CPU thread.
+"""The modulated fully connected layer of CIPS-3D: three forms and two published ones, one thread.
 
-python benchmarks/modfc.py [--repeats 12] [--seconds 20] [--tiny] [--out FOLDER] [--check]
+    python benchmarks/modfc.py [--repeats 12] [--seconds 20] [--tiny] [--out FOLDER] [--check]
 
-Per size (b n i o), forward (no gradient) and forward + backward (gradients of x, weight and style):
-CPU milliseconds, the best of some repetitions. Every repetition times all formulations one after
-the other, in random order, so that a machine that is busy for a while, and what the one before left
-in caches, disturbs all of them. First all results and gradients are compared (1e-4 of the largest).
+Reported per size (b n i o), for forward (no gradient) and forward + backward (gradients of x,
+weight and style): CPU milliseconds, the minimum of several repetitions. Every repetition times all
+forms one after the other in random order, so that other load on the machine, and the caches left by
+the previous form, affect all of them alike. Results and gradients are compared first (to 1e-4 of
+the largest).
 
-Targets: the formulation that gan3d.ops.modfc chooses takes at most 1.1 times the best one's time in
-every row; and it is at least 1.6 times faster than the published grouped convolution wherever the
-published batched product is so in the same run. (Where a convolution comes closer than that to the
-sgemm rate, no formulation can be: see "of sgemm".) With --check the exit code is 1 if they do not
-hold.
+Targets: the form that gan3d.ops.modfc chooses takes at most 1.1 times the time of the fastest one
+in every row; and it is at least 1.6 times faster than the published grouped convolution wherever
+the published batched product is. (Where a convolution comes closer than that to the sgemm rate, no
+form can be: see "of sgemm".) With --check the exit code is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -44,15 +43,15 @@ SIZES = (
     (4096, 1, 512, 512),
 )
 TINY_SIZES = ((2, 64, 16, 16), (8, 1, 16, 16))
-SLACK, SPEEDUP = 1.1, 1.6
-LARGEST_WEIGHTS = (
-    512e6  # bytes of all images' weights; formulations that make them keep about five copies
-)
+SLACK = 1.1
+SPEEDUP = 1.6
+# Largest size of all images' weights, in bytes; forms that compute them keep about five copies.
+LARGEST_WEIGHTS = 512e6
 Layer = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def published_weights(weight: Tensor, style: Tensor) -> Tensor:
-    """Weights of each image [b i o], demodulated by their own squares."""
+    """Demodulated weights of each image, [b i o]."""
     modulated = weight[None] * style[:, :, None]
     return modulated * (modulated.square().sum(1, keepdim=True) + 1e-8).rsqrt()
 
@@ -69,7 +68,7 @@ def published_grouped(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
 
 
 def layers(b: int, i: int, o: int) -> dict[str, Layer]:
-    """The formulations to measure at a size, those that would not fit in memory left out."""
+    """The forms to measure at a size, without those that do not fit in memory."""
     ours: dict[str, Layer] = {form: partial(modfc, form=form) for form in FORMS}
     if 4 * b * i * o > LARGEST_WEIGHTS:
         return {"scale": ours["scale"]}
@@ -81,17 +80,15 @@ def gradients(layer: Layer, inputs: list[Tensor], g: Tensor) -> tuple[Tensor, ..
 
 
 def largest_difference(compared: dict[str, Layer], inputs: list[Tensor], g: Tensor) -> float:
-    """Of results and gradients between the formulations, relative to the largest number of each
-    tensor.
-    """
-    results = [
+    """Of results and gradients between the forms, relative to the largest entry of each tensor."""
+    first, *others = (
         (layer(*inputs).detach(), *gradients(layer, inputs, g)) for layer in compared.values()
-    ]
-    differences = [
-        ((actual - expected).abs().max() / expected.abs().max()).item()
-        for result in results[1:]
-        for actual, expected in zip(result, results[0])
-    ]
+    )
+    differences = []
+    for result in others:
+        for actual, expected in zip(result, first):
+            difference = (actual - expected).abs().max() / expected.abs().max()
+            differences.append(difference.item())
     return max(differences, default=0.0)
 
 
@@ -102,24 +99,24 @@ def cpu_ms(work: Callable[[], Any]) -> float:
 
 
 def measure(size: tuple[int, int, int, int], repeats: int, seconds: float) -> dict[str, Any]:
-    """One row: milliseconds of every formulation, the choice, and its ratios."""
+    """One row: milliseconds of every form, the choice, and its ratios."""
     b, n, i, o = size
     torch.manual_seed(0)
     inputs = [torch.randn(b, n, i), torch.randn(i, o), torch.randn(b, i) + 1]
-    inputs, g = [tensor.requires_grad_() for tensor in inputs], torch.randn(b, n, o)
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    g = torch.randn(b, n, o)
     compared = layers(b, i, o)
     difference = largest_difference(compared, inputs, g)
     if not difference <= 1e-4:
-        raise SystemExit(
-            f"at {size} the formulations differ by {difference:.2g}: nothing was measured"
-        )
+        raise SystemExit(f"at {size} the forms differ by {difference:.2g}: nothing was measured")
 
     times: dict[str, dict[str, list[float]]] = {
         phase: {name: [] for name in compared} for phase in ("forward", "forward_backward")
     }
-    until, order = time.process_time() + seconds, random.Random(0)
+    end = time.process_time() + seconds
+    order = random.Random(0)
     for repeat in range(repeats):
-        if repeat >= 2 and time.process_time() > until:
+        if repeat >= 2 and time.process_time() > end:
             break
         for name, layer in order.sample(list(compared.items()), len(compared)):
             with torch.no_grad():
@@ -132,7 +129,7 @@ def measure(size: tuple[int, int, int, int], repeats: int, seconds: float) -> di
 
 
 def summary(times: dict[str, list[float]], chosen: str) -> dict[str, Any]:
-    """Best milliseconds by formulation, and how the chosen one compares."""
+    """Best milliseconds by form, and ratios of the chosen one to others."""
     best = {name: min(samples) for name, samples in times.items()}
     result: dict[str, Any] = {"ms": best, "repeats": len(times[chosen])}
     result["spread"] = {
@@ -146,25 +143,23 @@ def summary(times: dict[str, list[float]], chosen: str) -> dict[str, Any]:
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:
-    """The targets that do not hold, in words."""
+    """Descriptions of the missed targets."""
     found = []
     for row in rows:
         for phase in ("forward", "forward_backward"):
-            one, where = row[phase], f"{row['size']} {phase}"
-            if one["chosen_over_best"] > SLACK:
-                found.append(
-                    f"{where}: {row['chosen']} takes {one['chosen_over_best']:.2f} times the best "
-                    "form's time"
-                )
-            if one.get("grouped_over_bmm", 0) >= SPEEDUP > one.get("grouped_over_chosen", 0):
-                found.append(
-                    f"{where}: only {one['grouped_over_chosen']:.2f} times faster than grouped "
-                    "convolution"
-                )
+            one = row[phase]
+            where = f"{row['size']} {phase}"
+            ratio = one["chosen_over_best"]
+            if ratio > SLACK:
+                found.append(f"{where}: {row['chosen']} takes {ratio:.2f} times the best form's")
+            speedup = one.get("grouped_over_chosen", 0)
+            if one.get("grouped_over_bmm", 0) >= SPEEDUP > speedup:
+                found.append(f"{where}: only {speedup:.2f} times faster than grouped convolution")
     return found
 
 
 def run(tiny: bool, repeats: int, seconds: float) -> dict[str, Any]:
+    """All rows, and the missed targets."""
     result: dict[str, Any] = {
         **facts(),
         "sgemm_gflops": sgemm_rate(256 if tiny else 2048),
@@ -177,50 +172,51 @@ def run(tiny: bool, repeats: int, seconds: float) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"CPU ms, one thread, sgemm {result['sgemm_gflops']:.0f} GFLOP/s, {result['machine']}")
+    """Prints the result as a table."""
+    rate = result["sgemm_gflops"]
+    names = (*FORMS, "published bmm", "published grouped")
+    titles = (*FORMS, "pub.bmm", "pub.grp")
+    print(f"CPU ms, one thread, sgemm {rate:.0f} GFLOP/s, {result['machine']}")
     print(
-        f"{'(b, n, i, o)':22}{'':5}{'grouped':>9}{'bmm':>9}{'scale':>9}{'pub.bmm':>9}{'pub.grp':>9}  "
-        f"{'chosen':8}{'/best':>6}{'x grp':>7}{'bmm x':>7}{'of sgemm':>10}"
+        f"{'(b, n, i, o)':22}{'':5}"
+        + "".join(f"{title:>9}" for title in titles)
+        + f"  {'chosen':8}{'/best':>6}{'x grp':>7}{'bmm x':>7}{'of sgemm':>10}"
     )
+
+    def cell(value: float | None, width: int) -> str:
+        return f"{'-':>{width}}" if value is None else f"{value:{width}.2f}"
+
     for row in result["rows"]:
         b, n, i, o = row["size"]
+        chosen = row["chosen"]
         for phase, label, products in (("forward", "f", 1), ("forward_backward", "f+b", 3)):
             one = row[phase]
-            names = (*FORMS, "published bmm", "published grouped")
-            columns = "".join(
-                f"{one['ms'][name]:9.2f}" if name in one["ms"] else f"{'-':>9}" for name in names
-            )
-            ratios = [one.get(name) for name in ("grouped_over_chosen", "grouped_over_bmm")]
-            share = (
-                products * 2e-6 * b * n * i * o / one["ms"][row["chosen"]] / result["sgemm_gflops"]
-            )
+            gflop = products * 2e-6 * b * n * i * o
+            share = gflop / one["ms"][chosen] / rate
             print(
-                f"{tuple(row['size'])!s:22}{label:5}{columns}  {row['chosen']:8}{one['chosen_over_best']:6.2f}"
-                + "".join(f"{'-':>7}" if ratio is None else f"{ratio:7.2f}" for ratio in ratios)
+                f"{tuple(row['size'])!s:22}{label:5}"
+                + "".join(cell(one["ms"].get(name), 9) for name in names)
+                + f"  {chosen:8}{one['chosen_over_best']:6.2f}"
+                + cell(one.get("grouped_over_chosen"), 7)
+                + cell(one.get("grouped_over_bmm"), 7)
                 + f"{share:10.0%}"
             )
-    print(
-        "targets hold"
-        if result["targets_hold"]
-        else "\n".join(["targets missed:", *result["missed"]])
-    )
+    if result["targets_hold"]:
+        print("targets hold")
+    else:
+        print("targets missed:", *result["missed"], sep="\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument(
-        "--seconds", type=float, default=20, help="CPU seconds of a row, after which repeats end"
-    )
-    parser.add_argument(
-        "--tiny", action="store_true", help="sizes of milliseconds, to try the script"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>"
-    )
-    parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
+    add = parser.add_argument
+    add("--repeats", type=int, default=12)
+    add("--seconds", type=float, default=20, help="CPU seconds of a row, after which repeats end")
+    add("--tiny", action="store_true", help="tiny sizes, to try the script in seconds")
+    add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    add("--check", action="store_true", help="exit code 1 if a target is missed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = run(options.tiny, options.repeats, options.seconds)

@@ -1,10 +1,10 @@
 """EG3D's forward pass in the published order of operations: the baseline of `forward.py`.
 
-Written from the papers, for the weights of `gan3d.generators.EG3D`; the numbers are the same, the
-work is done as published: one kernel per sample in a grouped convolution, FIR filters on
-zero-inserted signals, coordinates projected by matrix products and looked up with grid_sample, all
-rays at once, features sorted along with the depths. Deterministic and without gradient;
-super-resolution layouts 8X and 8XDC.
+Written from the papers, for the weights of `gan3d.generators.EG3D`. The numbers are the same, but
+computed as published: one kernel per sample in a grouped convolution, FIR filters on zero-inserted
+signals, coordinates projected by matrix products and sampled with grid_sample, all rays at once,
+features sorted with the depths. Deterministic and without gradient; super-resolution layouts 8X and
+8XDC.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gan3d.ops.composite import Samples, interval_weights, optical_depths, refer
 from gan3d.ops.resample import upfirdn2d_reference
 from gan3d.rendering import RenderOptions, importance_depths, ray_limits, stratified_depths
 
-# The rows are the two axes that span a plane and its normal: (x,y), (x,z), (z,x).
+# Rows are the two axes of a plane, then its normal: (x,y), (x,z), (z,x).
 PLANE_AXES = (
     ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     ((1, 0, 0), (0, 0, 1), (0, 1, 0)),
@@ -37,9 +37,8 @@ def planes_of(synthesis: SynthesisNetwork, ws: Tensor) -> Tensor:
     x = img = None
     first = 0
     for block in synthesis.blocks:
-        x, img = _block(
-            block, x, img, list(ws[:, first : first + block.num_ws].unbind(1)), noise="const"
-        )
+        block_ws = list(ws[:, first : first + block.num_ws].unbind(1))
+        x, img = _block(block, x, img, block_ws, noise="const")
         first += block.num_conv
     assert img is not None
     return rearrange(img, "b (k c) h w -> b k c h w", k=3)
@@ -48,36 +47,35 @@ def planes_of(synthesis: SynthesisNetwork, ws: Tensor) -> Tensor:
 def features_of(
     decoder: Decoder, options: RenderOptions, planes: Tensor, camera: Camera, side: int
 ) -> Tensor:
-    """Feature image [b f h w] in [-1, 1], everything of a pass in one piece."""
+    """Feature image [b f h w] in [-1, 1], without chunks."""
     rays = camera.rays(side)
 
     def query(depths: Tensor) -> Samples:
-        points = (
-            rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
-        )  # b r s 3
+        offsets = depths[..., None] * rays.directions[:, :, None]
+        points = rays.origins[:, :, None] + offsets  # b r s 3
         features = _sample_planes(planes, points.flatten(1, 2), options.box_warp)
         sigma, rgb = decoder(features.mean(1))
         split = depths.shape[1:]
         return Samples(depths, sigma[..., 0].unflatten(1, split), rgb.unflatten(1, split))
 
+    # Coarse samples. The published code also composites their features, and uses the weights only.
     near, far = ray_limits(rays, options)
     coarse = query(stratified_depths(near, far, options.depth_samples))
-    reference(
-        coarse
-    )  # the published code composites the coarse features, too, and uses the weights only
+    reference(coarse)
     weights = interval_weights(optical_depths(coarse.sigma, coarse.depths))
+
+    # Importance samples, sorted together with the coarse ones.
     fine = query(importance_depths(coarse.depths, weights, options.importance_samples))
     depths, order = torch.cat([coarse.depths, fine.depths], -1).sort(-1)
     sigma = torch.cat([coarse.sigma, fine.sigma], -1).gather(-1, order)
     rgb = torch.cat([coarse.rgb, fine.rgb], -2)
     rgb = rgb.gather(-2, order[..., None].expand(-1, -1, -1, rgb.shape[-1]))
-    return rearrange(
-        2 * reference(Samples(depths, sigma, rgb)).rgb - 1, "b (h w) f -> b f h w", h=side
-    )
+    features = 2 * reference(Samples(depths, sigma, rgb)).rgb - 1
+    return rearrange(features, "b (h w) f -> b f h w", h=side)
 
 
 def superresolve(network: SuperResolution, features: Tensor, w: Tensor) -> Tensor:
-    """Feature image of the input's size, [b f h w] -> image [b 3 H W]."""
+    """Feature image [b f h w] of the network's input size -> image [b 3 H W]."""
     x, img = _block(network.block0, features, features[:, :3], [w] * 3, noise="none")
     _, img = _block(network.block1, x, img, [w] * 3, noise="none")
     assert img is not None
@@ -88,9 +86,8 @@ def forward(generator: EG3D, z: Tensor, camera: Camera) -> Tensor:
     """z [b z_dim] and cameras -> image [b 3 H W]."""
     ws = generator.map(z, camera)
     planes = planes_of(generator.backbone.synthesis, ws)
-    features = features_of(
-        generator.decoder, generator.options, planes, camera, generator.raw_resolution
-    )
+    side = generator.raw_resolution
+    features = features_of(generator.decoder, generator.options, planes, camera, side)
     assert generator.superresolution is not None
     return superresolve(generator.superresolution, features, ws[:, -1])
 
@@ -99,11 +96,10 @@ def _block(
     block: SynthesisBlock, x: Tensor | None, img: Tensor | None, ws: list[Tensor], noise: str
 ) -> tuple[Tensor, Tensor | None]:
     latents = iter(ws)
-    x = (
-        block.const.expand(len(ws[0]), -1, -1, -1)
-        if x is None
-        else _layer(block.conv0, x, next(latents), noise)
-    )
+    if x is None:
+        x = block.const.expand(len(ws[0]), -1, -1, -1)
+    else:
+        x = _layer(block.conv0, x, next(latents), noise)
     x = _layer(block.conv1, x, next(latents), noise)
     if img is not None:
         img = upfirdn2d_reference(img, block.resample_filter, up=2, padding=(2, 1, 2, 1), gain=4)
@@ -112,9 +108,7 @@ def _block(
 
 
 def _layer(layer: SynthesisLayer, x: Tensor, w: Tensor, noise: str) -> Tensor:
-    """Modulated convolution with one kernel per sample, noise, bias, leaky ReLU, gain, clamp: a
-    pass each.
-    """
+    """Modulated convolution with one kernel per sample; each later operation is a separate pass."""
     weight = layer.weight * layer.affine(w)[:, None, :, None, None]  # b o i k k
     weight = weight * (weight.square().sum([2, 3, 4], keepdim=True) + 1e-8).rsqrt()
     y = _grouped(x, weight, layer.resample_filter, layer.up)
@@ -126,17 +120,13 @@ def _layer(layer: SynthesisLayer, x: Tensor, w: Tensor, noise: str) -> Tensor:
 
 def _torgb(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
     styles = layer.affine(w) * layer.weight_gain
-    y = (
-        _grouped(x, layer.weight * styles[:, None, :, None, None], None, 1)
-        + layer.bias[:, None, None]
-    )
+    weight = layer.weight * styles[:, None, :, None, None]
+    y = _grouped(x, weight, None, 1) + layer.bias[:, None, None]
     return y if layer.conv_clamp is None else y.clamp(-layer.conv_clamp, layer.conv_clamp)
 
 
 def _grouped(x: Tensor, weight: Tensor, f: Tensor | None, up: int) -> Tensor:
-    """Convolution of sample b with weight b, by groups; the finer grid as a transposed convolution
-    and a filter.
-    """
+    """Grouped convolution of sample b with weight b; upsamples by a transposed one and a filter."""
     b = len(x)
     x = rearrange(x, "b i h w -> 1 (b i) h w")
     if up == 1:

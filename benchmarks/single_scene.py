@@ -1,12 +1,11 @@
-"""One scene, three representations: tri-planes, a dense voxel grid and a NeRF MLP (the experiment
-of EG3D, table 1).
+"""One scene, three representations: tri-planes, a voxel grid and a NeRF MLP (EG3D, table 1).
 
-python benchmarks/single_scene.py [--minutes 1] [--resolution 64] [--views 40] [--out FOLDER]
+    python benchmarks/single_scene.py [--minutes 1] [--resolution 64] [--views 40] [--out FOLDER]
 
-Each is fitted to views of one procedural head, with about as many parameters, through the same
-renderer and for the same CPU time on one thread; each in a process of its own. Reported side by
-side: PSNR and SSIM of held-out views, rays per CPU second, parameters, peak of memory. The picture
-shows held-out views: the truth on top, then the three.
+Each is fitted to views of one procedural head, with about the same number of parameters, the same
+renderer and the same CPU time on one thread, in its own process. Reported: PSNR and SSIM of
+held-out views, rays per CPU second, parameters, peak memory. The picture shows held-out views: the
+truth on top, then the three representations.
 """
 
 from __future__ import annotations
@@ -38,23 +37,23 @@ from gan3d.ops.triplane import PlaneTable
 from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, render_rays
 
-HELD_OUT = 8
-SHOWN = 4
-BOX = 1.0
+HELD_OUT = 8  # views that are measured
+SHOWN = 4  # views in the picture
+BOX = 1.0  # side of the scene's cube
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all representations have in common.
+    """Settings that all representations share.
 
     Attributes:
         minutes: CPU time of each fit.
         resolution: side of a view, pixels.
-        views: to fit.
-        rays: per step.
-        samples: per ray, as many again by importance.
-        plane_resolution: side of a plane; sizes everything else.
-        seed: of the head, its views and all draws.
+        views: number of views to fit.
+        rays: rays per step.
+        samples: coarse samples per ray, and the same number of importance samples.
+        plane_resolution: side of a plane, which defines the number of parameters.
+        seed: seed of the head, its views and all draws.
     """
 
     minutes: float = 1.0
@@ -77,15 +76,12 @@ class TriPlane(nn.Module):
         self.decoder = decoder(channels)
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        return density_and_color(
-            self.decoder(PlaneTable.of(self.planes, "fixed").features(points, box_warp=BOX))
-        )
+        features = PlaneTable.of(self.planes, "fixed").features(points, box_warp=BOX)
+        return density_and_color(self.decoder(features))
 
 
 class Voxels(nn.Module):
-    """Features of a dense grid, decoded: c D^3 parameters, D such that they are as many as those of
-    the planes.
-    """
+    """Features of a dense grid, decoded: c D^3 parameters, about as many as the tri-planes."""
 
     lr = 1e-2
 
@@ -103,9 +99,7 @@ class Voxels(nn.Module):
 
 
 class NeRF(nn.Module):
-    """MLP of encoded positions (sin, cos)(2^k pi x), its width such that parameters are as many as
-    of the planes.
-    """
+    """MLP of encoded positions (sin, cos)(2^k pi x), with about as many parameters."""
 
     lr = 1e-3
     layers = 4
@@ -120,9 +114,8 @@ class NeRF(nn.Module):
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         scaled = points * (2 / BOX)
-        angles = (scaled[..., None] * (2.0 ** torch.arange(self.frequencies) * torch.pi)).flatten(
-            -2
-        )
+        frequencies = 2.0 ** torch.arange(self.frequencies) * torch.pi
+        angles = (scaled[..., None] * frequencies).flatten(-2)
         return density_and_color(self.net(torch.cat([scaled, angles.sin(), angles.cos()], -1)))
 
 
@@ -135,47 +128,49 @@ def decoder(channels: int) -> nn.Module:
 
 
 def density_and_color(out: Tensor) -> tuple[Tensor, Tensor]:
-    """[.. 4] -> raw density [.. 1], rgb [.. 3] in [0, 1]; densities are 10 times the output, to be
-    learnt faster.
-    """
+    """[.. 4] -> raw density [.. 1] and rgb [.. 3] in [0, 1]; the factor 10 speeds up learning."""
     return 10 * out[..., :1], torch.sigmoid(out[..., 1:])
 
 
 def head_views(setting: Setting) -> tuple[Tensor, Camera]:
-    """Views [b 3 H W] in [0, 1] of one head before white, the held-out ones last, and their
-    cameras.
-    """
+    """Views [b 3 H W] in [0, 1] of a head on white and their cameras; the held-out ones last."""
     total = setting.views + HELD_OUT
     yaw, pitch = sample_angles(setting.seed, [0], views=total, yaw_std=0.5, pitch_std=0.25)
     camera = head_camera(yaw[0], pitch[0])
     head = sample_heads(setting.seed, [0]).select([0] * total)
-    # One ray per pixel at twice the size: then every pixel is head or background, and the latter
-    # can be taken away.
+    # One ray per pixel at twice the size: every pixel is head or background, which is replaced.
     seen = render_heads(head, camera, 2 * setting.resolution, supersample=1)
-    return F.avg_pool2d(seen.image * seen.mask / 2 + (1 - seen.mask / 2), 2).clamp(0, 1), camera
+    images = seen.image * seen.mask / 2 + (1 - seen.mask / 2)
+    return F.avg_pool2d(images, 2).clamp(0, 1), camera
 
 
 def fit(
     name: str, setting: Setting, images: Tensor, camera: Camera
 ) -> tuple[dict[str, float], Tensor]:
-    """Fits one representation: what was measured, and its held-out views [b 3 H W]."""
+    """Fits one representation; returns measurements and its held-out views [b 3 H W]."""
     torch.set_num_threads(1)
     torch.manual_seed(setting.seed)
     options = RenderOptions(
         depth_samples=setting.samples,
         importance_samples=setting.samples,
         box_warp=BOX,
-        white_background=True,
+        background="white",
     )
     field = REPRESENTATIONS[name](setting.plane_resolution)
     optimizer = torch.optim.Adam(field.parameters(), lr=field.lr, betas=(0.9, 0.99))
-    rays, kept = camera.rays(setting.resolution), setting.views
-    origins, directions, cosines = (
-        t[:kept].flatten(0, 1)
-        for t in (rays.origins, rays.directions, rays.cosines.expand(len(images), -1, -1))
-    )
+
+    # All rays of the training views.
+    kept = setting.views
+    rays = camera.rays(setting.resolution)
+    origins = rays.origins[:kept].flatten(0, 1)
+    directions = rays.directions[:kept].flatten(0, 1)
+    cosines = rays.cosines.expand(len(images), -1, -1)[:kept].flatten(0, 1)
     colors = rearrange(images[:kept], "b c h w -> (b h w) c")
-    start, budget, steps = time.process_time(), 60 * setting.minutes, 0
+
+    # Training.
+    start = time.process_time()
+    budget = 60 * setting.minutes
+    steps = 0
     with PeakMemory() as peak:
         while (spent := time.process_time() - start) < budget:
             for group in optimizer.param_groups:
@@ -190,15 +185,14 @@ def fit(
             steps += 1
     train_seconds = time.process_time() - start
 
+    # Held-out views.
     start = time.process_time()
     with torch.no_grad():
         shown = render_rays(field, camera[kept:].rays(setting.resolution), options)
     render_seconds = time.process_time() - start
-    views, truth = (
-        rearrange(shown.features, "b (h w) c -> b c h w", h=setting.resolution),
-        images[kept:],
-    )
-    return {
+    views = rearrange(shown.features, "b (h w) c -> b c h w", h=setting.resolution)
+    truth = images[kept:]
+    measured = {
         "psnr": peak_signal_noise_ratio(views, truth, data_range=1.0).item(),
         "ssim": float(structural_similarity_index_measure(views, truth, data_range=1.0)),
         "parameters": sum(p.numel() for p in field.parameters()),
@@ -206,13 +200,12 @@ def fit(
         "train_rays_per_second": steps * setting.rays / train_seconds,
         "render_rays_per_second": HELD_OUT * setting.resolution**2 / render_seconds,
         "extra_memory_gb": peak.extra,
-    }, views.clamp(0, 1)
+    }
+    return measured, views.clamp(0, 1)
 
 
 def run(setting: Setting) -> tuple[dict[str, Any], Tensor]:
-    """The result, and a row of held-out views for the truth and each representation, [rows b 3 H
-    W].
-    """
+    """The result, and held-out views of the truth and each representation, [4 b 3 H W]."""
     images, camera = head_views(setting)
     result: dict[str, Any] = {
         **facts(),
@@ -230,18 +223,18 @@ def run(setting: Setting) -> tuple[dict[str, Any], Tensor]:
 
 
 def show(result: dict[str, Any]) -> None:
-    columns = (
-        "psnr",
-        "ssim",
-        "train_rays_per_second",
-        "render_rays_per_second",
-        "parameters",
-        "extra_memory_gb",
-    )
-    titles = ("PSNR", "SSIM", "train ray/s", "render ray/s", "parameters", "peak GB")
-    print(f"{'':12}" + "".join(f"{title:>14}" for title in titles))
+    """Prints the result as a table."""
+    columns = {
+        "PSNR": "psnr",
+        "SSIM": "ssim",
+        "train ray/s": "train_rays_per_second",
+        "render ray/s": "render_rays_per_second",
+        "parameters": "parameters",
+        "peak GB": "extra_memory_gb",
+    }
+    print(f"{'':12}" + "".join(f"{title:>14}" for title in columns))
     for name, measured in result["representations"].items():
-        print(f"{name:12}" + "".join(f"{measured[column]:14.5g}" for column in columns))
+        print(f"{name:12}" + "".join(f"{measured[key]:14.5g}" for key in columns.values()))
 
 
 def main() -> None:
@@ -250,9 +243,8 @@ def main() -> None:
     )
     for name, value in asdict(Setting()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    parser.add_argument(
-        "--out", type=Path, help="folder of JSON and picture; default benchmarks/results/<machine>"
-    )
+    out_help = "folder of JSON and picture; default benchmarks/results/<machine>"
+    parser.add_argument("--out", type=Path, help=out_help)
     options = vars(parser.parse_args())
     out = options.pop("out")
     torch.set_num_threads(1)

@@ -1,12 +1,11 @@
-"""One forward pass of StyleGAN3 at 256 px on one CPU thread, against the plain composition in the
-same run.
+"""One forward pass of StyleGAN3 at 256 px on one CPU thread, against the plain composition.
 
-python benchmarks/stylegan3.py [--config T|R] [--repeats 3] [--tiny] [--out FOLDER]
+    python benchmarks/stylegan3.py [--config T|R] [--repeats 3] [--tiny] [--out FOLDER]
 
 The plain composition inserts zeros, filters per axis, activates and drops samples on whole maps,
-and convolves with a kernel per image. Both make the same image (checked to 1e-4). Reported: CPU
-seconds (best of some) of the generator and of its filtered leaky ReLUs, the latter also backward,
-and the peak of memory above the loaded model.
+and convolves with a kernel per image. Both run in the same process and make the same image (checked
+to 1e-4). Reported: CPU seconds (minimum of several calls) of the generator and of its filtered
+leaky ReLUs, the latter also backward, and peak memory above the loaded model.
 """
 
 from __future__ import annotations
@@ -30,12 +29,11 @@ from gan3d.ops.filtered_lrelu import filtered_lrelu, filtered_lrelu_reference
 
 
 def build(config: str, tiny: bool) -> tuple[StyleGAN3, Tensor]:
-    """Generator whose magnitudes fit its activations, and one z."""
+    """A calibrated generator, and one z."""
     torch.manual_seed(0)
     sizes = StyleGAN3.tiny if tiny else {"img_resolution": 256, "channel_base": 16384}
-    generator = (
-        StyleGAN3(config="R" if config == "R" else "T", **sizes).eval().requires_grad_(False)
-    )
+    generator = StyleGAN3(config="R" if config == "R" else "T", **sizes)
+    generator.eval().requires_grad_(False)
     z = torch.randn(1, generator.z_dim)
     generator.magnitude_ema_beta = 0.0
     generator.settle(generator.map(z))
@@ -43,8 +41,9 @@ def build(config: str, tiny: bool) -> tuple[StyleGAN3, Tensor]:
 
 
 def plain_image(generator: StyleGAN3, z: Tensor) -> Tensor:
-    """The image as section 2 of specs/stylegan3.md composes it."""
-    ws, synthesis = generator.map(z), generator.synthesis
+    """The image, computed as in section 2 of specs/stylegan3.md."""
+    ws = generator.map(z)
+    synthesis = generator.synthesis
     x = synthesis.input(ws[:, 0])
     for layer, w in zip(synthesis.layers, ws.unbind(1)[1:], strict=True):
         x = plain_layer(layer, x, w)
@@ -52,8 +51,11 @@ def plain_image(generator: StyleGAN3, z: Tensor) -> Tensor:
 
 
 def plain_layer(layer: AliasFreeLayer, x: Tensor, w: Tensor) -> Tensor:
-    b, k, spec = len(x), layer.spec.kernel_size, layer.spec
-    styles, weight = layer.affine(w), layer.weight
+    """One layer, with a convolution kernel per image."""
+    spec = layer.spec
+    b, k = len(x), spec.kernel_size
+    styles = layer.affine(w)
+    weight = layer.weight
     if spec.is_rgb:
         styles = styles / math.sqrt(spec.inside.channels * k**2)
     else:
@@ -68,7 +70,7 @@ def plain_layer(layer: AliasFreeLayer, x: Tensor, w: Tensor) -> Tensor:
 
 
 def activated(layer: AliasFreeLayer, y: Tensor, op: Callable[..., Tensor]) -> Tensor:
-    """The filtered leaky ReLU of a layer, in one form or the other."""
+    """The filtered leaky ReLU of a layer, computed by `op`."""
     spec = layer.spec
     before, after = spec.padding
     return op(
@@ -100,43 +102,41 @@ def measure_op(layer: AliasFreeLayer, op: Callable[..., Tensor], repeats: int) -
 
 @torch.no_grad()
 def extra_memory(which: str, config: str, tiny: bool) -> float:
-    """GB that one forward pass takes above the loaded model, the first in this process."""
+    """Peak memory of one forward pass above the loaded model, the first in this process, in GB."""
     generator, z = build(config, tiny)
     with PeakMemory() as peak:
         generator(z) if which == "ours" else plain_image(generator, z)
     return peak.extra
 
 
-def in_own_process(which: str, config: str, tiny: bool) -> float:
-    command = [
-        sys.executable,
-        __file__,
-        "--memory",
-        which,
-        "--config",
-        config,
-        *(["--tiny"] if tiny else []),
-    ]
+def memory_in_own_process(which: str, config: str, tiny: bool) -> float:
+    """`extra_memory` in a new process, in GB."""
+    command = [sys.executable, __file__, "--memory", which, "--config", config]
+    if tiny:
+        command.append("--tiny")
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @torch.no_grad()
 def run(config: str, repeats: int, tiny: bool) -> dict[str, Any]:
+    """Compares the images, then measures both forms."""
     generator, z = build(config, tiny)
     image, expected = generator(z).image, plain_image(generator, z)
     error = ((image - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
     if not (error <= 1e-4 and image.std() > 1e-3):
         raise SystemExit(f"the two forms differ by {error:.2g}: nothing was measured")
+
     size = "tiny" if tiny else "256, channel_base 16384"
+    layer = generator.synthesis.layers[-4]
     result: dict[str, Any] = {
         **facts(),
         "model": f"StyleGAN3-{config} {size}",
         "batch": 1,
         "repeats": repeats,
+        "sgemm_gflops": sgemm_rate(),
+        "difference": error,
+        "layer": layer.spec.name,
     }
-    result |= {"sgemm_gflops": sgemm_rate(), "difference": error}
-    layer = generator.synthesis.layers[-4]
-    result["layer"] = layer.spec.name
     for which, image_of, op in (
         ("ours", lambda: generator(z).image, filtered_lrelu),
         ("plain", lambda: plain_image(generator, z), filtered_lrelu_reference),
@@ -144,8 +144,9 @@ def run(config: str, repeats: int, tiny: bool) -> dict[str, Any]:
         result[which] = {
             "cpu_seconds": best_seconds(image_of, repeats),
             "op": measure_op(layer, op, repeats),
+            "extra_memory_gb": memory_in_own_process(which, config, tiny),
         }
-        result[which]["extra_memory_gb"] = in_own_process(which, config, tiny)
+
     ours, plain = result["ours"], result["plain"]
     result["ratio"] = {
         "cpu_seconds": ours["cpu_seconds"] / plain["cpu_seconds"],
@@ -157,31 +158,22 @@ def run(config: str, repeats: int, tiny: bool) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
+    """Prints the result as a table."""
     ours, plain, ratio = result["ours"], result["plain"], result["ratio"]
     print(f"{result['model']}, batch 1, one thread, {result['machine']}")
     print(f"{'':34}{'ours':>8}{'plain':>8}{'ratio':>8}")
-    for name, a, b, r in (
-        ("generator, CPU s", ours["cpu_seconds"], plain["cpu_seconds"], ratio["cpu_seconds"]),
-        (
-            f"activation of {result['layer']}, CPU s",
-            ours["op"]["forward"],
-            plain["op"]["forward"],
-            ratio["op_forward"],
-        ),
-        (
-            "  its backward pass",
-            ours["op"]["backward"],
-            plain["op"]["backward"],
-            ratio["op_backward"],
-        ),
-        (
-            "memory above the model, GB",
-            ours["extra_memory_gb"],
-            plain["extra_memory_gb"],
-            ratio["memory"],
-        ),
-    ):
+
+    def line(name: str, a: float, b: float, r: float) -> None:
         print(f"{name:34}{a:8.3f}{b:8.3f}{r:8.2f}")
+
+    line("generator, CPU s", ours["cpu_seconds"], plain["cpu_seconds"], ratio["cpu_seconds"])
+    for phase, name in (
+        ("forward", f"activation of {result['layer']}, CPU s"),
+        ("backward", "  its backward pass"),
+    ):
+        line(name, ours["op"][phase], plain["op"][phase], ratio[f"op_{phase}"])
+    memory = ours["extra_memory_gb"], plain["extra_memory_gb"]
+    line("memory above the model, GB", *memory, ratio["memory"])
     print(f"largest difference of the images: {result['difference']:.1e}")
 
 
@@ -189,13 +181,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", choices=["T", "R"], default="T")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tiny", action="store_true", help="a model of seconds, to try the script")
-    parser.add_argument(
-        "--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>"
-    )
-    parser.add_argument("--memory", choices=["ours", "plain"], help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--config", choices=["T", "R"], default="T")
+    add("--repeats", type=int, default=3)
+    add("--tiny", action="store_true", help="a tiny model, to try the script in seconds")
+    add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    add("--memory", choices=["ours", "plain"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory:
