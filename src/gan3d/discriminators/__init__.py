@@ -1,7 +1,7 @@
-"""Discriminators by name: importing this package imports every sibling file, which registers them.
+"""Discriminators by name; importing this package imports all modules in it, which register them.
 
-Last come the generators and discriminators of installed packages: what they name in the entry point
-group `gan3d.models` is imported, so that `class_path: TheirGenerator` works.
+It then imports the modules that installed packages name in the entry point group `gan3d.models`, so
+that `class_path: TheirGenerator` works.
 """
 
 import importlib
@@ -31,7 +31,7 @@ globals().update(DISCRIMINATORS)
 for _point in entry_points(group="gan3d.models"):
     try:
         _point.load()
-    except Exception as _error:  # whatever a foreign package raises, ours goes on
+    except Exception as _error:  # errors of other packages must not prevent the import of gan3d
         logging.getLogger(__name__).warning(
             "the models of %s (entry point %s) are left out: %s: %s",
             _point.dist.name if _point.dist else "an installed package",

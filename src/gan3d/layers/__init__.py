@@ -1,1 +1,1 @@
-"""Network layers that several models share; each stands in the file of its noun."""
+"""Network layers shared by several models, one kind per module."""
