@@ -20,7 +20,7 @@ from PIL import Image
 from gan3d.camera import Camera
 from gan3d.data import Batch, DataError, PosedImages
 from gan3d.data.archive import open_archive
-from gan3d.data.dataset import collate
+from gan3d.data.dataset import Sample, collate
 from gan3d.data.images import decode
 
 
@@ -246,7 +246,7 @@ def test_a_forked_process_opens_the_zip_anew(make_folder):
 def test_a_batch_has_pixels_from_minus_one_to_one():
     ramp = torch.arange(192, dtype=torch.uint8).view(3, 8, 8)
     ramp[0, 0, 0], ramp[0, 0, 1] = 255, 0
-    batch = collate([(7, ramp, None), (8, ramp, None)])
+    batch = collate([Sample(7, ramp, None), Sample(8, ramp, None)])
     assert batch.image.dtype == torch.float32
     assert (batch.image[0, 0, 0, 0], batch.image[0, 0, 0, 1], batch.camera) == (1, -1, None)
     restored = ((batch.image + 1) * 127.5).round().to(torch.uint8)
@@ -258,10 +258,17 @@ def test_a_batch_has_pixels_from_minus_one_to_one():
 
 def test_a_batch_moves_as_one():
     label = Camera.from_angles(0.1, 0.2).label()[0]
-    batch = collate([(0, torch.zeros(3, 4, 4, dtype=torch.uint8), label)])
+    pixels = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    batch = collate([Sample(0, pixels, label, pixels[:1])])
     moved = batch.to("meta")
     assert isinstance(moved, Batch)
-    tensors = (moved.image, moved.camera.cam2world, moved.camera.intrinsics, moved.index)
+    tensors = (
+        moved.image,
+        moved.camera.cam2world,
+        moved.camera.intrinsics,
+        moved.index,
+        moved.mask,
+    )
     assert all(tensor.device.type == "meta" for tensor in tensors)
 
 

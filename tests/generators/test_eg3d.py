@@ -306,8 +306,25 @@ def test_legacy_raw_is_the_raw_image_after_the_first_block():
         assert torch.equal(first.raw, second.raw)
 
 
+def test_a_random_background_is_a_color_per_scene_behind_it():
+    torch.manual_seed(0)
+    black, random = tiny(), tiny(render={"background": "random"})
+    draw = Randomness(5, [3, 4], "generator")
+    z, camera = latents(black), cameras()
+    plain, shown = black(z, camera, randomness=draw), random(z, camera, randomness=draw)
+    color = 2 * draw.uniform("background", 3) - 1
+    # In [-1, 1] black is -1: what shines through turns from it to the color.
+    behind = (1 - plain.opacity) * (color + 1)[:, :, None, None]
+    assert torch.allclose(shown.raw, plain.raw + behind, atol=1e-5)
+    assert torch.equal(shown.depth, plain.depth)
+    still = random(z, camera)
+    assert torch.allclose(still.raw, black(z, camera).raw + 1 - black(z, camera).opacity, atol=1e-5)
+    with pytest.raises(ValueError, match="background 'pink' is unknown; choose one of black"):
+        tiny(render={"background": "pink"})
+
+
 def test_white_background_is_seen_where_nothing_is():
-    generator = tiny(render={"white_background": True}).requires_grad_(False)
+    generator = tiny(render={"background": "white"}).requires_grad_(False)
     generator.decoder.net[2].bias[0] = -50.0
     seen = generator(latents(generator), cameras())
     assert seen.opacity.max() < 1e-3
@@ -389,3 +406,9 @@ def test_the_harness_density_noise_is_honored(generator, scene):
     assert torch.equal(
         generator.render(scene, cameras()).raw, generator.render(scene, cameras()).raw
     )
+
+
+def test_without_super_resolution_all_views_show_one_scene():
+    layout = {"layout": "none"}
+    assert tiny(raw_resolution=32, superresolution=layout).strict_3d
+    assert not tiny().strict_3d

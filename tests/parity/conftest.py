@@ -315,7 +315,7 @@ def _eg3d_generator(config: dict[str, Any]) -> EG3D:
             ray_end=rendering["ray_end"],
             box_warp=rendering["box_warp"],
             disparity=rendering.get("disparity_space_sampling", False),
-            white_background=rendering.get("white_back", False),
+            background="white" if rendering.get("white_back", False) else "black",
             depth_clamp="batch",
             auto_limits="official",
         ),

@@ -118,7 +118,7 @@ def test_white_background_is_weighted_by_transparency():
     rays = rays_of(2)
     options = RenderOptions(depth_samples=8, importance_samples=8)
     black = render_rays(blob, rays, options)
-    white = render_rays(blob, rays, replace(options, white_background=True))
+    white = render_rays(blob, rays, replace(options, background="white"))
     difference = white.features - black.features
     assert torch.allclose(difference, (1 - black.opacity).expand(-1, -1, 3), atol=1e-6)
 

@@ -40,6 +40,8 @@ class PosedImagesModule(LightningDataModule):
         heldout: number of images reserved for evaluation, drawn with `seed`; their mirrored twins
             are not trained on either.
         use_labels: set to false for models without cameras.
+        use_masks: read the mask of every image; what lies outside it is replaced by the generator's
+            background.
         max_items: number of images to use, drawn with `seed`; null uses all.
         seed: seed of the training order, the held-out images and `max_items`.
 
@@ -47,6 +49,7 @@ class PosedImagesModule(LightningDataModule):
         start: images seen by the run, used if the LightningModule does not count them.
         batch_size_at: batch size as a function of the images seen, set by a LightningModule with
             stages; None uses `batch_size` throughout.
+        num_scenes: scenes that `predict` draws instead of looking at images.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class PosedImagesModule(LightningDataModule):
         num_workers: int = 2,
         heldout: int = 0,
         use_labels: bool = True,
+        use_masks: bool = False,
         max_items: int | None = None,
         seed: int = 0,
     ):
@@ -76,10 +80,12 @@ class PosedImagesModule(LightningDataModule):
         self.num_workers = num_workers
         self.heldout = heldout
         self.use_labels = use_labels
+        self.use_masks = use_masks
         self.max_items = max_items
         self.seed = seed
         self.start = 0
         self.batch_size_at: Callable[[int], int | None] | None = None
+        self.num_scenes: int | None = None
         # A process may have no held-out image to evaluate; no image is repeated as padding.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -92,6 +98,7 @@ class PosedImagesModule(LightningDataModule):
             resize_filter=self.resize_filter,
             mirror=self.mirror,
             use_labels=self.use_labels,
+            use_masks=self.use_masks,
             max_items=self.max_items,
             seed=self.seed,
         )
@@ -102,8 +109,8 @@ class PosedImagesModule(LightningDataModule):
         num_images = self.images.num_images
         if not 0 <= self.heldout < num_images:
             raise ValueError(
-                f"heldout {self.heldout} of {num_images} images leaves none to train on; use 0 to "
-                f"{num_images - 1}"
+                f"--data.heldout {self.heldout} of {num_images} images leaves none to train on; "
+                f"use 0 to {num_images - 1}"
             )
         shuffled = permutation(num_images, self.seed, "heldout")
         return np.sort(shuffled[num_images - self.heldout :])
@@ -162,7 +169,17 @@ class PosedImagesModule(LightningDataModule):
         return self._in_order(self.heldout_items)
 
     def predict_dataloader(self) -> DataLoader:
-        """The first `PREVIEW` held-out images, or training images if none are held out."""
+        """The first `PREVIEW` held-out images, or training images if none are held out; where
+        `num_scenes` is set, this process's share of so many numbers, [b], and no images.
+        """
+        if self.num_scenes is not None:
+            rank, world_size = self._rank_and_world_size
+            numbers = range(rank, self.num_scenes, world_size)
+            return DataLoader(
+                numbers,  # type: ignore[arg-type]
+                batch_size=max(self.batch_size // world_size, 1),
+                collate_fn=torch.tensor,
+            )
         items = self.heldout_items if self.heldout else self.training_items
         return self._in_order(items[:PREVIEW])
 

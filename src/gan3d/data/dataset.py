@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -83,6 +83,7 @@ class PosedImages(Dataset):
         resize_filter: Pillow's filter of that name, antialiased.
         mirror: append every image flipped left-right, *with the mirrored camera*.
         use_labels: False ignores `dataset.json`.
+        use_masks: whether to read the mask of every image, gray, from `mask/<name>.png`.
         max_items: number of images to keep, drawn with `seed` as in EG3D's reader, before
             mirroring; None keeps all.
         seed: seed of `max_items`.
@@ -110,10 +111,12 @@ class PosedImages(Dataset):
         resize_filter: ResizeFilter = "lanczos",
         mirror: bool = False,
         use_labels: bool = True,
+        use_masks: bool = False,
         max_items: int | None = None,
         seed: int = 0,
     ):
         self.archive = open_archive(path)
+        self.use_masks = use_masks
         self.resize_filter = resize_filter
         self.mirror = mirror
 
@@ -134,6 +137,8 @@ class PosedImages(Dataset):
         self._native = decode(*self._file(0)).shape[-1]
         self.resolution = _checked_resolution(resolution, self._native, self.archive)
         self[0]  # raises if the first image cannot be shrunk to `resolution`
+        if use_masks:
+            self.mask(0)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -152,6 +157,25 @@ class PosedImages(Dataset):
             image = image.flip(-1)
         return image, None if self.labels is None else self.labels[item]
 
+    def mask(self, item: int) -> Tensor | None:
+        """Coverage of the foreground in an image, uint8 [1 H W], or None without `use_masks`."""
+        if not self.use_masks:
+            return None
+        name = f"mask/{self.names[item].rpartition('.')[0]}.png"
+        if name not in self.archive.names:
+            raise DataError(
+                f"{self.archive.path}: {self.names[item]} has no mask; expected {name}: add it, or "
+                "set --data.use_masks false"
+            )
+        mask = decode(
+            self.archive.read(name),
+            f"{self.archive.path}: {name}",
+            native=self._native,
+            resolution=self.resolution,
+            resize_filter=self.resize_filter,
+        )[:1]
+        return mask.flip(-1) if item >= self.num_images else mask
+
     def _file(self, item: int) -> tuple[bytes, str]:
         return self.archive.read(self.names[item]), f"{self.archive.path}: {self.names[item]}"
 
@@ -162,8 +186,17 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> int: ...
 
 
+class Sample(NamedTuple):
+    """Index, image uint8 [3 H W], and label [25] and mask uint8 [1 H W] where they are used."""
+
+    index: int
+    image: Tensor
+    label: Tensor | None
+    mask: Tensor | None = None
+
+
 class ImageSequence(Dataset):
-    """Images in another order: index -> (index, image, label) of item `items[index]`."""
+    """Images in another order: index -> (index, image, label, mask) of item `items[index]`."""
 
     def __init__(self, images: PosedImages, items: Items):
         self.images = images
@@ -172,15 +205,17 @@ class ImageSequence(Dataset):
     def __len__(self) -> int:
         return len(self.items)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor | None]:
-        return index, *self.images[self.items[index]]
+    def __getitem__(self, index: int) -> Sample:
+        item = self.items[index]
+        return Sample(index, *self.images[item], self.images.mask(item))
 
 
-def collate(samples: Sequence[tuple[int, Tensor, Tensor | None]]) -> Batch:
-    """Collates samples of an ImageSequence: images as x / 127.5 - 1, labels as a Camera."""
-    index, images, labels = zip(*samples)
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Collates samples: images as x / 127.5 - 1, labels as a Camera, masks as x / 255."""
+    index, images, labels, masks = zip(*samples)
     camera = None if labels[0] is None else Camera.from_label(torch.stack(labels))
-    return Batch(torch.stack(images).float() / 127.5 - 1, camera, torch.tensor(index))
+    mask = None if masks[0] is None else torch.stack(masks).float() / 255
+    return Batch(torch.stack(images).float() / 127.5 - 1, camera, torch.tensor(index), mask)
 
 
 def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:

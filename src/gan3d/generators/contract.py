@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -23,20 +23,20 @@ from torch import Tensor, nn
 from gan3d.camera import Camera, Rays
 from gan3d.pretrained import write_pretrained
 from gan3d.randomness import Randomness
+from gan3d.rendering import Background
 
 # Opacity above which a pixel shows a surface: it has a depth there.
 SURFACE_OPACITY = 0.5
 
 
-Background = Literal["black", "white", "random"]
+def background_color(background: Background, randomness: Randomness | None, num: int) -> Tensor:
+    """The color behind `num` scenes in [-1, 1], [num 3].
 
-
-def background_color(background: Background, randomness: Randomness) -> Tensor:
-    """The color behind each scene in [-1, 1], [b 3]; "random" is the uniform draw "background"."""
-    if background == "random":
+    "random" is the uniform draw "background" of each image, and middle gray without draws.
+    """
+    if background == "random" and randomness is not None:
         return 2 * randomness.uniform("background", 3) - 1
-    value = 1.0 if background == "white" else -1.0
-    return torch.full((len(randomness), 3), value).to(randomness.device, randomness.dtype)
+    return torch.full((num, 3), {"white": 1.0, "black": -1.0, "random": 0.0}[background])
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,19 @@ class Generator(nn.Module, ABC):
         camera_conditioned  map uses the camera
         has_field           field() works
         has_raw             there is a raw image beside the image
-        strict_3d           all views show one scene (with `lock_view`, where colors depend on the view)
+        strict_3d           all views show one scene (with `lock_view`, if colors depend on views)
         any_resolution      renders images of any size
         independent_pixels  render(rays=...) gives exactly those pixels of the whole image, whatever
         the others are
         movable             synthesize() takes a transform of the picture
 
-    `parts` names what may be frozen (`--model.run.freeze nerf`): for each part the beginnings of its
-    parameters' names; `style_parts` what stylization may mix, where it is finer than `parts`
+    `parts` names what may be frozen (`--model.run.freeze nerf`): for each part the beginnings of
+    its parameters' names; `style_parts` what stylization may mix, where it is finer than `parts`
     ("mapping" is the mapping network). `tiny` are constructor arguments of an instance that runs in
     seconds on a CPU: every registry-walking test uses it.
 
-    `density_noise` is the standard deviation of noise on densities while rendering with a
+    `background` is what stands behind scenes (None: the scenes have one of their own); the harness
+    puts it behind masked real images, too. `density_noise` is the standard deviation of noise on densities while rendering with a
     `randomness`: the harness sets it from its schedule before an iteration, and to 0 for
     evaluation; models with a field honor it. `lock_view` gives every color the direction (0, 0,
     -1): models whose colors depend on the view honor it, and are strictly 3D while it is set.
@@ -134,7 +135,7 @@ class Generator(nn.Module, ABC):
     has_camera: ClassVar[bool] = True
     has_field: ClassVar[bool] = False
     has_raw: ClassVar[bool] = False
-    strict_3d: ClassVar[bool] = False
+    strict_3d: bool = False
     any_resolution: ClassVar[bool] = False
     parts: Mapping[str, tuple[str, ...]] = {}
     style_parts: Mapping[str, tuple[str, ...]] = {}

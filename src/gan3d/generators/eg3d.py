@@ -20,11 +20,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import LABEL_DIM, Camera
-from gan3d.generators.contract import Generator, Rendering, cast_rays
+from gan3d.generators.contract import Generator, Rendering, background_color, cast_rays
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import AliasFreeLayers
 from gan3d.layers.linear import EqualizedLinear
@@ -271,6 +272,7 @@ class EG3D(Generator):
             )
 
         self.c_scale, self.plane_axes, self.options = c_scale, planes.axes, render
+        self.background, self.strict_3d = render.background, superresolution.layout == "none"
         self.legacy_raw = superresolution.legacy_raw
 
         # Parameters are drawn in this order.
@@ -353,15 +355,22 @@ class EG3D(Generator):
         sight = cast_rays(self, camera, resolution or self.raw_resolution, rays, randomness)
         # Densities and transmittances need float32, even under autocast.
         with torch.autocast(representation.planes.device.type, enabled=False):
-            options = (
-                replace(self.options, density_noise=self.density_noise)
-                if self.density_noise
-                else self.options
-            )
-            field = lambda points, _: self._query(representation, points)  # noqa: E731
+            options = self.options
+            if self.density_noise:
+                options = replace(options, density_noise=self.density_noise)
+
+            def field(points: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+                return self._query(representation, points)
+
             seen = render_rays(field, sight.rays, options, sight.randomness)
 
-        features = sight.maps(2 * seen.features - 1)
+        features = 2 * seen.features - 1  # b r f
+        if self.background == "random":
+            # Black features lie at -1: a color is added where the rays end behind the scene.
+            color = background_color("random", randomness, len(features)).to(features)
+            behind = F.pad(color + 1, (0, features.shape[2] - 3))
+            features = features + (1 - seen.opacity) * behind[:, None]
+        features = sight.maps(features)
         image = low = features[:, :3]
         if self.superresolution is not None:
             w = representation.w.expand(len(features), -1)

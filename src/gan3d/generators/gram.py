@@ -61,7 +61,7 @@ class GRAM(Generator):
     """
 
     w_avg: Tensor
-    strict_3d: ClassVar[bool] = True
+    strict_3d: bool = True
     any_resolution: ClassVar[bool] = True
     independent_pixels: bool = True
     parts = {"predictor": ("predictor.",), "radiance": ("mapping.", "radiance.")}

@@ -147,7 +147,7 @@ class PiGAN(Generator):
 
     w_avg: Tensor
     has_field: ClassVar[bool] = True
-    strict_3d: ClassVar[bool] = True
+    strict_3d: bool = True
     any_resolution: ClassVar[bool] = True
     independent_pixels: bool = True
     parts = {"mapping": ("mapping_network.",), "field": ("siren.",)}

@@ -1,6 +1,7 @@
 """Rendering along rays: radiance fields (mid-point and left-point rules), radiance manifolds."""
 
 from gan3d.rendering.volume import (
+    Background,
     Field,
     RayRendering,
     RenderOptions,
@@ -13,6 +14,7 @@ from gan3d.rendering.volume import (
 )
 
 __all__ = [
+    "Background",
     "Field",
     "RayRendering",
     "RenderOptions",

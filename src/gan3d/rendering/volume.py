@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from gan3d.camera import Rays
 from gan3d.ops.composite import Samples, composite, interval_weights, optical_depths
 from gan3d.randomness import Randomness
 
+Background = Literal["black", "white", "random"]
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Rays per chunk without gradient: 48 + 48 samples of 64 hidden units roughly fit a CPU's cache.
@@ -43,7 +44,9 @@ class RenderOptions:
         ray_end: distance of the far limit, or "auto".
         box_warp: side of the cube around the origin that contains the scene; used by "auto".
         disparity: whether samples are equally spaced in 1 / depth instead of depth.
-        white_background: whether the background has features 1 instead of 0.
+        background: features behind everything: 0 (black), 1 (white), or for "random" a color per
+            scene in the first three channels, by the draw "background" (gray without draws); the
+            generator adds a random one.
         density_noise: standard deviation of noise on the raw density; needs a `randomness`.
         depth_clamp: depth of an empty ray: its own last sample ("ray"), or the farthest sample of
             the whole batch ("batch", as published; images then depend on their batch).
@@ -65,7 +68,7 @@ class RenderOptions:
     ray_end: float | Literal["auto"] = 3.3
     box_warp: float = 1.0
     disparity: bool = False
-    white_background: bool = False
+    background: Background = "black"
     density_noise: float = 0.0
     depth_clamp: Literal["batch", "ray"] = "ray"
     auto_limits: Literal["clipped", "official"] = "clipped"
@@ -92,6 +95,11 @@ class RenderOptions:
         if self.disparity and (self.automatic or not float(self.ray_start) > 0):
             raise ValueError(
                 "disparity needs numbers 0 < ray_start < ray_end; 'auto' limits may start at 0"
+            )
+        if self.background not in get_args(Background):
+            raise ValueError(
+                f"background {self.background!r} is unknown; choose one of "
+                f"{', '.join(get_args(Background))}"
             )
         if self.box_warp <= 0:
             raise ValueError(
@@ -355,6 +363,6 @@ def _render_chunk(
         fine = importance_depths(depths, weights, options.importance_samples, u=u)
         blocks.append(query(fine, None if noise is None else noise[..., split:]))
 
-    seen = composite(*blocks, background=1.0 if options.white_background else None)
+    seen = composite(*blocks, background=1.0 if options.background == "white" else None)
     # Importance depths lie between coarse ones, so the farthest sample is a coarse one.
     return seen.rgb, seen.depth, seen.opacity, depths.amax(-1)

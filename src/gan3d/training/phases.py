@@ -280,8 +280,8 @@ class Phases:
         """
         full = part.image
         if part.mask is not None and self.generator.background is not None:
-            behind = background_color(self.generator.background, draw)[:, :, None, None]
-            full = torch.lerp(behind.to(full), full, part.mask.to(full))
+            color = background_color(self.generator.background, draw, len(full)).to(full)
+            full = torch.lerp(color[:, :, None, None], full, part.mask.to(full))
         image, side = full, self.stage.resolution
         if side is not None and side != image.shape[-1]:
             image = filtered_resizing(image, side)

@@ -53,7 +53,7 @@ ARGUMENTS = {
         ray_start="auto",
         ray_end="auto",
         box_warp=1.25,
-        white_background=True,
+        background="white",
         depth_clamp="batch",
         auto_limits="official",
     ),

@@ -217,7 +217,7 @@ def _rendering(options: Mapping[str, Any]) -> RenderOptions:
         ray_end=far,
         box_warp=number(options.get("box_warp"), "box_warp"),
         disparity=bool(options.get("disparity_space_sampling", False)),
-        white_background=bool(options.get("white_back", False)),
+        background="white" if options.get("white_back", False) else "black",
         density_noise=number(options.get("density_noise", 0), "density_noise"),
         depth_clamp="batch",
         auto_limits="official" if "auto" in (near, far) else "clipped",
