@@ -109,11 +109,12 @@ class Generator(nn.Module, ABC):
     seconds on a CPU: every registry-walking test uses it.
 
     `background` is what stands behind scenes (None: the scenes have one of their own); the harness
-    puts it behind masked real images, too. `density_noise` is the standard deviation of noise on densities while rendering with a
+    puts it behind masked real images, too.
+    `density_noise` is the standard deviation of noise on densities while rendering with a
     `randomness`: the harness sets it from its schedule before an iteration, and to 0 for
-    evaluation; models with a field honor it. `lock_view` gives every color the direction (0, 0,
-    -1): models whose colors depend on the view honor it, and are strictly 3D while it is set.
-    Videos and measures of consistency set it.
+    evaluation; models with a field honor it.
+    `lock_view` gives every color the direction (0, 0, -1): models whose colors depend on the view
+    honor it, and are strictly 3D while it is set. Videos and measures of consistency set it.
 
     `forward` changes no state: running statistics move by `track` only. Randomness comes from the
     argument `randomness`, or is off. `arguments` are those of the constructor, defaults included,
