@@ -1,4 +1,4 @@
-"""An analytic generator: colored balls, with known depth, that counts what it is asked for."""
+"""An analytic generator of colored balls with known depth, which records its calls."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ class Balls(Generator):
         return Rendering(image, raw, depth, hit)
 
 
-GENERATORS.pop("Balls")  # of these tests only: no registry-walking test shall see it
+GENERATORS.pop("Balls")  # for these tests only: tests that walk the registry must not see it
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A reader of glTF binaries by the letter of the specification, for tests of what writes them."""
+"""A strict reader of glTF binaries, for tests of writers."""
 
 import io
 import json
@@ -13,9 +13,8 @@ TYPE = {5126: "<f4", 5125: "<u4"}
 
 
 def read_glb(path) -> tuple[dict, bytes]:
-    """(JSON, binary) of a file whose header, chunks, views and accessors are as glTF 2.0 wants
-    them.
-    """
+    """(JSON, binary) of a file; checks header, chunks, views and accessors against glTF 2.0."""
+    # header and chunks
     data = path.read_bytes()
     magic, version, length = struct.unpack_from("<4sII", data)
     assert (magic, version, length) == (b"glTF", 2, len(data))
@@ -27,24 +26,23 @@ def read_glb(path) -> tuple[dict, bytes]:
     assert (kind, binary_size % 4) == (b"BIN\0", 0)
     binary = data[start + 8 :]
     assert len(binary) == binary_size == content["buffers"][0]["byteLength"]
+
+    # views and accessors
     views = content["bufferViews"]
     assert all(view["byteOffset"] % 4 == 0 for view in views)
     assert all(a["byteOffset"] + a["byteLength"] <= b["byteOffset"] for a, b in pairwise(views))
     assert views[-1]["byteOffset"] + views[-1]["byteLength"] <= binary_size
     for accessor in content["accessors"]:
-        assert (
-            views[accessor["bufferView"]]["byteLength"]
-            == 4 * WIDTH[accessor["type"]] * accessor["count"]
-        )
+        size = 4 * WIDTH[accessor["type"]] * accessor["count"]
+        assert views[accessor["bufferView"]]["byteLength"] == size
     return content, binary
 
 
 def array(content: dict, binary: bytes, index: int) -> np.ndarray:
     accessor = content["accessors"][index]
     view = content["bufferViews"][accessor["bufferView"]]
-    numbers = np.frombuffer(
-        binary, TYPE[accessor["componentType"]], view["byteLength"] // 4, view["byteOffset"]
-    )
+    dtype = TYPE[accessor["componentType"]]
+    numbers = np.frombuffer(binary, dtype, view["byteLength"] // 4, view["byteOffset"])
     return numbers.reshape(accessor["count"], -1)
 
 

@@ -1,4 +1,4 @@
-"""Epipolar line textures of scenes whose lines are known."""
+"""Epipolar line textures of scenes with known lines."""
 
 import math
 
@@ -12,9 +12,7 @@ from gan3d.generators import GENERATORS, Generator, Rendering
 
 
 class Poles(Generator):
-    """A thin bright vertical line at (x, z) = representation [b 2], the brighter the further down;
-    all pixels known.
-    """
+    """A thin vertical line at (x, z) = representation [b 2], brighter towards the bottom."""
 
     z_dim = w_dim = 2
     num_ws, img_resolution = 1, 64
@@ -50,12 +48,13 @@ class FlatPoles(Poles):
     has_camera = False
 
 
-for name in ("Poles", "FlatPoles"):  # of these tests only: no registry-walking test shall see them
+# for these tests only: tests that walk the registry must not see them
+for name in ("Poles", "FlatPoles"):
     GENERATORS.pop(name)
 
 
 def where(lines: torch.Tensor) -> torch.Tensor:
-    """Mean position of what is bright in every row, in pixels from the left edge, [b frames]."""
+    """Mean position of the brightness in every row, in pixels from the left edge, [b frames]."""
     x = torch.arange(lines.shape[-1]) + 0.5
     return (lines[:, 0] * x).sum(-1) / lines[:, 0].sum(-1)
 
@@ -69,14 +68,13 @@ def test_a_sweep_goes_from_one_side_to_the_other_at_equal_steps():
 
 
 def test_a_point_draws_the_line_of_its_depth():
-    """From yaw a, the point (0, 0, z) stands at u = 1/2 - f z sin a / (r - z cos a)."""
-    scenes, path = (
-        torch.tensor([[0.0, 0.2], [0.0, -0.2], [0.0, 0.0]]),
-        sweep(9, yaw=0.3, radius=2.0, fov=20.0),
-    )
+    """From yaw a, the point (0, 0, z) is at u = 1/2 - f z sin a / (r - z cos a)."""
+    scenes = torch.tensor([[0.0, 0.2], [0.0, -0.2], [0.0, 0.0]])
+    path = sweep(9, yaw=0.3, radius=2.0, fov=20.0)
     lines = epi(Poles(), scenes, path, num_scenes=3)
     assert lines.shape == (3, 3, 9, 64)
-    yaw, focal = torch.linspace(-0.3, 0.3, 9), 0.5 / math.tan(math.radians(10))
+    yaw = torch.linspace(-0.3, 0.3, 9)
+    focal = 0.5 / math.tan(math.radians(10))
     for scene, z in enumerate((0.2, -0.2, 0.0)):
         expected = 64 * (0.5 - focal * z * yaw.sin() / (2.0 - z * yaw.cos()))
         torch.testing.assert_close(where(lines)[scene], expected, atol=1e-3, rtol=0)
@@ -87,9 +85,8 @@ def test_independent_pixels_render_the_row_only_and_the_same_one():
     alone, whole = Poles(True), Poles(False)
     assert torch.equal(epi(alone, scenes, path, row=11), epi(whole, scenes, path, row=11))
     assert (alone.rendered, whole.rendered) == ([64] * 3, [64 * 64] * 3)
-    assert torch.equal(
-        epi(alone, scenes, path, 3, resolution=16), epi(whole, scenes, path, 3, resolution=16)
-    )
+    small = epi(alone, scenes, path, 3, resolution=16)
+    assert torch.equal(small, epi(whole, scenes, path, 3, resolution=16))
 
 
 def test_the_row_is_counted_from_the_top_and_defaults_to_the_middle():

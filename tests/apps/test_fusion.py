@@ -1,6 +1,4 @@
-"""Depth fusion of analytic balls: the mesh is closed, where the ball is, turned outwards and
-colored as its views.
-"""
+"""Depth fusion of analytic balls: geometry, orientation and colors of the mesh."""
 
 import math
 import struct
@@ -15,13 +13,11 @@ from gan3d.apps.glb import Mesh
 from gan3d.camera import Camera
 from gan3d.generators import GENERATORS, Generator, Rendering
 
-CENTRE, RADIUS = (0.02, -0.03, 0.05), 0.3
+CENTER, RADIUS = (0.02, -0.03, 0.05), 0.3
 
 
 class PaintedBall(Generator):
-    """A ball off the origin with the color p / 0.4 at p; the depth of what it misses is
-    nonsense.
-    """
+    """A ball off the origin with the color p / 0.4 at p; rays that miss it have NaN depth."""
 
     z_dim = w_dim = 3
     num_ws, img_resolution = 1, 64
@@ -54,15 +50,14 @@ class PaintedBall(Generator):
         return Rendering(image, depth=torch.where(hit, depth, torch.nan), opacity=hit.float())
 
 
-GENERATORS.pop("PaintedBall")  # of these tests only: no registry-walking test shall see it
+GENERATORS.pop("PaintedBall")  # for these tests only: tests that walk the registry must not see it
 
 
 def edge_uses(faces: np.ndarray) -> np.ndarray:
-    """How often every directed edge is used the other way round."""
+    """Whether each directed edge is also used in the other direction."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    forwards, backwards = (
-        {tuple(e) for e in d} for d in (directed.tolist(), directed[:, ::-1].tolist())
-    )
+    forwards = {tuple(edge) for edge in directed.tolist()}
+    backwards = {tuple(edge) for edge in directed[:, ::-1].tolist()}
     assert len(forwards) == len(directed)
     return np.array([edge in backwards for edge in forwards])
 
@@ -70,11 +65,11 @@ def edge_uses(faces: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def ball() -> Mesh:
     cameras = view_grid(8, 5, yaw=math.pi * 7 / 8, pitch=1.2, fov=18.0)
-    return fuse(PaintedBall(), torch.tensor([CENTRE]), cameras, voxels=32)
+    return fuse(PaintedBall(), torch.tensor([CENTER]), cameras, voxels=32)
 
 
 def test_a_ball_seen_from_all_sides_is_a_closed_sphere_within_a_voxel(ball):
-    distance = np.linalg.norm(ball.vertices - np.array(CENTRE), axis=1) * 32  # voxels
+    distance = np.linalg.norm(ball.vertices - np.array(CENTER), axis=1) * 32  # voxels
     assert np.abs(distance - RADIUS * 32).max() < 0.75
     assert np.abs(distance - RADIUS * 32).mean() < 0.25
     assert edge_uses(ball.faces).all()
@@ -82,10 +77,10 @@ def test_a_ball_seen_from_all_sides_is_a_closed_sphere_within_a_voxel(ball):
     assert len(np.unique(ball.faces)) == len(ball.vertices)
 
 
-def test_triangles_look_outwards_and_hold_the_volume_of_the_ball(ball):
+def test_triangles_face_outwards_and_enclose_the_volume_of_the_ball(ball):
     a, b, c = (ball.vertices[ball.faces[:, k]].astype(np.float64) for k in range(3))
     normals = np.cross(b - a, c - a)
-    assert ((normals * ((a + b + c) / 3 - np.array(CENTRE))).sum(axis=1) >= 0).all()
+    assert ((normals * ((a + b + c) / 3 - np.array(CENTER))).sum(axis=1) >= 0).all()
     assert (a * np.cross(b, c)).sum() / 6 == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.06)
 
 
@@ -96,93 +91,88 @@ def test_vertices_have_the_colors_of_the_views(ball):
 
 def test_a_finer_volume_is_nearer_to_the_ball(ball):
     cameras = view_grid(8, 5, yaw=math.pi * 7 / 8, pitch=1.2, fov=18.0)
-    fine = fuse(PaintedBall(), torch.tensor([CENTRE]), cameras, voxels=48)
-    errors = [
-        np.abs(np.linalg.norm(mesh.vertices - np.array(CENTRE), axis=1) - RADIUS)
-        for mesh in (ball, fine)
-    ]
-    assert errors[1].mean() < 0.8 * errors[0].mean()
+    fine = fuse(PaintedBall(), torch.tensor([CENTER]), cameras, voxels=48)
+
+    def error(mesh: Mesh) -> float:
+        distance = np.linalg.norm(mesh.vertices - np.array(CENTER), axis=1)
+        return np.abs(distance - RADIUS).mean()
+
+    assert error(fine) < 0.8 * error(ball)
 
 
-def test_what_no_view_sees_stays_open():
-    """From the front alone, only the front: no vertex lies behind the ball's rim."""
-    mesh = fuse(
-        PaintedBall(), torch.tensor([CENTRE]), Camera.from_angles(0.0, 0.0, fov=18.0), voxels=32
-    )
-    assert mesh.vertices[:, 2].min() > CENTRE[2] - 2 / 32
-    assert mesh.vertices[:, 2].max() == pytest.approx(CENTRE[2] + RADIUS, abs=0.5 / 32)
+def test_the_mesh_is_open_where_no_view_sees_the_surface():
+    """From the front, only the front: no vertex is behind the rim of the ball."""
+    camera = Camera.from_angles(0.0, 0.0, fov=18.0)
+    mesh = fuse(PaintedBall(), torch.tensor([CENTER]), camera, voxels=32)
+    assert mesh.vertices[:, 2].min() > CENTER[2] - 2 / 32
+    assert mesh.vertices[:, 2].max() == pytest.approx(CENTER[2] + RADIUS, abs=0.5 / 32)
     assert not edge_uses(mesh.faces).all()
 
 
 def test_the_cube_defaults_to_the_scene_of_the_generator():
-    generator, cameras = PaintedBall(), view_grid(3, 1, fov=18.0)
+    generator = PaintedBall()
+    cameras = view_grid(3, 1, fov=18.0)
     generator.scene_extent = 0.4  # smaller than the ball
-    mesh = fuse(generator, torch.tensor([CENTRE]), cameras, voxels=16)
-    assert np.abs(mesh.vertices).max() <= 0.2
-    assert (
-        np.abs(
-            fuse(generator, torch.tensor([CENTRE]), cameras, voxels=16, extent=1.0).vertices
-        ).max()
-        > 0.3
-    )
+    small = fuse(generator, torch.tensor([CENTER]), cameras, voxels=16)
+    assert np.abs(small.vertices).max() <= 0.2
+    large = fuse(generator, torch.tensor([CENTER]), cameras, voxels=16, extent=1.0)
+    assert np.abs(large.vertices).max() > 0.3
 
 
-def test_opacity_weighs_the_views():
-    """Two walls at z = 0 and z = 0.1 seen by the same camera, three times as opaque the first: the
-    mean of their D.
-    """
-    camera, volume = Camera.from_angles(0.0, 0.0, fov=30.0), Volume(1.0, 10, truncation=4.0)
-    for place, opacity, shade in ((0.0, 0.9, 1.0), (0.1, 0.6, -1.0)):
-        depth, image = torch.full((1, 1, 8, 8), 2.7 - place), torch.full((1, 3, 8, 8), shade)
-        volume.integrate(
-            Rendering(image, depth=depth, opacity=torch.full_like(depth, opacity)), camera
-        )
+def test_views_are_weighted_by_opacity():
+    """Walls at z = 0 and z = 0.1 of opacity 0.9 and 0.6, seen by one camera: the mean of D."""
+    camera = Camera.from_angles(0.0, 0.0, fov=30.0)
+    volume = Volume(1.0, 10, truncation=4.0)
+    for wall_z, opacity, gray in ((0.0, 0.9, 1.0), (0.1, 0.6, -1.0)):
+        depth = torch.full((1, 1, 8, 8), 2.7 - wall_z)
+        image = torch.full((1, 3, 8, 8), gray)
+        view = Rendering(image, depth=depth, opacity=torch.full_like(depth, opacity))
+        volume.integrate(view, camera)
+
+    # colors; the last voxel is more than tau in front of the first wall
     torch.testing.assert_close(volume.color[5, 5, 5], torch.full((3,), 0.2))
-    torch.testing.assert_close(
-        volume.color[5, 5, 9], torch.full((3,), -1.0)
-    )  # more than tau before the first wall
+    torch.testing.assert_close(volume.color[5, 5, 9], torch.full((3,), -1.0))
+
+    # weights and distances; the first voxel is more than tau behind both walls
     torch.testing.assert_close(volume.weight[5, 5, 5], torch.tensor(1.5))
     voxel_z = 0.05
     mean = (0.9 * (voxel_z - 0.0) + 0.6 * (voxel_z - 0.1)) / 1.5 / 0.4
     torch.testing.assert_close(volume.distance[5, 5, 5], torch.tensor(mean))
     assert volume.distance[5, 5, 9].item() == pytest.approx((0.9 * 1 + 0.6 * 0.35 / 0.4) / 1.5)
-    assert volume.weight[5, 5, 0].item() == 0  # more than tau behind both
+    assert volume.weight[5, 5, 0].item() == 0
+
+    # the surface is the weighted mean of the walls and faces the camera
     mesh = volume.mesh()
-    np.testing.assert_allclose(mesh.vertices[:, 2], 0.04, atol=1e-6)  # their weighted mean
-    normals = np.cross(
-        *(mesh.vertices[mesh.faces[:, k]] - mesh.vertices[mesh.faces[:, 0]] for k in (1, 2))
-    )
+    np.testing.assert_allclose(mesh.vertices[:, 2], 0.04, atol=1e-6)
+    a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
+    normals = np.cross(b - a, c - a)
     assert (normals[:, 2] >= 0).all()
     assert (normals[:, 2] > 0).any()
 
 
-def test_the_rim_of_what_stands_before_a_wall_has_its_color():
-    """One view of a red square far in front of a red wall: between the two depths no voxel has a
-    color.
-    """
-    volume, depth = Volume(1.0, 24), torch.full((1, 1, 16, 16), 2.7 + 0.3)
+def test_the_rim_of_an_object_in_front_of_a_wall_has_its_color():
+    """A red square far in front of a red wall: no voxel between the two depths has a color."""
+    volume = Volume(1.0, 24)
+    depth = torch.full((1, 1, 16, 16), 2.7 + 0.3)
     depth[..., 5:11, 5:11] = 2.7 - 0.2
     image = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 16, 16)
     volume.integrate(Rendering(image, depth=depth), Camera.from_angles(0.0, 0.0, fov=20.0))
     mesh = volume.mesh()
     assert (mesh.vertices[:, 2] > 0.1).any()
     assert (mesh.vertices[:, 2] < -0.2).any()
-    np.testing.assert_array_equal(
-        mesh.colors, np.uint8([[255, 0, 0]]).repeat(len(mesh.vertices), axis=0)
-    )
+    red = np.uint8([[255, 0, 0]]).repeat(len(mesh.vertices), axis=0)
+    np.testing.assert_array_equal(mesh.colors, red)
 
 
 @pytest.mark.parametrize("faint", [0.5, 0.0])
 def test_faint_pixels_have_no_depth(faint):
-    volume, depth = Volume(1.0, 8), torch.full((1, 1, 4, 4), 2.7)
-    volume.integrate(
-        Rendering(torch.zeros(1, 3, 4, 4), depth=depth, opacity=torch.full_like(depth, faint)),
-        Camera.from_angles(0.0, 0.0, fov=30.0),
-    )
+    volume = Volume(1.0, 8)
+    depth = torch.full((1, 1, 4, 4), 2.7)
+    view = Rendering(torch.zeros(1, 3, 4, 4), depth=depth, opacity=torch.full_like(depth, faint))
+    volume.integrate(view, Camera.from_angles(0.0, 0.0, fov=30.0))
     assert not volume.weight.any()
-    with pytest.raises(
-        ValueError, match=r"no surface in the cube of side 1.0 \(0% of it was seen\)"
-    ):
+    message = r"no surface in the cube of side 1.0 \(0% of it was seen\)"
+    with pytest.raises(ValueError, match=message):
         volume.mesh()
 
 
@@ -204,23 +194,19 @@ def test_depth_between_pixels_is_bilinear_on_a_surface_and_does_not_bridge_a_ste
 
 def test_a_plane_through_the_grid_is_cut_exactly():
     x, y, z = np.meshgrid(np.arange(5.0), np.arange(4.0), np.arange(6.0), indexing="ij")
-    values = x * 0.3 + y * 0.2 + z - 2.6  # linear, so every vertex solves it
+    values = x * 0.3 + y * 0.2 + z - 2.6  # linear: interpolation along edges is exact
     edges, share, faces = marching_tetrahedra(values, np.ones(values.shape, bool))
     ends = np.stack(np.unravel_index(edges, values.shape), axis=-1)
     points = ends[:, 0] + share[:, None] * (ends[:, 1] - ends[:, 0])
     np.testing.assert_allclose(points @ [0.3, 0.2, 1.0], 2.6, atol=1e-12)
-    normals = np.cross(
-        points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]
-    )
-    np.testing.assert_allclose(
-        normals.sum(axis=0) / 2, 12 * np.array([0.3, 0.2, 1.0]), atol=1e-9
-    )  # projects to 4 x 3
+    # area vector of a plane whose projection along z is 4 x 3
+    a, b, c = (points[faces[:, k]] for k in range(3))
+    area = np.cross(b - a, c - a).sum(axis=0) / 2
+    np.testing.assert_allclose(area, 12 * np.array([0.3, 0.2, 1.0]), atol=1e-9)
 
 
 def test_random_signs_make_a_closed_surface_inside_the_grid():
-    """Every case of the table, in every position; the border is outside, so nothing may be open
-    there.
-    """
+    """Every case of the table in every position; the border is outside, so the mesh is closed."""
     values = np.random.default_rng(0).normal(size=(9, 8, 7))
     for axis in range(3):
         np.moveaxis(values, axis, 0)[[0, -1]] = 1.0
@@ -234,13 +220,15 @@ def test_random_signs_make_a_closed_surface_inside_the_grid():
 def test_cells_with_an_unseen_corner_are_left_out():
     values = np.where(np.arange(4) < 2, -1.0, 1.0)[:, None, None] * np.ones((4, 5, 5))
     valid = np.ones(values.shape, bool)
-    whole = marching_tetrahedra(values, valid)[2]
+    _, _, complete = marching_tetrahedra(values, valid)
     valid[2, 0, 0] = False
-    assert len(whole) - len(marching_tetrahedra(values, valid)[2]) == len(whole) / 16
-    assert len(marching_tetrahedra(values, np.zeros_like(valid))[2]) == 0
+    _, _, partial = marching_tetrahedra(values, valid)
+    assert len(complete) - len(partial) == len(complete) / 16
+    _, _, nothing = marching_tetrahedra(values, np.zeros_like(valid))
+    assert len(nothing) == 0
 
 
-def test_a_grid_of_views_spans_what_it_should():
+def test_a_grid_of_views_spans_the_given_angles():
     cameras = view_grid(3, 2, yaw=0.4, pitch=0.2, radius=1.0, fov=12.0)
     yaw, pitch = cameras.yaw_pitch()
     torch.testing.assert_close(yaw, torch.tensor([-0.4, 0.0, 0.4] * 2))
@@ -248,8 +236,9 @@ def test_a_grid_of_views_spans_what_it_should():
     torch.testing.assert_close(view_grid(1, 1).origins, torch.tensor([[0.0, 0.0, 2.7]]))
 
 
-def test_what_can_not_be_fused_is_refused():
-    camera, volume = Camera.from_angles(0.0, 0.0), Volume(1.0, 4)
+def test_what_cannot_be_fused_is_refused():
+    camera = Camera.from_angles(0.0, 0.0)
+    volume = Volume(1.0, 4)
     with pytest.raises(ValueError, match="got no depth"):
         volume.integrate(Rendering(torch.zeros(1, 3, 4, 4)), camera)
     two = Rendering(torch.zeros(2, 3, 4, 4), depth=torch.ones(2, 1, 4, 4))
@@ -260,23 +249,26 @@ def test_what_can_not_be_fused_is_refused():
             Volume(*wrong)
 
 
-def test_a_ply_holds_the_mesh_bit_by_bit(tmp_path, ball):
+def test_a_ply_stores_the_mesh_exactly(tmp_path, ball):
     data = write_ply(tmp_path / "ball.ply", ball).read_bytes()
     header, _, body = data.partition(b"end_header\n")
     assert header.decode().splitlines() == [
-        "ply", "format binary_little_endian 1.0", f"element vertex {len(ball.vertices)}", "property float x",
-        "property float y", "property float z", "property uchar red", "property uchar green", "property uchar blue",
-        f"element face {len(ball.faces)}", "property list uchar int vertex_indices",
-    ]  # fmt: skip
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(ball.vertices)}",
+        *(f"property float {axis}" for axis in "xyz"),
+        *(f"property uchar {color}" for color in ("red", "green", "blue")),
+        f"element face {len(ball.faces)}",
+        "property list uchar int vertex_indices",
+    ]
     assert len(body) == 15 * len(ball.vertices) + 13 * len(ball.faces)
-    *place, red, green, blue = struct.unpack_from("<3f3B", body, 15 * 7)
-    np.testing.assert_array_equal(np.float32(place), ball.vertices[7])
+    *position, red, green, blue = struct.unpack_from("<3f3B", body, 15 * 7)
+    np.testing.assert_array_equal(np.float32(position), ball.vertices[7])
     assert [red, green, blue] == ball.colors[7].tolist()
     assert struct.unpack_from("<B3i", body, 15 * len(ball.vertices) + 13 * 5) == (3, *ball.faces[5])
     plain = Mesh(ball.vertices, ball.faces)
     assert b"uchar red" not in write_ply(tmp_path / "plain.ply", plain).read_bytes()
-    textured = Mesh(
-        ball.vertices, ball.faces, uv=ball.vertices[:, :2], texture=np.zeros((2, 2, 4), np.uint8)
-    )
-    with pytest.raises(ValueError, match="a PLY can not hold"):
+    texture = np.zeros((2, 2, 4), np.uint8)
+    textured = Mesh(ball.vertices, ball.faces, uv=ball.vertices[:, :2], texture=texture)
+    with pytest.raises(ValueError, match="a PLY cannot hold"):
         write_ply(tmp_path / "no.ply", textured)

@@ -1,4 +1,4 @@
-"""glTF binaries, read back by the letter of the specification."""
+"""glTF binaries, read back strictly by the specification."""
 
 import runpy
 from pathlib import Path
@@ -26,10 +26,9 @@ def texture(alpha: int = 255, seed: int = 0) -> np.ndarray:
 UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype=np.float32)
 
 
-def test_a_textured_mesh_comes_back_with_its_arrays_and_pixels(tmp_path):
-    content, binary = gltf.read_glb(
-        write_glb(tmp_path / "a.glb", [square(uv=UV, texture=texture(100))])
-    )
+def test_a_textured_mesh_keeps_its_arrays_and_pixels(tmp_path):
+    mesh = square(uv=UV, texture=texture(100))
+    content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [mesh]))
     (primitive,) = content["meshes"][0]["primitives"]
     position = gltf.array(content, binary, primitive["attributes"]["POSITION"])
     assert np.array_equal(position, square().vertices)
@@ -43,21 +42,20 @@ def test_a_textured_mesh_comes_back_with_its_arrays_and_pixels(tmp_path):
     assert content["extensionsUsed"] == ["KHR_materials_unlit"]
     chosen = content["textures"][material["pbrMetallicRoughness"]["baseColorTexture"]["index"]]
     assert np.array_equal(gltf.picture(content, binary, chosen["source"]), texture(100))
-    assert content["samplers"][chosen["sampler"]] == {"magFilter": 9729, "minFilter": 9729, "wrapS": 33071,
-                                                      "wrapT": 33071}  # fmt: skip
+    linear_clamped = {"magFilter": 9729, "minFilter": 9729, "wrapS": 33071, "wrapT": 33071}
+    assert content["samplers"][chosen["sampler"]] == linear_clamped
 
 
-def test_buffer_views_say_what_they_are_for(tmp_path):
+def test_buffer_views_have_the_target_of_their_use(tmp_path):
     content, _ = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(uv=UV, texture=texture())]))
     attributes = content["meshes"][0]["primitives"][0]
-    targets = {accessor["bufferView"]: 34962 for accessor in content["accessors"]}
-    targets[content["accessors"][attributes["indices"]]["bufferView"]] = 34963
-    assert {
-        k: view.get("target") for k, view in enumerate(content["bufferViews"]) if "target" in view
-    } == targets
+    expected = {accessor["bufferView"]: 34962 for accessor in content["accessors"]}
+    expected[content["accessors"][attributes["indices"]]["bufferView"]] = 34963
+    views = enumerate(content["bufferViews"])
+    assert {k: view["target"] for k, view in views if "target" in view} == expected
 
 
-def test_several_meshes_keep_their_order_and_their_own_textures(tmp_path):
+def test_several_meshes_keep_their_order_and_their_textures(tmp_path):
     meshes = [square(f"m{k}", z=-k, uv=UV, texture=texture(9, seed=k)) for k in range(3)]
     content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", meshes))
     assert content["scenes"][content["scene"]]["nodes"] == [0, 1, 2]
@@ -66,18 +64,16 @@ def test_several_meshes_keep_their_order_and_their_own_textures(tmp_path):
         primitive = content["meshes"][k]["primitives"][0]
         assert gltf.array(content, binary, primitive["attributes"]["POSITION"])[0, 2] == -k
         material = content["materials"][primitive["material"]]
-        source = content["textures"][material["pbrMetallicRoughness"]["baseColorTexture"]["index"]][
-            "source"
-        ]
+        index = material["pbrMetallicRoughness"]["baseColorTexture"]["index"]
+        source = content["textures"][index]["source"]
         assert np.array_equal(gltf.picture(content, binary, source), texture(9, seed=k))
 
 
 def test_colors_of_vertices_are_stored_as_linear_light(tmp_path):
     colors = np.array([[0, 0, 0], [255, 255, 255], [188, 10, 255], [1, 2, 3]], dtype=np.uint8)
     content, binary = gltf.read_glb(write_glb(tmp_path / "a.glb", [square(colors=colors)]))
-    stored = gltf.array(
-        content, binary, content["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"]
-    )
+    attributes = content["meshes"][0]["primitives"][0]["attributes"]
+    stored = gltf.array(content, binary, attributes["COLOR_0"])
     assert stored[0].tolist() == [0, 0, 0]
     assert stored[1].tolist() == [1, 1, 1]
     assert stored[2, 0] == pytest.approx(0.5029, abs=1e-4)  # sRGB 188 is half the light
@@ -87,9 +83,8 @@ def test_colors_of_vertices_are_stored_as_linear_light(tmp_path):
 
 
 def test_a_plain_mesh_is_lit_and_an_opaque_texture_is_not_blended(tmp_path):
-    content, _ = gltf.read_glb(
-        write_glb(tmp_path / "a.glb", [square(), square(uv=UV, texture=texture(255))])
-    )
+    meshes = [square(), square(uv=UV, texture=texture(255))]
+    content, _ = gltf.read_glb(write_glb(tmp_path / "a.glb", meshes))
     assert "extensions" not in content["materials"][0]
     assert "alphaMode" not in content["materials"][1]
 
@@ -108,7 +103,7 @@ def test_arrays_of_another_shape_are_refused(arguments, message):
         square(**arguments)
 
 
-def test_what_gltf_can_not_store_is_refused_and_the_old_file_stays(tmp_path):
+def test_meshes_that_gltf_cannot_store_are_refused_and_the_old_file_is_kept(tmp_path):
     path = tmp_path / "a.glb"
     path.write_text("old")
     broken = square()

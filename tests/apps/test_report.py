@@ -1,4 +1,4 @@
-"""The report: one file that shows what the folder holds, and needs nothing else."""
+"""The report: one self-contained file with the content of a run folder."""
 
 import base64
 import io
@@ -18,11 +18,13 @@ VOID = {"meta", "img", "line", "polyline", "br"}
 
 
 class Tags(HTMLParser):
-    """Fails on tags that are not closed in order; collects every address."""
+    """Fails on tags that are not closed in order; collects all addresses."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.addresses, self.text = [], [], []
+        self.open = []
+        self.addresses = []
+        self.text = []
 
     def handle_starttag(self, tag, attrs):
         if tag not in VOID:
@@ -52,25 +54,21 @@ def run_dir(tmp_path):
     run = tmp_path / "my <run>"
     logger = DiskLogger(run)
     for step in range(0, 5001, 500):
-        logger.log_metrics(
-            {"loss/generator": 1.0 + step / 1e4, "loss/discriminator": 0.5}, step=step
-        )
+        losses = {"loss/generator": 1.0 + step / 1e4, "loss/discriminator": 0.5}
+        logger.log_metrics(losses, step=step)
         if step % 1000 == 0:
-            logger.log_metrics(
-                {"distance/frechet": 3.0 / (1 + step), "alarm/flatness": 0.05}, step=step
-            )
+            measures = {"distance/frechet": 3.0 / (1 + step), "alarm/flatness": 0.05}
+            logger.log_metrics(measures, step=step)
             logger.log_image("fakes", [np.full((8, 8, 3), step % 251, np.uint8)], step=step)
-    logger.log_metrics(
-        {"distance/floor": 1e-4, "distance/mean_image": 4.0, "bad": float("nan")}, step=5000
-    )
-    logger.log_video(
-        "orbit", [write_video(tmp_path / "o.mp4", np.zeros((3, 16, 16, 3), np.uint8))], step=5000
-    )
+    marks = {"distance/floor": 1e-4, "distance/mean_image": 4.0, "bad": float("nan")}
+    logger.log_metrics(marks, step=5000)
+    video = write_video(tmp_path / "o.mp4", np.zeros((3, 16, 16, 3), np.uint8))
+    logger.log_video("orbit", [video], step=5000)
     (run / "config.yaml").write_text("model:\n  note: <script>alert(1)</script> & more\n")
     return run
 
 
-def test_the_page_holds_everything_and_asks_for_nothing_from_outside(run_dir):
+def test_the_page_contains_everything_and_loads_nothing_from_outside(run_dir):
     path = write_report(run_dir)
     assert path == run_dir / "report.html"
     page = path.read_text(encoding="utf-8")
@@ -101,7 +99,7 @@ def test_key_figures_are_the_last_logged(run_dir):
     assert figures["relief of the heads, world units (a plane: 0)"] == "0.05"
 
 
-def test_the_best_distance_is_told_where_it_is_not_the_last(tmp_path):
+def test_the_best_distance_is_reported_if_it_is_not_the_last(tmp_path):
     logger = DiskLogger(tmp_path)
     for step, value in ((0, 3.0), (1000, 0.5), (2000, 0.7)):
         logger.log_metrics({"distance/frechet": value}, step=step)
@@ -135,9 +133,8 @@ def test_moments_are_few_and_keep_the_ends(tmp_path):
 
 def test_a_curve_runs_from_corner_to_corner_of_its_range():
     svg = curve_svg("title", [Curve("a", [(0, 0.0), (1000, 10.0)])])
-    (x1, y1), (x2, y2) = [
-        tuple(map(float, pair.split(","))) for pair in re.search(r'points="([^"]+)', svg)[1].split()
-    ]
+    pairs = re.search(r'points="([^"]+)', svg)[1].split()
+    (x1, y1), (x2, y2) = [tuple(map(float, pair.split(","))) for pair in pairs]
     assert x1 < x2
     assert y1 > y2
     parsed(svg)
@@ -176,13 +173,12 @@ def test_thinning_keeps_the_mean_and_the_last_step():
     assert sum(value for _, value in few) / 100 == pytest.approx(499.5)
 
 
-def test_large_pictures_of_the_course_are_reduced_and_the_last_one_is_kept_whole(tmp_path):
+def test_large_pictures_of_the_progress_are_reduced_but_not_the_last_one(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1200, 3), dtype=np.uint8)
     logger = DiskLogger(tmp_path)
     for step in (0, 1000):
         logger.log_image("fakes", [noise], step=step)
-    contents = [
-        Image.open(io.BytesIO(base64.b64decode(address.split(",")[1])))
-        for address in parsed(write_report(tmp_path).read_text(encoding="utf-8")).addresses
-    ]
-    assert [picture.size for picture in contents] == [(1200, 1000), (800, 667), (800, 667)]
+    addresses = parsed(write_report(tmp_path).read_text(encoding="utf-8")).addresses
+    files = [io.BytesIO(base64.b64decode(address.split(",")[1])) for address in addresses]
+    sizes = [Image.open(file).size for file in files]
+    assert sizes == [(1200, 1000), (800, 667), (800, 667)]

@@ -1,4 +1,4 @@
-"""Pictures in two calls: which scenes, from where, and how they are shown."""
+"""Pictures in two calls: scenes, cameras, and layout."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_truncation_to_zero_shows_the_same_scene_for_every_seed(generator):
     torch.testing.assert_close(same[0], same[1])
 
 
-def test_the_model_is_left_as_it_is(generator):
+def test_the_model_is_not_changed(generator):
     generator.train()
     sample(generator, [0])
     assert generator.training

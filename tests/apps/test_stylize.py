@@ -1,4 +1,4 @@
-"""Generators between two: which numbers are whose, and what is refused."""
+"""Generators between two: the origin of every parameter, and refusals."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from gan3d.generators import EG3D, GENERATORS, Generator, PiGAN, Rendering, Styl
 
 
 class Painter(Generator):
-    """One color: mapping -> first -> second -> third, each a number; `scale` is nobody's."""
+    """One color, from layers of one number each; `scale` belongs to no layer."""
 
     z_dim = w_dim = 1
     num_ws, img_resolution = 1, 4
@@ -18,9 +18,9 @@ class Painter(Generator):
 
     def __init__(self, width: int = 1, start: float = 0.0):
         super().__init__()
-        self.first, self.second, self.style = (
-            nn.Linear(width, width, bias=False) for _ in range(3)
-        )
+        self.first = nn.Linear(width, width, bias=False)
+        self.second = nn.Linear(width, width, bias=False)
+        self.style = nn.Linear(width, width, bias=False)
         for k, layer in enumerate((self.first, self.second, self.style)):
             nn.init.constant_(layer.weight, start + k)
         self.scale = nn.Parameter(torch.tensor(2.0))
@@ -37,9 +37,8 @@ class Painter(Generator):
         self, representation, camera=None, *, resolution=None, rays=None, raw=True, randomness=None
     ):
         value = representation + camera.yaw_pitch()[0]
-        return Rendering(
-            value[:, None, None, None].expand(-1, 3, self.img_resolution, self.img_resolution)
-        )
+        side = self.img_resolution
+        return Rendering(value[:, None, None, None].expand(-1, 3, side, side))
 
 
 class Scribbler(Painter):
@@ -47,24 +46,15 @@ class Scribbler(Painter):
     parts = {}
 
 
-for name in (
-    "Painter",
-    "Scribbler",
-):  # of these tests only: no registry-walking test shall see them
+# for these tests only: tests that walk the registry must not see them
+for name in ("Painter", "Scribbler"):
     GENERATORS.pop(name)
 
 
 def numbers(model: Painter) -> list[float]:
     """[first, second, style, w_avg, seen, scale]"""
-    tensors = (
-        model.first.weight,
-        model.second.weight,
-        model.style.weight,
-        model.w_avg,
-        model.seen,
-        model.scale,
-    )
-    return [t.item() for t in tensors]
+    weights = [layer.weight.item() for layer in (model.first, model.second, model.style)]
+    return [*weights, model.w_avg.item(), model.seen.item(), model.scale.item()]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +71,7 @@ def numbers(model: Painter) -> list[float]:
         ({"gamma": 1.5, "layers": ["a"]}, [15, 1, 2, 0, 0, 2]),
     ],
 )
-def test_layers_are_mixed_the_mapping_network_is_chosen_and_all_else_is_base(options, expected):
+def test_layers_are_mixed_the_mapping_is_chosen_and_everything_else_is_base(options, expected):
     base, target = Painter(start=0.0), Painter(start=10.0)
     with torch.no_grad():
         target.scale.fill_(3.0)
@@ -112,27 +102,23 @@ def test_a_target_of_another_dtype_is_converted():
     assert numbers(stylize(base.double(), target)) == [5, 6, 2, 0, 0, 2]
 
 
-def test_models_that_do_not_fit_are_refused():
+def test_models_that_do_not_match_are_refused():
     base = Painter()
-    with pytest.raises(
-        ValueError, match="base is Painter, target is Scribbler; only generators of one class"
-    ):
+    message = "base is Painter, target is Scribbler; only generators of one class"
+    with pytest.raises(ValueError, match=message):
         stylize(base, Scribbler())
-    with pytest.raises(
-        ValueError,
-        match=r"different sizes: first.weight is \(1, 1\) in base and \(2, 2\) in target",
-    ):
+    message = r"different sizes: first.weight is \(1, 1\) in base and \(2, 2\) in target"
+    with pytest.raises(ValueError, match=message):
         stylize(base, Painter(width=2))
-    with pytest.raises(
-        ValueError, match="Scribbler names no layers to mix; give the class style_parts"
-    ):
+    message = "Scribbler declares no layers to mix; give the class style_parts"
+    with pytest.raises(ValueError, match=message):
         stylize(Scribbler(), Scribbler())
-    with pytest.raises(ValueError, match="StyleGAN2 names no layers"):
+    with pytest.raises(ValueError, match="StyleGAN2 declares no layers"):
         style_layers(StyleGAN2(**StyleGAN2.tiny))
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"layers": ["a", "c"]}, "layers of Painter: got c, expected some of a, b$"),
         ({"layers": []}, "layers of Painter: got none, expected some of a, b$"),
@@ -143,8 +129,8 @@ def test_models_that_do_not_fit_are_refused():
         ({"mapping": "both"}, "mapping 'both' is not known; use one of base, target, mixed"),
     ],
 )
-def test_layers_and_mappings_that_are_not_known_are_refused(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_unknown_layers_and_mappings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         stylize(Painter(), Painter(), **options)
 
 
@@ -160,24 +146,22 @@ def test_eg3d_mixes_its_parts(eg3d):
     new = stylize(base, target, ["superresolution"], gamma=1.0)
     own, other, mixed = (model.state_dict() for model in (base, target, new))
     for key, tensor in mixed.items():
-        assert torch.equal(tensor, (other if key.startswith("superresolution.") else own)[key]), key
-    z, camera = (
-        torch.randn(2, base.z_dim, generator=torch.Generator().manual_seed(1)),
-        Camera.from_angles(torch.tensor([0.2, 0.0]), 0.0),
-    )
+        source = other if key.startswith("superresolution.") else own
+        assert torch.equal(tensor, source[key]), key
+    z = torch.randn(2, base.z_dim, generator=torch.Generator().manual_seed(1))
+    camera = Camera.from_angles(torch.tensor([0.2, 0.0]), 0.0)
     with torch.no_grad():
-        shown, was, would = (model(z, camera) for model in (new, base, target))
-    assert torch.equal(shown.raw, was.raw)  # the head is base's, its look is not
-    assert (shown.image - was.image).abs().mean() > 1e-3
-    assert (shown.image - would.image).abs().mean() > 1e-3
+        of_new, of_base, of_target = (model(z, camera) for model in (new, base, target))
+    assert torch.equal(of_new.raw, of_base.raw)  # the head of the base with another look
+    assert (of_new.image - of_base.image).abs().mean() > 1e-3
+    assert (of_new.image - of_target.image).abs().mean() > 1e-3
 
 
 def test_swapping_all_of_eg3d_gives_the_target(eg3d):
     base, target = eg3d
     new = stylize(base, target, gamma=1.0, mapping="target")
-    assert all(
-        torch.equal(tensor, target.state_dict()[key]) for key, tensor in new.state_dict().items()
-    )
+    expected = target.state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in new.state_dict().items())
     assert unreachable(base, target) == ()
 
 
@@ -186,12 +170,11 @@ def test_pigan_keeps_the_mapping_network_of_base():
     base, target = PiGAN(**PiGAN.tiny), PiGAN(**PiGAN.tiny)
     new = stylize(base, target, gamma=1.0)
     assert style_names(base) == tuple(key for key in base.state_dict() if key.startswith("siren."))
-    assert torch.equal(
-        new.mapping_network.state_dict()["network.0.weight"], base.mapping_network.network[0].weight
-    )
+    weight = new.mapping_network.state_dict()["network.0.weight"]
+    assert torch.equal(weight, base.mapping_network.network[0].weight)
 
 
-def test_the_sheet_has_a_row_per_head_and_in_it_every_view_of_every_model():
+def test_the_sheet_has_a_row_per_head_with_every_view_of_every_model():
     base, target = Painter(start=0.0), Painter(start=-1.0)  # styles 2 and 1, mean latents 0 and -1
     cameras = Camera.from_angles(torch.tensor([-0.25, 0.25]), 0.0)
     z = torch.tensor([[0.0], [0.25]])

@@ -23,9 +23,7 @@ def test_frames_show_the_heads_beside_each_other_above_their_depth(balls):
     assert frames[0, 16, 16].tolist() == [255, 0, 0]
     assert frames[0, 16, 48].tolist() == [0, 0, 255]
     assert frames[0, 33, 1].tolist() == [255, 255, 255]
-    assert (
-        frames[0, 48, 16].sum() > frames[0, 41, 16].sum()
-    )  # depth: the middle of a ball is nearest
+    assert frames[0, 48, 16].sum() > frames[0, 41, 16].sum()  # the middle of a ball is nearest
     assert orbit_frames(balls, z, orbit(3), depth=False, progress=False).shape == (3, 32, 64, 3)
 
 
@@ -43,7 +41,7 @@ def test_all_frames_share_one_conditioning_camera(balls):
     assert balls.conditioning is None
 
 
-def test_looking_leaves_the_generator_and_the_random_streams_as_they_were(balls):
+def test_rendering_changes_neither_the_generator_nor_the_random_state(balls):
     balls.train()
     balls.dropout.eval()
     before = torch.get_rng_state()
@@ -54,7 +52,7 @@ def test_looking_leaves_the_generator_and_the_random_streams_as_they_were(balls)
     assert torch.is_grad_enabled()
 
 
-def test_modes_are_put_back_after_an_error(balls):
+def test_modes_are_restored_after_an_error(balls):
     def fail():
         with evaluating(balls):
             assert not balls.dropout.training
@@ -102,7 +100,7 @@ def test_an_empty_or_float_video_is_refused(tmp_path):
             write_video(tmp_path / "a.mp4", frames)
 
 
-def test_views_in_batches_are_the_views_at_once(balls):
+def test_views_do_not_depend_on_the_batch_size(balls):
     z, cameras = torch.randn(7, 3), orbit(7)
     at_once = render_views(balls, z, cameras, conditioning=cameras, batch_size=7)
     in_parts = render_views(balls, z, cameras, conditioning=cameras, batch_size=3)
@@ -112,9 +110,8 @@ def test_views_in_batches_are_the_views_at_once(balls):
 
 
 def test_paths_keep_the_mean_radius_and_lens_of_the_data():
-    cameras = Camera.from_angles(
-        torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0]), radius=1.5, focal=2.0
-    )
+    yaw, pitch = torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0])
+    cameras = Camera.from_angles(yaw, pitch, radius=1.5, focal=2.0)
     for path in (frontal(cameras), orbit_like(cameras, 5)):
         torch.testing.assert_close(path.origins.norm(dim=-1), torch.full((len(path),), 1.5))
         torch.testing.assert_close(path.focal, torch.full((len(path),), 2.0))

@@ -1,7 +1,6 @@
-"""Apps: what is done with a trained generator. Written once against the contract; none of them
-needs Lightning.
+"""Applications of trained generators, written against the generator contract, without Lightning.
 
-Each is a file of its own, loaded when it is first used: `gan3d.apps.video`, `gan3d.apps.fusion`, ..
+The modules are imported on first use: `gan3d.apps.video`, `gan3d.apps.fusion`, ..
 """
 
 import importlib

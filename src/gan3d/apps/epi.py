@@ -1,11 +1,9 @@
-"""Epipolar line texture: one row of the picture over time, while the camera turns (GRAM-HD figure
-5).
+"""Epipolar line textures: one row of the picture over time, along a camera path (GRAM-HD figure 5).
 
     epi[t, x] = image(camera_t)[row, x]
 
-In a scene that is truly 3D every point draws a smooth, nearly straight line; a texture that sticks
-to the screen draws vertical lines, flicker draws noise. Lines of near and of far points have
-different slopes (Bolles et al. 1987).
+In a 3D scene every point draws a smooth, nearly straight line, whose slope depends on its depth
+(Bolles et al. 1987). A texture that sticks to the screen draws vertical lines, flicker draws noise.
 """
 
 from __future__ import annotations
@@ -34,8 +32,14 @@ def sweep(
     fov: float | None = None,
     focal: float | None = None,
 ) -> Camera:
-    """`num` cameras at equal steps of yaw from -yaw to yaw (radians), all at one pitch, looking at
-    the origin.
+    """A path of cameras at equal steps of yaw, looking at the origin.
+
+    Args:
+        num: number of cameras, 2 or more.
+        yaw: the path runs from -yaw to yaw, radians.
+        pitch: pitch of all cameras, radians.
+        radius: distance from the origin, world units.
+        fov, focal: lens, see `Camera.from_angles`.
     """
     if num < 2:
         raise ValueError(f"a sweep of {num} camera(s) does not move; use 2 or more")
@@ -55,37 +59,37 @@ def epi(
 ) -> Tensor:
     """One row of the image along a path of cameras.
 
-    Models whose pixels are independent render that row only.
+    Generators with independent pixels render that row only.
 
     Args:
-        generator: with a camera (`has_camera`).
-        representation: of `num_scenes` scenes, from `generator.represent`.
+        generator: a generator with a camera (`has_camera`).
+        representation: `num_scenes` scenes, from `generator.represent`.
         path: one camera per frame.
-        row: of the image, from the top; None is the middle one.
-        num_scenes: b, all seen along the same path.
-        resolution: of `generator.render`.
-        progress: whether to show a progress bar.
+        row: row of the image, counted from the top; None is the middle row.
+        num_scenes: b, number of scenes, all seen along the same path.
+        resolution: resolution of `generator.render`.
+        progress: show a progress bar.
 
     Returns:
-        [b 3 frames W], about [-1, 1], on the CPU: time runs downwards.
+        [b 3 frames W], about [-1, 1], on the CPU; time runs downwards.
+
+    Raises:
+        ValueError: the generator has no camera, or the image has no such row.
     """
     if not generator.has_camera:
         raise ValueError(
             f"{type(generator).__name__} has no camera to move; an epi needs a 3D generator"
         )
     rows = []
+    frames = tqdm(range(len(path)), desc="epi", unit="frame", leave=False, disable=not progress)
     with evaluating(generator):
-        for t in tqdm(
-            range(len(path)), desc="epi", unit="frame", leave=False, disable=not progress
-        ):
+        for t in frames:
             camera = path.select([t] * num_scenes)
             if generator.independent_pixels:
                 line = _rendered_row(generator, representation, camera, row, resolution)
             else:
-                image = generator.render(
-                    representation, camera, resolution=resolution, raw=False
-                ).image
-                line = image[:, :, _checked_row(row, image.shape[-2])]
+                view = generator.render(representation, camera, resolution=resolution, raw=False)
+                line = view.image[:, :, _checked_row(row, view.image.shape[-2])]
             rows.append(line.cpu())
     return torch.stack(rows, dim=2)
 
@@ -107,13 +111,13 @@ def _checked_row(row: int | None, height: int) -> int:
     row = height // 2 if row is None else row
     if not 0 <= row < height:
         raise ValueError(
-            f"row {row} is not one of an image of {height} rows; use 0 to {height - 1}"
+            f"row {row} is outside of an image of {height} rows; use 0 to {height - 1}"
         )
     return row
 
 
 def write_epi(path: str | Path, lines: Tensor, *, gap: int = 2) -> Path:
-    """Writes epi textures [b 3 frames W], one below the other, as a picture (.png)."""
+    """Writes epi textures [b 3 frames W] below each other into a picture (.png), atomically."""
     picture = grid(to_uint8(lines), columns=1, gap=gap)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,14 @@
-"""Proxy shapes: depth maps of many views fused into one signed distance field, and its surface as a
-colored mesh.
+"""Fuses the depth maps of many views into a signed distance field and extracts a colored mesh.
 
-    D(p) = sum_i w_i clip((d_i(p) - z_i(p)) / tau, -1, 1) / sum_i w_i            over the views i with d_i - z_i > -tau
+    D(p) = sum_i w_i clip((d_i(p) - z_i(p)) / tau, -1, 1) / sum_i w_i
 
-(Curless and Levoy 1996; GRAM-HD extracts the shapes of its figure 3 by fusion): z_i is the camera z
-of the voxel p in view i, d_i the depth that this view has there, w_i its opacity; positive is
-outside. For any generator with depth: what counts is the surface that it *renders*. Depth must be
-that of the surface, not faded by an opacity below 1.
+over the views i with d_i - z_i > -tau (Curless and Levoy 1996; GRAM-HD extracts the shapes of its
+figure 3 by fusion). z_i is the camera z of the voxel p in view i, d_i the depth of the view there,
+w_i its opacity; positive is outside. This works for any generator with depth and reconstructs the
+surface that it *renders*. The depth must be that of the surface, not scaled by the opacity.
 
 Convention: the volume is a cube of side `extent` about the origin, arrays [x y z], world y up;
-voxels are cells, values stand at their centers.
+voxels are cells with their values at the centers.
 """
 
 from __future__ import annotations
@@ -44,22 +43,25 @@ def view_grid(
     fov: float | None = None,
     focal: float | None = None,
 ) -> Camera:
-    """num_yaw x num_pitch cameras at equal steps of yaw in -+yaw and pitch in -+pitch, radians; one
-    step is the middle.
+    """num_yaw x num_pitch cameras at equal steps, looking at the origin.
 
-    A full circle is yaw = pi (1 - 1 / num_yaw). The other arguments are those of
-    `Camera.from_angles`.
+    Args:
+        num_yaw: number of yaws; 1 is yaw 0 only.
+        num_pitch: number of pitches; 1 is pitch 0 only.
+        yaw: yaws run from -yaw to yaw, radians; pi (1 - 1 / num_yaw) for a full circle.
+        pitch: pitches run from -pitch to pitch, radians.
+        radius: distance from the origin, world units.
+        fov, focal: lens, see `Camera.from_angles`.
     """
-    yaws, pitches = (
-        torch.linspace(-span, span, num, dtype=torch.float64)
-        if num > 1
-        else torch.zeros(1, dtype=torch.float64)
-        for span, num in ((yaw, num_yaw), (pitch, num_pitch))
-    )
-    grid = torch.cartesian_prod(pitches, yaws)
-    return Camera.from_angles(grid[:, 1], grid[:, 0], radius=radius, fov=fov, focal=focal).to(
-        torch.float32
-    )
+
+    def steps(span: float, num: int) -> Tensor:
+        if num <= 1:
+            return torch.zeros(1, dtype=torch.float64)
+        return torch.linspace(-span, span, num, dtype=torch.float64)
+
+    pitches, yaws = torch.cartesian_prod(steps(pitch, num_pitch), steps(yaw, num_yaw)).unbind(1)
+    cameras = Camera.from_angles(yaws, pitches, radius=radius, fov=fov, focal=focal)
+    return cameras.to(torch.float32)
 
 
 def fuse(
@@ -73,41 +75,43 @@ def fuse(
     resolution: int | None = None,
     progress: bool = False,
 ) -> Mesh:
-    """The surface of a scene as its views show it.
+    """The surface of a scene, fused from rendered views.
 
     Args:
-        generator: with depth.
-        representation: of one scene, from `generator.represent`.
-        cameras: the views, rendered one after the other.
+        generator: a generator with depth.
+        representation: one scene, from `generator.represent`.
+        cameras: cameras of the views, which are rendered one by one.
         extent: side of the fused cube, world units; None is the generator's `scene_extent`.
-        voxels: along a side.
+        voxels: voxels along a side.
         truncation: tau, voxels.
-        resolution: of `generator.render`.
-        progress: whether to show a progress bar.
+        resolution: resolution of `generator.render`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the views have no depth, or no surface lies in the cube.
     """
     extent = generator.scene_extent if extent is None else extent
     volume = Volume(extent, voxels, truncation, device=cameras.device)
     with evaluating(generator):
         for camera in tqdm(cameras, desc="fuse", unit="view", leave=False, disable=not progress):
-            volume.integrate(
-                generator.render(representation, camera, resolution=resolution, raw=False), camera
-            )
+            view = generator.render(representation, camera, resolution=resolution, raw=False)
+            volume.integrate(view, camera)
     return volume.mesh()
 
 
 class Volume:
-    """A truncated signed distance field, and the color near its surface, as they grow view by view.
+    """A truncated signed distance field with color, integrated view by view.
 
     Args:
         extent: side of the cube, world units.
-        voxels: n, along a side.
+        voxels: n, voxels along a side.
         truncation: tau, voxels.
-        device: where it lies; that of the views.
+        device: device of the arrays, the same as of the views.
 
     Attributes:
-        distance: D of the module's equation, [n n n]; 1 where nothing was seen.
-        weight: sum of w_i [n n n]; 0 where nothing was seen.
-        color: mean color of the views within tau of the surface, [n n n 3] in [-1, 1].
+        distance: [n n n], D of the module's equation; 1 where nothing was seen.
+        weight: [n n n], sum of w_i; 0 where nothing was seen.
+        color: [n n n 3] in [-1, 1], mean color of the views within tau of the surface.
     """
 
     def __init__(
@@ -124,7 +128,9 @@ class Volume:
                 "at least 2 voxels and a truncation of at least 1 voxel; use for example 1.0, 128 "
                 "and 4"
             )
-        self.extent, self.voxels, self.tau = extent, voxels, truncation * extent / voxels
+        self.extent = extent
+        self.voxels = voxels
+        self.tau = truncation * extent / voxels  # world units
         self.distance = torch.ones((voxels,) * 3, device=device)
         self.weight = torch.zeros_like(self.distance)
         self.color = torch.zeros((*self.distance.shape, 3), device=device)
@@ -134,49 +140,46 @@ class Volume:
         """Adds one view (b = 1) of the scene.
 
         Raises:
-            ValueError: it has no depth, or there are several.
+            ValueError: the view has no depth, or there are several.
         """
         if view.depth is None or len(view.image) != 1 or len(camera) != 1:
-            got = (
-                "no depth"
-                if view.depth is None
-                else f"{len(view.image)} images and {len(camera)} cameras"
-            )
+            got = f"{len(view.image)} images and {len(camera)} cameras"
             raise ValueError(
-                f"got {got}, expected one view with depth; split a batch, use a 3D generator"
+                f"got {'no depth' if view.depth is None else got}, expected one view with depth; "
+                "split a batch, use a 3D generator"
             )
+
+        # opacity 0 where there is no surface
         depth = view.depth[0, 0].float()
         opacity = torch.ones_like(depth) if view.opacity is None else view.opacity[0, 0].float()
-        opacity = torch.where(
-            (opacity > SURFACE_OPACITY) & depth.isfinite() & (depth > 0), opacity, 0.0
-        )
-        depth, image, camera = (
-            depth.nan_to_num(0.0, 0.0, 0.0),
-            view.image.float(),
-            camera.to(torch.float32),
-        )
-        fields = [
-            x.reshape(-1, *x.shape[3:])
-            for x in (self.distance, self.weight, self._color_weight, self.color)
-        ]
+        seen = (opacity > SURFACE_OPACITY) & depth.isfinite() & (depth > 0)
+        opacity = torch.where(seen, opacity, 0.0)
+        depth = depth.nan_to_num(0.0, 0.0, 0.0)
+        image = view.image.float()
+        camera = camera.to(torch.float32)
+
+        # chunks of voxels
+        distance, weights = self.distance.reshape(-1), self.weight.reshape(-1)
+        color, color_weights = self.color.reshape(-1, 3), self._color_weight.reshape(-1)
         for start in range(0, self.voxels**3, _CHUNK):
             chunk = torch.arange(start, min(start + _CHUNK, self.voxels**3), device=depth.device)
             uv, z = (x[0] for x in camera.project(self._centers(chunk)[None]))  # p 2, p 1
-            uv = torch.where(z > 0, uv, -1.0)  # what is behind the camera is not in the picture
+            uv = torch.where(z > 0, uv, -1.0)  # voxels behind the camera are outside the picture
             surface, weight = sample_depth(depth, opacity, uv, self.tau)
-            away = surface - z[:, 0]
-            weight = torch.where(away > -self.tau, weight, 0.0)
-            near = torch.where(away < self.tau, weight, 0.0)
+            in_front = surface - z[:, 0]
+            weight = torch.where(in_front > -self.tau, weight, 0.0)
+            near = torch.where(in_front < self.tau, weight, 0.0)
             rgb = rearrange(grid_sample(image, (2 * uv - 1)[None, None]), "1 c 1 p -> p c")
-            _average(fields[0], fields[1], chunk, (away / self.tau).clamp(-1, 1), weight)
-            _average(fields[3], fields[2], chunk, rgb, near)
+            _average(distance, weights, chunk, (in_front / self.tau).clamp(-1, 1), weight)
+            _average(color, color_weights, chunk, rgb, near)
 
     def _centers(self, index: Tensor) -> Tensor:
-        """World coordinates [p 3] of voxels by their place in [x y z]."""
+        """World coordinates [p 3] of voxels by their index in the flattened volume."""
         n = self.voxels
-        places = torch.stack([index.div(n * n, rounding_mode="floor"), index.div(n, rounding_mode="floor") % n,
-                              index % n], dim=-1)  # fmt: skip
-        return (places + 0.5) * (self.extent / n) - self.extent / 2
+        x = index.div(n * n, rounding_mode="floor")
+        y = index.div(n, rounding_mode="floor") % n
+        position = torch.stack([x, y, index % n], dim=-1)
+        return (position + 0.5) * (self.extent / n) - self.extent / 2
 
     def mesh(self) -> Mesh:
         """The surface D = 0 with the colors of the views, open where nothing was seen.
@@ -190,24 +193,24 @@ class Volume:
             seen = float((self.weight > 0).float().mean())
             raise ValueError(
                 f"no surface in the cube of side {self.extent} ({seen:.0%} of it was seen); give "
-                "the extent that holds the object, and cameras that look at it"
+                "an extent that contains the object, and cameras that look at it"
             )
-        places = np.stack(np.unravel_index(edges, values.shape), axis=-1)  # v 2 3
-        vertices = _between((places + 0.5) * (self.extent / self.voxels) - self.extent / 2, share)
-        color, known = (
-            self.color.reshape(-1, 3).cpu().numpy(),
-            self._color_weight.reshape(-1, 1).cpu().numpy() > 0,
-        )
-        both = color[edges]  # of a voxel without color, the other one's
-        both = np.where(known[edges], both, both[:, ::-1])
-        shade = np.clip(np.round((_between(both, share) + 1) * 127.5), 0, 255).astype(np.uint8)
-        return Mesh(vertices.astype(np.float32), faces, colors=shade, name="fused")
+
+        # vertices between the centers of two voxels each
+        position = np.stack(np.unravel_index(edges, values.shape), axis=-1)  # v 2 3
+        centers = (position + 0.5) * (self.extent / self.voxels) - self.extent / 2
+        vertices = _between(centers, share)
+
+        # their colors; a voxel without color gets the color of the other one
+        color = self.color.reshape(-1, 3).cpu().numpy()[edges]
+        known = self._color_weight.reshape(-1, 1).cpu().numpy()[edges] > 0
+        color = _between(np.where(known, color, color[:, ::-1]), share)
+        rgb = np.clip(np.round((color + 1) * 127.5), 0, 255).astype(np.uint8)
+        return Mesh(vertices.astype(np.float32), faces, colors=rgb, name="fused")
 
 
 def _average(mean: Tensor, total: Tensor, chunk: Tensor, values: Tensor, weight: Tensor) -> None:
-    """Moves weighted means [n c] or [n] at `chunk` in place, and adds to their total weights
-    [n].
-    """
+    """Adds values to weighted means [n c] or [n], and weights to their sums [n], in place."""
     sums = total[chunk] + weight
     step = weight / sums.clamp(min=1e-12)
     mean[chunk] += (step if values.ndim == 1 else step[:, None]) * (values - mean[chunk])
@@ -215,77 +218,80 @@ def _average(mean: Tensor, total: Tensor, chunk: Tensor, values: Tensor, weight:
 
 
 def _between(pair: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(1 - t) a + t b of pairs [v 2 c] and t [v]."""
+    """Interpolates pairs (a, b) [v 2 c] by t [v]: (1 - t) a + t b."""
     return pair[:, 0] + share[:, None] * (pair[:, 1] - pair[:, 0])
 
 
 def sample_depth(depth: Tensor, opacity: Tensor, uv: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Depth between the pixels of one surface: bilinear, over the neighbors within `reach` of the
-    nearest one.
+    """Samples depth bilinearly within one surface.
 
-    Across a silhouette plain bilinear depth would lie on neither surface.
+    Only neighbors whose depth is within `reach` of the nearest pixel contribute: across a
+    silhouette, plain bilinear depth would lie on neither surface.
 
     Args:
         depth: [h w].
         opacity: [h w], 0 where there is no surface.
-        uv: positions in image sizes [p 2].
+        uv: [p 2], positions in image sizes.
         reach: world units.
 
     Returns:
-        depth [p], opacity of the nearest pixel [p]: 0 outside the picture and where there is no
-        surface.
+        (depth [p], opacity of the nearest pixel [p]); the opacity is 0 outside of the picture.
     """
     size = depth.new_tensor([depth.shape[1], depth.shape[0]])
     inside = ((uv >= 0) & (uv < 1)).all(dim=-1)
-    places = torch.where(inside[:, None], uv, 0.5) * size - 0.5  # in pixel centers
-    low = places.floor()
-    nearest = _at(depth, opacity, places.round())
-    total = weights = torch.zeros_like(nearest[0])
+    position = torch.where(inside[:, None], uv, 0.5) * size - 0.5  # in pixels, 0 at a center
+    low = position.floor()
+    nearest, opacity_there = _at(depth, opacity, position.round())
+
+    total = torch.zeros_like(nearest)
+    weights = torch.zeros_like(nearest)
     for offset in ((0, 0), (0, 1), (1, 0), (1, 1)):
         corner = low + low.new_tensor(offset)
         d, seen = _at(depth, opacity, corner)
-        weight = (
-            (1 - (places - corner).abs()).prod(dim=-1)
-            * (seen > 0)
-            * ((d - nearest[0]).abs() <= reach)
-        )
-        total, weights = total + weight * d, weights + weight
-    return total / weights.clamp(min=1e-12), torch.where(inside, nearest[1], 0.0)
+        same_surface = (seen > 0) * ((d - nearest).abs() <= reach)
+        weight = (1 - (position - corner).abs()).prod(dim=-1) * same_surface
+        total = total + weight * d
+        weights = weights + weight
+    return total / weights.clamp(min=1e-12), torch.where(inside, opacity_there, 0.0)
 
 
-def _at(depth: Tensor, opacity: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth and opacity [p] of the pixels at (column, row) [p 2]; the border goes on for ever."""
-    column = places[:, 0].long().clamp(0, depth.shape[1] - 1)
-    row = places[:, 1].long().clamp(0, depth.shape[0] - 1)
+def _at(depth: Tensor, opacity: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth and opacity [p] at pixels (column, row) [p 2]; the border is repeated outside."""
+    column = position[:, 0].long().clamp(0, depth.shape[1] - 1)
+    row = position[:, 1].long().clamp(0, depth.shape[0] - 1)
     return depth[row, column], opacity[row, column]
 
 
 def marching_tetrahedra(
     values: np.ndarray, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The surface between values < 0 (inside) and >= 0, where a cell's eight corners are all valid.
+    """The surface between values < 0 (inside) and >= 0, in cells with eight valid corners.
 
-    Every cell is cut into the six tetrahedra around its diagonal, alike in all cells: the mesh has
-    no gaps, and no ambiguous cases. Vertices stand on the edges of tetrahedra, where linear
-    interpolation is 0.
+    Every cell is divided into six tetrahedra around its diagonal, in the same way in all cells, so
+    the mesh has no gaps, and there are no ambiguous cases. Vertices lie on the edges of
+    tetrahedra, where the linear interpolation is 0.
 
     Args:
         values: [x y z].
         valid: bool [x y z].
 
     Returns:
-        edges: the two voxels of every vertex, places in the flattened array, [v 2].
-        share: t of every vertex: it lies at (1 - t) of the first plus t of the second, [v].
-        faces: vertices of every triangle, counterclockwise seen from outside, [f 3].
+        edges: [v 2], the two voxels of every vertex, as indices of the flattened array.
+        share: [v], t of every vertex, which lies at (1 - t) of the first plus t of the second.
+        faces: [f 3], vertices of every triangle, counterclockwise seen from outside.
     """
+    # cells that the surface crosses
     strides = np.array([values.shape[1] * values.shape[2], values.shape[2], 1])
     inside, flat = values < 0, values.reshape(-1)
-    counts = np.zeros([side - 1 for side in values.shape], np.int8)
-    whole = np.ones(counts.shape, bool)
+    counts = np.zeros([side - 1 for side in values.shape], np.int8)  # corners inside
+    complete = np.ones(counts.shape, bool)
     for corner in np.ndindex(2, 2, 2):
         part = tuple(slice(c, side - 1 + c) for c, side in zip(corner, values.shape))
-        counts, whole = counts + inside[part], whole & valid[part]
-    cells = np.argwhere(whole & (counts > 0) & (counts < 8)) @ strides
+        counts = counts + inside[part]
+        complete = complete & valid[part]
+    cells = np.argwhere(complete & (counts > 0) & (counts < 8)) @ strides
+
+    # triangles in their tetrahedra
     corners = cells[:, None, None] + _TETRAHEDRA @ strides  # cells 6 4
     corners = corners.reshape(-1, 4)
     masks = (flat[corners] < 0) @ np.array([1, 2, 4, 8])
@@ -294,23 +300,25 @@ def marching_tetrahedra(
         for mask, cut in _CUTS.items()
         for triangle in cut
     ]
+
+    # one vertex per edge
     ends = np.sort(np.concatenate(triangles).reshape(-1, 2), axis=1)
     edges, faces = np.unique(ends[:, 0] * flat.size + ends[:, 1], return_inverse=True)
     edges = np.stack([edges // flat.size, edges % flat.size], axis=1)
-    first, second = flat[edges[:, 0]].astype(np.float64), flat[edges[:, 1]].astype(np.float64)
+    first, second = flat[edges].astype(np.float64).T
     return edges, first / (first - second), faces.reshape(-1, 3)
 
 
 def _even(order: tuple[int, ...]) -> bool:
-    """Whether a permutation takes an even number of swaps."""
+    """Whether a permutation is even."""
     return sum(a > b for k, a in enumerate(order) for b in order[k + 1 :]) % 2 == 0
 
 
 def _tetrahedra() -> np.ndarray:
-    """Corners [6 4 3] of the six tetrahedra of a cell, each along one path of axes from (0,0,0) to
-    (1,1,1).
+    """Corners [6 4 3] of the six tetrahedra of a cell, one per order of the axes.
 
-    All are positively oriented: det(b - a, c - a, d - a) > 0.
+    Each follows the edges of the cell from (0,0,0) to (1,1,1). All are positively oriented:
+    det(b - a, c - a, d - a) > 0.
     """
     found = []
     for axes in permutations(range(3)):
@@ -321,10 +329,10 @@ def _tetrahedra() -> np.ndarray:
 
 
 def _cuts() -> dict[int, list[list[tuple[int, int]]]]:
-    """Triangles, as three edges each, by the mask of the corners inside: bit k for corner k.
+    """Triangles, as three edges each, by the mask of the corners inside (bit k for corner k).
 
-    With a alone inside a positively oriented tetrahedron (a, b, c, d), the triangle (ab, ac, ad)
-    looks away from a; with a and b inside, the quadrilateral (ac, ad, bd, bc) looks away from both.
+    In a positively oriented tetrahedron (a, b, c, d) with only a inside, the triangle (ab, ac, ad)
+    faces away from a; with a and b inside, the quadrilateral (ac, ad, bd, bc) faces away from both.
     """
     cuts = {}
     for mask in range(1, 15):
@@ -332,44 +340,48 @@ def _cuts() -> dict[int, list[list[tuple[int, int]]]]:
         outside = [k for k in range(4) if k not in inside]
         order = inside + outside if len(inside) < 3 else outside + inside
         a, b, c, d = order if _even(tuple(order)) else [*order[:2], order[3], order[2]]
-        if len(inside) == 2:
+        if len(inside) == 1:
+            cuts[mask] = [[(a, b), (a, c), (a, d)]]
+        elif len(inside) == 2:
             cuts[mask] = [[(a, c), (a, d), (b, d)], [(a, c), (b, d), (b, c)]]
         else:
-            cuts[mask] = [
-                [(a, b), (a, c), (a, d)] if len(inside) == 1 else [(a, b), (a, d), (a, c)]
-            ]
+            cuts[mask] = [[(a, b), (a, d), (a, c)]]
     return cuts
 
 
-_TETRAHEDRA, _CUTS = _tetrahedra(), _cuts()
+_TETRAHEDRA = _tetrahedra()
+_CUTS = _cuts()
 
 
 def write_ply(path: str | Path, mesh: Mesh) -> Path:
-    """Writes a mesh as a binary PLY with colors at the vertices, where it has them. Textures do not
-    fit into a PLY.
+    """Writes a mesh, with the colors of its vertices if it has any, as a binary PLY, atomically.
+
+    Raises:
+        ValueError: the mesh has a texture, which a PLY cannot store.
     """
     if mesh.texture is not None:
-        raise ValueError(
-            f"mesh {mesh.name!r} has a texture, which a PLY can not hold; write a .glb"
-        )
-    place = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
-    shade = [] if mesh.colors is None else [("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    vertices = np.empty(len(mesh.vertices), dtype=place + shade)
-    for k, (name, _) in enumerate(place):
+        raise ValueError(f"mesh {mesh.name!r} has a texture, which a PLY cannot hold; write a .glb")
+
+    # arrays
+    position = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
+    color = [] if mesh.colors is None else [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    vertices = np.empty(len(mesh.vertices), dtype=position + color)
+    for k, (name, _) in enumerate(position):
         vertices[name] = mesh.vertices[:, k]
-    for k, (name, _) in enumerate(shade):
+    for k, (name, _) in enumerate(color):
         vertices[name] = mesh.colors[:, k]  # type: ignore[index]
     faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
-    faces["count"], faces["corners"] = 3, mesh.faces
+    faces["count"] = 3
+    faces["corners"] = mesh.faces
+
+    # header
     kinds = {"<f4": "float", "u1": "uchar"}
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
-    header += [f"property {kinds[kind]} {name}" for name, kind in place + shade]
-    header += [
-        f"element face {len(faces)}",
-        "property list uchar int vertex_indices",
-        "end_header",
-        "",
-    ]
+    header = ["ply", "format binary_little_endian 1.0"]
+    header += [f"element vertex {len(vertices)}"]
+    header += [f"property {kinds[kind]} {name}" for name, kind in position + color]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+    header += ["end_header", ""]
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

@@ -1,17 +1,18 @@
-"""Meshes as one glTF 2.0 binary file (.glb), which browsers, Blender and model viewers open without
-plugins.
+"""Writes meshes as glTF 2.0 binary files (.glb), which browsers and Blender open without plugins.
 
     12 bytes   "glTF", 2, length of the file
-    JSON       length, "JSON", text padded with spaces       (all lengths little-endian uint32, multiples of 4)
+    JSON       length, "JSON", text padded with spaces
     BIN        length, "BIN\\0", arrays and PNGs, each from a multiple of 4 on, padded with zeros
 
-Convention: right-handed, y up, front towards +z: gan3d's world as it is. Triangles run
+All lengths are little-endian uint32 and multiples of 4.
+
+Convention: right-handed, y up, front towards +z, as in gan3d's world. Triangles are
 counterclockwise seen from their front. Texture coordinates are (0, 0) at the outer corner of the
-texture's first pixel, (1, 1) at that of its last, u
-along a row, v along a column: (grid + 1) / 2 of a `grid_sample` with align_corners False. Colors
-are sRGB bytes, alpha is not multiplied in. What has colors is unlit (KHR_materials_unlit): the
-light is in the pictures already. Viewers that sort translucent meshes by the distance of their
-nodes (three.js) draw those of one file in its order: farthest first.
+texture's first pixel and (1, 1) at the outer corner of its last, u along a row, v along a column:
+(grid + 1) / 2 of a `grid_sample` with align_corners False. Colors are sRGB bytes, not premultiplied
+by alpha. Meshes with colors are unlit (KHR_materials_unlit), because the pictures already contain
+the light. Viewers that sort translucent meshes by the distance of their nodes (three.js) draw the
+meshes of one file in order: farthest first.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ _LINEAR, _CLAMP = 9729, 33071  # sampler
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Triangles, with colors at the vertices, or with a texture, or plain.
+    """Triangles with colors at the vertices, with a texture, or plain.
 
     Attributes:
-        vertices: world coordinates [n 3].
-        faces: indices of vertices [m 3].
-        colors: uint8 [n 3].
-        uv: texture coordinates [n 2], given with `texture`.
-        texture: uint8 [H W 4], the fourth channel is alpha.
-        name: shown by viewers.
+        vertices: float [n 3], world coordinates.
+        faces: int [m 3], indices of vertices.
+        colors: uint8 [n 3], or None.
+        uv: float [n 2], texture coordinates, given together with `texture`.
+        texture: uint8 [H W 4], the fourth channel is alpha, or None.
+        name: name shown by viewers.
     """
 
     vertices: np.ndarray
@@ -54,18 +55,18 @@ class Mesh:
     name: str = "mesh"
 
     def __post_init__(self) -> None:
-        n, size = len(self.vertices), (0, 0) if self.texture is None else self.texture.shape[:2]
-        wrong = [
-            f"{what} {array.dtype} {list(array.shape)}"
-            for what, array, shape, kind in (
-                ("vertices", self.vertices, (n, 3), "f"),
-                ("faces", self.faces, (len(self.faces), 3), "iu"),
-                ("colors", self.colors, (n, 3), "u"),
-                ("uv", self.uv, (n, 2), "f"),
-                ("texture", self.texture, (*size, 4), "u"),
-            )
-            if array is not None and (array.shape != shape or array.dtype.kind not in kind)
-        ]
+        n = len(self.vertices)
+        size = (0, 0) if self.texture is None else self.texture.shape[:2]
+        wrong = []
+        for what, array, shape, kind in (
+            ("vertices", self.vertices, (n, 3), "f"),
+            ("faces", self.faces, (len(self.faces), 3), "iu"),
+            ("colors", self.colors, (n, 3), "u"),
+            ("uv", self.uv, (n, 2), "f"),
+            ("texture", self.texture, (*size, 4), "u"),
+        ):
+            if array is not None and (array.shape != shape or array.dtype.kind not in kind):
+                wrong.append(f"{what} {array.dtype} {list(array.shape)}")
         if wrong:
             raise ValueError(
                 f"mesh {self.name!r} has {', '.join(wrong)}; expected vertices float [n 3], faces "
@@ -81,24 +82,25 @@ class Mesh:
 
 
 def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
-    """Writes meshes, one node each, in their order; an existing file is replaced in one step.
+    """Writes meshes in order, one node each, atomically; an existing file is replaced.
 
     Raises:
-        ValueError: there is nothing to show, or a coordinate is not finite.
+        ValueError: there is no mesh, a mesh has no triangles, or a coordinate is not finite.
     """
     document = _Document()
     for mesh in meshes:
         if len(mesh.faces) == 0:
             raise ValueError(
-                f"mesh {mesh.name!r} has no triangles, which glTF can not store; leave it out"
+                f"mesh {mesh.name!r} has no triangles, which glTF cannot store; leave it out"
             )
         if not np.isfinite(mesh.vertices).all():
             raise ValueError(
-                f"mesh {mesh.name!r} has vertices that are not finite; leave out what is not hit"
+                f"mesh {mesh.name!r} has vertices that are not finite; leave out these vertices"
             )
         document.add(mesh)
     if not meshes:
         raise ValueError("there is no mesh to write; give at least one")
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -112,7 +114,7 @@ def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
 
 @dataclass
 class _Document:
-    """The JSON part as it grows, and the binary part beside it."""
+    """A file under construction: the entries of its JSON part, and its binary part."""
 
     binary: bytearray = field(default_factory=bytearray)
     views: list[dict[str, Any]] = field(default_factory=list)
@@ -148,15 +150,14 @@ class _Document:
         target: int,
         bounds: dict[str, Any] | None = None,
     ) -> int:
-        view = self._view(np.ascontiguousarray(array).tobytes(), target)
-        facts = {
-            "bufferView": view,
+        accessor = {
+            "bufferView": self._view(np.ascontiguousarray(array).tobytes(), target),
             "componentType": component,
             "count": len(array),
             "type": kind,
             **(bounds or {}),
         }
-        self.accessors.append(facts)
+        self.accessors.append(accessor)
         return len(self.accessors) - 1
 
     def _material(self, mesh: Mesh) -> int:
@@ -170,9 +171,8 @@ class _Document:
             stream = io.BytesIO()
             Image.fromarray(mesh.texture).save(stream, format="png")
             surface["baseColorTexture"] = {"index": len(self.images)}
-            self.images.append(
-                {"bufferView": self._view(stream.getvalue()), "mimeType": "image/png"}
-            )
+            image = {"bufferView": self._view(stream.getvalue()), "mimeType": "image/png"}
+            self.images.append(image)
             if mesh.texture[..., 3].min() < 255:
                 material["alphaMode"] = "BLEND"
         if mesh.texture is not None or mesh.colors is not None:
@@ -213,6 +213,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _linear(colors: np.ndarray) -> np.ndarray:
-    """sRGB bytes as the linear light that glTF wants at vertices (textures stay sRGB), float32."""
+    """sRGB bytes as linear light, float32, which glTF expects at vertices (textures are sRGB)."""
     c = colors.astype(np.float64) / 255
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype("<f4")

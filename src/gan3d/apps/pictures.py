@@ -1,6 +1,4 @@
-"""Pictures of images and depth: tensors in, uint8 arrays [H W 3] out, ready for PIL, a logger or a
-video.
-"""
+"""Pictures of images and depth: tensors to uint8 arrays [H W 3] for PIL, loggers and videos."""
 
 from __future__ import annotations
 
@@ -17,7 +15,8 @@ from torch import Tensor
 
 from gan3d.generators.contract import SURFACE_OPACITY, Rendering
 
-PAPER, INK = 255, "black"  # the color of what is not there, and of labels
+PAPER = 255  # background: white
+INK = "black"  # labels
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -28,26 +27,25 @@ def to_uint8(images: Tensor) -> np.ndarray:
             "image[None]"
         )
     scaled = (images.detach().float() + 1) * 127.5
-    return (
-        rearrange(scaled.round().clamp(0, 255).to(torch.uint8), "b c h w -> b h w c").cpu().numpy()
-    )
+    pixels = scaled.round().clamp(0, 255).to(torch.uint8)
+    return rearrange(pixels, "b c h w -> b h w c").cpu().numpy()
 
 
 def grid(pictures: np.ndarray, columns: int | None = None, *, gap: int = 2) -> np.ndarray:
-    """Pictures [b H W 3] side by side, row by row, as one [h w 3].
+    """Arranges pictures [b H W 3] row by row in one picture [h w 3].
 
     Args:
         pictures: uint8.
-        columns: per row; None is about square, without empty places where possible.
+        columns: pictures per row; None makes the grid about square, without empty cells if
+            possible.
         gap: white pixels between neighbors.
     """
     num, height, width, _ = pictures.shape
     square = math.ceil(math.sqrt(num))
     columns = columns or next((n for n in range(square, 2 * square) if num % n == 0), square)
     rows = math.ceil(num / columns)
-    sheet = np.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), PAPER, dtype=np.uint8
-    )
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap)
+    sheet = np.full((*size, 3), PAPER, dtype=np.uint8)
     for i, picture in enumerate(pictures):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         sheet[top : top + height, left : left + width] = picture
@@ -55,9 +53,7 @@ def grid(pictures: np.ndarray, columns: int | None = None, *, gap: int = 2) -> n
 
 
 def enlarge(pictures: np.ndarray, side: int) -> np.ndarray:
-    """Pictures [b H W 3] repeated pixel by pixel (nearest) until the shorter side has at least
-    `side` pixels.
-    """
+    """Enlarges pictures [b H W 3] by an integer factor until the shorter side has `side` pixels."""
     factor = max(1, math.ceil(side / min(pictures.shape[1:3])))
     return repeat(pictures, "b h w c -> b (h y) (w x) c", y=factor, x=factor)
 
@@ -70,23 +66,28 @@ def sheet(
     side: int = 128,
     gap: int = 2,
 ) -> np.ndarray:
-    """Rows of pictures with labels, uint8 [h w 3].
+    """Arranges rows of pictures with labels, uint8 [h w 3].
 
     Args:
-        rows: uint8 [b H W 3] each, all of one shape.
-        row_labels: at the left of each row.
-        column_labels: above each column, b of them.
-        side: smaller pictures are enlarged (`enlarge`).
+        rows: uint8 [b H W 3] each, all of the same shape.
+        row_labels: label to the left of each row.
+        column_labels: label above each of the b columns.
+        side: smaller pictures are enlarged to this side (`enlarge`).
         gap: white pixels between neighbors.
     """
+    # pictures
     large = [enlarge(row, side) for row in rows]
     num, height, width, _ = large[0].shape
     body = grid(np.concatenate(large), columns=num, gap=gap)
+
+    # canvas with margins for the labels
     font = ImageFont.load_default()
     line = math.ceil(font.getbbox("Ag")[3]) + 2 * gap
     margin = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * gap
     canvas = Image.new("RGB", (margin + body.shape[1], line + body.shape[0]), (PAPER, PAPER, PAPER))
     canvas.paste(Image.fromarray(body), (margin, line))
+
+    # labels
     pen = ImageDraw.Draw(canvas)
     for k, label in enumerate(row_labels):
         pen.text((gap, line + k * (height + gap) + height / 2), label, INK, font, anchor="lm")
@@ -97,14 +98,14 @@ def sheet(
 
 @dataclass(frozen=True)
 class DepthRange:
-    """The depths that the color map spans, world units."""
+    """The range of depths of a color map, world units."""
 
     near: float
     far: float
 
 
 def depth_range(depth: Tensor, opacity: Tensor | None = None) -> DepthRange:
-    """The range from the 2nd to the 98th percentile of the visible depth, all images together.
+    """The range from the 2nd to the 98th percentile of visible depth, over all images together.
 
     Args:
         depth: camera z [b 1 h w].
@@ -113,9 +114,8 @@ def depth_range(depth: Tensor, opacity: Tensor | None = None) -> DepthRange:
     seen = depth[_surface(depth, opacity)].float()
     if len(seen) == 0:
         return DepthRange(0.0, 1.0)
-    seen = seen[
-        :: max(1, len(seen) // 100_000)
-    ].cpu()  # torch.quantile takes no more than 16 million
+    # thinned out: torch.quantile is limited to 16 million values
+    seen = seen[:: max(1, len(seen) // 100_000)].cpu()
     near, far = torch.quantile(seen, torch.tensor([0.02, 0.98])).tolist()
     return DepthRange(near, max(far, near + 1e-6))
 
@@ -123,14 +123,14 @@ def depth_range(depth: Tensor, opacity: Tensor | None = None) -> DepthRange:
 def depth_colors(
     depth: Tensor, opacity: Tensor | None = None, span: DepthRange | None = None
 ) -> np.ndarray:
-    """Depth [b 1 h w] in colors, uint8 [b h w 3]: near is bright, far is dark, background white.
+    """Depth in colors, uint8 [b h w 3]: near is bright, far is dark, background is white.
 
     Args:
-        depth: camera z, world units.
+        depth: camera z [b 1 h w], world units.
         opacity: [b 1 h w]; background where it is at most 0.5.
-        span: shared by what is to be compared; None is the range of these images.
+        span: range of the colors, shared by pictures to be compared; None is the range of these.
     """
-    from matplotlib import colormaps  # half a second that only pictures of depth need
+    from matplotlib import colormaps  # slow to import (0.5 s), and needed only here
 
     span = span or depth_range(depth, opacity)
     nearness = (span.far - depth.detach().float()) / (span.far - span.near)
@@ -146,14 +146,14 @@ def _surface(depth: Tensor, opacity: Tensor | None) -> Tensor:
 
 
 def layers(rendering: Rendering, span: DepthRange | None = None) -> list[np.ndarray]:
-    """What a rendering has of raw, image and depth: pictures of equal size, each uint8 [b H W 3].
+    """Pictures of raw image, image and depth, as far as a rendering has them, each uint8 [b H W 3].
 
-    Smaller ones are repeated pixel by pixel to the image's size, so that they show how fine they
-    really are.
+    Raw image and depth are enlarged to the size of the image by nearest-neighbor interpolation,
+    which shows their true resolution.
 
     Args:
         rendering: b views.
-        span: of the depth colors; None is the range of these views.
+        span: range of the depth colors; None is the range of these views.
     """
     side = rendering.image.shape[-2]
     parts = [] if rendering.raw is None else [to_uint8(_resized(rendering.raw, side))]
@@ -168,9 +168,7 @@ def layers(rendering: Rendering, span: DepthRange | None = None) -> list[np.ndar
 def side_by_side(
     rendering: Rendering, span: DepthRange | None = None, *, gap: int = 2
 ) -> np.ndarray:
-    """What a rendering has of raw | image | depth beside each other, uint8 [b H w 3]. Arguments as
-    of `layers`.
-    """
+    """The pictures of `layers` beside each other, raw | image | depth, uint8 [b H w 3]."""
     parts = layers(rendering, span)
     paper = np.full((*parts[0].shape[:2], gap, 3), PAPER, dtype=np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, paper)][:-1], axis=2)

@@ -1,4 +1,4 @@
-"""`report.html`: a self-contained page of a run folder, with curves, pictures, videos and config."""
+"""`report.html`: a self-contained page of a run with curves, pictures, videos and config."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from PIL import Image
 from gan3d.apps.curves import Curve, curve_svg
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
-MAX_MOMENTS = 6  # pictures of how the run went
+MAX_MOMENTS = 6  # pictures of the progress of a run
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Attributes:
         dir: the folder.
-        columns: logged numbers by name, each a list of (images seen, value).
-        pictures: by key, each a list of (images seen, file), in order.
-        videos: likewise.
-        config: text of the config, or of the hyperparameters where there is none.
+        columns: logged numbers: name -> list of (images seen, value), in order.
+        pictures: key -> list of (images seen, file), in order.
+        videos: key -> list of (images seen, file), in order.
+        config: text of the config, or of the hyperparameters if there is no config.
     """
 
     dir: Path
@@ -77,25 +77,31 @@ def report(run_dir: str | Path) -> str:
 
 
 def read_run(run_dir: Path) -> RunFiles:
-    """Reads what a run folder holds; what is missing is empty."""
-    columns: dict[str, list[tuple[int, float]]] = {}
-    table = run_dir / "metrics.csv"
-    if table.exists():
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, cell in row.items():
-                    if (
-                        name != "step"
-                        and cell
-                        and _is_number(cell)
-                        and (row.get("step") or "").isdigit()
-                    ):
-                        columns.setdefault(name, []).append((int(row["step"]), float(cell)))
+    """Reads the content of a run folder; missing parts are empty."""
     texts = [run_dir / name for name in ("config.yaml", "hyperparameters.json")]
-    config = next((path.read_text(encoding="utf-8") for path in texts if path.exists()), "")
     return RunFiles(
-        run_dir, columns, _media(run_dir / "pictures"), _media(run_dir / "videos"), config
+        dir=run_dir,
+        columns=_columns(run_dir / "metrics.csv"),
+        pictures=_media(run_dir / "pictures"),
+        videos=_media(run_dir / "videos"),
+        config=next((path.read_text(encoding="utf-8") for path in texts if path.exists()), ""),
     )
+
+
+def _columns(table: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of all numbers in a table, by column."""
+    columns: dict[str, list[tuple[int, float]]] = {}
+    if not table.exists():
+        return columns
+    with table.open(newline="") as file:
+        for row in csv.DictReader(file):
+            step = row.get("step") or ""
+            if not step.isdigit():
+                continue
+            for name, cell in row.items():
+                if name != "step" and cell and _is_number(cell):
+                    columns.setdefault(name, []).append((int(step), float(cell)))
+    return columns
 
 
 def _is_number(cell: str) -> bool:
@@ -121,16 +127,18 @@ def _media(folder: Path) -> dict[str, list[tuple[int, Path]]]:
 
 def _head(run: RunFiles) -> str:
     """The title and the key figures."""
-    tiles = "".join(
-        f'<div class="tile"><div class="figure">{figure}</div><div class="what">{html.escape(what)}</div></div>'
-        for figure, what in key_figures(run)
-    )
+    tiles = ""
+    for figure, what in key_figures(run):
+        tiles += f'<div class="tile"><div class="figure">{figure}</div>'
+        tiles += f'<div class="what">{html.escape(what)}</div></div>'
     return f"<h1>{html.escape(run.dir.resolve().name)}</h1>\n<div class='tiles'>{tiles}</div>"
 
 
 def key_figures(run: RunFiles) -> list[tuple[str, str]]:
-    """(number, what it is), for those that the run has logged."""
+    """(number, description) of the key figures that the run has logged."""
     figures = []
+
+    # length
     steps = [points[-1][0] for points in run.columns.values() if points]
     if steps:
         figures.append((f"{max(steps) / 1000:,.6g}", "thousand images seen"))
@@ -172,61 +180,58 @@ def key_figures(run: RunFiles) -> list[tuple[str, str]]:
 
 
 CAPTIONS = {
-    "fakes": "Heads of the averaged generator, each seen from a camera of its own.",
-    "layers": "Each head as the volume renderer draws it (where there is super-resolution), as "
-    "the final image, and its depth: near is bright, all heads on one scale, white is background.",
+    "fakes": "Heads of the averaged generator, each seen from its own camera.",
+    "layers": "Each head as the volume renderer draws it (if there is super-resolution), as the "
+    "final image, and its depth: near is bright, all heads on one scale, white is background.",
     "orbit": "The camera moves, the head should not change. Below the images: depth.",
 }
 
 
 def _results(run: RunFiles) -> str:
     """The last video and the last pictures, large."""
-    shown = []
+    figures = ""
     for key, videos in run.videos.items():
         step, path = videos[-1]
-        shown.append(
-            _figure(
-                f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>',
-                key,
-                step,
-            )
-        )
+        video = f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>'
+        figures += _figure(video, key, step)
     for key, pictures in run.pictures.items():
         step, path = pictures[-1]
-        shown.append(_figure(f'<img alt="{html.escape(key)}" src="{_data(path)}">', key, step))
-    return f"<h2>Results</h2>\n<div class='results'>{''.join(shown)}</div>" if shown else ""
+        figures += _figure(f'<img alt="{html.escape(key)}" src="{_data(path)}">', key, step)
+    return f"<h2>Results</h2>\n<div class='results'>{figures}</div>" if figures else ""
 
 
-def _course(run: RunFiles) -> str:
+def _progress(run: RunFiles) -> str:
     """The same heads at several moments of the run."""
     moments = spread(run.pictures.get("fakes", []), MAX_MOMENTS)
     if len(moments) < 2:
         return ""
-    shown = "".join(
-        f'<figure><img alt="fakes" src="{_small(path)}"><figcaption>{step / 1000:,.6g} kimg</figcaption></figure>'
-        for step, path in moments
-    )
-    return f"<h2>How the heads came about</h2>\n<div class='course'>{shown}</div>"
+    figures = ""
+    for step, path in moments:
+        figures += f'<figure><img alt="fakes" src="{_small(path)}">'
+        figures += f"<figcaption>{step / 1000:,.6g} kimg</figcaption></figure>"
+    return f"<h2>Progress of training</h2>\n<div class='progress'>{figures}</div>"
 
 
 def spread(moments: list[tuple[int, Path]], num: int) -> list[tuple[int, Path]]:
-    """At most `num` of some moments, ends included, denser early on: evenly spaced in
-    sqrt(images).
-    """
+    """At most `num` moments including both ends, evenly spaced in sqrt(images)."""
     if len(moments) <= num:
         return moments
-    first, last = (math.sqrt(moments[i][0]) for i in (0, -1))
-    wanted = [first + (last - first) * i / (num - 1) for i in range(num)]
-    chosen = {
-        min(range(len(moments)), key=lambda i: abs(math.sqrt(moments[i][0]) - at)) for at in wanted
-    }
+    roots = [math.sqrt(step) for step, _ in moments]
+    wanted = [roots[0] + (roots[-1] - roots[0]) * i / (num - 1) for i in range(num)]
+    chosen = {min(range(len(roots)), key=lambda i: abs(roots[i] - root)) for root in wanted}
     return [moments[i] for i in sorted(chosen)]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """What a plot shows: names of logged numbers, on a logarithmic axis or not, and dashed lines
-    for others.
+    """A plot of logged numbers.
+
+    Attributes:
+        title: title.
+        caption: explanation below the plot.
+        names: logged numbers drawn as curves.
+        log: use a logarithmic axis.
+        marks: logged numbers whose last values are drawn as dashed lines.
     """
 
     title: str
@@ -245,10 +250,21 @@ PLOTS = (
         marks=("distance/floor", "distance/mean_image"),
     ),
     Plot(
-        "Losses", "In a healthy game neither runs away.", ("loss/generator", "loss/discriminator")
+        "Losses",
+        "In a healthy game, neither diverges.",
+        ("loss/generator", "loss/discriminator"),
     ),
-    Plot("Logits", "Far apart: the discriminator is winning.", ("logits/real", "logits/fake")),
-    Plot("Gradient penalty", "The discriminator's R1 term.", ("loss/r1",), log=True),
+    Plot(
+        "Logits",
+        "Far apart: the discriminator is winning.",
+        ("logits/real", "logits/fake"),
+    ),
+    Plot(
+        "Gradient penalty",
+        "The discriminator's R1 term.",
+        ("loss/r1",),
+        log=True,
+    ),
     Plot(
         "Relief",
         "Of depth from its best-fit plane, world units; a billboard has 0.",
@@ -263,23 +279,18 @@ PLOTS = (
 
 
 def _curves(run: RunFiles) -> str:
-    shown = []
+    figures = ""
     for plot in PLOTS:
-        curves = [
-            Curve(_words(name), run.columns[name])
-            for name in plot.names
-            if len(run.columns.get(name, [])) > 1
-        ]
-        if curves:
-            marks = {
-                _words(name): run.columns[name][-1][1] for name in plot.marks if name in run.columns
-            }
-            svg = curve_svg(plot.title, curves, log=plot.log, marks=marks)
-            shown.append(
-                f"<figure>{svg}<figcaption><b>{plot.title}.</b> "
-                f"{plot.caption}</figcaption></figure>"
-            )
-    return f"<h2>Curves</h2>\n<div class='curves'>{''.join(shown)}</div>" if shown else ""
+        names = [name for name in plot.names if len(run.columns.get(name, [])) > 1]
+        if not names:
+            continue
+        curves = [Curve(_words(name), run.columns[name]) for name in names]
+        marked = [name for name in plot.marks if name in run.columns]
+        marks = {_words(name): run.columns[name][-1][1] for name in marked}
+        svg = curve_svg(plot.title, curves, log=plot.log, marks=marks)
+        caption = f"<b>{plot.title}.</b> {plot.caption}"
+        figures += f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
+    return f"<h2>Curves</h2>\n<div class='curves'>{figures}</div>" if figures else ""
 
 
 def _words(name: str) -> str:
@@ -289,12 +300,13 @@ def _words(name: str) -> str:
 def _config(run: RunFiles) -> str:
     if not run.config:
         return ""
-    return f"<h2>Config</h2>\n<details><summary>show</summary><pre>{html.escape(run.config)}</pre></details>"
+    text = f"<pre>{html.escape(run.config)}</pre>"
+    return f"<h2>Config</h2>\n<details><summary>show</summary>{text}</details>"
 
 
 def _figure(content: str, key: str, step: int) -> str:
-    words = CAPTIONS.get(key, html.escape(key))
-    return f"<figure>{content}<figcaption>{words} <span>{step / 1000:,.6g} kimg</span></figcaption></figure>"
+    caption = f"{CAPTIONS.get(key, html.escape(key))} <span>{step / 1000:,.6g} kimg</span>"
+    return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
 
 
 def _data(path: Path) -> str:
@@ -340,7 +352,8 @@ img, video { display: block; width: 100%; height: auto; image-rendering: pixelat
   border-radius: 6px; background: #fff; }
 .results { columns: 420px 2; column-gap: 1.6rem; }
 .results figure { break-inside: avoid; padding-bottom: 1.4rem; }
-.progress { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; }
+.progress { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr));
+  gap: .8rem; }
 .progress figcaption { text-align: center; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
   gap: 1.8rem 1.6rem; }

@@ -18,7 +18,7 @@ from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering
 from gan3d.randomness import Randomness
 
-MOST_COLUMNS = 8
+MAX_COLUMNS = 8
 
 
 def sample(
@@ -30,21 +30,25 @@ def sample(
     resolution: int | None = None,
     batch_size: int = 4,
 ) -> Rendering:
-    """One view of a scene per seed, on the CPU. A seed names the first scene that the verbs show
-    for their `--seed`.
+    """Renders one view per seed, on the CPU.
+
+    The scene of a seed is the first scene that the commands show for `--seed`.
 
     Args:
-        model: any generator; it is left as it is.
-        seeds: of the scenes.
-        camera: one for all, or one per seed; None looks from the front as EG3D's cameras do (radius
-            2.7, fov 18.83). Published GRAM and CIPS-3D: `Camera.from_angles(0, 0, radius=1,
-            fov=12)`.
-        truncation: psi; 1 is none.
-        resolution: of `Generator.render`.
+        model: any generator; it is not changed.
+        seeds: seeds of the scenes.
+        camera: one camera for all, or one per seed; None is a frontal camera as in EG3D (radius
+            2.7, fov 18.83). Published GRAM and CIPS-3D need
+            `Camera.from_angles(0, 0, radius=1, fov=12)`.
+        truncation: psi; 1 is no truncation.
+        resolution: resolution of `Generator.render`.
         batch_size: scenes rendered at once.
 
     Returns:
         b views; `extras["seed"]` holds the seeds, [b].
+
+    Raises:
+        ValueError: there are no seeds, or the cameras do not fit.
 
     Example:
         >>> import gan3d
@@ -56,29 +60,29 @@ def sample(
     seeds = list(seeds)
     if not seeds:
         raise ValueError("there are no seeds; give one or more, such as seeds=[0, 1]")
-    place = next(model.parameters())
-    z = torch.cat([Randomness(seed, [0]).normal("z", model.z_dim) for seed in seeds]).to(place)
-    shown = render_views(
+    like = next(model.parameters())
+    z = torch.cat([Randomness(seed, [0]).normal("z", model.z_dim) for seed in seeds]).to(like)
+    views = render_views(
         model,
         z,
-        _cameras(model, camera, len(seeds), place),
+        _cameras(model, camera, len(seeds), like),
         truncation=truncation,
         resolution=resolution,
         batch_size=batch_size,
     )
-    return Rendering(
-        shown.image, shown.raw, shown.depth, shown.opacity, extras={"seed": torch.tensor(seeds)}
-    )
+    extras = {"seed": torch.tensor(seeds)}
+    return Rendering(views.image, views.raw, views.depth, views.opacity, extras=extras)
 
 
 def _cameras(
-    model: Generator, camera: Camera | None, num: int, place: torch.Tensor
+    model: Generator, camera: Camera | None, num: int, like: torch.Tensor
 ) -> Camera | None:
+    """`num` cameras of the dtype and device of `like`; None for 2D models."""
     if not model.has_camera:
         if camera is not None:
             raise ValueError(f"{type(model).__name__} has no camera, got one; leave it out")
         return None
-    camera = (Camera.from_angles(0.0, 0.0) if camera is None else camera).to(place)
+    camera = (Camera.from_angles(0.0, 0.0) if camera is None else camera).to(like)
     if len(camera) not in (1, num):
         raise ValueError(f"got {len(camera)} cameras for {num} seeds; give one, or one per seed")
     return camera if len(camera) == num else repeated(camera, num)
@@ -87,16 +91,15 @@ def _cameras(
 def picture(
     rendering: Rendering, labels: Sequence[str] | None = None, *, side: int = 128
 ) -> Image.Image:
-    """A sheet of what a rendering has of raw image, image and depth: a column per view, with
-    labels.
+    """A sheet of raw image, image and depth, as far as a rendering has them, a column per view.
 
     Args:
         rendering: b views.
-        labels: one per view; None: the seeds, of `sample`, else numbers.
-        side: smaller pictures are enlarged to at least so many pixels, pixel by pixel.
+        labels: one per view; None uses the seeds of `sample`, else numbers.
+        side: smaller pictures are enlarged to at least this side, pixel by pixel.
 
     Returns:
-        a PIL image: `.show()`, `.save("heads.png")`, or the last line of a notebook's cell.
+        A PIL image, for `.show()`, `.save("heads.png")` or a notebook.
 
     Example:
         >>> import gan3d
@@ -113,16 +116,17 @@ def picture(
     names = ["raw"] * (rendering.raw is not None) + ["image"]
     rows = layers(rendering)
     names += ["depth"] * (len(rows) - len(names))
-    # Long rows are broken; the last one is filled up with paper.
-    columns = min(num, MOST_COLUMNS)
+
+    # Long rows are split into several; the last one is padded with white pictures.
+    columns = min(num, MAX_COLUMNS)
     lines = []
     for start in range(0, num, columns):
-        some = slice(start, start + columns)
-        missing = columns - len(labels[some])
-        filled = [_filled_up(row[some], missing) for row in rows]
-        lines.append(sheet(filled, names, [*labels[some], *[""] * missing], side=side))
+        part = slice(start, start + columns)
+        missing = columns - len(labels[part])
+        padded = [_padded(row[part], missing) for row in rows]
+        lines.append(sheet(padded, names, [*labels[part], *[""] * missing], side=side))
     return Image.fromarray(np.concatenate(lines))
 
 
-def _filled_up(pictures: np.ndarray, missing: int) -> np.ndarray:
+def _padded(pictures: np.ndarray, missing: int) -> np.ndarray:
     return np.pad(pictures, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=PAPER)

@@ -1,15 +1,15 @@
-"""Stylization: a generator between a base model and the same model fine-tuned on other pictures
-(CIPS-3D section 4.5).
+"""Stylization: a generator between a base model and the same model fine-tuned on other pictures.
 
-    parameter <- (1 - gamma) base + gamma target        for the parameters of some layers, all others are base's
+CIPS-3D section 4.5. For the parameters of some layers,
 
-Interpolating all layers fades from one domain to the other; swapping (gamma = 1) some of them keeps
-the structure of the base and takes the look of the target (Pinkney and Adler 2020). The camera
-stays free: stylized heads still turn.
+    parameter <- (1 - gamma) base + gamma target
 
-What a layer is, the generator says: `style_parts`, else `parts`, by name the beginnings of its
-parameters' names. A part called "mapping" is no layer: whose mapping network is used is a choice of
-its own.
+All other parameters are those of the base. Interpolating all layers fades from one domain to the
+other; swapping (gamma = 1) some layers keeps the structure of the base and adopts the look of the
+target (Pinkney and Adler 2020). The camera remains free: stylized heads can be turned.
+
+A generator declares its layers in `style_parts`, else in `parts`: name -> prefixes of the names of
+its parameters. A part called "mapping" is not a layer: the mapping network is chosen separately.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ MAPPING = "mapping"
 
 
 def style_layers(generator: Generator) -> dict[str, tuple[str, ...]]:
-    """The layers that can be mixed, in the generator's order: name -> beginnings of parameter
-    names.
+    """The layers that can be mixed, in the generator's order: name -> prefixes of parameter names.
 
     Raises:
         ValueError: the generator declares none.
@@ -42,7 +41,7 @@ def style_layers(generator: Generator) -> dict[str, tuple[str, ...]]:
     if not layers:
         name = type(generator).__name__
         raise ValueError(
-            f"{name} names no layers to mix; give the class style_parts or parts "
+            f"{name} declares no layers to mix; give the class style_parts or parts "
             "(generators/contract.py)"
         )
     return layers
@@ -57,23 +56,21 @@ def stylize(
     gamma: float = 0.5,
     mapping: MappingOf = "base",
 ) -> Generator:
-    """A new generator between two: base's but for some layers, which are (1 - gamma) base + gamma
-    target.
+    """A copy of the base whose layers are mixed with those of the target.
 
-    Buffers of these layers are mixed like parameters; whole numbers are the target's where gamma is
-    1.
+    Buffers of these layers are mixed like parameters; integer buffers are those of the target if
+    gamma is 1, else of the base.
 
     Args:
-        base: the model whose structure, arguments, device and dtype the new one has; stays as it
-            is.
-        target: the fine-tuned model, of the same class and sizes; stays as it is.
-        layers: names from `style_layers`; None is all of them.
-        gamma: 0 is base, 1 is target (swapping); above 1 exaggerates.
-        mapping: whose mapping network: "base" as published, "target", or "mixed" by gamma. Its mean
-            latents come along.
+        base: the base model; the new one has its arguments, device and dtype. It is not changed.
+        target: the fine-tuned model, of the same class and sizes. It is not changed.
+        layers: layers to mix, names of `style_layers`; None is all of them.
+        gamma: 0 is base, 1 is target (swapping); values above 1 extrapolate.
+        mapping: mapping network of the new model, with its mean latents: "base" (as published),
+            "target", or "mixed" by gamma.
 
     Raises:
-        ValueError: the two do not fit, or a layer is not known.
+        ValueError: the two models do not match, or a layer is unknown.
     """
     check_alike(base, target)
     own, other = base.state_dict(), target.state_dict()
@@ -81,13 +78,14 @@ def stylize(
     mixed = own | {key: _between(own[key], other[key], gamma) for key in names}
     share = gamma if mapping == "mixed" else 1.0
     mixed |= {key: _between(own[key], other[key], share) for key in mapping_names(base, mapping)}
+
     stylized = deepcopy(base)
     stylized.load_state_dict(mixed)
     return stylized
 
 
 def style_names(generator: Generator, layers: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names in the state dict of some `style_layers`, of all of them for None."""
+    """Names in the state dict of some `style_layers`; None is all of them."""
     known = style_layers(generator)
     chosen = tuple(known) if layers is None else tuple(layers)
     wrong = [name for name in chosen if name not in known]
@@ -103,7 +101,7 @@ def style_names(generator: Generator, layers: Sequence[str] | None = None) -> tu
 
 
 def mapping_names(generator: Generator, mapping: MappingOf) -> tuple[str, ...]:
-    """Names in the state dict of what `mapping` takes from the target: none for "base"."""
+    """Names in the state dict of the mapping network, if it is not the base's."""
     if mapping not in get_args(MappingOf):
         raise ValueError(
             f"mapping {mapping!r} is not known; use one of {', '.join(get_args(MappingOf))}"
@@ -113,22 +111,19 @@ def mapping_names(generator: Generator, mapping: MappingOf) -> tuple[str, ...]:
     starts = _declared(generator).get(MAPPING)
     if starts is None:
         name = type(generator).__name__
-        raise ValueError(
-            f"mapping is {mapping}, but {name} names no part {MAPPING!r} to choose; use base"
-        )
+        raise ValueError(f"mapping is {mapping}, but {name} declares no part {MAPPING!r}; use base")
     return tuple(key for key in generator.state_dict() if key.startswith(starts))
 
 
 def check_alike(base: Generator, target: Generator) -> None:
-    """Refuses two generators that have not the same class and the same sizes."""
+    """Raises ValueError unless two generators have the same class and the same sizes."""
     ours, theirs = type(base).__name__, type(target).__name__
     if type(base) is not type(target):
         raise ValueError(
             f"base is {ours}, target is {theirs}; only generators of one class can be mixed"
         )
-    own, other = (
-        {key: tuple(t.shape) for key, t in model.state_dict().items()} for model in (base, target)
-    )
+    own = {key: tuple(tensor.shape) for key, tensor in base.state_dict().items()}
+    other = {key: tuple(tensor.shape) for key, tensor in target.state_dict().items()}
     for key in own | other:
         if own.get(key) != other.get(key):
             raise ValueError(
@@ -138,14 +133,13 @@ def check_alike(base: Generator, target: Generator) -> None:
 
 
 def unreachable(base: Generator, target: Generator) -> tuple[str, ...]:
-    """Names in the state dict that differ between the two and belong to no layer nor to the mapping
-    network.
+    """Names of tensors that differ between the two, outside of all layers and the mapping network.
 
-    They stay base's, so that layers of the target meet other inputs than they were trained with. In
-    CIPS-3D the NeRF of a fine-tuned model is base's (`--model.freeze nerf`), and there are none but
-    the last color layer, if there is one.
+    The new model keeps the base's, so layers of the target get other inputs than in training. In
+    CIPS-3D there are none but the last color layer, if there is one, because the NeRF is frozen in
+    fine-tuning (`--model.run.freeze nerf`).
     """
-    starts = tuple(start for every in _declared(base).values() for start in every)
+    starts = tuple(start for part in _declared(base).values() for start in part)
     own, other = base.state_dict(), target.state_dict()
     outside = [key for key in own if not key.startswith(starts)]
     return tuple(key for key in outside if not torch.equal(own[key], other[key].to(own[key])))
@@ -158,30 +152,26 @@ def style_sheet(
     *,
     resolution: int | None = None,
 ) -> np.ndarray:
-    """Heads of several generators beside each other, uint8 [h w 3]: a row per z, in it model by
-    model every view.
+    """A sheet of heads of several generators, uint8 [h w 3].
+
+    Rows are z, columns are the views of the first model, of the second, and so on.
 
     Args:
-        models: generators with the truncation of each, for example base, stylized and target.
+        models: generators with their truncation, for example base, stylized and target.
         z: [b z_dim].
-        cameras: the views of a head.
-        resolution: of `generator.render`.
+        cameras: views of each head.
+        resolution: resolution of `generator.render`.
     """
-    columns = [
-        to_uint8(
-            render_views(
-                model,
-                z,
-                cameras.select([k] * len(z)),
-                truncation=truncation,
-                resolution=resolution,
-                raw=False,
-            ).image
-        )
-        for model, truncation in models
-        for k in range(len(cameras))
-    ]
-    return grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(columns))
+    columns = []
+    for model, truncation in models:
+        for k in range(len(cameras)):
+            camera = cameras.select([k] * len(z))
+            views = render_views(
+                model, z, camera, truncation=truncation, resolution=resolution, raw=False
+            )
+            columns.append(to_uint8(views.image))
+    pictures = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
+    return grid(pictures, columns=len(columns))
 
 
 def _declared(generator: Generator) -> Mapping[str, tuple[str, ...]]:

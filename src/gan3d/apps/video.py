@@ -1,6 +1,4 @@
-"""Orbit videos: every scene is mapped and represented once, then rendered from all cameras of a
-path.
-"""
+"""Orbit videos: each scene is computed once, then rendered from all cameras of a path."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from gan3d.apps.views import evaluating, repeated
 from gan3d.camera import Camera, orbit
 from gan3d.generators.contract import Generator
 
-MIN_SIDE = 256  # pixels; a smaller video is enlarged
+MIN_SIDE = 256  # pixels; smaller videos are enlarged
 
 
 def orbit_frames(
@@ -32,62 +30,73 @@ def orbit_frames(
     lock_view: bool = True,
     progress: bool = True,
 ) -> np.ndarray:
-    """Frames of scenes seen along a path, uint8 [frames H W 3].
+    """Frames of scenes along a path of cameras, uint8 [frames H W 3].
 
-    The heads stand beside each other; below them their depth, where the model has one.
+    The scenes are beside each other, with their depth below if the model has depth.
 
     Args:
-        generator: with a camera (`has_camera`).
+        generator: a generator with a camera (`has_camera`).
         z: [b z_dim].
         path: one camera per frame; None is an orbit of 60 frames at the default radius and field of
             view.
-        conditioning: one camera that all scenes are mapped with (a camera-conditioned model would
-            otherwise change the head along the path); None is neutral conditioning.
-        truncation: of `generator.map`.
-        resolution: of `generator.render`.
-        depth: whether to show depth.
-        lock_view: colors do not follow the camera, as in the papers' videos (GRAM-HD then renders
-            kept maps).
-        progress: whether to show a progress bar.
+        conditioning: one camera for `generator.map` of all scenes; None is neutral conditioning. It
+            does not follow the path, which would change the heads of a conditioned model.
+        truncation: truncation of `generator.map`.
+        resolution: resolution of `generator.render`.
+        depth: show depth.
+        lock_view: make colors independent of the camera, as in the videos of the papers (GRAM-HD
+            then renders cached maps).
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the generator has no camera.
     """
     if not generator.has_camera:
         raise ValueError(
             f"{type(generator).__name__} has no camera to move; an orbit needs a 3D generator"
         )
     path = orbit(60).to(device=z.device) if path is None else path
+    frames = []
+    span = None
     with evaluating(generator, lock_view=lock_view):
         ws = generator.map(z, repeated(conditioning, len(z)), truncation=truncation)
         representation = generator.represent(ws)
-        frames, span = [], None
-        for i in tqdm(
+        steps = tqdm(
             range(len(path)), desc="orbit", unit="frame", leave=False, disable=not progress
-        ):
-            view = generator.render(
-                representation, path.select([i] * len(z)), resolution=resolution, raw=False
-            )
+        )
+        for i in steps:
+            camera = path.select([i] * len(z))
+            view = generator.render(representation, camera, resolution=resolution, raw=False)
             view = replace(view, raw=None, depth=view.depth if depth else None)
             if view.depth is not None and span is None:
-                span = depth_range(
-                    view.depth, view.opacity
-                )  # of the first frame, for all: the colors do not flicker
+                # All frames share the range of the first one, so that the colors do not flicker.
+                span = depth_range(view.depth, view.opacity)
             strips = np.concatenate(layers(view, span))  # images, then depths: (k b) H W 3
             frames.append(grid(strips, columns=len(z), gap=0))
     return np.stack(frames)
 
 
 def write_video(path: str | Path, frames: np.ndarray, *, fps: int = 30) -> Path:
-    """Writes frames [t H W 3] uint8 as an H.264 mp4 that every browser plays (yuv420p, even sizes).
+    """Writes frames as an H.264 mp4 that every browser plays (yuv420p, even sizes), atomically.
 
-    Small frames are enlarged pixel by pixel to at least 256 pixels. The file appears when it is
-    complete.
+    Small frames are enlarged pixel by pixel to at least 256 pixels.
+
+    Args:
+        path: the new file; an existing one is replaced.
+        frames: uint8 [t H W 3].
+        fps: frames per second.
+
+    Raises:
+        ValueError: frames are of another type or shape.
     """
-    import imageio_ffmpeg  # brings its own ffmpeg
+    import imageio_ffmpeg  # contains ffmpeg; needed only here
 
     path = Path(path)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
         raise ValueError(
             f"frames are {frames.dtype} {list(frames.shape)}, expected uint8 [t H W 3] with t > 0"
         )
+
     frames = even(enlarge(frames, MIN_SIDE))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -109,10 +118,9 @@ def write_video(path: str | Path, frames: np.ndarray, *, fps: int = 30) -> Path:
 
 
 def even(frames: np.ndarray) -> np.ndarray:
-    """Frames [t H W 3] with the last row and column repeated where the size is odd."""
-    return np.pad(
-        frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
-    )
+    """Frames [t H W 3] with the last row and column repeated if the size is odd."""
+    height, width = frames.shape[1:3]
+    return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def orbit_video(
@@ -127,7 +135,7 @@ def orbit_video(
     fps: int = 30,
     progress: bool = True,
 ) -> np.ndarray:
-    """`orbit_frames` written by `write_video`; returns the frames [t H W 3]."""
+    """Writes the frames of `orbit_frames` with `write_video`; returns the frames [t H W 3]."""
     frames = orbit_frames(
         generator,
         z,

@@ -1,4 +1,4 @@
-"""Views of generated scenes: rendering many of them in batches, without touching the generator."""
+"""Renders views of many scenes in batches, without changing the generator."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from gan3d.generators.contract import Generator, Rendering
 
 @contextmanager
 def evaluating(generator: Generator, *, lock_view: bool | None = None) -> Iterator[Generator]:
-    """The generator in evaluation mode and without gradients; what is changed is put back
-    afterwards.
+    """Puts a generator in evaluation mode without gradients, and restores it afterwards.
 
     Args:
-        generator: any.
-        lock_view: whether its colors are told the direction of view; None leaves that as it is.
+        generator: any generator.
+        lock_view: sets `generator.lock_view`, which makes colors independent of the direction of
+            view; None does not change it.
     """
-    modes, locked = {module: module.training for module in generator.modules()}, generator.lock_view
+    modes = {module: module.training for module in generator.modules()}
+    locked = generator.lock_view
     generator.eval()
     generator.lock_view = locked if lock_view is None else lock_view
     try:
@@ -44,28 +45,30 @@ def render_views(
     raw: bool = True,
     batch_size: int = 4,
 ) -> Rendering:
-    """One view of every z, on the CPU, without gradients, jitter or noise.
+    """Renders one view of each z, without gradients, jitter or noise.
 
     Args:
-        generator: any.
+        generator: any generator.
         z: [b z_dim].
-        camera: rendering cameras, b views; None for 2D models.
-        conditioning: cameras for `generator.map`, b of them; None is neutral conditioning.
-        truncation: of `generator.map`.
-        resolution: of `generator.render`.
-        raw: whether the raw image is wanted, where it costs something.
+        camera: b cameras for rendering; None for 2D models.
+        conditioning: b cameras for `generator.map`; None is neutral conditioning.
+        truncation: truncation of `generator.map`.
+        resolution: resolution of `generator.render`.
+        raw: request the raw image, which may take extra time.
         batch_size: views rendered at once.
+
+    Returns:
+        b views on the CPU.
     """
     parts = []
     with evaluating(generator):
         for start in range(0, len(z), batch_size):
-            some = slice(start, start + batch_size)
-            given = None if conditioning is None else conditioning[some]
-            ws = generator.map(z[some], given, truncation=truncation)
-            view = None if camera is None else camera[some]
-            parts.append(
-                generator.render(generator.represent(ws), view, resolution=resolution, raw=raw)
-            )
+            part = slice(start, start + batch_size)
+            map_camera = None if conditioning is None else conditioning[part]
+            view_camera = None if camera is None else camera[part]
+            ws = generator.map(z[part], map_camera, truncation=truncation)
+            scene = generator.represent(ws)
+            parts.append(generator.render(scene, view_camera, resolution=resolution, raw=raw))
     return Rendering(
         image=torch.cat([part.image.cpu() for part in parts]),
         raw=_joined([part.raw for part in parts]),
@@ -85,11 +88,10 @@ def repeated(camera: Camera | None, num: int) -> Camera | None:
 
 
 def frontal(cameras: Camera) -> Camera:
-    """One camera in front (yaw = pitch = 0) with the mean radius and focal length of others."""
+    """A frontal camera (yaw = pitch = 0) with the mean radius and focal length of other cameras."""
     radius, focal = cameras.origins.norm(dim=-1).mean(), cameras.focal.mean()
-    return Camera.from_angles(0.0, 0.0, radius=float(radius), focal=float(focal)).to(
-        cameras.cam2world
-    )
+    camera = Camera.from_angles(0.0, 0.0, radius=float(radius), focal=float(focal))
+    return camera.to(cameras.cam2world)
 
 
 def orbit_like(cameras: Camera, num: int, *, yaw: float = 0.5, pitch: float = 0.0) -> Camera:
