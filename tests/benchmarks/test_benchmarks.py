@@ -73,3 +73,13 @@ def test_a_representation_learns_a_head(script, name):
     assert views.shape == truth.shape
     assert measured["psnr"] > psnr_of_white + 2
     assert measured["extra_memory_gb"] < 1
+
+
+def test_the_share_of_the_draws_is_measured(tmp_path):
+    command = [sys.executable, BENCHMARKS / "draws.py", "--iterations", "5", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "draws.json").read_text())
+    assert 0 < result["draws_ms"] < result["iteration_ms"]
+    # In one pass per phase: generator and discriminator, and at times density and r1.
+    assert 2 <= result["passes_per_iteration"] <= 4
