@@ -28,7 +28,7 @@ FLOORS = (
 )
 # These serve Lightning's Trainer; everything else works in a notebook without it.
 LIGHTNING = ("training/", "data/datamodule.py", "cli/")
-# Their names, and no model's, are what the rest of the house knows of generators and discriminators.
+# The rest of the house knows generators and discriminators by these names, and no model.
 CONTRACT = {
     "DISCRIMINATORS",
     "Discriminator",

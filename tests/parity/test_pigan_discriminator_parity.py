@@ -31,7 +31,10 @@ def formula(config: dict) -> dict[str, Tensor]:
     """Weights that are not stored, by the rule that the configuration states
     (golden/cips3d/README.md).
     """
-    pattern = r"biases: mean 0 std ([\d.]+); other tensors: mean 0, std ([\d.]+)/sqrt\(number of elements per output"
+    pattern = (
+        r"biases: mean 0 std ([\d.]+); "
+        r"other tensors: mean 0, std ([\d.]+)/sqrt\(number of elements per output"
+    )
     rule = re.match(pattern, config["weights_rule"])
     assert rule, config["weights_rule"]
     of_bias, of_rest = float(rule[1]), float(rule[2])

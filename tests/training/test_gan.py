@@ -406,7 +406,7 @@ def test_what_can_not_work_together_is_refused():
         make(patch=Patches(0.1))
     with pytest.raises(ValueError, match="predicts no z, StyleGAN2 has one of 8"):
         make(latent=LatentPrediction(1.0))
-    with pytest.raises(ValueError, match="fakes.density_noise needs a generator with a field"):
+    with pytest.raises(ValueError, match=r"fakes\.density_noise needs a generator with a field"):
         make(density_noise=Ramp(1.0, 0.0))
     with pytest.raises(ValueError, match="mode full differentiates all"):
         make_eg3d(stages=[Stage(num_rays=100)])

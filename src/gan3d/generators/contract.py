@@ -167,7 +167,7 @@ class Generator(nn.Module, ABC):
             z: [b z_dim], N(0, I).
             camera: the *conditioning* camera (not the rendering one); None is neutral conditioning.
             truncation: psi; 1 is none, 0 gives the mean latent.
-            truncation_cutoff: truncate the first so many latents only.
+            truncation_cutoff: number of latents to truncate, from the first on; None truncates all.
 
         Returns:
             ws [b num_ws w_dim].
@@ -290,8 +290,9 @@ class Generator(nn.Module, ABC):
         return any(name.startswith(self.parts[part]) for part in parts)
 
     def statistics(self, representation: Any) -> Tensor | None:
-        """What `track` is to be told of a scene just made, [b k] (StyleGAN3: mean squares of
-        activations), or None.
+        """Statistics of new scenes, to be passed to `track`, [b k], or None.
+
+        StyleGAN3: mean squares of activations.
         """
         return None
 
@@ -316,9 +317,8 @@ class Generator(nn.Module, ABC):
         """Moves running statistics (w_avg, magnitudes) by one batch; the only call that does.
 
         Args:
-            ws: freshly mapped latents [b n w], or their mean over the batch (and all processes), [1
-                n w].
-            statistics: of the scenes made of them, [b k], or their mean likewise.
+            ws: freshly mapped latents [b n w], or their mean over the whole batch, [1 n w].
+            statistics: statistics of their scenes [b k], or their mean over the whole batch, [1 k].
             batch_size: images in the whole batch, for averages whose half-life is counted in
                 images.
         """
