@@ -66,6 +66,18 @@ def test_an_image_draws_the_same_whatever_batch_it_sits_in():
     assert torch.equal(together[1], alone[0])
 
 
+def test_an_image_draws_the_same_alone_when_several_kinds_are_made_in_one_pass():
+    def draws(indices):
+        draw = Randomness(0, indices, "alone")
+        kinds = {"normal": draw.normal("n", 3), "uniform": draw.uniform("u", 5)}
+        return kinds | {name: draw.integers(name, 1000, 2) for name in ("i", "j")}
+
+    draws([4, 5, 6])  # from now on all are made together
+    together, alone = draws([4, 5, 6]), draws([5])
+    for name, values in together.items():
+        assert torch.equal(values[1], alone[name][0]), name
+
+
 def test_an_image_draws_the_same_whatever_was_drawn_before():
     fresh, used = Randomness(0, [1]), Randomness(0, [1])
     used.uniform("jitter", 100)

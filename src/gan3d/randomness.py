@@ -132,7 +132,8 @@ def to_normal(words: Tensor) -> Tensor:
     return pair.to(torch.float32).flatten(-2)
 
 
-CONVERSIONS = {"normal": to_normal, "uniform": to_uniform, "words": lambda words: words}
+# Each makes a new tensor: `Images._make` counts from the beginning of its storage.
+CONVERSIONS = {"normal": to_normal, "uniform": to_uniform, "words": lambda words: words.clone()}
 
 
 # ------------------------------------------------------------ draws by name
