@@ -1,74 +1,23 @@
 """The command line: what it promises, what it refuses and how it says so."""
 
-import json
-import os
 import re
 import resource
-import shutil
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from PIL import Image
-from wandb.proto import wandb_internal_pb2
 
 import gan3d
 from gan3d.cli import configs, main
 from gan3d.cli.messages import CommandError, nearest
 from gan3d.cli.options import flat, surface, type_text
-from gan3d.cli.record import differences
 
 HERE = Path(__file__).parent
 OVERLAYS = [name for name in configs.names() if configs.summary(name).startswith("Overlay")]
 COMPLETE = [name for name in configs.names() if name not in OVERLAYS]
-BATCH = 8
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
-    """Runs the command line in an empty folder: words -> (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GAN3D_TRACEBACK", raising=False)
-
-    def run(*words) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def tiny(tmp_path, posed_zip) -> Path:
-    """A complete config of a run that takes a second."""
-    from gan3d.discriminators import DualDiscriminator
-    from gan3d.generators import EG3D
-
-    path = tmp_path / "tiny.yaml"
-    content = {
-        "model": {
-            "generator": {
-                "class_path": "EG3D",
-                "init_args": json.loads(json.dumps(EG3D.tiny, default=vars)),
-            },
-            "discriminator": {
-                "class_path": "DualDiscriminator",
-                "init_args": DualDiscriminator.tiny,
-            },
-            "run": {"total_kimg": 2 * BATCH / 1000, "log_every_kimg": BATCH / 1000},
-        },
-        "data": {"path": str(posed_zip), "batch_size": BATCH, "num_workers": 0, "heldout": 8},
-        "trainer": {"accelerator": "cpu", "devices": 1},
-        "snapshots": {"num_heads": 2, "video_every": 0},
-        "evaluation": {"num_images": 8},
-    }
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 # ------------------------------------------------------------ the first stage, without torch
@@ -285,7 +234,26 @@ def test_a_generator_of_the_users_own_is_found_in_the_present_folder(tiny, tmp_p
         ("--model.r1.gamma much", ["--model.r1.gamma: 'much' is not of type float"]),
         ("--trainer.max_tim 1", ["did you mean --trainer.max_time"]),  # no abbreviations
         ("--trainer.precision bf17", ["bf17 is not one of", "did you mean bf16"]),
-        ("--wandb onlin", ["onlin is not one of off, offline, online", "did you mean online"]),
+        ("--wandb_mode onlin", ["onlin is not one of offline, online", "did you mean online"]),
+        ("--logger csv,tensorbord", ["no logger tensorbord", "did you mean tensorboard?"]),
+        (
+            "--trainer.gradient_clip_val 1",
+            ["--trainer.gradient_clip_val 1 is not used", "--model.optimizer_g.clip_norm"],
+        ),
+        (
+            "--trainer.accumulate_grad_batches 2",
+            ["--trainer.accumulate_grad_batches 2 is not used", "--model.run.micro_batch_size"],
+        ),
+        ("--data.batch_size 0", ["--data.batch_size 0: expected at least 1 image"]),
+        ("--data.batch_size 7", ["a batch of 7 images", "use --data.batch_size 8"]),
+        ("--data.heldout 500", ["--data.heldout 500 of 24 images leaves none"]),
+        ("--model.run.total_kimg 0", ["--model.run.total_kimg to thousands of images"]),
+        ("--model.run.total_kimg -1", ["--model.run.total_kimg"]),
+        ("--model.r1.gamma -3", ["r1 has gamma -3.0"]),
+        ("--model.optimizer_g.lr -0.1", ["lr is -0.1; expected", "this is --model.optimizer_g.lr"]),
+        ("--threads 0", ["--threads 0 is out of range"]),
+        ("--trainer.max_time 5", ["--trainer.max_time 5 is no time", "00:00:08:00"]),
+        ("--run_dir auto --ckpt_path last", ["--run_dir auto is a new folder"]),
         ("--model.density.kind l2", ["l2 is not one of l1, monotonic-detach"]),
         (
             "--model.fakes.poses.yaw_std 1",
@@ -387,235 +355,6 @@ def test_nearest_looks_in_the_group_first_then_for_the_same_word_elsewhere():
 def test_types_are_written_as_a_person_would():
     assert type_text(int | None) == "int | None"
     assert type_text(tuple[float, float]) == "tuple[float, float]"
-
-
-# ------------------------------------------------------------ runs
-
-
-def test_a_run_leaves_its_config_metrics_and_checkpoints_and_goes_on_where_it_was(
-    cli, tiny, tmp_path
-):
-    code, _, err = cli("fit", "--config", tiny)
-    assert code == 0, err
-    folder = tmp_path / "runs" / "tiny"
-    assert {"config.yaml", "metrics.csv", "pictures", "checkpoints"} <= {
-        path.name for path in folder.iterdir()
-    }
-    saved = yaml.safe_load((folder / "config.yaml").read_text())
-    assert saved["model"]["run"]["total_kimg"] == 2 * BATCH / 1000
-    assert not {"ckpt_path", "overwrite", "config"} & set(saved)
-
-    code, _, err = cli("fit", "--config", tiny)
-    assert code == 2
-    for way_out in ("--ckpt_path last", "--run_dir", "--overwrite true"):
-        assert way_out in err
-
-    more = ("--config", folder / "config.yaml", "--model.run.total_kimg", 4 * BATCH / 1000)
-    code, _, err = cli("fit", *more, "--ckpt_path", "last")
-    assert code == 0, err
-    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["state_dict"]["images_seen"] == 4 * BATCH
-
-
-def test_a_changed_config_is_refused_on_resume_and_the_difference_shown(cli, tiny, tmp_path):
-    assert cli("fit", "--config", tiny)[0] == 0
-    go_on = (
-        "fit",
-        "--config",
-        tiny,
-        "--ckpt_path",
-        "last",
-        "--model.run.total_kimg",
-        3 * BATCH / 1000,
-    )
-    code, _, err = cli(
-        *go_on, "--model.r1.gamma", "7", "--snapshots.num_heads", "3", "--data.mirror", "true"
-    )
-    assert code == 2
-    assert re.search(r"model\.r1\.gamma +1\.0 -> 7\.0", err)
-    assert re.search(r"data\.mirror +False -> True", err)
-    assert "snapshots" not in err  # what is shown may change
-    assert "--allow_config_change true" in err
-    code, _, err = cli(*go_on, "--model.r1.gamma", "7", "--allow_config_change", "true")
-    assert code == 0, err
-
-
-def test_overwriting_removes_what_the_run_wrote_and_nothing_else(cli, tiny, tmp_path):
-    assert cli("fit", "--config", tiny)[0] == 0
-    folder = tmp_path / "runs" / "tiny"
-    (folder / "notes.txt").write_text("mine")
-    (folder / "pictures" / "old.png").write_bytes(b"")
-    shutil.copy(
-        folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "kimg-000099.000.ckpt"
-    )
-    code, _, err = cli("fit", "--config", tiny, "--overwrite", "true")
-    assert code == 0, err
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "pictures" / "old.png").exists()
-    assert not (folder / "checkpoints" / "kimg-000099.000.ckpt").exists()
-
-
-def test_last_is_the_newest_whole_checkpoint_and_a_damaged_one_is_named(cli, tiny, tmp_path):
-    assert cli("fit", "--config", tiny, "--checkpoints.every_kimg", BATCH / 1000)[0] == 0
-    newest = sorted((tmp_path / "runs/tiny/checkpoints").glob("kimg-*.ckpt"))[-1]
-    newest.write_bytes(newest.read_bytes()[:2000])
-    go_on = (
-        "fit",
-        "--config",
-        tiny,
-        "--ckpt_path",
-        "last",
-        "--model.run.total_kimg",
-        3 * BATCH / 1000,
-    )
-    code, _, err = cli(*go_on)
-    assert code == 0, err
-    assert f"warning: runs/tiny/checkpoints/{newest.name} is no checkpoint" in err
-    assert "taking the one before it" in err
-
-
-def test_evaluation_needs_a_checkpoint_of_the_same_models(cli, tiny):
-    code, _, err = cli("validate", "--config", tiny)
-    assert code == 2
-    assert "validate needs a checkpoint" in err
-    assert cli("fit", "--config", tiny)[0] == 0
-    code, _, err = cli(
-        "validate", "--config", tiny, "--ckpt_path", "last", "--model.generator.z_dim", "9"
-    )
-    assert code == 2
-    assert "model.generator.init_args.z_dim" in err
-    code, _, err = cli("validate", "--config", tiny, "--ckpt_path", "last", "--data.heldout", "4")
-    assert code == 0, err
-
-
-@pytest.mark.parametrize("verb", ["validate", "test"])
-def test_evaluating_a_checkpoint_shows_its_distance_and_leaves_the_run_as_it_was(
-    cli, tiny, tmp_path, verb
-):
-    assert cli("fit", "--config", tiny)[0] == 0
-    run = tmp_path / "runs" / "tiny"
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    code, out, err = cli(verb, "--config", tiny, "--ckpt_path", "last", "--data.heldout", "4")
-    assert code == 0, err
-    assert "distance/frechet" in out
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-
-
-def test_predict_writes_pictures(cli, tiny, tmp_path):
-    assert cli("fit", "--config", tiny)[0] == 0
-    code, _, err = cli("predict", "--config", tiny, "--ckpt_path", "last")
-    assert code == 0, err
-    folder = tmp_path / "runs" / "tiny" / "predictions"
-    assert "the pictures are in runs/tiny/predictions" in err
-    assert Image.open(folder / "000000.png").size == (32, 32)
-    assert Image.open(folder / "sheet_000000.png").width >= 32
-
-
-def wandb_record(path: Path) -> tuple[set[str], set[str]]:
-    """History keys and media files of an offline W&B file (LevelDB log: 32 KiB blocks; chunks of
-    crc, size, kind).
-    """
-    data, at, record, keys, files = path.read_bytes(), 7, b"", set(), set()
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        record += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # a whole record, or the last chunk of one
-            entry = wandb_internal_pb2.Record()
-            entry.ParseFromString(record)
-            record = b""
-            keys |= {item.key or "/".join(item.nested_key) for item in entry.history.item}
-            files |= {file.path for file in entry.files.files}
-    return keys, files
-
-
-def test_wandb_gets_what_the_disk_gets(cli, tiny, tmp_path):
-    shown = (
-        "--snapshots.every_kimg",
-        "1",
-        "--snapshots.video_every",
-        "1",
-        "--snapshots.video_frames",
-        "4",
-    )
-    code, _, err = cli("fit", "--config", tiny, "--wandb", "offline", *shown)
-    assert code == 0, err
-    folder = tmp_path / "runs" / "tiny"
-    (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    patience = (
-        time.monotonic() + 30
-    )  # W&B's own process writes it, on a busy machine some time after
-    while not all(wandb_record(record)) and time.monotonic() < patience:
-        time.sleep(0.5)
-    keys, files = wandb_record(record)
-    columns = set((folder / "metrics.csv").read_text().splitlines()[0].split(",")) - {"step"}
-    assert columns <= keys
-    pictures = {path.name.rpartition("_")[0] for path in (folder / "pictures").iterdir()}
-    assert {"fakes", "layers"} <= pictures
-    for name in pictures:
-        assert any(file.startswith(f"media/images/{name}_") for file in files), name
-    assert (
-        any((folder / "videos").iterdir())
-        == any(file.startswith("media/videos/orbit_") for file in files)
-        is True
-    )
-
-
-def test_wandb_keeps_its_run_id_over_a_resume(cli, tiny, tmp_path):
-    assert cli("fit", "--config", tiny, "--wandb", "offline")[0] == 0
-    folder = tmp_path / "runs" / "tiny"
-    run_id = (folder / "wandb_id.txt").read_text().strip()
-    (folder / "wandb_id.txt").unlink()  # the checkpoint knows it, too
-    go_on = ("--ckpt_path", "last", "--model.run.total_kimg", 3 * BATCH / 1000)
-    code, _, err = cli("fit", "--config", tiny, "--wandb", "offline", *go_on)
-    assert code == 0, err
-    assert (folder / "wandb_id.txt").read_text().strip() == run_id
-    records = list(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
-    assert len(records) == len(list(folder.glob("wandb/offline-run-*"))) > 0
-
-
-def test_a_normal_run_warns_of_nothing(tiny, tmp_path):
-    command = [sys.executable, "-m", "gan3d", "fit", "--config", str(tiny)]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    news = [
-        line
-        for line in done.stderr.splitlines()
-        if not re.match(r" *\d+% \| |gan3d: the run is in ", line)
-    ]
-    assert news == []
-
-
-def test_a_difference_is_what_changes_the_learning_not_where_or_how_long_it_runs():
-    was = {
-        "model": {"r1": {"gamma": 1.0}, "run": {"total_kimg": 1.0}},
-        "trainer": {"devices": 1, "precision": None},
-        "run_dir": "a",
-    }
-    now = {
-        "model": {"r1": {"gamma": 2.0}, "run": {"total_kimg": 9.0}},
-        "trainer": {"devices": 8, "precision": "bf16"},
-        "run_dir": "b",
-    }
-    assert differences(was, now) == [
-        ("model.r1.gamma", 1.0, 2.0),
-        ("trainer.precision", None, "bf16"),
-    ]
-    assert differences(was, was) == []
-    assert differences({"model": {"a": 1}}, {"model": {"b": 1}}) == [
-        ("model.a", 1, "-"),
-        ("model.b", "-", 1),
-    ]
 
 
 # ------------------------------------------------------------ the surface

@@ -345,7 +345,7 @@ def test_without_held_out_images_training_goes_on_and_says_so(tmp_path, caplog):
 
 
 def test_too_few_held_out_images_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="3 held-out images"):
+    with pytest.raises(ValueError, match="3 held-out images to compare with; hold out at least 4"):
         fit(tmp_path, [Evaluation(0.4)], data=Colors(3))
 
 

@@ -195,7 +195,7 @@ everything else:
 examples:
   lightning fit --config eg3d_heads32.yaml --data.path heads32.zip
   lightning fit --config eg3d_heads32.yaml --config debug.yaml --model.r1.gamma 5
-  lightning fit --config eg3d_heads32.yaml --data.path heads32.zip --ckpt_path last    (go on with that run)
+  lightning fit --config eg3d_heads32.yaml --data.path heads32.zip --ckpt_path last   (go on)
   lightning fit --model.generator.help EG3D
 
 A config is a file, or the name of a packaged one (gan3d configs); several lie on top of one
@@ -242,10 +242,10 @@ def _dispatch(words: list[str]) -> int:
         print(f"gan3d {__version__}")
         return 0
     if words[0] in TRAINER_VERBS:
-        resolved, paths = configs.resolve(words)
+        resolved, paths = configs.resolve(words[1:])
         from gan3d.cli.trainer import run
 
-        return run(resolved, paths)
+        return run(words[0], resolved, paths)
     for verb in VERBS:
         if tuple(words[: len(verb.words)]) == verb.words:
             return _call(verb, words[len(verb.words) :])

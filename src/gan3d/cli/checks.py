@@ -48,6 +48,7 @@ SPANS = {
     "batch_size": Span(1),
     "resolution": Span(1),
     "workers": Span(1),
+    "threads": Span(1),
     "num_workers": Span(0),
     "truncation": Span(-2, 2),
     "truncation_target": Span(-2, 2),

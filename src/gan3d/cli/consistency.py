@@ -132,7 +132,8 @@ def fuse_to_mesh(
         progress=sys.stderr.isatty(),
     )
     path = write_ply(out, mesh) if out.suffix.lower() == ".ply" else write_glb(out, [mesh])
-    return f"{path}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles of {len(cameras)} views"
+    triangles = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
+    return f"{path}: {triangles} of {len(cameras)} views"
 
 
 def reproject_views(

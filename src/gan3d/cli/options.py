@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -321,3 +322,26 @@ def _wrong_value(setting: Setting, problem: str, parser: ArgumentParser) -> Comm
             else "",
         )
     return CommandError(f"--{name}: {problem.strip().splitlines()[-1].strip()}{source}")
+
+
+@contextmanager
+def naming_options(config: dict[str, Any]) -> Iterator[None]:
+    """Adds to a refusal that begins with an argument and its value ("lr is -0.1; ..") which option
+    of the command line this is.
+
+    Args:
+        config: the whole config, as plain values.
+    """
+    try:
+        yield
+    except ValueError as error:
+        found = re.match(r"(\w+)(?: is)? ([^\s;,:]+)", str(error))
+        names = [
+            _plain(name)
+            for name, value in flat(config)
+            if found and name.rpartition(".")[2] == found[1] and str(value) == found[2]
+        ]
+        if not names or any(f"--{name}" in str(error) for name in names):
+            raise
+        options = " or ".join(f"--{name}" for name in names)
+        raise CommandError(str(error), f"this is {options}") from error

@@ -4,26 +4,43 @@ on resume.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
 import yaml
 
 from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
-from gan3d.cli.messages import CommandError
+from gan3d.cli.messages import CommandError, say
 from gan3d.cli.options import flat
-from gan3d.cli.run_folder import WANDB_KEY
+from gan3d.cli.plan import plan
+from gan3d.cli.run_folder import WANDB_FILE, WANDB_KEY, remove
 from gan3d.training.callbacks.periodic import forget_later, images_seen
 
+if TYPE_CHECKING:
+    from gan3d.training.gan import GAN
+
 # Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
-REQUESTS = ("config", "ckpt_path", "weights_only", "overwrite", "allow_config_change")
+REQUESTS = (
+    "config",
+    "ckpt_path",
+    "weights_only",
+    "overwrite",
+    "allow_config_change",
+    "dry_run",
+)
 # What a resumed run may change: where and how long it runs, what it shows. All else changes what is
 # learnt.
 FREE = (
     "run_dir",
-    "wandb",
+    "logger",
+    "wandb_mode",
     "wandb_project",
+    "wandb_entity",
+    "wandb_group",
+    "wandb_tags",
     "snapshots",
     "evaluation",
     "checkpoints",
@@ -45,37 +62,65 @@ FIXED_TRAINER = (
 
 
 class RunRecord(pl.Callback):
-    """Writes the config into the run folder, the loggers and every checkpoint.
+    """Says the plan, and writes the config into the run folder, the loggers and every checkpoint.
+
+    Nothing is written or removed before training begins: then all that can be refused was refused.
+    It goes before all other callbacks.
 
     Args:
         config: the whole config, as plain values.
         dir: the run folder.
         wandb_id: W&B's run id, where the run has one.
+        leftovers: files of a former run, to be removed.
+        dry_run: stop when training would begin.
+
+    Attributes:
+        began_at: images seen when this session began.
+        seconds: that training took.
     """
 
-    def __init__(self, config: dict[str, Any], dir: Path, wandb_id: str | None = None):
+    def __init__(
+        self,
+        config: dict[str, Any],
+        dir: Path,
+        wandb_id: str | None = None,
+        leftovers: Sequence[Path] = (),
+        dry_run: bool = False,
+    ):
         self.config, self.dir, self.wandb_id = config, dir, wandb_id
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.dir.mkdir(parents=True, exist_ok=True)
-            (self.dir / "config.yaml").write_text(self.text)
-            for logger in trainer.loggers:
-                logger.log_hyperparams(self.config)
+        self.leftovers, self.dry_run = leftovers, dry_run
+        self.began_at, self.seconds = 0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Metrics from after the checkpoint that the run goes on from are forgotten: they come
-        again.
-        """
-        forget_later(trainer, images_seen(pl_module))
+        module, data = cast("GAN", pl_module), trainer.datamodule  # type: ignore[attr-defined]
+        self.began_at, self._clock = images_seen(module), time.monotonic()
+        say(plan(trainer, module, data, self.dir))
+        if self.dry_run:
+            raise DryRun
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write(trainer)
+        # Metrics from after the checkpoint that the run goes on from come again.
+        forget_later(trainer, self.began_at)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        remove(self.leftovers)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        (self.dir / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+        if self.wandb_id is not None:
+            (self.dir / WANDB_FILE).write_text(self.wandb_id + "\n")
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds = time.monotonic() - self._clock
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = pack_config(self.config)
         checkpoint[WANDB_KEY] = self.wandb_id
 
-    @property
-    def text(self) -> str:
-        return yaml.safe_dump(self.config, sort_keys=False)
+
+class DryRun(Exception):
+    """Everything was checked, and nothing is to be done."""
 
 
 def _is_free(name: str) -> bool:

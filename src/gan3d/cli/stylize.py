@@ -105,7 +105,8 @@ def stylize_heads(
             progress=sys.stderr.isatty(),
         )
     save_pretrained(out / "stylized.safetensors", new, facts=facts)
-    said = f"{out}: {type(new).__name__}, {len(names or all_names)} of {len(all_names)} layers, gamma {share:g}"
+    mixed = f"{len(names or all_names)} of {len(all_names)} layers, gamma {share:g}"
+    said = f"{out}: {type(new).__name__}, {mixed}"
     return "\n".join([said, *_note(unreachable(first, second))])
 
 

@@ -140,7 +140,10 @@ def _number(value: float) -> float | None:
 def _table(found: MirrorSymmetry, curve: EncodingCurve | None) -> str:
     rows = zip(found.yaw.tolist(), found.similarity.tolist(), found.score.tolist())
     lines = [f"yaw {a:5.2f}: similarity {s:5.2f}, score {score:5.2f}" for a, s, score in rows]
-    verdict = f"mirror symmetry {found.mean:.2f} (mirrored 1, steady about 0), jump in front {found.jump:.1f} (about 1)"
+    verdict = (
+        f"mirror symmetry {found.mean:.2f} (mirrored 1, steady about 0), jump in front "
+        f"{found.jump:.1f} (about 1)"
+    )
     if curve is not None:
         lines.append(
             f"encoding: the mirror image is nearer than the neighbor at {curve.confused:.0%} of "

@@ -7,36 +7,72 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import gan3d.discriminators
 import gan3d.generators
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.checkpoints.runs import read_checkpoint
+from gan3d.cli.checks import check_values
+from gan3d.cli.devices import asked_for, batches_of, choose, kind_of
+from gan3d.cli.evaluation import lay_under, refuse_nothing_held_out
+from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.messages import CommandError, is_first_process, say
-from gan3d.cli.options import Refusal, Refusing, explain
-from gan3d.cli.record import REQUESTS, RunRecord, refuse_changes
-from gan3d.cli.run_folder import WANDB_KEY, RunFolder
+from gan3d.cli.options import Refusal, Refusing, explain, naming_options
+from gan3d.cli.plan import outcome
+from gan3d.cli.record import REQUESTS, DryRun, RunRecord, refuse_changes
+from gan3d.cli.run_folder import RunFolder, forget_empty_folder, free_folder
+from gan3d.cli.threads import (
+    default_threads,
+    img_resolution_of,
+    recorded_threads,
+    use_threads,
+)
 from gan3d.data.datamodule import PosedImagesModule
-from gan3d.training.callbacks import Evaluation, KimgProgressBar, Predictions, Snapshots
+from gan3d.training.callbacks import (
+    Evaluation,
+    KimgProgressBar,
+    Predictions,
+    Snapshots,
+    TimeLimit,
+)
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.gan import GAN
-from gan3d.training.loggers import DiskLogger
+from gan3d.training.sampling import Sampling
 
 TRAINER_DEFAULTS = {
-    "use_distributed_sampler": False,  # the data has its own sampler: its order follows from the images seen
+    # The data has its own sampler: its order follows from the images seen.
+    "use_distributed_sampler": False,
     "max_epochs": -1,  # the run ends by model.run.total_kimg or trainer.max_time
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 1,
 }
 
+# Arguments of Lightning's Trainer that a GAN cannot serve: (value that is accepted, ours instead).
+CLIPPING = (
+    "each network has its own: --model.optimizer_g.clip_norm and --model.optimizer_d.clip_norm"
+)
+LIGHTNINGS = {
+    "default_root_dir": (None, "the folder of a run is --run_dir"),
+    "gradient_clip_val": (None, CLIPPING),
+    "gradient_clip_algorithm": (None, CLIPPING),
+    "accumulate_grad_batches": (
+        1,
+        "a batch is split up by --model.run.micro_batch_size: as many images at once; the result "
+        "stays that of the whole --data.batch_size",
+    ),
+}
+# With these a command answers a question, and runs nothing.
+ASKS_ONLY = {"--help", "-h", "--print_config"}
 
 # What Lightning tells that is no news.
 CHATTER = (
@@ -87,25 +123,24 @@ class TrainerCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         stem = self.configs[0].stem if self.configs else "run"
-        parser.add_argument(
-            "--run_dir", type=str, default=f"runs/{stem}", help="folder of all that the run leaves"
-        )
-        parser.add_argument(
-            "--overwrite", type=bool, default=False, help="start over in a folder that holds a run"
-        )
-        parser.add_argument(
-            "--allow_config_change",
-            type=bool,
-            default=False,
-            help="load a checkpoint under a changed config",
-        )
-        parser.add_argument(
-            "--wandb",
-            type=Literal["off", "offline", "online"],
-            default="off",
-            help="log to Weights & Biases, too",
-        )
-        parser.add_argument("--wandb_project", type=str, default="gan3d", help="project of W&B")
+        for name, kind, default, text in (
+            ("run_dir", str, f"runs/{stem}", "folder of all that the run leaves; auto: a new one"),
+            ("overwrite", bool, False, "start over in a folder that holds a run"),
+            ("dry_run", bool, False, "check everything, say the plan, and stop"),
+            ("allow_config_change", bool, False, "load a checkpoint under a changed config"),
+            ("threads", int | None, None, "of each process; null: 1 for small images on a CPU"),
+            ("logger", str, "csv", "csv, tensorboard, wandb, with commas between them"),
+            ("wandb_mode", Literal["offline", "online"], "online", "where W&B's record goes"),
+            ("wandb_project", str, "gan3d", "project of W&B"),
+            ("wandb_entity", str | None, None, "user or team of W&B"),
+            ("wandb_group", str | None, None, "group of W&B's run, such as a sweep"),
+            ("wandb_tags", str, "", "tags of W&B's run, with commas between them"),
+        ):
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        if self.verb == "predict":
+            parser.add_argument("--num", type=int, default=16, help="scenes")
+            parser.add_argument("--seed", type=int, default=0, help="of the scenes")
+            parser.add_argument("--truncation", type=float, default=1.0, help="psi, 1 is none")
         parser.add_lightning_class_args(Snapshots, "snapshots")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
@@ -126,112 +161,177 @@ class TrainerCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         given = self.config[self.verb]
-        if given.trainer.default_root_dir is not None:
-            raise CommandError(
-                "--trainer.default_root_dir is not used", "the folder of a run is --run_dir"
-            )
-        self.run_folder = RunFolder(given.run_dir, given.checkpoints.dir)
-        self.record = self._plain_config()
+        refuse_lightnings(given.trainer)
+        words_of(given.logger)
+        check_values({"threads": given.threads})
+        self.limit = limit_of(given.trainer.max_time)
         if given.weights_only is None:
             given.weights_only = True
-        checkpoint = self._checkpoint(given)
-        self.wandb_id: str | None = None
-        if self.verb == "fit" and checkpoint is None and is_first_process():
-            self.run_folder.start(overwrite=given.overwrite)
-        if self.verb == "fit" and given.wandb != "off" and is_first_process():
-            self.wandb_id = self.run_folder.wandb_id((checkpoint or {}).get(WANDB_KEY))
+        is_fresh = self.verb == "fit" and given.ckpt_path is None
+        self.run_folder = self._folder(given, is_fresh)
+        checkpoint = None if is_fresh else self._checkpoint(given)
+        self._resolve(given, checkpoint)
+        self.record = self._plain_config()
+        if checkpoint is not None and not given.allow_config_change:
+            path = Path(given.ckpt_path)
+            refuse_changes(checkpoint, self.record, path, models_only=self.verb != "fit")
+        self.wandb_id = None
+        if self.verb == "fit" and "wandb" in words_of(given.logger) and is_first_process():
+            self.wandb_id = self.run_folder.wandb_id(checkpoint)
+        self.leftovers = self.run_folder.written() if is_fresh else []
+
+    def _folder(self, given, is_fresh: bool) -> RunFolder:
+        if given.run_dir == "auto":
+            if not is_fresh:
+                raise CommandError(
+                    "--run_dir auto is a new folder",
+                    "name the folder of the run: --run_dir runs/..",
+                )
+            stem = self.configs[0].stem if self.configs else "run"
+            given.run_dir = str(free_folder(stem, reserve=not given.dry_run))
+        folder = RunFolder(given.run_dir, given.checkpoints.dir)
+        writes = not (given.overwrite or given.dry_run or given.trainer.fast_dev_run)
+        if is_fresh and writes and is_first_process():
+            folder.refuse_used()
+        return folder
+
+    def _checkpoint(self, given) -> dict[str, Any]:
+        """The checkpoint to go on from; `last` becomes a path."""
+        path = self.run_folder.newest() if given.ckpt_path == "last" else Path(given.ckpt_path)
+        given.ckpt_path = str(path.expanduser())
+        return read_checkpoint(given.ckpt_path)
+
+    def _resolve(self, given, checkpoint: dict[str, Any] | None) -> None:
+        """Puts numbers in place of defaults that depend on the machine or the command, so that the
+        record alone tells what was trained.
+        """
+        if given.model.run.seed is None:
+            given.model.run.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        if given.threads is None:
+            given.threads = recorded_threads(checkpoint) or default_threads(
+                img_resolution_of(given.model),
+                on_cpu=kind_of(given.trainer.accelerator) == "cpu",
+                processes=asked_for(given.trainer),
+            )
+        use_threads(given.threads)
+
+    def instantiate_classes(self) -> None:
+        with naming_options(self.record):
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with naming_options(self.record):
+            super()._run_subcommand(subcommand)
 
     def _plain_config(self) -> dict[str, Any]:
         text = self._parser(self.verb).dump(self.config[self.verb], skip_unset=False)
         return {name: value for name, value in yaml.safe_load(text).items() if name not in REQUESTS}
 
-    def _checkpoint(self, given) -> dict[str, Any] | None:
-        """The checkpoint to go on from, checked against the config; `last` becomes a path."""
-        if given.ckpt_path is None:
-            if self.verb == "fit":
-                return None
-            raise CommandError(
-                f"{self.verb} needs a checkpoint", "--ckpt_path last (of --run_dir), or a file"
-            )
-        path = (
-            self.run_folder.newest()
-            if given.ckpt_path == "last"
-            else Path(given.ckpt_path).expanduser()
-        )
-        given.ckpt_path = str(path)
-        content = read_checkpoint(path)
-        if not given.allow_config_change:
-            refuse_changes(content, self.record, path, models_only=self.verb != "fit")
-        return content
-
     def instantiate_trainer(self, **kwargs: Any):
         given = self.config_init[self.verb]
-        callbacks = given.trainer.callbacks or []
-        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-        record = RunRecord(self.record, self.run_folder.dir, self.wandb_id)
-        return super().instantiate_trainer(
-            default_root_dir=str(self.run_folder.dir),
-            logger=self._loggers(given),
-            callbacks=[
-                *(callbacks if isinstance(callbacks, list) else [callbacks]),
-                KimgProgressBar(),
-                Predictions(),
-                record,
-            ],
-            **kwargs,
+        kwargs["default_root_dir"] = str(self.run_folder.dir)
+        kwargs["logger"] = False
+        callbacks: list[Callback] = [KimgProgressBar()]
+        if self.verb == "predict":
+            callbacks.append(Predictions())
+        if self.verb == "fit":
+            chosen, said = choose(given.trainer, batches_of(self.model, self.datamodule))
+            if said:
+                say(said)
+            kwargs |= chosen
+            if not given.dry_run:
+                kwargs["logger"] = loggers_of(given, self.run_folder.dir, self.wandb_id)
+            callbacks = [self._record(given), *callbacks]
+        if self.limit is not None:
+            callbacks.append(self.limit)
+        own = given.trainer.callbacks or []
+        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, (list, tuple)) else [own])]
+        return super().instantiate_trainer(max_time=None, **kwargs)
+
+    def _record(self, given) -> RunRecord:
+        self.run_record = RunRecord(
+            self.record, self.run_folder.dir, self.wandb_id, self.leftovers, given.dry_run
         )
+        return self.run_record
+
+    def before_predict(self) -> None:
+        given = self.config_init.predict
+        check_values({"num": given.num, "seed": given.seed, "truncation": given.truncation})
+        self.model.sampling = Sampling(given.seed, given.truncation)
+        self.datamodule.num_scenes = given.num
+
+    def before_validate(self) -> None:
+        refuse_nothing_held_out(self.datamodule, self.verb)
+
+    before_test = before_validate
 
     def after_fit(self) -> None:
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()
+        """Says how far the session came, and how to go on."""
+        folder = self.run_folder.dir
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            say("fast_dev_run: it works; nothing was written")
+            return
+        total = self.model.run.total_kimg
+        is_over = self.limit is not None and self.limit.seconds_left == 0
+        why = "--trainer.max_time" if is_over else "--trainer.max_steps or a callback"
+        say(outcome(int(self.model.images_seen), total, self.run_record.seconds, why, folder))
+        say(f"the run is in {folder}; look at it: gan3d report {folder}")
 
-    def _loggers(self, given) -> list[Logger]:
-        # What evaluates a checkpoint prints its result: at step 0 it would replace the rows of the
-        # training.
-        loggers: list[Logger] = [DiskLogger(self.run_folder.dir)] if self.verb == "fit" else []
-        if self.verb == "fit" and given.wandb != "off":
-            wandb = WandbLogger(
-                name=self.run_folder.dir.name,
-                save_dir=str(
-                    self.run_folder.dir.resolve()
-                ),  # W&B's service has a working folder of its own
-                project=given.wandb_project,
-                id=self.wandb_id,
-                offline=given.wandb == "offline",
-                resume="allow",
-            )
-            wandb._wandb_init.pop("anonymous", None)  # W&B warns of this setting whatever its value
-            loggers.append(wandb)
-        more = given.trainer.logger
-        if isinstance(more, bool) or more is None:
-            return loggers
-        return [*loggers, *(more if isinstance(more, (list, tuple)) else [more])]
+    def after_predict(self) -> None:
+        say(f"the pictures are in {self.run_folder.dir / 'predictions'}")
 
 
-def run(arguments: list[str], configs: list[Path]) -> int:
+def run(verb: str, arguments: list[str], configs: list[Path]) -> int:
     """Runs one Trainer verb.
 
     Args:
-        arguments: the words from the verb on, configs as paths.
+        verb: fit, validate, test or predict.
+        arguments: the words after it, configs as paths.
         configs: these paths.
     """
     hush()
-    sys.path.append(
-        os.getcwd()
-    )  # a generator of the user's own, by its path; last, so that it hides nothing
-    try:
-        cli = TrainerCLI(arguments[0], arguments, configs)
-    finally:
-        if "wandb" in sys.modules:
-            sys.modules[
-                "wandb"
-            ].finish()  # whole on disk, and out of the way of another run in this process
-    if cli.verb == "fit" and is_first_process():
-        say(f"the run is in {cli.run_folder.dir}; look at it: gan3d report {cli.run_folder.dir}")
-    if cli.verb == "predict" and is_first_process():
-        say(f"the pictures are in {cli.run_folder.dir / 'predictions'}")
+    # A generator of the user's own, by its path; last, so that it hides nothing.
+    sys.path.append(os.getcwd())
+    with tempfile.TemporaryDirectory() as folder:
+        if verb != "fit" and not ASKS_ONLY.intersection(arguments):
+            arguments = lay_under(verb, arguments, configs, Path(folder))
+        try:
+            TrainerCLI(verb, [verb, *arguments], configs)
+        except DryRun:
+            say("dry run: everything was checked, nothing was written")
+        finally:
+            if "wandb" in sys.modules:  # whole on disk, and out of the way of another run
+                sys.modules["wandb"].finish()
+            forget_empty_folder()
     return 0
+
+
+def limit_of(max_time: Any) -> TimeLimit | None:
+    """The time limit of `--trainer.max_time`.
+
+    Raises:
+        CommandError: it is no time.
+    """
+    try:
+        return None if max_time is None else TimeLimit(max_time)
+    except (MisconfigurationException, TypeError) as error:
+        raise CommandError(
+            f"--trainer.max_time {max_time} is no time",
+            "write days:hours:minutes:seconds; eight minutes are 00:00:08:00",
+        ) from error
+
+
+def refuse_lightnings(trainer: Any) -> None:
+    """Refuses arguments of Lightning's Trainer that have another name here.
+
+    Raises:
+        CommandError: naming it.
+    """
+    for name, (unused, instead) in LIGHTNINGS.items():
+        value = trainer.get(name)
+        if value not in (None, unused):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise CommandError(f"--trainer.{name} {shown} is not used", instead)
 
 
 def hush() -> None:
@@ -239,7 +339,8 @@ def hush() -> None:
     for text in (
         r"Found \d+ module\(s\) in eval mode",  # the EMA generator
         r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # Lightning's
-        "You're resuming from a checkpoint that ended before the epoch ended",  # data go on at the images seen
+        # data go on at the images seen
+        "You're resuming from a checkpoint that ended before the epoch ended",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         "`training_step` returned `None`",  # manual optimization
     ):

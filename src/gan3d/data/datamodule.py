@@ -38,9 +38,9 @@ class PosedImagesModule(LightningDataModule):
         mirror: also train on every image mirrored, with the mirrored camera.
         num_workers: data processes per training process; 0 reads in the training process.
         heldout: number of images reserved for evaluation, drawn with `seed`; their mirrored twins
-            are not trained on either.
+            are excluded from training as well.
         use_labels: set to false for models without cameras.
-        use_masks: read the mask of every image; what lies outside it is replaced by the generator's
+        use_masks: read the mask of every image; pixels outside it are replaced by the generator's
             background.
         max_items: number of images to use, drawn with `seed`; null uses all.
         seed: seed of the training order, the held-out images and `max_items`.
@@ -49,7 +49,7 @@ class PosedImagesModule(LightningDataModule):
         start: images seen by the run, used if the LightningModule does not count them.
         batch_size_at: batch size as a function of the images seen, set by a LightningModule with
             stages; None uses `batch_size` throughout.
-        num_scenes: scenes that `predict` draws instead of looking at images.
+        num_scenes: number of scenes that `predict` draws; None predicts on images instead.
     """
 
     def __init__(
@@ -169,8 +169,10 @@ class PosedImagesModule(LightningDataModule):
         return self._in_order(self.heldout_items)
 
     def predict_dataloader(self) -> DataLoader:
-        """The first `PREVIEW` held-out images, or training images if none are held out; where
-        `num_scenes` is set, this process's share of so many numbers, [b], and no images.
+        """The first `PREVIEW` held-out images, or training images if none are held out.
+
+        If `num_scenes` is set, the batches are instead this process's share of the scene numbers,
+        [b], without images.
         """
         if self.num_scenes is not None:
             rank, world_size = self._rank_and_world_size

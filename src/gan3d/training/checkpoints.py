@@ -54,7 +54,9 @@ class Checkpoints(Checkpoint):
         return self.dir / f"kimg-{images_seen / 1000:010.3f}.ckpt"
 
     def save(self, trainer: pl.Trainer, images_seen: int) -> None:
-        """Writes one checkpoint (all processes call this)."""
+        """Writes one checkpoint (all processes call this); none of a trial (fast_dev_run)."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         path = self.path(images_seen)
         partial = path.with_suffix(".partial")
         if trainer.is_global_zero:

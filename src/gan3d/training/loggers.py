@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
@@ -239,6 +239,26 @@ class DiskLogger(Logger):
     def truncate(self, step: int) -> None:
         """Forgets the metrics logged after `step`: to be called when a run resumes from there."""
         self.metrics.truncate(step)
+
+
+class KimgWandbLogger(WandbLogger):
+    """W&B with kimg, thousands of images seen, on the x axis of every chart."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        is_new = self._experiment is None
+        run = super().experiment
+        if is_new:
+            run.define_metric("kimg")
+            run.define_metric("*", step_metric="kimg", step_sync=True)
+        return run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs at `step` images seen."""
+        axis = {} if step is None else {"kimg": step / 1000}
+        self.experiment.log({**metrics, **axis})
 
 
 def stems(key: str, step: int | None, num: int) -> list[str]:

@@ -57,6 +57,10 @@ class Evaluation(PeriodicCallback):
         self.features = features or SmallFeatures()
         self._num_real = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        refuse_too_few(min(getattr(data, "heldout", 0), self.num_images))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         forget_later(trainer, images_seen(pl_module))
         self._see_reals(trainer, cast("GAN", pl_module))
@@ -142,11 +146,7 @@ class Evaluation(PeriodicCallback):
                 total, num = total + images.sum(0, keepdim=True), num + len(images)
         counted = torch.tensor(num, dtype=torch.float64, device=module.device)
         self._num_real = int(trainer.strategy.reduce(counted, reduce_op="sum"))
-        if 0 < self._num_real < 4:
-            raise ValueError(
-                f"Evaluation found {self._num_real} held-out images; hold out at least 4, better "
-                "1000"
-            )
+        refuse_too_few(self._num_real)
         if self._num_real == 0:
             log.warning(
                 "no images are held out, so there is no Frechet distance; set data.heldout to "
@@ -170,6 +170,15 @@ class Evaluation(PeriodicCallback):
                 return
             yield batch.image[:limit]
             limit -= len(batch.image)
+
+
+def refuse_too_few(num_images: int) -> None:
+    """Refuses so few held-out images that halves of them have no distance."""
+    if 0 < num_images < 4:
+        raise ValueError(
+            f"Evaluation has {num_images} held-out images to compare with; hold out at least 4, "
+            "better 1000 (--data.heldout, --evaluation.num_images)"
+        )
 
 
 def rounded(images: Tensor) -> Tensor:

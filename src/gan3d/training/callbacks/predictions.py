@@ -7,14 +7,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from torch import Tensor
 
-from gan3d.apps.pictures import grid, side_by_side, to_uint8
+from gan3d.apps.pictures import layers, sheet, to_uint8
 from gan3d.generators.contract import Rendering
 
 
 class Predictions(Callback):
-    """Writes what `predict` draws: `<run>/predictions/<index>.png`, and a sheet with raw images and
-    depth as well.
+    """Writes what `predict` draws: `<run>/predictions/seed<seed>_<number>.png`, and a sheet of
+    every batch, with raw images and depth.
     """
 
     def on_predict_batch_end(
@@ -28,9 +29,14 @@ class Predictions(Callback):
     ) -> None:
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        indices = batch.index.tolist()
-        for index, picture in zip(indices, to_uint8(outputs["image"]), strict=True):
-            Image.fromarray(picture).save(folder / f"{index:06d}.png")
-        Image.fromarray(grid(side_by_side(Rendering(**outputs)))).save(
-            folder / f"sheet_{indices[0]:06d}.png"
-        )
+        seed = pl_module.sampling.seed  # type: ignore[union-attr]
+        numbers = (batch if isinstance(batch, Tensor) else batch.index).tolist()
+        for number, picture in zip(numbers, to_uint8(outputs["image"]), strict=True):
+            Image.fromarray(picture).save(folder / f"seed{seed}_{number:04d}.png")
+        shown = Rendering(**outputs)
+        rows = layers(shown)
+        names = ["raw"] * (shown.raw is not None) + ["image"]
+        names += ["depth"] * (len(rows) - len(names))
+        labels = [f"seed {seed}, {number}" for number in numbers]
+        page = Image.fromarray(sheet(rows, names, labels))
+        page.save(folder / f"seed{seed}_sheet_{numbers[0]:04d}.png")
