@@ -4,6 +4,7 @@ import math
 import pickle
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -332,6 +333,8 @@ def test_a_camera_batch_is_indexed_concatenated_moved_and_pickled():
     assert len(camera) == 3
     parts = camera[1], camera[-1], camera[1:], camera[[0, 2]]
     assert [len(part) for part in parts] == [1, 1, 2, 2]
+    for number in (np.int64(1), torch.tensor(1)):
+        assert torch.equal(camera[number].label(), camera[1].label())
     assert torch.equal(camera[torch.tensor([True, False, True])].label(), camera[[0, 2]].label())
     assert torch.equal(camera.select([2, 2, 0]).label(), camera.label()[[2, 2, 0]])
     assert torch.equal(Camera.cat(list(camera)).label(), camera.label())
@@ -373,48 +376,6 @@ OFF_CENTER = torch.tensor([[[2.0, 0, 0.6], [0, 2, 0.5], [0, 0, 1]]])
 def test_a_camera_without_a_sphere_pose_is_refused(camera, message):
     with pytest.raises(ValueError, match=message):
         camera.to_sphere(resolution=8)
-
-
-# -- Labels of a data set --------------------------------------------------------------------------
-
-
-def corrupted(entry: int, value: float) -> torch.Tensor:
-    """Three labels, of which the second has one wrong entry."""
-    labels = Camera.from_angles(torch.tensor([0.0, 0.5, -0.5]), 0.1).label()
-    labels[1, entry] = value
-    return labels
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (corrupted(3, math.nan), "NaN"),
-        (corrupted(20, math.inf), "NaN"),
-        (corrupted(0, 0.5), "orthonormal"),
-        (corrupted(12, 1.0), "last row is not \\(0, 0, 0, 1\\)"),
-        (corrupted(22, 0.5), "last row is not \\(0, 0, 1\\)"),
-        (corrupted(16, 0.0), "focal"),
-        (corrupted(20, -1.0), "focal"),
-    ],
-)
-def test_a_bad_label_is_named(labels, message):
-    with pytest.raises(ValueError, match=f"'b.png'.*{message}"):
-        check_labels(labels, ["a.png", "b.png", "c.png"])
-    with pytest.raises(ValueError, match="number 1"):
-        check_labels(labels)
-
-
-def test_a_left_handed_label_is_named():
-    camera = Camera.from_angles(torch.tensor([0.0, 0.5]), 0.1)
-    mirrored_once = camera.cam2world * torch.tensor([-1.0, 1, 1, 1])
-    with pytest.raises(ValueError, match="number 0 has a left-handed"):
-        check_labels(Camera(mirrored_once, camera.intrinsics).label())
-
-
-def test_good_labels_pass_after_rounding_to_half_a_thousandth():
-    labels = Camera.from_angles(torch.linspace(-1, 1, 63), 0.3).label()
-    check_labels(labels)
-    check_labels((labels * 2e3).round() / 2e3)
 
 
 # -- Priors ----------------------------------------------------------------------------------------
@@ -520,8 +481,42 @@ def test_mirrored_dataset_poses_are_half_mirrored():
 def test_dataset_poses_without_labels_or_with_bad_ones_are_refused():
     with pytest.raises(ValueError, match="bind"):
         DatasetPoses().sample(Randomness(0, range(2)))
+    bad = Camera.from_angles(torch.zeros(3), 0.1).label()
+    bad[1, 16] = -1.0
     with pytest.raises(ValueError, match="focal"):
-        DatasetPoses().bind(corrupted(16, -1.0))
+        DatasetPoses().bind(bad)
+    away = Camera.from_opengl(bad[:1, :16].view(1, 4, 4), bad[:1, 16:].view(1, 3, 3))
+    with pytest.raises(ValueError, match="does not see the scene"):
+        DatasetPoses().bind(away.label())
+
+
+@pytest.mark.parametrize(
+    ("prior", "arguments", "message"),
+    [
+        (FixedPose, {"radius": 0.0}, "radius is 0.0"),
+        (FixedPose, {"radius": -2.7}, "radius is -2.7"),
+        (FixedPose, {"pitch_mean": 1.6}, "pitch_mean is 1.6"),
+        (FixedPose, {"fov": 0.0}, "fov is 0.0; expected an angle between 0 and 180"),
+        (FixedPose, {"fov": 180.0}, "fov is 180.0"),
+        (FixedPose, {"focal": -3.0}, "focal is -3.0"),
+        (UniformPose, {"yaw_range": -0.1}, "yaw_range is -0.1; expected 0 or more"),
+        (UniformPose, {"pitch_range": math.nan}, "pitch_range is nan"),
+        (GaussianPose, {"yaw_std": -0.3}, "yaw_std is -0.3"),
+        (GaussianPose, {"pitch_std": math.inf}, "pitch_std is inf"),
+        (TruncatedGaussianPose, {"bound": -1.0}, "bound is -1.0"),
+        (TruncatedGaussianPose, {"pitch_std": -0.1}, "pitch_std is -0.1"),
+        (SphereUniformPose, {"yaw_range": -1.0}, "yaw_range is -1.0"),
+    ],
+)
+def test_a_prior_with_a_number_out_of_range_is_refused(prior, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        prior(**arguments)
+
+
+def test_a_field_of_view_of_0_degrees_is_refused_with_the_range():
+    for make in (intrinsics_from_fov, lambda fov: Camera.from_angles(0.0, 0.0, fov=fov)):
+        with pytest.raises(ValueError, match="fov is 0; expected an angle between 0 and 180"):
+            make(0)
 
 
 # -- Trajectories ----------------------------------------------------------------------------------

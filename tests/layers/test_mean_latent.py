@@ -1,5 +1,6 @@
 """Truncation, and the mean of latents of fixed codes."""
 
+import pytest
 import torch
 
 from gan3d.layers.mean_latent import mean_of_codes, truncated
@@ -33,3 +34,10 @@ def test_the_mean_of_codes_is_the_mean_of_their_latents_and_reproducible():
     assert torch.allclose(mean[0], torch.cat(chunks).mean(0))
     assert torch.allclose(mean[1], torch.ones(5, dtype=torch.float64), atol=0.15)  # E z^2
     assert torch.equal(mean, mean_of_codes(latents, 5, like, 2500, 3))
+
+
+def test_a_negative_cutoff_is_refused():
+    ws, mean = torch.ones(1, 4, 2), torch.zeros(2)
+    assert truncated(ws, mean, 0.0, cutoff=0).equal(ws)
+    with pytest.raises(ValueError, match=r"truncation_cutoff is -1; expected .* 0 or more"):
+        truncated(ws, mean, 0.0, cutoff=-1)

@@ -1,11 +1,13 @@
 """Cameras: poses, intrinsics, rays, distributions of poses, and camera paths for videos."""
 
-from gan3d.camera.camera import LABEL_DIM, Camera, Rays, check_labels
+from gan3d.camera.camera import LABEL_DIM, Camera, Rays
+from gan3d.camera.labels import check_labels, check_views
 from gan3d.camera.pinhole import (
     flip_camera_axes,
     intrinsics_from_eg3d_fov,
     intrinsics_from_focal,
     intrinsics_from_fov,
+    intrinsics_from_pixels,
     look_at,
 )
 from gan3d.camera.poses import (
@@ -31,11 +33,13 @@ __all__ = [
     "TruncatedGaussianPose",
     "UniformPose",
     "check_labels",
+    "check_views",
     "eg3d_wiggle",
     "flip_camera_axes",
     "intrinsics_from_eg3d_fov",
     "intrinsics_from_focal",
     "intrinsics_from_fov",
+    "intrinsics_from_pixels",
     "look_at",
     "orbit",
     "wiggle",

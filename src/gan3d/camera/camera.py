@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from gan3d.camera.pinhole import (
     Vector,
     broadcast,
     field_of_view,
+    flip_camera_axes,
     focal_length,
     intrinsics_from_eg3d_fov,
     intrinsics_from_focal,
@@ -46,6 +48,7 @@ from gan3d.camera.pinhole import (
     rigid,
     vectors,
 )
+from gan3d.host import constant, upload
 
 LABEL_DIM = 25
 
@@ -107,6 +110,31 @@ class Camera:
             )
         cam2world, intrinsics = label.split([16, 9], dim=1)
         return cls(cam2world.unflatten(1, (4, 4)), intrinsics.unflatten(1, (3, 3)))
+
+    @classmethod
+    def from_opengl(cls, cam2world: Tensor, intrinsics: Tensor) -> Camera:
+        """Cameras of poses with OpenGL axes (right, up, backward): Blender, NeRF, pyrender.
+
+        Args:
+            cam2world: [b 4 4].
+            intrinsics: [b 3 3], normalized by the image size (see `intrinsics_from_pixels`).
+        """
+        return cls(flip_camera_axes(cam2world), intrinsics)
+
+    @classmethod
+    def from_world2cam(cls, world2cam: Tensor, intrinsics: Tensor) -> Camera:
+        """Cameras of extrinsics with OpenCV axes: COLMAP, OpenCV.
+
+            cam2world = [R^T | -R^T t] of world2cam = [R | t]
+
+        Args:
+            world2cam: [b 4 4], rigid.
+            intrinsics: [b 3 3], normalized by the image size (see `intrinsics_from_pixels`).
+        """
+        right, down, forward = world2cam[:, :3, :3].unbind(dim=1)
+        t = world2cam[:, :3, 3, None]
+        position = -(right * t[:, 0] + down * t[:, 1] + forward * t[:, 2])
+        return cls(rigid(right, down, forward, position), intrinsics)
 
     def label(self) -> Tensor:
         """EG3D labels [b 25], the inverse of `from_label`."""
@@ -266,7 +294,8 @@ class Camera:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Camera:
         """Cameras by number, slice, indices or mask; a single number keeps the batch axis."""
-        indices = [index] if isinstance(index, int) else index
+        single = isinstance(index, Integral) or (isinstance(index, Tensor) and index.ndim == 0)
+        indices = [int(index)] if single else index  # type: ignore[arg-type]
         return Camera(self.cam2world[indices], self.intrinsics[indices])
 
     def __iter__(self) -> Iterator[Camera]:
@@ -274,7 +303,9 @@ class Camera:
 
     def select(self, indices: Sequence[int] | Tensor) -> Camera:
         """Cameras by indices [n], in this order; `camera.select([0] * n)` repeats the first."""
-        indices = torch.as_tensor(indices, device=self.device)
+        if not isinstance(indices, Tensor):
+            indices = torch.tensor(indices)
+        indices = upload(indices, self.device)
         cam2world = self.cam2world.index_select(0, indices)
         return Camera(cam2world, self.intrinsics.index_select(0, indices))
 
@@ -352,10 +383,12 @@ class Camera:
         With F = diag(-1, 1, 1, 1): cam2world' = F cam2world F, cx' = 1 - cx, s' = -s. EG3D
         (specs/eg3d.md 1.4) does not change the intrinsics, which is the same if cx = 1/2 and s = 0.
         """
-        sign = self.cam2world.new_tensor([-1.0, 1.0, 1.0, 1.0])
-        flip = self.intrinsics.new_tensor([[1.0, -1.0, -1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
-        shift = self.intrinsics.new_tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-        return Camera(self.cam2world * sign[:, None] * sign, self.intrinsics * flip + shift)
+        sign = constant((-1.0, 1.0, 1.0, 1.0), self.cam2world)
+        flip = constant((1.0, -1.0, -1.0), self.intrinsics)
+        shift = constant((0.0, 0.0, 1.0), self.intrinsics)
+        first, others = self.intrinsics.split([1, 2], dim=1)
+        intrinsics = torch.cat([first * flip + shift, others], dim=1)
+        return Camera(self.cam2world * sign[:, None] * sign, intrinsics)
 
     def scale(self, factor: Number) -> Camera:
         """The camera with the same image of the world scaled by `factor` ([b] or a number)."""
@@ -371,13 +404,15 @@ class Camera:
 
         Args:
             resolution: R, pixels per side.
-            indices: pixels i R + j, [r] for all cameras or [b r] for each; None is all R R pixels.
+            indices: pixels i R + j, [r] for all cameras or [b r] for each, on any device; None is
+                all R R pixels.
 
         Raises:
             ValueError: the indices have another shape.
         """
         if indices is None:
             indices = torch.arange(resolution * resolution, device=self.device)
+        indices = upload(indices, self.device)
         if indices.ndim not in (1, 2) or (indices.ndim == 2 and len(indices) != len(self)):
             raise ValueError(
                 f"indices {tuple(indices.shape)} are not [r] or [b r] with b = {len(self)} cameras"
@@ -415,52 +450,6 @@ class Camera:
         cy = self.intrinsics[:, 1, 2, None]
         pixels = torch.stack([(fx * x + skew * y) / z + cx, fy * y / z + cy], dim=-1)
         return pixels, z[..., None]
-
-
-def check_labels(
-    labels: Tensor, names: Sequence[str] | None = None, *, tolerance: float = 1e-3
-) -> None:
-    """Checks that EG3D labels are cameras in the convention of this module.
-
-    Args:
-        labels: [n 25].
-        names: a name per label for the error; by default labels are numbered.
-        tolerance: largest deviation of a rotation or a constant row.
-
-    Raises:
-        ValueError: names the first label that is not finite, whose rotation is not orthonormal or
-            is left-handed, whose last rows are not constant, or whose focal length is not positive.
-    """
-    camera = Camera.from_label(labels.double())
-    rotation = camera.cam2world[:, :3, :3]
-    product = (rotation[:, :, :, None] * rotation[:, :, None, :]).sum(dim=1)  # n 3 3
-    identity = torch.eye(3, dtype=product.dtype, device=product.device)
-    pose_row = camera.cam2world[:, 3] - camera.cam2world.new_tensor([0.0, 0.0, 0.0, 1.0])
-    lens_row = camera.intrinsics[:, 2] - camera.intrinsics.new_tensor([0.0, 0.0, 1.0])
-    focal = torch.minimum(camera.intrinsics[:, 0, 0], camera.intrinsics[:, 1, 1])
-
-    infinite = ~labels.isfinite().all(dim=1)
-    bad_pose_row = pose_row.abs().amax(dim=1) > tolerance
-    skewed = (product - identity).abs().amax(dim=(1, 2)) > tolerance
-    left_handed = torch.linalg.det(rotation.nan_to_num()) < 0
-    bad_lens_row = lens_row.abs().amax(dim=1) > tolerance
-    bad_focal = ~(focal > 0)
-    for bad, what in (
-        (infinite, "has NaN or infinite entries"),
-        (bad_pose_row, "has a cam2world whose last row is not (0, 0, 0, 1)"),
-        (skewed, f"has a rotation that is not orthonormal within {tolerance}"),
-        (left_handed, "has a left-handed rotation (determinant -1)"),
-        (bad_lens_row, "has intrinsics whose last row is not (0, 0, 1)"),
-        (bad_focal, "has a focal length that is not positive"),
-    ):
-        if bool(bad.any()):
-            first = int(bad.nonzero()[0])
-            who = f"{names[first]!r}" if names is not None else f"number {first}"
-            raise ValueError(
-                f"camera label {who} {what} ({int(bad.sum())} such of {len(labels)}); expected 25 "
-                "numbers: cam2world 4x4 row by row in OpenCV axes (right, down, forward), then "
-                "intrinsics 3x3 in image sizes"
-            )
 
 
 def _edge_factor(resolution: int) -> float:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.host import constant, upload
+
 DEFAULT_FOV = 18.83
 Number = Tensor | float
 Vector = Sequence[float] | Tensor
@@ -51,8 +53,8 @@ def look_at(
     sideways = torch.linalg.cross(forward, F.normalize(vectors(up, position), dim=-1))
 
     # Replacement for cameras that look along `up`.
-    x_axis = forward.new_tensor([1.0, 0.0, 0.0])
-    z_axis = forward.new_tensor([0.0, 0.0, 1.0])
+    x_axis = constant((1.0, 0.0, 0.0), forward)
+    z_axis = constant((0.0, 0.0, 1.0), forward)
     axis = torch.where(forward[:, :1].abs() < 0.9, x_axis, z_axis)
     orthogonal = axis - (axis * forward).sum(dim=-1, keepdim=True) * forward
     parallel = torch.linalg.vector_norm(sideways.detach(), dim=-1, keepdim=True) < 1e-6
@@ -85,22 +87,41 @@ def intrinsics_from_eg3d_fov(degrees: float) -> Tensor:
     return intrinsics_from_focal(1 / (1.414 * math.tan(degrees * 3.14159 / 360)))
 
 
+def intrinsics_from_pixels(intrinsics: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Intrinsics in units of the image size of those in pixels: fx, s, cx by the width, fy, cy by
+    the height.
+
+    Convention: pixel centers at half-integers (COLMAP). For centers at integers (OpenCV) add 0.5 to
+    cx and cy before.
+
+    Args:
+        intrinsics: [* 3 3], pixels.
+        size: of the images in pixels: width and height, or one number for both.
+    """
+    width, height = size if isinstance(size, tuple) else (size, size)
+    return intrinsics / intrinsics.new_tensor([[width] * 3, [height] * 3, [1.0] * 3])
+
+
 def flip_camera_axes(cam2world: Tensor) -> Tensor:
     """Converts OpenCV axes (right, down, forward) to OpenGL (right, up, backward), or back.
 
     [b 4 4] -> [b 4 4].
     """
-    return cam2world * cam2world.new_tensor([1.0, -1.0, -1.0, 1.0])
+    return cam2world * constant((1.0, -1.0, -1.0, 1.0), cam2world)
 
 
 def focal_length(fov: Number | None = None, focal: Number | None = None) -> Number:
     """f in image widths: `focal` itself, or 0.5 / tan(fov / 2) of `fov` (default 18.83 degrees).
 
     Raises:
-        ValueError: both are given.
+        ValueError: both are given, or a number is out of range (tensors are not checked).
     """
     if fov is not None and focal is not None:
         raise ValueError(f"got both fov {fov} and focal {focal}; give one of them")
+    if fov is not None and not isinstance(fov, Tensor) and not 0 < fov < 180:
+        raise ValueError(f"fov is {fov}; expected an angle between 0 and 180 degrees")
+    if focal is not None and not isinstance(focal, Tensor) and not 0 < focal < math.inf:
+        raise ValueError(f"focal is {focal}; expected a positive length in image widths")
     if focal is not None:
         return focal
     if isinstance(fov, Tensor):
@@ -116,7 +137,7 @@ def field_of_view(focal: Tensor) -> Tensor:
 def rigid(right: Tensor, down: Tensor, forward: Tensor, position: Tensor) -> Tensor:
     """cam2world [b 4 4] from its columns [b 3]."""
     top = torch.stack([right, down, forward, position], dim=-1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(top), 1, 4)
+    bottom = constant((0.0, 0.0, 0.0, 1.0), top).expand(len(top), 1, 4)
     return torch.cat([top, bottom], dim=1)
 
 
@@ -136,9 +157,13 @@ def broadcast(*values: Number) -> tuple[Tensor, ...]:
         )
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     device = max(tensors, key=Tensor.dim).device if tensors else torch.device("cpu")
-    return torch.broadcast_tensors(
-        *(torch.as_tensor(v, dtype=dtype, device=device).reshape(-1) for v in values)
-    )
+
+    def vector(value: Number) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(dtype=dtype, device=device).reshape(-1)
+        return torch.full((1,), value, dtype=dtype, device=device)
+
+    return torch.broadcast_tensors(*map(vector, values))
 
 
 def vectors(value: Vector, like: Tensor) -> Tensor:
@@ -147,7 +172,7 @@ def vectors(value: Vector, like: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not match.
     """
-    vector = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    vector = upload(torch.as_tensor(value, dtype=like.dtype), like.device)
     if vector.shape not in (like.shape, like.shape[1:]):
         raise ValueError(
             f"got a vector of shape {tuple(vector.shape)}; expected [3] or {list(like.shape)}"

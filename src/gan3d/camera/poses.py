@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gan3d.camera.camera import Camera, check_labels
+from gan3d.camera.camera import Camera
+from gan3d.camera.labels import check_labels, check_views
 from gan3d.camera.pinhole import focal_length
 from gan3d.randomness import Randomness
 
@@ -38,7 +39,7 @@ class FixedPose(PosePrior):
         target: point to look at.
 
     Raises:
-        ValueError: both `fov` and `focal` are given.
+        ValueError: a number is out of range, or both `fov` and `focal` are given.
     """
 
     yaw_mean: float = 0.0
@@ -50,6 +51,19 @@ class FixedPose(PosePrior):
 
     def __post_init__(self) -> None:
         focal_length(self.fov, self.focal)
+        if not 0 < self.radius < math.inf:
+            raise ValueError(f"radius is {self.radius}; expected a positive distance")
+        if not -math.pi / 2 <= self.pitch_mean <= math.pi / 2:
+            raise ValueError(
+                f"pitch_mean is {self.pitch_mean}; expected -pi/2 to pi/2 (radians, 0 is frontal)"
+            )
+
+    def _check_spreads(self, *names: str) -> None:
+        """Raises if one of these fields is negative or not finite."""
+        for name in names:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; expected 0 or more")
 
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
         """Deviations (yaw [b], pitch [b]) from the mean."""
@@ -72,6 +86,10 @@ class UniformPose(FixedPose):
     yaw_range: float = 0.5
     pitch_range: float = 0.25
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_spreads("yaw_range", "pitch_range")
+
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
         yaw = 2 * randomness.uniform("pose.yaw") - 1
         pitch = 2 * randomness.uniform("pose.pitch") - 1
@@ -87,6 +105,10 @@ class GaussianPose(FixedPose):
 
     yaw_std: float = 0.3
     pitch_std: float = 0.155
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_spreads("yaw_std", "pitch_std")
 
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
         yaw = randomness.normal("pose.yaw")
@@ -105,6 +127,10 @@ class TruncatedGaussianPose(FixedPose):
     pitch_std: float = 0.155
     bound: float = 2.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_spreads("yaw_std", "pitch_std", "bound")
+
     def offsets(self, randomness: Randomness) -> tuple[Tensor, Tensor]:
         yaw = self._truncated(randomness.uniform("pose.yaw"))
         pitch = self._truncated(randomness.uniform("pose.pitch"))
@@ -113,7 +139,7 @@ class TruncatedGaussianPose(FixedPose):
     def _truncated(self, u: Tensor) -> Tensor:
         # unlike cips3d: not the first valid one of four draws, because the inverse distribution
         # function needs one draw per image and is never out of bounds.
-        low = torch.special.ndtr(u.new_tensor(-self.bound))
+        low = torch.special.ndtr(u.new_full((), -self.bound))
         return torch.special.ndtri(low + u * (1 - 2 * low)).clamp(-self.bound, self.bound)
 
 
@@ -135,6 +161,7 @@ class SphereUniformPose(FixedPose):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_spreads("yaw_range")
         if self.pitch_mean != 0:
             raise ValueError(
                 f"pitch_mean {self.pitch_mean} is not used here; set pitch_min and pitch_max"
@@ -156,7 +183,8 @@ class SphereUniformPose(FixedPose):
 class DatasetPoses(PosePrior):
     """The cameras of a data set, with equal probability.
 
-    `bind` sets the labels [n 25], which YAML cannot contain.
+    `bind` sets the labels [n 25], which YAML cannot contain. They are copied to the device once:
+    cameras are drawn there.
 
     Attributes:
         mirror: whether half of the cameras are mirrored, as in a mirrored data set.
@@ -164,14 +192,19 @@ class DatasetPoses(PosePrior):
 
     mirror: bool = False
     labels: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _copies: dict[torch.device, Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def bind(self, labels: Tensor) -> DatasetPoses:
         """The prior of given labels [n 25].
 
         Raises:
-            ValueError: a label is not a camera, see `check_labels`.
+            ValueError: a label is not a camera, or one that does not see the scene; see
+                `check_labels` and `check_views`.
         """
         check_labels(labels)
+        check_views(labels)
         bound = DatasetPoses(self.mirror)
         object.__setattr__(bound, "labels", labels)
         return bound
@@ -182,9 +215,11 @@ class DatasetPoses(PosePrior):
                 "DatasetPoses has no labels; sample from DatasetPoses().bind(labels) with labels "
                 "[n 25]"
             )
-        index = randomness.integers("pose.index", len(self.labels)).to(self.labels.device)
-        labels = self.labels[index].to(device=randomness.device, dtype=randomness.dtype)
-        camera = Camera.from_label(labels)
+        device = randomness.device
+        if device not in self._copies:
+            self._copies[device] = self.labels.to(device)
+        index = randomness.integers("pose.index", len(self.labels))
+        camera = Camera.from_label(self._copies[device][index].to(randomness.dtype))
         if not self.mirror:
             return camera
         flip = randomness.uniform("pose.mirror")[:, None] < 0.5

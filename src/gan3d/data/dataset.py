@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan3d.camera import LABEL_DIM, Camera, check_labels
+from gan3d.camera import LABEL_DIM, Camera, check_labels, check_views
 from gan3d.data.archive import Archive, DataError, open_archive
 from gan3d.data.images import EXTENSIONS, ResizeFilter, decode
 
@@ -222,8 +222,8 @@ def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
     """Reads the camera labels of the images `names` from `dataset.json`, float32 [n 25].
 
     Raises:
-        DataError: a label is missing, superfluous, duplicate, malformed or not a camera; the
-            message names the first such label.
+        DataError: a label is missing, superfluous, duplicate, malformed, not a camera, or a camera
+            that does not see the scene; the message names the first such label.
     """
     where = f"{archive.path}: {LABEL_FILE}"
     labels = dict(_checked_entries(_load_json(archive), where))
@@ -246,6 +246,7 @@ def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
     stacked = torch.from_numpy(np.array([labels[name] for name in names], dtype=np.float64)).float()
     try:
         check_labels(stacked, names)
+        check_views(stacked, names)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     return stacked

@@ -19,7 +19,15 @@ def truncated(ws: Tensor, mean: Tensor, truncation: float, cutoff: int | None = 
 
     Returns:
         [b n w].
+
+    Raises:
+        ValueError: the cutoff is negative.
     """
+    if cutoff is not None and cutoff < 0:
+        raise ValueError(
+            f"truncation_cutoff is {cutoff}; expected the number of latents to truncate, 0 or more,"
+            " or None for all"
+        )
     if truncation == 1:
         return ws
     kept = ws[:, :0] if cutoff is None else ws[:, cutoff:]
