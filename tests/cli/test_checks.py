@@ -61,7 +61,7 @@ def test_a_place_that_can_not_be_written_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, f"no permission in {dir.name}")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", denied)  # whoever runs the tests may be root
-    match = r"--out .*a.png: nothing can be written in .* \(no permission in here\); choose another place"
+    match = r"--out .*a.png: nothing can be written in .* \(no permission in here\); choose another"
     (tmp_path / "here").mkdir()
     with pytest.raises(CommandError, match=match):
         file_for(tmp_path / "here/new/a.png")

@@ -189,7 +189,8 @@ def test_a_generator_of_the_users_own_is_found_in_the_present_folder(tiny, tmp_p
     (tmp_path / "my_gans" / "own.py").write_text(
         "from gan3d.generators import EG3D\n\n\nclass Own(EG3D):\n    pass\n"
     )
-    program = "import sys; sys.path.remove(''); from gan3d.cli import main; sys.exit(main())"  # as a console script
+    # as a console script
+    program = "import sys; sys.path.remove(''); from gan3d.cli import main; sys.exit(main())"
     words = ["fit", "--config", str(tiny), "--model.generator", "my_gans.own.Own", "--print_config"]
     done = subprocess.run(
         [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True
@@ -253,12 +254,17 @@ def test_a_generator_of_the_users_own_is_found_in_the_present_folder(tiny, tmp_p
         ("--model.optimizer_g.lr -0.1", ["lr is -0.1; expected", "this is --model.optimizer_g.lr"]),
         ("--threads 0", ["--threads 0 is out of range"]),
         ("--trainer.max_time 5", ["--trainer.max_time 5 is no time", "00:00:08:00"]),
+        (
+            "--trainer.logger TensorBoardLogger",
+            ["--trainer.logger TensorBoardLogger needs --trainer.logger.save_dir"],
+        ),
         ("--run_dir auto --ckpt_path last", ["--run_dir auto is a new folder"]),
         ("--model.density.kind l2", ["l2 is not one of l1, monotonic-detach"]),
         (
             "--model.fakes.poses.yaw_std 1",
             [
-                "--model.fakes.poses.yaw_std: say first which class: --model.fakes.poses DatasetPoses|"
+                "--model.fakes.poses.yaw_std: say first which class: "
+                "--model.fakes.poses DatasetPoses|"
             ],
         ),
         ("stray", ["stray is one word too many"]),

@@ -1,5 +1,6 @@
 """Runs from the command line: what they say, what they leave behind, and how they go on."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -8,15 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import wandb
 import yaml
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
+from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.record import differences
+from gan3d.cli.run_folder import WANDB_KEY, RunFolder
 
 BATCH = 8
 
@@ -366,11 +371,11 @@ def test_scene_0_of_a_seed_is_that_of_the_other_verbs(trained):
 # ------------------------------------------------------------ loggers
 
 
-def wandb_record(path: Path) -> tuple[set[str], set[str]]:
-    """History keys and media files of an offline W&B file (LevelDB log: 32 KiB blocks; chunks of
-    crc, size, kind).
+def wandb_record(path: Path) -> tuple[set[str], set[str], dict[str, str]]:
+    """History keys, media files and x axes of an offline W&B file (LevelDB log: 32 KiB blocks;
+    chunks of crc, size, kind).
     """
-    data, at, record, keys, files = path.read_bytes(), 7, b"", set(), set()
+    data, at, record, keys, files, axes = path.read_bytes(), 7, b"", set(), set(), {}
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
@@ -384,7 +389,9 @@ def wandb_record(path: Path) -> tuple[set[str], set[str]]:
             record = b""
             keys |= {item.key or "/".join(item.nested_key) for item in entry.history.item}
             files |= {file.path for file in entry.files.files}
-    return keys, files
+            if entry.metric.glob_name:
+                axes[entry.metric.glob_name] = entry.metric.step_metric
+    return keys, files, axes
 
 
 def test_wandb_gets_what_the_disk_gets(cli, tiny, tmp_path):
@@ -407,7 +414,10 @@ def test_wandb_gets_what_the_disk_gets(cli, tiny, tmp_path):
     )  # W&B's own process writes it, on a busy machine some time after
     while not all(wandb_record(record)) and time.monotonic() < patience:
         time.sleep(0.5)
-    keys, files = wandb_record(record)
+    keys, files, axes = wandb_record(record)
+    assert axes == {"*": "kimg"}
+    assert "kimg" in keys
+    assert "trainer/global_step" not in keys
     columns = set((folder / "metrics.csv").read_text().splitlines()[0].split(",")) - {"step"}
     assert columns <= keys
     pictures = {path.name.rpartition("_")[0] for path in (folder / "pictures").iterdir()}
@@ -419,6 +429,53 @@ def test_wandb_gets_what_the_disk_gets(cli, tiny, tmp_path):
         == any(file.startswith("media/videos/orbit_") for file in files)
         is True
     )
+
+
+def test_without_an_account_wandb_is_refused_with_the_ways_out(cli, tiny, tmp_path, monkeypatch):
+    def init(**options):
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    code, _, err = cli("fit", "--config", tiny, "--logger", "wandb")
+    assert code == 2
+    assert "W&B did not start: No API key configured. Use `wandb login`" in err
+    assert "--wandb_mode offline" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_in_a_sweep_of_wandb_its_agent_gives_the_id(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    assert folder.wandb_id(None) != folder.wandb_id(None)
+    assert folder.wandb_id({WANDB_KEY: "abc"}) == "abc"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert folder.wandb_id(None) == "agents"
+
+
+def test_tensorboard_that_is_not_installed_is_named(cli, tiny, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if "tensorb" in name else find(name, *a)
+    )
+    code, _, err = cli("fit", "--config", tiny, "--logger", "csv,tensorboard")
+    assert code == 2
+    assert "pip install tensorboard" in err
+
+
+def test_loggers_are_given_by_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("gan3d.cli.loggers.words_of", lambda text: text.split(","))
+    given = SimpleNamespace(
+        logger="csv,tensorboard,wandb", wandb_mode="offline", wandb_project="p", wandb_entity="me",
+        wandb_group="g", wandb_tags="a, b", trainer=SimpleNamespace(logger=None),
+    )  # fmt: skip
+    monkeypatch.setattr("gan3d.cli.loggers.TensorBoardLogger", lambda *a, **k: (a, k))
+    disk, board, web = loggers_of(given, tmp_path, "id1")
+    assert disk.save_dir == str(tmp_path)
+    assert board[0] == (str(tmp_path),)
+    asked = {"project": "p", "entity": "me", "group": "g", "tags": ["a", "b"], "id": "id1"}
+    assert {name: web._wandb_init[name] for name in asked} == asked
+    assert words_of("wandb, csv") == ["csv", "wandb"]
+    assert words_of("") == ["csv"]
 
 
 def test_wandb_keeps_its_run_id_over_a_resume(cli, tiny, tmp_path):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -335,6 +336,15 @@ def test_the_distance_can_be_monitored(tmp_path):
     assert float(trainer.callback_metrics["distance/frechet"]) == pytest.approx(
         table(tmp_path)["distance/frechet"][800]
     )
+
+
+def test_small_pictures_are_enlarged_and_labeled(run_dir):
+    width, height = Image.open(run_dir / "pictures" / "fakes_000000400.png").size
+    assert 4 * 130 + 20 < width < 4 * 130 + 100
+    assert 130 + 10 < height < 130 + 30
+    layers = Image.open(run_dir / "pictures" / "layers_000000400.png")  # raw, image, depth
+    assert layers.width == width
+    assert 3 * 130 + 10 < layers.height < 3 * 130 + 30
 
 
 def test_without_held_out_images_training_goes_on_and_says_so(tmp_path, caplog):

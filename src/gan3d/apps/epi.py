@@ -8,6 +8,7 @@ In a 3D scene every point draws a smooth, nearly straight line, whose slope depe
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gan3d.apps.pictures import grid, to_uint8
+from gan3d.apps.pictures import grid, sheet, to_uint8
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator
+
+LEAST_WIDTH = 256  # pixels; narrower pictures are enlarged
 
 
 def sweep(
@@ -116,9 +119,23 @@ def _checked_row(row: int | None, height: int) -> int:
     return row
 
 
-def write_epi(path: str | Path, lines: Tensor, *, gap: int = 2) -> Path:
-    """Writes epi textures [b 3 frames W] below each other into a picture (.png), atomically."""
-    picture = grid(to_uint8(lines), columns=1, gap=gap)
+def write_epi(path: str | Path, lines: Tensor, *, title: str | None = None, gap: int = 2) -> Path:
+    """Writes epi textures [b 3 frames W] below each other into a picture (.png), atomically.
+
+    Args:
+        path: of the picture.
+        lines: of b scenes.
+        title: stands above; with it the scenes are labeled, and small ones enlarged.
+        gap: white pixels between scenes.
+    """
+    if title is None:
+        picture = grid(to_uint8(lines), columns=1, gap=gap)
+    else:
+        scenes = [f"scene {k}" for k in range(len(lines))]
+        height, width = lines.shape[-2:]
+        side = math.ceil(LEAST_WIDTH / width) * min(height, width)
+        rows = [each[None] for each in to_uint8(lines)]
+        picture = sheet(rows, scenes, [title], side=side, gap=gap)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.part{path.suffix}")

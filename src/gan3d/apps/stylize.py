@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan3d.apps.pictures import grid, to_uint8
+from gan3d.apps.pictures import grid, sheet, to_uint8
 from gan3d.apps.views import render_views
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator
@@ -151,6 +151,7 @@ def style_sheet(
     cameras: Camera,
     *,
     resolution: int | None = None,
+    labels: Sequence[str] | None = None,
 ) -> np.ndarray:
     """A sheet of heads of several generators, uint8 [h w 3].
 
@@ -161,6 +162,8 @@ def style_sheet(
         z: [b z_dim].
         cameras: views of each head.
         resolution: resolution of `generator.render`.
+        labels: of the models. With them the columns are labeled by model and yaw, and small
+            pictures are enlarged.
     """
     columns = []
     for model, truncation in models:
@@ -170,8 +173,12 @@ def style_sheet(
                 model, z, camera, truncation=truncation, resolution=resolution, raw=False
             )
             columns.append(to_uint8(views.image))
-    pictures = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
-    return grid(pictures, columns=len(columns))
+    rows = np.stack(columns, axis=1)  # b columns H W 3
+    if labels is None:
+        return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
+    yaws = cameras.yaw_pitch()[0].tolist()
+    heads = [f"head {k}" for k in range(len(rows))]
+    return sheet(rows, heads, [f"{name} {yaw:+.2f}" for name in labels for yaw in yaws])
 
 
 def _declared(generator: Generator) -> Mapping[str, tuple[str, ...]]:

@@ -39,7 +39,7 @@ def yaw_sheet(
         resolution: resolution of `generator.render`.
     """
     cameras = sweep(num, yaw=yaw, radius=radius, fov=fov).to(z)
-    return style_sheet([(generator, truncation)], z, cameras, resolution=resolution)
+    return style_sheet([(generator, truncation)], z, cameras, resolution=resolution, labels=["yaw"])
 
 
 def draw_symmetry(path: str | Path, symmetry: MirrorSymmetry) -> Path:

@@ -73,7 +73,8 @@ def write_epi_of(
         resolution=resolution,
         progress=sys.stderr.isatty(),
     )
-    return f"{write_epi(out, lines)}: {num} x {frames} rows"
+    title = f"yaw {-yaw:+.2f} to {yaw:+.2f}, downwards"
+    return f"{write_epi(out, lines, title=title)}: {num} x {frames} rows"
 
 
 def fuse_to_mesh(

@@ -49,7 +49,10 @@ def loggers_of(given: Any, folder: Path, wandb_id: str | None) -> list[Logger]:
     words = words_of(given.logger)
     loggers: list[Logger] = [DiskLogger(folder)]
     if "tensorboard" in words:
-        loggers.append(TensorBoardLogger(str(folder), name="tensorboard", version=""))
+        board = TensorBoardLogger(
+            str(folder), name="tensorboard", version="", default_hp_metric=False
+        )
+        loggers.append(board)
     if "wandb" in words:
         tags = [tag.strip() for tag in given.wandb_tags.split(",") if tag.strip()]
         logger = KimgWandbLogger(

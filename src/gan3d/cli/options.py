@@ -288,6 +288,10 @@ def _wrong_value(setting: Setting, problem: str, parser: ArgumentParser) -> Comm
             nearest(found[1], known, like="{}"),
             there_is,
         )
+    if found := re.search(r"class_path '(\S+)':\s+the following .* required: (.+)", problem):
+        lacking = ", ".join(f"--{name}.{key.strip()}" for key in found[2].split(","))
+        kind = found[1].rpartition(".")[2]
+        return CommandError(f"--{name} {kind} needs {lacking}{source}")
     if "is abstract" in problem:
         owner = name.rpartition(".")[0]
         kinds = sorted(_classes(dict(_options(parser)).get(owner)))

@@ -91,7 +91,12 @@ def stylize_heads(
     cameras = Camera.from_angles(torch.tensor(yaws), 0.0, radius=radius, fov=fov).to(place)
     psi = truncation if truncation_target is None else truncation_target
     models = [(first, truncation), (new, truncation), (second, psi)]
-    write_picture(out / "sheet.png", style_sheet(models, z, cameras, resolution=resolution))
+    write_picture(
+        out / "sheet.png",
+        style_sheet(
+            models, z, cameras, resolution=resolution, labels=("base", "stylized", "target")
+        ),
+    )
     if frames:
         path = orbit(frames, yaw=max(map(abs, yaws)), radius=radius, fov=fov).to(place)
         video = out / "orbit.mp4"

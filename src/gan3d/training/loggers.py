@@ -247,8 +247,15 @@ class KimgWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
+        from wandb.errors import Error  # seconds that only W&B needs
+
         is_new = self._experiment is None
-        run = super().experiment
+        try:
+            run = super().experiment
+        except Error as error:
+            raise ValueError(
+                f"W&B did not start: {error} To go on without an account: --wandb_mode offline"
+            ) from error
         if is_new:
             run.define_metric("kimg")
             run.define_metric("*", step_metric="kimg", step_sync=True)

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from gan3d.apps.pictures import layers, sheet, to_uint8
+from gan3d.apps.pictures import to_uint8
+from gan3d.apps.samples import picture
 from gan3d.generators.contract import Rendering
 
 
@@ -31,12 +32,7 @@ class Predictions(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         seed = pl_module.sampling.seed  # type: ignore[union-attr]
         numbers = (batch if isinstance(batch, Tensor) else batch.index).tolist()
-        for number, picture in zip(numbers, to_uint8(outputs["image"]), strict=True):
-            Image.fromarray(picture).save(folder / f"seed{seed}_{number:04d}.png")
-        shown = Rendering(**outputs)
-        rows = layers(shown)
-        names = ["raw"] * (shown.raw is not None) + ["image"]
-        names += ["depth"] * (len(rows) - len(names))
-        labels = [f"seed {seed}, {number}" for number in numbers]
-        page = Image.fromarray(sheet(rows, names, labels))
-        page.save(folder / f"seed{seed}_sheet_{numbers[0]:04d}.png")
+        for number, image in zip(numbers, to_uint8(outputs["image"]), strict=True):
+            Image.fromarray(image).save(folder / f"seed{seed}_{number:04d}.png")
+        sheet = picture(Rendering(**outputs), [f"seed {seed}, {number}" for number in numbers])
+        sheet.save(folder / f"seed{seed}_sheet_{numbers[0]:04d}.png")

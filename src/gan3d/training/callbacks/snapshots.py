@@ -12,7 +12,7 @@ from einops import rearrange
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from gan3d.apps.pictures import grid, side_by_side, to_uint8
+from gan3d.apps.samples import picture
 from gan3d.apps.video import orbit_video
 from gan3d.apps.views import frontal, orbit_like, render_views, repeated
 from gan3d.camera import Camera
@@ -79,12 +79,9 @@ class Snapshots(PeriodicCallback):
             return
         z, cameras = self._heads(module)
         view = self._views(module, z, cameras, conditioning=cameras)
-        log_pictures(trainer.loggers, "fakes", [grid(to_uint8(view.image))], step=seen)
+        log_pictures(trainer.loggers, "fakes", [picture(Rendering(view.image))], step=seen)
         if view.raw is not None or view.depth is not None:
-            columns = 1 if self.num_heads < 6 else 2
-            log_pictures(
-                trainer.loggers, "layers", [grid(side_by_side(view), columns, gap=6)], step=seen
-            )
+            log_pictures(trainer.loggers, "layers", [picture(view)], step=seen)
         self._check(trainer, module, z, cameras, seen)
         if cameras is not None and self._wants_video(seen, final):
             self._video(trainer, module, z[: self.video_heads], cameras, seen)
