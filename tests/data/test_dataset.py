@@ -37,6 +37,29 @@ def refuses(text: str):
 # -- what comes out --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_photographs_are_turned_as_viewers_show_them(kind, orientation):
+    stored = np.zeros((16, 16, 3), np.uint8)
+    stored[:8, :8], stored[:8, 8:] = 255, 128
+    # the sides of the white and of the gray quarter as the standard has them
+    white = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
+    gray = {1: (0, 1), 2: (0, 0), 3: (1, 0), 4: (1, 1), 5: (1, 0), 6: (1, 1), 7: (0, 1), 8: (0, 0)}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    read = decode(encode(Image.fromarray(stored), kind, exif=exif), "photo")
+    for quarter, value in ((white, 255), (gray, 128)):
+        row, column = quarter[orientation]
+        assert (read[0, 4 + 8 * row, 4 + 8 * column].int() - value).abs() < 4
+
+
+def test_a_gif_is_refused_by_name(make_folder):
+    posed = make_folder(num=1)
+    gif = encode(Image.fromarray(posed.pixels[0]), "GIF")
+    with refuses("a.png: not a readable image (it is a GIF); expected PNG, JPEG"):
+        decode(gif, "a.png")
+
+
 @pytest.mark.parametrize("kind", ["folder", "stored zip", "deflated zip"])
 def test_images_and_labels_come_in_the_order_of_their_names(make_folder, kind):
     posed = make_folder(num=5)
@@ -262,14 +285,9 @@ def test_a_batch_moves_as_one():
     batch = collate([Sample(0, pixels, label, pixels[:1])])
     moved = batch.to("meta")
     assert isinstance(moved, Batch)
-    tensors = (
-        moved.image,
-        moved.camera.cam2world,
-        moved.camera.intrinsics,
-        moved.index,
-        moved.mask,
-    )
+    tensors = (moved.image, moved.camera.cam2world, moved.camera.intrinsics, moved.mask)
     assert all(tensor.device.type == "meta" for tensor in tensors)
+    assert moved.index.device.type == "cpu"  # names draws, which the host asks for
 
 
 # -- damage to the archive -------------------------------------------------------------------------
@@ -471,6 +489,8 @@ def test_a_set_without_labels_is_for_models_without_cameras(make_folder):
         ({"label": []}, 'no "labels", expected'),
         ([1, 2], 'no "labels", expected'),
         ({"labels": [3]}, 'entry 0 is 3.0, expected ["name.png", [25 numbers]]'),
+        ({"labels": {f"{k}.png": [0.5] * 25 for k in range(99)}}, '"labels" is {"0.png": [0.5'),
+        ({"labels": [["a.png", [[1.0] * 4] * 4, [[1.0] * 3] * 3]]}, "entry of a.png has 3 parts"),
     ],
 )
 def test_a_malformed_label_file_is_refused(make_folder, content, says):

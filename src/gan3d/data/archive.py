@@ -60,6 +60,12 @@ class Archive(ABC):
             DataError: the file cannot be read.
         """
 
+    @abstractmethod
+    def stamp(self, name: str) -> tuple[int, ...]:
+        """Numbers in which files of different content mostly differ, without reading them: the size
+        and, in a zip, the checksum.
+        """
+
     def _unreadable(self, name: str, why: object) -> DataError:
         return DataError(
             f"{self.path}: cannot read {name} ({why}); replace the file, or copy the data set again"
@@ -87,6 +93,12 @@ class FolderArchive(Archive):
             if size > MAX_MEMBER_BYTES:
                 raise self._unreadable(name, f"{size} bytes, the limit is {MAX_MEMBER_BYTES}")
             return file.read_bytes()
+        except OSError as error:
+            raise self._unreadable(name, error.strerror) from error
+
+    def stamp(self, name: str) -> tuple[int, ...]:
+        try:
+            return ((self.path / name).stat().st_size,)
         except OSError as error:
             raise self._unreadable(name, error.strerror) from error
 
@@ -138,6 +150,10 @@ class ZipArchive(Archive):
             raise self._unreadable(name, "no such file in the zip") from error
         except _BROKEN_MEMBER as error:
             raise self._unreadable(name, error) from error
+
+    def stamp(self, name: str) -> tuple[int, ...]:
+        info = self._open().getinfo(name)
+        return info.file_size, info.CRC
 
 
 def open_archive(path: str | Path) -> Archive:

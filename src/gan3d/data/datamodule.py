@@ -19,6 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
 from gan3d.data.images import ResizeFilter
 from gan3d.data.sampler import EndlessBatches, EndlessOrder, permutation
+from gan3d.data.twins import twins
 
 PREVIEW = 8  # images that `predict` shows
 
@@ -117,13 +118,18 @@ class PosedImagesModule(LightningDataModule):
 
     @cached_property
     def training_items(self) -> np.ndarray:
-        """Items to train on: all but the held-out images and their mirrored twins.
+        """Items to train on: all but the held-out images and their twins.
 
-        A twin is an item mirrored on loading, or a mirrored copy stored in the data set.
+        A twin is an item mirrored on loading, or a copy stored in the data set, mirrored or not
+        (gan3d.data.twins).
         """
-        originals = [_original(name) for name in self.images.names]
-        heldout = {originals[item] for item in self.heldout_items}
-        items = [item for item, original in enumerate(originals) if original not in heldout]
+        held = twins(self.images, self.heldout_items.tolist()) if self.heldout else set()
+        items = [item for item in range(len(self.images)) if item not in held]
+        if not items:
+            raise ValueError(
+                f"--data.heldout {self.heldout} leaves no image to train on, as all others are "
+                f"copies of held-out ones in {self.path}; hold out fewer images"
+            )
         return np.array(items, dtype=np.int64)
 
     @property
@@ -224,13 +230,6 @@ class PosedImagesModule(LightningDataModule):
         if self.trainer is None:
             return "cuda" if torch.cuda.is_available() else "cpu"
         return self.trainer.strategy.root_device.type
-
-
-def _original(name: str) -> str:
-    """The image that a mirrored copy was made from; EG3D's tool names it a/b_mirror.png."""
-    folder, slash, file = name.rpartition("/")
-    stem, dot, extension = file.partition(".")
-    return folder + slash + stem.removesuffix("_mirror") + dot + extension
 
 
 def _check_trainer(trainer: Trainer) -> None:

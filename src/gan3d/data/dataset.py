@@ -37,7 +37,7 @@ class Batch:
         image: [b 3 H W], float32 in [-1, 1].
         camera: b cameras, or None if the set is used without labels.
         index: int64 [b], the image index of the run in training, the position among the held-out
-            images in evaluation.
+            images in evaluation; it stays on the host, which names draws by it.
         mask: coverage of the foreground, [b 1 H W] in [0, 1], or None if no masks are used.
     """
 
@@ -55,7 +55,7 @@ class Batch:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Batch:
-        """A copy on `device`; asynchronous if the memory is pinned."""
+        """A copy on `device`, all but the index; asynchronous if the memory is pinned."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pin_memory(self) -> Batch:
@@ -67,7 +67,7 @@ class Batch:
         if camera is not None:
             camera = Camera(move(camera.cam2world), move(camera.intrinsics))
         mask = None if self.mask is None else move(self.mask)
-        return Batch(move(self.image), camera, move(self.index), mask)
+        return Batch(move(self.image), camera, self.index, mask)
 
 
 class PosedImages(Dataset):
@@ -268,7 +268,7 @@ def _load_json(archive: Archive) -> list[Any]:
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, list) or not labels:
         present = isinstance(content, dict) and "labels" in content
-        got = f'"labels" is {json.dumps(labels)}' if present else 'no "labels"'
+        got = f'"labels" is {_short(labels)}' if present else 'no "labels"'
         raise DataError(
             f'{where}: {got}, expected {{"labels": [["name.png", [25 numbers]], ...]}}; {advice}'
         )
@@ -283,6 +283,11 @@ def _checked_entries(entries: list[Any], where: str) -> list[tuple[str, list[flo
                 f'{where}: entry {number} is {_short(entry)}, expected ["name.png", [25 numbers]]'
             )
         name = entry[0]
+        if len(entry) > 2:
+            raise DataError(
+                f"{where}: the entry of {name} has {len(entry)} parts, expected the name and one "
+                f"list of {LABEL_DIM} numbers: cam2world 4x4 row by row, then intrinsics 3x3"
+            )
         label = entry[1] if len(entry) == 2 else None
         if name in seen:
             raise DataError(f"{where}: {name} has two labels; remove one")

@@ -1,7 +1,9 @@
 """Decodes image files to uint8 [3 H W].
 
-Convention: 8 bits, RGB, no color management. Alpha is dropped without blending, as in EG3D's data
-tool; gray is repeated to three channels; of 16 bits the upper 8 are kept.
+Convention: 8 bits, RGB, no color management. A photograph is turned as its EXIF orientation says.
+Alpha is dropped without blending, as in EG3D's data tool; gray is repeated to three channels; of 16
+bits the upper 8 are kept (so 12 bits stored in 16 must be scaled up before, or they are nearly
+black).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gan3d.data.archive import DataError
@@ -93,9 +95,15 @@ def _load(data: bytes, where: str) -> Image.Image:
             header.verify()  # checksums: some damaged PNGs decode without an error
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         image.load()
-        return image
+        return ImageOps.exif_transpose(image)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        got = "it is a GIF" if data.startswith(b"GIF8") else "its content is of no known format"
+        raise DataError(
+            f"{where}: not a readable image ({got}); expected {', '.join(_FORMATS)}: convert it or "
+            "replace the file"
+        ) from error
     # Decoders raise all kinds of exceptions on broken data: OSError, SyntaxError, struct.error ...
     except Exception as error:
         raise DataError(f"{where}: not a readable image ({error}); replace the file") from error
