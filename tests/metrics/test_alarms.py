@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.metrics import camera_leak, flatness, z_sensitivity
+from gan3d.metrics import bulge, camera_leak, flatness, opaque_share, z_sensitivity
 
 
 def plane_depth(camera: Camera, normal: Tensor, offset: float, resolution: int = 32) -> Tensor:
@@ -65,6 +65,13 @@ def test_relief_does_not_depend_on_the_background():
     torch.testing.assert_close(flatness(dirty, None, telephoto()), clean)
 
 
+def test_the_relief_is_that_of_opaque_pixels():
+    depth, opacity = hemisphere()
+    clean = flatness(depth, opacity, telephoto())
+    mist = torch.where(opacity > 0.5, opacity, 0.5)  # the surface begins above 0.5
+    torch.testing.assert_close(flatness(depth - 3 * (1 - opacity), mist, telephoto()), clean)
+
+
 def test_each_view_of_a_batch_is_measured_on_its_own():
     depth, opacity = hemisphere(64)
     depths, opacities = torch.cat([depth, depth * 0 + 1000]), torch.cat([opacity, opacity])
@@ -80,6 +87,50 @@ def test_an_empty_view_is_flat():
 def test_flatness_refuses_depth_without_its_channel():
     with pytest.raises(ValueError, match=r"expected depth \[b 1 h w\]"):
         flatness(torch.ones(1, 8, 8), None, telephoto())
+
+
+def test_a_hemisphere_bulges_by_the_difference_of_its_outer_and_inner_quarter():
+    """Mean of sqrt(1 - r^2) over a ring from a to b: 2/3 ((1 - a^2)^1.5 - (1 - b^2)^1.5) / (b^2 -
+    a^2), here with a quarter of the area each: 2/3 (1 - 0.75^1.5) / 0.25 inside, 2/3 0.25^1.5 /
+    0.25 outside.
+    """
+    inner = 2 / 3 * (1 - 0.75**1.5) / 0.25
+    outer = 2 / 3 * 0.25**1.5 / 0.25
+    depth, opacity = hemisphere()
+    for opaque in (opacity, None):
+        if opaque is None:
+            depth = torch.where(opacity > 0.5, depth, math.inf)
+        assert bulge(depth, opaque, telephoto()).item() == pytest.approx(inner - outer, rel=0.01)
+
+
+def test_a_hollow_hemisphere_is_negative_wherever_it_is_in_the_image():
+    depth, opacity = hemisphere(64, relief=-1.0)
+    hollow = bulge(depth, opacity, telephoto()).item()
+    assert hollow == pytest.approx(-0.601, rel=0.02)
+    wide = torch.full((1, 1, 128, 128), 1000.0).double()
+    seen = torch.zeros_like(wide)
+    wide[..., 60:124, 2:66], seen[..., 60:124, 2:66] = depth, opacity
+    camera = Camera.from_angles(0.0, 0.0, radius=1000.0, focal=1000.0 / 4.4)
+    assert bulge(wide, seen, camera).item() == pytest.approx(hollow, rel=1e-2)
+
+
+@pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (0.5, -0.3, 1.0), (-1.0, 0.2, 0.8)])
+def test_a_plane_does_not_bulge_at_any_tilt(normal):
+    camera = Camera.from_angles(torch.tensor([0.0, 0.4]), torch.tensor([0.0, -0.2])).to(
+        torch.float64
+    )
+    depth = plane_depth(camera, torch.tensor(normal).double(), 0.05)
+    torch.testing.assert_close(
+        bulge(depth, None, camera), torch.zeros(2).double(), atol=1e-9, rtol=0
+    )
+
+
+def test_an_empty_view_does_not_bulge_and_is_not_opaque():
+    empty = torch.zeros(1, 1, 8, 8)
+    assert bulge(torch.ones(1, 1, 8, 8), empty, telephoto()).item() == 0
+    assert opaque_share(empty).item() == 0
+    half = torch.tensor([0.5, 0.51]).repeat_interleave(32).view(1, 1, 8, 8)
+    assert opaque_share(half).item() == 0.5
 
 
 def test_z_sensitivity_is_the_deviation_over_z():

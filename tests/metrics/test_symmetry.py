@@ -190,6 +190,17 @@ def test_heads_that_are_symmetric_from_the_front_have_no_score(heads):
     assert math.isnan(symmetric.mean)
 
 
+def test_the_jump_is_that_of_the_larger_side_relative_to_the_median_of_the_other_steps():
+    heads = torch.zeros(2, 3, 1, 1)
+    heads[1] = 1.0  # something to tell apart
+    right, left = [0.0, 2.0, 3.0, 4.0], [0.0, 1.0, 2.0, 7.0]  # steps 2 1 1 and 1 1 5
+
+    def views(yaw: float) -> torch.Tensor:
+        return heads + (right if yaw >= 0 else left)[round(abs(yaw) / 0.1)]
+
+    assert symmetry_of_views(views, yaw=0.3, num=3).jump == pytest.approx(2.0**2)
+
+
 class Dots(Generator):
     """A dot per head at (x, z) = z; `faulty`: negative yaws show mirrored views."""
 

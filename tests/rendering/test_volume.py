@@ -247,6 +247,17 @@ def test_importance_samples_gather_half_an_interval_before_the_weight():
     assert abs(inside.mean() - 10.0) < 0.15
 
 
+def test_importance_weights_are_smoothed_and_a_hundredth_is_added():
+    depths = torch.arange(9.0, dtype=torch.float64)
+    weights = torch.zeros(8, dtype=torch.float64)
+    weights[4] = 0.5
+    # Of intervals 1 .. 6: the mean over both sides of the larger of two neighbors.
+    smooth = torch.tensor([0, 0, 0.25, 0.5, 0.25, 0], dtype=torch.float64) + 0.01
+    u = smooth.cumsum(0) / smooth.sum()
+    samples = importance_depths(depths, weights, 5, u=u[:-1])
+    torch.testing.assert_close(samples, depths[1:6] + 0.5, atol=5e-3, rtol=0)
+
+
 # -- Independence ----------------------------------------------------------------------------------
 
 JITTERED = RenderOptions(depth_samples=8, importance_samples=7, density_noise=0.5)

@@ -125,6 +125,23 @@ def test_the_average_follows_the_generator_and_its_buffers(posed_zip):
     assert not torch.equal(first["generator.mapping.w_avg"], last["generator.mapping.w_avg"])
 
 
+def test_code_that_draws_globally_sees_other_numbers_in_every_iteration_and_the_same_again(
+    posed_zip,
+):
+    def drawn(state: int) -> list[float]:
+        gan, numbers = make(), []
+        gan.discriminator.register_forward_pre_hook(
+            lambda *_: numbers.append(torch.rand(()).item())
+        )
+        torch.manual_seed(state)
+        fit(gan, posed_zip)
+        return numbers
+
+    first = drawn(1)
+    assert len(set(first)) == len(first) > 12
+    assert drawn(2) == first
+
+
 def rows(run: Path) -> list[dict[str, str]]:
     with open(run / "metrics.csv") as file:
         return list(csv.DictReader(file))
@@ -315,6 +332,23 @@ def make_eg3d(**options) -> GAN:
         "log_every_kimg": 0.0,
     } | options
     return GAN(EG3D(**EG3D.tiny), DualDiscriminator(**DualDiscriminator.tiny), **grouped(**options))
+
+
+class DensityNoise(Callback):
+    """That of the generator and that of the average, in every iteration."""
+
+    def __init__(self):
+        self.values: list[tuple[float, float]] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        networks = (pl_module.generator, pl_module.generator_ema)
+        self.values.append(tuple(network.density_noise for network in networks))
+
+
+def test_density_noise_fades_and_is_no_part_of_the_average(posed_zip):
+    noise = DensityNoise()
+    fit(make_eg3d(density_noise=Ramp(2.0, 0.0, fade_kimg=0.016)), posed_zip, noise)
+    assert noise.values == [(2.0, 0.0), (1.0, 0.0), (0.0, 0.0)]
 
 
 def test_frozen_parts_stay_as_the_average_has_them_and_the_rest_learns(posed_zip):

@@ -149,6 +149,14 @@ def test_top_k_is_the_mean_over_the_best_fakes():
     assert (late == 0).tolist() == [False, True, True, False, True]
 
 
+def test_top_k_keeps_one_fake_more_rather_than_a_part_of_one():
+    logits = torch.tensor([3.0, -1.0, 0.5, 2.0, -4.0])
+    game, plain = TopK(interval_kimg=1.0, smallest=0.5), NonSaturating()
+    late = game.generator(logits, 10**6)  # 2.5 of five
+    assert (late == 0).tolist() == [False, True, False, False, True]
+    assert late.mean() == pytest.approx(plain.generator(logits[[0, 2, 3]]).mean().item())
+
+
 def test_a_told_pose_is_wrong_by_the_mean_square_over_both_angles():
     camera = Camera.from_sphere(
         torch.tensor([1.5, 1.2]), torch.tensor([1.6, 1.0]), 12.0, resolution=8
