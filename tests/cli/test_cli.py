@@ -12,6 +12,7 @@ import yaml
 
 import gan3d
 from gan3d.cli import configs, main
+from gan3d.cli.help import PAGES
 from gan3d.cli.messages import CommandError, nearest
 from gan3d.cli.options import flat, surface, type_text
 
@@ -26,8 +27,9 @@ COMPLETE = [name for name in configs.names() if name not in OVERLAYS]
 def test_help_version_and_mistaken_names_are_answered_without_importing_torch(tmp_path):
     program = (
         "import sys; from gan3d.cli import main\n"
-        "for words in ('--help', '--version', 'configs', 'fti', 'fit --config none.yaml'): "
-        "main(words.split())\n"
+        "for words in ('--help', '--version', 'configs', 'fti', 'fit --config none.yaml',\n"
+        "              'fit -h', 'predict --help'):\n"
+        "    main(words.split())\n"
         "sys.exit(len({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     assert (
@@ -63,16 +65,30 @@ def test_help_and_version_answer_within_a_second(words):
     assert min(took) < 1
 
 
-def test_fit_help_takes_less_than_ten_seconds():
+def test_all_options_of_fit_are_listed_in_less_than_ten_seconds():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", "gan3d", "fit", "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "gan3d", "fit", "--help", "all"], capture_output=True, text=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert "--model.r1.gamma" in done.stdout
     # The processor's time, as other tests run beside this one.
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 10
+
+
+@pytest.mark.parametrize("verb", PAGES)
+def test_the_short_help_of_a_trainers_verb_names_options_that_there_are(cli, verb):
+    promised = {line.split(":")[0] for line in (HERE / "cli_surface.txt").read_text().splitlines()}
+    promised |= {"config", "help", "print_config", "model.generator.help", "model.generator.z_dim"}
+    own = {"num", "seed", "truncation"} if verb == "predict" else set()
+    code, out, _ = cli(verb, "--help")
+    assert code == 0
+    named = set(re.findall(r"--([\w.]+)", out))
+    assert named <= promised | own
+    assert own <= named
+    assert len(out.splitlines()) < 60
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_help_names_every_verb(cli):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gan3d import __version__
 from gan3d.cli import configs
+from gan3d.cli.help import PAGES
 from gan3d.cli.messages import CommandError, listen, log, nearest, say, wants_traceback
 
 TRAINER_VERBS = {
@@ -242,7 +243,11 @@ def _dispatch(words: list[str]) -> int:
         print(f"gan3d {__version__}")
         return 0
     if words[0] in TRAINER_VERBS:
-        resolved, paths = configs.resolve(words[1:])
+        if words[1:] in (["--help"], ["-h"]):
+            print(PAGES[words[0]], end="")
+            return 0
+        asked = ["--help"] if words[1:] == ["--help", "all"] else words[1:]
+        resolved, paths = configs.resolve(asked)
         from gan3d.cli.trainer import run
 
         return run(words[0], resolved, paths)

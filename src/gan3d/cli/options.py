@@ -200,6 +200,7 @@ def explain(
     lines.
     """
     given, trains = settings(arguments, configs), command.startswith("lightning")
+    page = f"all options: {command} --help{' all' if trains else ''}"
     # From the outermost to the innermost; some are said twice.
     keys = list(dict.fromkeys(re.findall(r'Parser key "(.+?)":', refusal)))
     known = known_options(parser, given)
@@ -210,7 +211,7 @@ def explain(
         group = re.search(r"Group '(.+?)' does not accept", refusal)
         keys += [group[1]] if group else []
         key = next(filter(None, found.groups()))
-        return _unknown_option(".".join([*keys, key]), given, known, command)
+        return _unknown_option(".".join([*keys, key]), given, known, command, page)
     if keys and "Unable to load config" in refusal:
         return _whole_group(_locate(".".join(keys), given), known)
     if keys:
@@ -223,7 +224,7 @@ def explain(
             else ""
         )
         missing = f"not given: {', '.join(names)}" if found[1] and "." in found[1] else refusal
-        return CommandError(missing, start, f"all options: {command} --help")
+        return CommandError(missing, start, page)
     if "parsing config" in refusal:
         return _broken_config(configs) or CommandError(" ".join(refusal.split()))
     return CommandError(*[line.strip() for line in refusal.splitlines() if line.strip()][:4])
@@ -253,17 +254,16 @@ def _locate(key: str, given: list[Setting]) -> Setting:
     return (exact or matching or [Setting(key, None, "")])[-1]
 
 
-def _unknown_option(key: str, given: list[Setting], known: list[str], command: str) -> CommandError:
+def _unknown_option(
+    key: str, given: list[Setting], known: list[str], command: str, page: str
+) -> CommandError:
     setting = _locate(key, given)
     if not setting.source:
-        return CommandError(f"{key} is one word too many", f"all options: {command} --help")
+        return CommandError(f"{key} is one word too many", page)
     owner = setting.name.rpartition(".")[0]
     kinds = [s.value for s in given if s.name == owner and isinstance(s.value, str)]
-    page = (
-        f"options of {kinds[-1]}: {command} --{owner}.help {kinds[-1]}"
-        if kinds
-        else f"all options: {command} --help"
-    )
+    if kinds:
+        page = f"options of {kinds[-1]}: {command} --{owner}.help {kinds[-1]}"
     return CommandError(
         f"there is no option --{setting.name}{setting.where}", nearest(setting.name, known), page
     )

@@ -68,7 +68,7 @@ def _models(module: GAN) -> str:
 
 def _parameters(network: nn.Module) -> str:
     number = sum(p.numel() for p in network.parameters())
-    return f"{number / 1e6:.3g} M parameters" if number >= 1e5 else f"{number:,} parameters"
+    return f"{number / 1e6:.3g} M parameters" if number >= 1e6 else f"{number:,} parameters"
 
 
 def _data(data: PosedImagesModule) -> str:

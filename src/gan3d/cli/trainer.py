@@ -234,6 +234,8 @@ class TrainerCLI(LightningCLI):
         callbacks: list[Callback] = [KimgProgressBar()]
         if self.verb == "predict":
             callbacks.append(Predictions())
+        if self.verb != "fit" and given.trainer.devices == "auto":
+            kwargs["devices"] = 1
         if self.verb == "fit":
             chosen, said = choose(given.trainer, batches_of(self.model, self.datamodule))
             if said:
@@ -293,7 +295,8 @@ def run(verb: str, arguments: list[str], configs: list[Path]) -> int:
     # A generator of the user's own, by its path; last, so that it hides nothing.
     sys.path.append(os.getcwd())
     with tempfile.TemporaryDirectory() as folder:
-        if verb != "fit" and not ASKS_ONLY.intersection(arguments):
+        asks = any(word in ASKS_ONLY or word.endswith(".help") for word in arguments)
+        if verb != "fit" and not asks:
             arguments = lay_under(verb, arguments, configs, Path(folder))
         try:
             TrainerCLI(verb, [verb, *arguments], configs)
