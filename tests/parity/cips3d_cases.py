@@ -32,95 +32,49 @@ DRAWS = {
     "noise_coarse": "noise_coarse",
     "noise_final": "noise_final",
 }
-# Everything a configuration may say beside describing itself (golden_cases.py); of this, `batch`,
-# `n_params` and the parameters without a gradient follow from the rest.
-KNOWN = {
-    *(
-        "batch",
-        "cam_mode",
-        "cls",
-        "ctor",
-        "img_size",
-        "n_params",
-        "nerf_noise",
-        "parameters_without_gradient",
-    ),
-    *("part", "render", "weights"),
-}
-# A training step's configuration, beside; the discriminator's are those of discriminator cases.
-KNOWN_OF_STEP = {
-    *(
-        "alpha",
-        "aux_channels",
-        "aux_first_downsample",
-        "d_reg_every",
-        "grad_points",
-        "main_channels",
-    ),
-    *("main_first_downsample", "r1_lambda", "stddev_group", "train_aux_img", "weights_of_base"),
-    *("D_without_gradient", "G_without_gradient"),
-}
-# Distributions that draw more than is recorded: which of the possible angles it was is seen from
+# Distributions that draw more than is recorded: which of the possible angles was used follows from
 # the recorded poses.
 AMBIGUOUS = ("hybrid", "truncated_gaussian")
-KNOWN_RENDER = {
-    *(
-        "fov",
-        "ray_start",
-        "ray_end",
-        "num_steps",
-        "hierarchical_sample",
-        "psi",
-        "last_back",
-        "white_back",
-    ),
-    *(
-        "clamp_mode",
-        "fill_mode",
-        "lock_view_dependence",
-        "h_mean",
-        "h_stddev",
-        "v_mean",
-        "v_stddev",
-        "sample_dist",
-    ),
-    *("nerf_noise",),
+# fmt: off
+# All keys of a configuration that are not descriptive (golden_cases.py). `batch`, `n_params` and
+# the parameters without a gradient follow from the others.
+KNOWN = {
+    "batch", "cam_mode", "cls", "ctor", "img_size", "n_params", "nerf_noise",
+    "parameters_without_gradient", "part", "render", "weights",
 }
+# Further keys of a training step; those of the discriminator are as in discriminator cases.
+KNOWN_OF_STEP = {
+    "alpha", "aux_channels", "aux_first_downsample", "d_reg_every", "grad_points", "main_channels",
+    "main_first_downsample", "r1_lambda", "stddev_group", "train_aux_img", "weights_of_base",
+    "D_without_gradient", "G_without_gradient",
+}
+KNOWN_RENDER = {
+    "fov", "ray_start", "ray_end", "num_steps", "hierarchical_sample", "psi", "last_back",
+    "white_back", "clamp_mode", "fill_mode", "lock_view_dependence", "h_mean", "h_stddev",
+    "v_mean", "v_stddev", "sample_dist", "nerf_noise",
+}
+KNOWN_MAPPING = {"z_dim", "hidden_dim", "base_layers", "head_layers", "add_norm", "norm_out"}
+# fmt: on
 KNOWN_PARTS = {
     "nerf_cfg": {"in_dim", "hidden_dim", "hidden_layers", "rgb_dim", "style_dim"},
     "inr_cfg": {"input_dim", "style_dim", "hidden_dim", "pre_rgb_dim"},
-    "mapping_nerf_cfg": {
-        "z_dim",
-        "hidden_dim",
-        "base_layers",
-        "head_layers",
-        "add_norm",
-        "norm_out",
-    },
-    "mapping_inr_cfg": {
-        "z_dim",
-        "hidden_dim",
-        "base_layers",
-        "head_layers",
-        "add_norm",
-        "norm_out",
-    },
+    "mapping_nerf_cfg": KNOWN_MAPPING,
+    "mapping_inr_cfg": KNOWN_MAPPING,
     "z_dim": None,
 }
 
 
-our_state, our_tensor = state_to_ours, tensor_to_ours
+our_state = state_to_ours
+our_tensor = tensor_to_ours
 
 
 def our_name(name: str) -> str | None:
-    """Our name of a published parameter; None where it is dead."""
+    """Our name of a published parameter; None if it is dead."""
     return None if DEAD.match(name) else GENERATOR_NAMES.ours(name)
 
 
 def folders(*files: str) -> list[Path]:
-    """Case folders of generators (their configuration has a constructor), where they hold these
-    files, too.
-    """
+    """Case folders of generators (their configuration has a constructor) with these files."""
     found = sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/config.json"))
     return [f for f in found if "ctor" in read(f) and all((f / name).is_file() for name in files)]
 
@@ -130,9 +84,7 @@ def read(folder: Path) -> dict:
 
 
 def official_state(folder: Path) -> dict[str, Tensor]:
-    """The published state dict of a case; where it is not stored, by its rule
-    (golden/cips3d/README.md).
-    """
+    """The published state dict of a case, stored or by its rule (golden/cips3d/README.md)."""
     if (folder / "weights.safetensors").is_file():
         return load_file(folder / "weights.safetensors")
     state = {}
@@ -143,7 +95,7 @@ def official_state(folder: Path) -> dict[str, Tensor]:
 
 
 def check_known(config: dict) -> None:
-    """Refuses a configuration that says what this reader does not heed."""
+    """Raises ValueError if a configuration has options that this reader does not know."""
     unknown = golden.unheeded(config, KNOWN) + golden.unheeded(config["render"], KNOWN_RENDER)
     unknown += golden.unheeded(config["ctor"], KNOWN_PARTS)
     for part, keys in KNOWN_PARTS.items():
@@ -158,14 +110,12 @@ def check_known(config: dict) -> None:
 
 
 def tolerance(config: dict, kind: str, usual: float) -> float:
-    """How near the case itself says that is near enough; the usual where it says nothing, or is
-    stricter.
-    """
+    """The tolerance that a case states, at least the usual one."""
     return max(usual, config.get("tolerance", {}).get(kind, usual))
 
 
 def variant(config: dict) -> str:
-    """'base', 'v1' or the inputs of an ablation; by the class's name."""
+    """'base', 'v1' or the inputs of an ablation, by the name of the class."""
     module, _, name = config.get("cls", "generator.GeneratorNerfINR").rpartition(".")
     base, _, suffix = name.partition("GeneratorNerfINR")
     if base == "" and suffix in ("", "_freeze_NeRF"):
@@ -224,47 +174,39 @@ def arguments(config: dict) -> dict:
 
 
 def stylized() -> list[Path]:
-    """Folders with layers of two generators mixed, where the case of the first one is there,
-    too.
-    """
+    """Folders with mixed layers of two generators whose first generator is a case, too."""
     found = sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/target_inr_net.safetensors"))
     return [folder for folder in found if (base_of(folder) / "config.json").is_file()]
 
 
 def step_configs() -> dict[Path, dict]:
-    """By folder, the configuration of every recorded training step's generator: that of the case
-    whose weights it starts from, with what the step itself says."""
+    """The generator's configuration of every recorded training step, by folder.
+
+    It is the configuration of the case that the weights are from, updated by that of the step.
+    """
     found = {}
     for folder in sorted(file.parent for file in (GOLDEN / "cips3d").glob("*/config.json")):
         step, base = read(folder), base_of(folder)
-        if (
-            "train_aux_img" in step
-            and (folder / "weights_D.safetensors").is_file()
-            and (base / "config.json").is_file()
-        ):
+        files = (folder / "weights_D.safetensors", base / "config.json")
+        if "train_aux_img" in step and all(file.is_file() for file in files):
+            inherited = {k: v for k, v in read(base).items() if k not in ("part", "weights")}
             own = {key: value for key, value in step.items() if key in KNOWN}
-            found[folder] = {
-                key: v for key, v in read(base).items() if key not in ("part", "weights")
-            } | own
+            found[folder] = inherited | own
     return found
 
 
 def base_of(folder: Path) -> Path:
-    """The case whose weights a training step or a stylization starts from; README of the golden
-    numbers: `base`.
-    """
-    return (
-        (folder / read(folder).get("weights_of_base", "../base/weights.safetensors"))
-        .resolve()
-        .parent
-    )
+    """The case whose weights a training step or a stylization starts from (`base` in README)."""
+    weights = read(folder).get("weights_of_base", "../base/weights.safetensors")
+    return (folder / weights).resolve().parent
 
 
 def generator(
     folder: Path, dtype: torch.dtype = torch.float32, config: dict | None = None, **changes: object
 ) -> CIPS3D:
-    """The generator of a case with its weights, density noise and frozen parts, by its or by
-    another configuration.
+    """The generator of a case with its weights, density noise and frozen parts.
+
+    `config` replaces the configuration of the case.
     """
     config = read(folder) if config is None else config
     model = CIPS3D(**arguments(config) | changes)
@@ -287,9 +229,7 @@ def latents(
 def camera(
     config: dict, io: dict[str, Tensor], dtype: torch.dtype = torch.float32, prefix: str = ""
 ) -> Camera:
-    """The cameras of a case: explicit ones, else of the recorded draws, else of the recorded
-    poses.
-    """
+    """The cameras of a case: explicit ones, else from the recorded draws or poses."""
     render, resolution = config["render"], config["img_size"]
     known = {"camera_pos", "camera_lookup", "camera_up"}
     assert {name for name in io if name.startswith("camera_")} <= known
@@ -313,7 +253,7 @@ def sphere_camera(
     angles = drawn_angles(render, io, dtype, prefix) or recorded_angles(io, dtype, prefix)
     if angles is None:
         raise ValueError(
-            f"neither draws nor poses tell the cameras of sample_dist {render['sample_dist']!r}"
+            f"neither draws nor poses give the cameras of sample_dist {render['sample_dist']!r}"
         )
     yaw, pitch = angles
     return Camera.from_sphere(pitch, yaw, render["fov"], resolution=resolution)
@@ -327,9 +267,7 @@ def pose_is_drawn(render: dict, io: dict[str, Tensor]) -> bool:
 def drawn_angles(
     render: dict, io: dict[str, Tensor], dtype: torch.dtype, prefix: str = ""
 ) -> Angles | None:
-    """(yaw, pitch), each [b], of the recorded draws; None where these do not give the pose, see
-    `sphere_angles`.
-    """
+    """(yaw, pitch), each [b], from the recorded draws; None if these are not sufficient."""
     names = [f"{prefix}draw.cam_{name}_randn" for name in ("yaw", "pitch")]
     if not all(name in io for name in names):
         return None
@@ -343,16 +281,14 @@ def drawn_angles(
     if recorded is None:
         return found[0] if len(found) == 1 else None
     for angles in found:
-        if all(
-            torch.allclose(ours, theirs, rtol=0, atol=1e-5)
-            for ours, theirs in zip(angles, recorded)
-        ):
+        pairs = zip(angles, recorded)
+        if all(torch.allclose(ours, theirs, rtol=0, atol=1e-5) for ours, theirs in pairs):
             return angles
     return None
 
 
 def recorded_angles(io: dict[str, Tensor], dtype: torch.dtype, prefix: str = "") -> Angles | None:
-    """(yaw, pitch), each [b], as they came out of the published code."""
+    """(yaw, pitch), each [b], as recorded from the published code."""
     if f"{prefix}out.pitch_yaw" in io:
         pitch, yaw = io[f"{prefix}out.pitch_yaw"].to(dtype).unbind(1)
         return yaw, pitch
@@ -365,15 +301,11 @@ def recorded_angles(io: dict[str, Tensor], dtype: torch.dtype, prefix: str = "")
 def sphere_angles(
     mode: str, yaw: Tensor, pitch: Tensor, means: tuple, spreads: tuple
 ) -> list[Angles]:
-    """(yaw, pitch), each [b], that a published distribution may have made of its draws [b k]
-    (specs/cips3d.md 2).
-    """
-    if (
-        mode == "truncated_gaussian"
-    ):  # the first of four that is within two deviations, else the first
-        yaw, pitch = (
-            draw.gather(1, (draw.abs() < 2).int().argmax(1, keepdim=True)) for draw in (yaw, pitch)
-        )
+    """Possible (yaw, pitch), each [b], of a distribution's draws [b k] (specs/cips3d.md 2)."""
+    if mode == "truncated_gaussian":
+        # the first of four draws within two standard deviations, else the first draw
+        first = [(draw.abs() < 2).int().argmax(1, keepdim=True) for draw in (yaw, pitch)]
+        yaw, pitch = yaw.gather(1, first[0]), pitch.gather(1, first[1])
     yaw, pitch = yaw[:, 0], pitch[:, 0]
     gaussian = means[0] + spreads[0] * yaw, means[1] + spreads[1] * pitch
     uniform = means[0] + 2 * spreads[0] * (yaw - 0.5), means[1] + 2 * spreads[1] * (pitch - 0.5)

@@ -1,9 +1,8 @@
-"""Golden numbers for parity tests: where they are, which cases there are, how near is near enough.
+"""Golden numbers for parity tests: location, cases, tolerances.
 
 The folder is $GAN3D_GOLDEN, else ../shared/golden beside the repository. It is never part of the
-repository: without it the tests skip and say so. Cases are found by walking the folder, so a case
-added there is tested without an edit here, and a test of something that no case has is not
-collected:
+repository: without it the tests are skipped with a reason. Cases are found by walking the folder,
+so a case added there is tested without an edit here, and a test without cases is not collected:
 
     @pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors")
     def test_something(folder, load, near):  # once per folder of golden/eg3d with these files
@@ -13,7 +12,7 @@ collected:
     def test_something(folder, load, near):  # once per folder whose io files hold such a tensor
 
     @pytest.mark.golden_file("cips3d/init_stats.json", "pigan_G_256")
-    def test_something(golden):  # if this file is there and has this key
+    def test_something(golden):  # if this file exists and has this key
 
     @pytest.mark.golden_components("eg3d", "layers", op="Conv2dLayer")  # or op=(one, another)
     def test_something(component, near):  # once per such case of the group in components.json
@@ -54,9 +53,7 @@ GOLDEN = shared.GOLDEN
 
 @dataclass(frozen=True)
 class Component:
-    """One case of a group: its arguments as components.json states them, and all tensors of the
-    group.
-    """
+    """One case of a group: its arguments in components.json, and all tensors of the group."""
 
     folder: Path
     group: str
@@ -68,27 +65,19 @@ class Component:
 
     @property
     def facts(self) -> dict:
-        """Everything that components.json says of the group, beside the cases."""
+        """The entry of the group in components.json."""
         return json.loads((self.folder / "components.json").read_text())[self.group]
 
     def state(self, prefix: str | None = None) -> dict[str, Tensor]:
-        """The state dict stored under a prefix, that of the case's `weights` by default, in our
-        shapes.
-        """
+        """The state dict under a prefix, by default `weights` of the case, in our shapes."""
         prefix = self.case["weights"] if prefix is None else prefix
-        stored = {
-            name.removeprefix(prefix): t
-            for name, t in self.tensors.items()
-            if name.startswith(prefix)
-        }
-        return from_published(stored)
+        names = [name for name in self.tensors if name.startswith(prefix)]
+        return from_published({name.removeprefix(prefix): self.tensors[name] for name in names})
 
 
 @dataclass(frozen=True)
 class LossCase:
-    """One case of `loss_cases` in a folder's config.json: settings of the loss, and what came
-    out.
-    """
+    """One case of `loss_cases` in a folder's config.json: settings of the loss, and results."""
 
     folder: Path
     case: dict
@@ -106,9 +95,8 @@ class LossCase:
         """Reference outputs by their names after `loss.<case>.`."""
         start = f"loss.{self.case['name']}."
         tensors = _load(self.folder / "outputs*.safetensors")
-        return {
-            name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)
-        }
+        names = [name for name in tensors if name.startswith(start)]
+        return {name.removeprefix(start): tensors[name] for name in names}
 
     @property
     def norms(self) -> dict[str, dict[str, float]]:
@@ -117,42 +105,31 @@ class LossCase:
 
 
 def pytest_configure(config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "golden_cases(model, *files, holds=(files, *names)): run for every case folder that holds "
-        "these",
-    )
-    config.addinivalue_line(
-        "markers", "golden_file(path, key): run if there is this file, with this key"
-    )
-    config.addinivalue_line(
-        "markers", "golden_components(model, group, **keys): run for every such component case"
-    )
-    config.addinivalue_line(
-        "markers", "golden_losses(model): run for every loss case of every folder"
-    )
+    for marker in (
+        "golden_cases(model, *files, holds=(files, *names)): run for every case folder with these",
+        "golden_file(path, key): run if there is this file, with this key",
+        "golden_components(model, group, **keys): run for every such component case",
+        "golden_losses(model): run for every loss case of every folder",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_generate_tests(metafunc) -> None:
-    if "folder" in metafunc.fixturenames and (
-        mark := metafunc.definition.get_closest_marker("golden_cases")
-    ):
-        found = _folders(*mark.args, **mark.kwargs)
+    cases = metafunc.definition.get_closest_marker("golden_cases")
+    if "folder" in metafunc.fixturenames and cases:
+        found = _folders(*cases.args, **cases.kwargs)
         _parametrize(metafunc, "folder", [(folder, folder.name) for folder in found])
-    if "component" in metafunc.fixturenames and (
-        mark := metafunc.definition.get_closest_marker("golden_components")
-    ):
-        _parametrize(metafunc, "component", list(_components(*mark.args, **mark.kwargs)))
-    if "loss_case" in metafunc.fixturenames and (
-        mark := metafunc.definition.get_closest_marker("golden_losses")
-    ):
-        _parametrize(metafunc, "loss_case", list(_loss_cases(*mark.args)))
+    components = metafunc.definition.get_closest_marker("golden_components")
+    if "component" in metafunc.fixturenames and components:
+        found = list(_components(*components.args, **components.kwargs))
+        _parametrize(metafunc, "component", found)
+    losses = metafunc.definition.get_closest_marker("golden_losses")
+    if "loss_case" in metafunc.fixturenames and losses:
+        _parametrize(metafunc, "loss_case", list(_loss_cases(*losses.args)))
 
 
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
-    """Without golden numbers every test here is skipped; with them, those go for which there is no
-    case.
-    """
+    """Skips all tests here without golden numbers; with them, deselects tests without a case."""
     here = [item for item in items if item.path.parent == Path(__file__).parent]
     if not GOLDEN.is_dir():
         for item in here:
@@ -177,9 +154,8 @@ def _is_stated(path: str, key: str | None = None) -> bool:
 
 
 def _parametrize(metafunc, name: str, found: list[tuple]) -> None:
-    metafunc.parametrize(
-        name, [value for value, _ in found], ids=[i for _, i in found], indirect=True
-    )
+    values, ids = [value for value, _ in found], [i for _, i in found]
+    metafunc.parametrize(name, values, ids=ids, indirect=True)
 
 
 def _folders(model: str, *files: str, holds: tuple[str, ...] = ()) -> list[Path]:
@@ -188,12 +164,10 @@ def _folders(model: str, *files: str, holds: tuple[str, ...] = ()) -> list[Path]
 
 
 def _components(model: str, group: str, **keys: object):
+    wanted = {key: value if isinstance(value, tuple) else (value,) for key, value in keys.items()}
     for file in sorted((GOLDEN / model).glob("*/components.json")):
         for index, case in enumerate(json.loads(file.read_text()).get(group, {}).get("cases", ())):
-            if all(
-                case.get(key) in (value if isinstance(value, tuple) else (value,))
-                for key, value in keys.items()
-            ):
+            if all(case.get(key) in values for key, values in wanted.items()):
                 yield Component(file.parent, group, case), f"{file.parent.name}-{group}-{index}"
 
 
@@ -234,15 +208,13 @@ def loss_case(request) -> LossCase:
 
 @pytest.fixture(scope="session")
 def load():
-    """load(path, with or without * in its name) -> all tensors of these files in one dictionary."""
+    """load(path, with or without * in its name) -> all tensors of these files."""
     return _load
 
 
 @pytest.fixture(scope="session")
 def near():
-    """near(actual, expected): same shape, largest error at most tolerance * max(1,
-    max|expected|).
-    """
+    """near(actual, expected): same shape, and errors up to tolerance * max(1, max|expected|)."""
 
     def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
         assert actual.shape == expected.shape, (
@@ -263,9 +235,7 @@ def eg3d_generator():
 
 @pytest.fixture(scope="session")
 def eg3d_discriminator():
-    """eg3d_discriminator(config) -> the discriminator that a config.json describes, without its
-    weights.
-    """
+    """eg3d_discriminator(config) -> the discriminator of a config.json, without its weights."""
     return _eg3d_discriminator
 
 

@@ -1,11 +1,9 @@
-"""What all readers of the golden numbers share: where these are, what a folder holds, which keys
-only describe it.
+"""Shared by all readers of golden numbers: their location, content of folders, descriptive keys.
 
 Use: `golden = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))`.
 
-A reader returns the cases that it finds and nothing else: no test is collected for a kind that no
-case is of, and where there are no golden numbers at all, every test is skipped and says so
-(conftest.py).
+A reader returns the cases that it finds and nothing else: no test is collected for a kind without
+cases. Without any golden numbers, every test is skipped with a reason (conftest.py).
 """
 
 import os
@@ -20,56 +18,22 @@ GOLDEN = Path(
 ).resolve()
 ABSENT = f"no golden numbers at {GOLDEN}; set GAN3D_GOLDEN"
 
-# Beginnings of keys that say where numbers come from, how many or how accurate they are, and
-# nothing of what was run.
+# Prefixes of keys that describe the origin, number or accuracy of numbers, but not what was run.
+# fmt: off
 DESCRIBING = (
-    *(
-        "case",
-        "comment",
-        "commit",
-        "date",
-        "description",
-        "fp32_",
-        "float32_",
-        "float64_",
-        "image_std",
-        "license",
-    ),
-    *(
-        "max_abs",
-        "mean_abs",
-        "min_abs",
-        "note",
-        "numpy",
-        "official_",
-        "provenance",
-        "python",
-        "remark",
-        "seconds",
-    ),
-    *(
-        "seed",
-        "source",
-        "tolerance",
-        "torch",
-        "version",
-        "what",
-        "dtype",
-        "device",
-        "threads",
-        "removed_randomness",
-    ),
-    *("valid_fraction", "alpha_quantiles", "perturbation", "quantiles"),
+    "case", "comment", "commit", "date", "description", "fp32_", "float32_", "float64_",
+    "image_std", "license", "max_abs", "mean_abs", "min_abs", "note", "numpy", "official_",
+    "provenance", "python", "remark", "seconds", "seed", "source", "tolerance", "torch", "version",
+    "what", "dtype", "device", "threads", "removed_randomness", "valid_fraction",
+    "alpha_quantiles", "perturbation", "quantiles",
 )
+# fmt: on
 
 
 def unheeded(given: Iterable[str], *known: Collection[str]) -> list[str]:
-    """The keys that a reader neither heeds (they are in none of `known`) nor may pass over as mere
-    description.
-    """
-    return sorted(
-        k for k in given if not k.startswith(DESCRIBING) and not any(k in keys for keys in known)
-    )
+    """The keys that a reader does not know (in none of `known`) and that are not descriptive."""
+    options = [key for key in given if not key.startswith(DESCRIBING)]
+    return sorted(key for key in options if not any(key in keys for keys in known))
 
 
 def has(folder: Path, *files: str) -> bool:
@@ -87,8 +51,6 @@ def tensor_names(folder: Path, files: str) -> set[str]:
 
 
 def holds(folder: Path, files: str, *names: str) -> bool:
-    """Whether the files of this pattern hold, for each of these names or patterns, a tensor that is
-    called so.
-    """
+    """Whether the files of a pattern hold a tensor for each of these names or name patterns."""
     stored = tensor_names(folder, files)
     return all(any(fnmatchcase(name, pattern) for name in stored) for pattern in names)

@@ -1,11 +1,10 @@
-"""Reads the golden cases of GRAM and GRAM-HD: official names and arguments into ours, weights made
-from a formula.
+"""Reads the golden cases of GRAM and GRAM-HD: translates names and arguments, computes weights.
 
     gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
     @pytest.mark.parametrize("folder", gram.generators(1, "outputs*.safetensors"))
 
-Every option of a meta.json is either translated or refused: none is ignored without a word. Folders
-are told apart by what is in them, and a file matters only to the tests that read it.
+Every option of a meta.json is either translated or refused, none is ignored silently. Folders are
+distinguished by their content, and a file matters only to the tests that read it.
 """
 
 import json
@@ -70,10 +69,8 @@ FOREGROUND = TRUNK | {"w_dim": "z_dim", "to_rgb_ks": "last_kernel", "use_mapping
 INTERPOLATION = ("interp_mode", "interpolation_mode", "interpolate_mode", "upsample_mode")
 BACKGROUND = TRUNK | {"use_pixel_shuffle": "upsampling", "global_residual": "residual"}
 BACKGROUND |= dict.fromkeys(INTERPOLATION, "mode")
-PATCH = {
-    "GramEncoderDiscriminator": False,
-    "GramEncoderPatchDiscriminator": True,
-}  # whether there is a patch part
+# Whether there is a patch part.
+PATCH = {"GramEncoderDiscriminator": False, "GramEncoderPatchDiscriminator": True}
 JUDGE = {"discriminator", "discriminator_channels", "discriminator_img_size", "discriminator_note"}
 JUDGE |= {"patch_width", "patch_layers", "patch_norm"}
 
@@ -83,19 +80,20 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def tensors(folder: Path, files: str) -> dict[str, Tensor]:
-    """All tensors of the files of a pattern; none where there is no such file."""
-    return {
-        name: tensor
-        for file in sorted(folder.glob(files))
-        for name, tensor in load_file(file).items()
-    }
+    """All tensors of the files of a pattern; empty if there is no such file."""
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob(files)):
+        found |= load_file(file)
+    return found
 
 
 def folders(
     wanted: Callable[[dict[str, Any]], bool], *files: str, holds: tuple[str, ...] = ()
 ) -> list:
-    """Parameters: the case folders of golden/gramhd whose meta.json is wanted, that have these
-    files, and where files of a pattern hold tensors of some names (`holds`, see golden_cases.py)."""
+    """Parameters: the case folders of golden/gramhd with a wanted meta.json and these files.
+
+    `holds`: a pattern of files and names of tensors that these must hold (see golden_cases.py).
+    """
     found = [file.parent for file in sorted((golden.GOLDEN / "gramhd").glob("*/meta.json"))]
     found = [f for f in found if wanted(read_meta(f)) and golden.has(f, *files)]
     return [pytest.param(f, id=f.name) for f in found if not holds or golden.holds(f, *holds)]
@@ -103,15 +101,13 @@ def folders(
 
 def is_high_resolution(meta: Mapping[str, Any]) -> bool:
     """Whether a generator is GRAM-HD's, by its options or by its tensors."""
-    return "super_resolution_kwargs" in meta or any(
-        name.startswith("super_resolution") for name in meta.get("table", ())
-    )
+    names = meta.get("table", ())
+    by_tensors = any(name.startswith("super_resolution") for name in names)
+    return "super_resolution_kwargs" in meta or by_tensors
 
 
 def generators(stage: int, *stored: str, files: str = "outputs*.safetensors") -> list:
-    """Parameters: the folders of a stage's generators with their weights, where these tensors are
-    stored.
-    """
+    """Parameters: the folders of a stage's generators with weights and these tensors."""
     return folders(
         lambda meta: "renderer_kwargs" in meta and is_high_resolution(meta) == (stage == 2),
         *("weights_G*.safetensors", "inputs*.safetensors"),
@@ -134,9 +130,7 @@ def is_generator_of_formula(meta: Mapping[str, Any]) -> bool:
 def translated(
     options: Mapping[str, Any], names: Mapping[str, str], others: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Our arguments from official ones; an option that neither `names` nor `others` knows is
-    refused.
-    """
+    """Our arguments from official ones; fails on options in neither `names` nor `others`."""
     unknown = golden.unheeded(options, names, others)
     assert not unknown, f"options of a golden case that its reader does not know: {unknown}"
     ours = {names[key]: value for key, value in options.items() if key in names}
@@ -144,12 +138,9 @@ def translated(
 
 
 def shared_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What GRAM and GRAM-HD have in common: sizes, surfaces, ray limits, activations, locked
-    views.
-    """
-    arguments = translated(
-        meta.get("camera", {}), {"ray_start": "ray_start", "ray_end": "ray_end"}, {"fov"}
-    )
+    """Common arguments of GRAM and GRAM-HD: sizes, surfaces, rays, activations, locked views."""
+    limits = {"ray_start": "ray_start", "ray_end": "ray_end"}
+    arguments = translated(meta.get("camera", {}), limits, {"fov"})
     arguments |= translated(meta.get("renderer_kwargs", {}), RENDERER)
     arguments |= translated(meta.get("representation_kwargs", {}), REPRESENTATION)
     if "lock_view_dependence" in meta:
@@ -158,7 +149,7 @@ def shared_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fov_of(meta: Mapping[str, Any]) -> float:
-    """The field of view in degrees; that of all shipped configurations where it is not said."""
+    """The field of view in degrees; by default that of all published configurations."""
     return meta.get("camera", {}).get("fov", 12.0)
 
 
@@ -171,9 +162,7 @@ def gram_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
 def hd_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of GRAMHD from the meta.json of a stage-2 case."""
     arguments = translated(meta.get("generator_kwargs", {}), SIZES, POSES) | shared_arguments(meta)
-    assert arguments.pop("background", True), (
-        "GRAM-HD without its background plane is not described"
-    )
+    assert arguments.pop("background", True), "GRAM-HD always has a background plane"
     if "camera" in meta:
         camera = meta["camera"]
         arguments["grid_extent"] = camera["fov"] / 100
@@ -181,23 +170,19 @@ def hd_arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
             arguments["grid_heights"] = (1 - camera["ray_start"], 1 - camera["ray_end"])
     if arguments.get("lr_resolution") is None:
         arguments.pop("lr_resolution", None)
-        if "img_resolution" in arguments:  # S = 4 when nothing is said
+        if "img_resolution" in arguments:  # S = 4 by default
             arguments["lr_resolution"] = arguments["img_resolution"] // 4
-    return (
-        arguments | super_resolution_arguments(meta, arguments)
-        if "super_resolution_kwargs" in meta
-        else arguments
-    )
+    if "super_resolution_kwargs" in meta:
+        arguments |= super_resolution_arguments(meta, arguments)
+    return arguments
 
 
 def super_resolution_arguments(meta: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of GRAMHD's two super-resolution networks."""
     networks = meta["super_resolution_kwargs"]
     assert golden.unheeded(networks, ("fg", "bg")) == []
-    fg, bg = (
-        translated(networks.get("fg", {}), FOREGROUND),
-        translated(networks.get("bg", {}), BACKGROUND),
-    )
+    fg = translated(networks.get("fg", {}), FOREGROUND)
+    bg = translated(networks.get("bg", {}), BACKGROUND)
     assert fg.get("z_dim") in (None, sizes.get("z_dim", 256))
     fg.pop("z_dim", None)
     fg["style"] = "mapping" if fg.get("style", True) else "affine"
@@ -215,42 +200,38 @@ def super_resolution_arguments(meta: Mapping[str, Any], sizes: Mapping[str, Any]
 def generator(folder: Path, **changes: Any) -> GRAM:
     """The generator of a small case, of either stage, with its weights."""
     meta = read_meta(folder)
-    made = (
-        GRAMHD(**hd_arguments(meta) | changes)
-        if is_high_resolution(meta)
-        else GRAM(**gram_arguments(meta) | changes)
-    )
-    missing = made.load_state_dict(
-        our_names(tensors(folder, "weights_G*.safetensors")), strict=False
-    )
+    if is_high_resolution(meta):
+        made = GRAMHD(**hd_arguments(meta) | changes)
+    else:
+        made = GRAM(**gram_arguments(meta) | changes)
+    weights = our_names(tensors(folder, "weights_G*.safetensors"))
+    missing = made.load_state_dict(weights, strict=False)
     assert (missing.missing_keys, missing.unexpected_keys) == (["w_avg"], [])
     return made
 
 
 def judge(folder: Path) -> GRAMDiscriminator:
     """The discriminator that meta.json describes, with its weights."""
-    meta, stored = read_meta(folder), tensors(folder, "weights_D*.safetensors")
+    meta = read_meta(folder)
+    stored = tensors(folder, "weights_D*.safetensors")
     patch = PATCH[meta["discriminator"]]
     if stored:
         keys = [key for key in meta if key.startswith(("discriminator", "patch"))]
         assert golden.unheeded(keys, JUDGE) == []
         assert "Identity" in meta.get("patch_norm", "Identity")
+        channels = meta.get("discriminator_channels")
         made = GRAMDiscriminator(
             img_resolution=meta["discriminator_img_size"],
             patch=patch,
-            channels=tuple(meta["discriminator_channels"])
-            if meta.get("discriminator_channels")
-            else None,
+            channels=tuple(channels) if channels else None,
             patch_width=meta.get("patch_width"),
             patch_layers=meta.get("patch_layers"),
         )
     else:
         assert golden.unheeded(meta.get("kwargs", {}), {"norm_layer"}) == []
         assert "Identity" in meta.get("kwargs", {}).get("norm_layer", "Identity")
-        made, stored = (
-            GRAMDiscriminator(img_resolution=meta["img_size"], patch=patch),
-            formula_weights(meta),
-        )
+        made = GRAMDiscriminator(img_resolution=meta["img_size"], patch=patch)
+        stored = formula_weights(meta)
     made.load_state_dict({our_judge_name(name): tensor for name, tensor in stored.items()})
     return made
 
@@ -270,18 +251,15 @@ def our_judge_name(official: str) -> str:
 
 
 def formula(key: str, shape: Iterable[int], mean: float, std: float, salt: int) -> Tensor:
-    """Weights from a formula (golden/gramhd/README.md): hashes of key and index, uniform of this
-    mean and std.
-    """
+    """Weights by the formula of golden/gramhd/README.md, uniform with this mean and std."""
     shape = tuple(shape)
     x = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64(zlib.crc32(key.encode()) + salt * 2**32)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     u = ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return torch.from_numpy((mean + std * np.sqrt(12.0) * (u - 0.5)).astype(np.float32)).reshape(
-        shape
-    )
+    values = (mean + std * np.sqrt(12.0) * (u - 0.5)).astype(np.float32)
+    return torch.from_numpy(values).reshape(shape)
 
 
 def formula_weights(meta: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -293,19 +271,20 @@ def formula_weights(meta: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def full_size(folder: Path) -> GRAM:
-    """The generator of a full-size case with its weights: that of our defaults for FFHQ, else as
-    its tensors say.
+    """The generator of a full-size case with its weights.
+
+    Sizes are our defaults for FFHQ, else they follow from its tensors.
     """
     meta = read_meta(folder)
     high = is_high_resolution(meta)
-    told = hd_arguments(meta) if high else gram_arguments(meta)
-    told.setdefault("img_resolution", int(re.findall(r"\d+", meta["config"])[0]))
+    arguments = hd_arguments(meta) if high else gram_arguments(meta)
+    arguments.setdefault("img_resolution", int(re.findall(r"\d+", meta["config"])[0]))
     if "FFHQ" not in meta.get("config", ""):
-        network = Network(
-            {name: torch.empty(shape, device="meta") for name, (shape, *_) in meta["table"].items()}
-        )
-        told = generator_arguments(network) | (super_resolution_of(network) if high else {}) | told
-    made = (GRAMHD if high else GRAM)(**told)
+        shapes = {name: shape for name, (shape, *_) in meta["table"].items()}
+        network = Network({n: torch.empty(shape, device="meta") for n, shape in shapes.items()})
+        sizes = generator_arguments(network) | (super_resolution_of(network) if high else {})
+        arguments = sizes | arguments
+    made = (GRAMHD if high else GRAM)(**arguments)
     missing = made.load_state_dict(our_names(formula_weights(meta)), strict=False)
     assert (missing.missing_keys, missing.unexpected_keys) == (["w_avg"], [])
     return made

@@ -1,8 +1,6 @@
-"""Readers of golden/stylegan3: pairs of name.json and name.safetensors, told apart by what the JSON
-says.
+"""Readers of golden/stylegan3: pairs of name.json and name.safetensors, by the content of the JSON.
 
-Use: `cases =
-SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))`.
+cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("stylegan3_cases.py"))))
 """
 
 import json
@@ -21,7 +19,7 @@ from gan3d.generators import StyleGAN2, StyleGAN3
 golden = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("golden_cases.py"))))
 FOLDER = golden.GOLDEN / "stylegan3"
 unheeded = golden.unheeded
-# Decay of the running magnitudes when no keyword says otherwise.
+# Default decay of the running magnitudes.
 MAGNITUDE_EMA_BETA = 0.999
 # Keys that only files of these kinds have.
 OPERATIONS = {"integer", "fractional", "rotation", "pseudo", "affine", "filter"}
@@ -30,9 +28,7 @@ SCORES = {"fid", "kid", "precision", "recall"}
 
 
 def kind_of(facts: dict) -> str | None:
-    """Which of the tests reads a file, by the keys that only such a file has; None is none of
-    them.
-    """
+    """The kind of test that a file is for, by its characteristic keys; None if there is none."""
     of_cases = set().union(*facts.get("cases", []))
     tables = [set(table) for table in facts.values() if isinstance(table, dict)]
     signs = {
@@ -51,7 +47,7 @@ def kind_of(facts: dict) -> str | None:
 
 
 def files(kind: str) -> list:
-    """Parameters of a test: every file of the kind, whatever its name."""
+    """Parameters of a test: every file of the kind, of any name."""
     found = sorted(FOLDER.rglob("*.json"))
     return [pytest.param(path, id=path.stem) for path in found if kind_of(facts_of(path)) == kind]
 
@@ -72,17 +68,12 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def state(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in names}
 
 
 def mapping_arguments(options: dict) -> dict:
-    """Our names of the published mapping_kwargs; what is not among them is an unknown argument to
-    us, too.
-    """
+    """The published mapping_kwargs in our names; our constructor refuses unknown ones."""
     names = {
         "num_layers": "mapping_layers",
         "lr_multiplier": "mapping_lr_multiplier",
@@ -93,17 +84,15 @@ def mapping_arguments(options: dict) -> dict:
 
 
 def stylegan3(kwargs: dict) -> StyleGAN3:
-    """The generator of the published keywords; an unknown one is refused by its constructor."""
+    """The generator of the published keywords; our constructor refuses unknown ones."""
     options = {"magnitude_ema_beta": MAGNITUDE_EMA_BETA, **kwargs}
     return StyleGAN3(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
 
 
 def stylegan2(kwargs: dict) -> StyleGAN2:
     options = {"channel_base": 32768, **kwargs}
-    for name in (
-        "num_fp16_res",
-        "fused_modconv_default",
-    ):  # no influence on a CPU, both forms are tested
+    # no effect on a CPU; both forms are tested
+    for name in ("num_fp16_res", "fused_modconv_default"):
         options.pop(name, None)
     return StyleGAN2(**mapping_arguments(options.pop("mapping_kwargs", {})), **options)
 
@@ -118,19 +107,17 @@ def discriminator(kwargs: dict) -> StyleGAN2Discriminator:
 
 
 def label(tensors: dict[str, Tensor], module) -> Tensor | None:
-    """in.c, where the network takes a label."""
+    """in.c, if the network takes a label."""
     return tensors["in.c"] if module.c_dim > 0 else None
 
 
 def nearly(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    """For gradients: largest error relative to the reference's own maximum."""
+    """For gradients: largest error relative to the largest value of the reference."""
     assert actual.shape == expected.shape, (
         f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     )
-    error, allowed = (
-        (actual.double() - expected.double()).abs().max().item(),
-        tolerance * expected.abs().max().item(),
-    )
+    error = (actual.double() - expected.double()).abs().max().item()
+    allowed = tolerance * expected.abs().max().item()
     assert error <= allowed, f"largest error {error:.3g}, allowed {allowed:.3g}"
 
 

@@ -38,8 +38,7 @@ def described(folder: Path) -> dict:
     return json.loads((folder / "components.json").read_text())
 
 
-# -- EG3D
-# --------------------------------------------------------------------------------------------------
+# -- EG3D ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -108,8 +107,7 @@ def test_eg3d_generator_rays(folder):
     near(rays.origins, recorded["ray_origins"], 0)
 
 
-# -- CIPS-3D and pi-GAN
-# ------------------------------------------------------------------------------------------------
+# -- CIPS-3D and pi-GAN ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -143,21 +141,15 @@ def test_cips3d_pose_distributions_given_their_draws(cips3d, folder):
         means = {"yaw_mean": FRONT - case["h_mean"], "radius": 1.0}
         if case["mode"] == "gaussian":
             spread = {"yaw_std": case["h_stddev"], "pitch_std": case["v_stddev"]}
-            prior, draws = (
-                GaussianPose(pitch_mean=FRONT - case["v_mean"], **means, **spread),
-                (-yaw, -pitch),
-            )
+            prior = GaussianPose(pitch_mean=FRONT - case["v_mean"], **means, **spread)
+            draws = (-yaw, -pitch)
         elif case["mode"] == "uniform":
             spread = {"yaw_range": case["h_stddev"], "pitch_range": case["v_stddev"]}
-            prior, draws = (
-                UniformPose(pitch_mean=FRONT - case["v_mean"], **means, **spread),
-                (1 - yaw, 1 - pitch),
-            )
+            prior = UniformPose(pitch_mean=FRONT - case["v_mean"], **means, **spread)
+            draws = (1 - yaw, 1 - pitch)
         elif case["mode"] == "spherical_uniform":
-            prior, draws = (
-                band(case["v_mean"], case["v_stddev"], case["h_stddev"], **means),
-                (1 - yaw, 1 - pitch),
-            )
+            prior = band(case["v_mean"], case["v_stddev"], case["h_stddev"], **means)
+            draws = (1 - yaw, 1 - pitch)
         elif case["mode"] == "mean":
             prior, draws = FixedPose(pitch_mean=FRONT - case["v_mean"], **means), (yaw, pitch)
         else:
@@ -167,9 +159,7 @@ def test_cips3d_pose_distributions_given_their_draws(cips3d, folder):
 
 
 def band(v_mean: float, v_std: float, h_std: float, **means: float) -> SphereUniformPose:
-    """The `spherical_uniform` of CIPS-3D: sin(pitch) = cos(phi) = 1 - 2 v, v in (v_mean -+ v_std) /
-    pi.
-    """
+    """CIPS-3D's `spherical_uniform`: sin(pitch) = 1 - 2 v, v uniform in (v_mean -+ v_std) / pi."""
     low, high = (max(-1.0, min(1.0, 1 - 2 * (v_mean + sign * v_std) / math.pi)) for sign in (1, -1))
     return SphereUniformPose(
         yaw_range=h_std, pitch_min=math.asin(low), pitch_max=math.asin(high), **means
@@ -207,16 +197,12 @@ def test_cips3d_trajectory_positions_and_captions(cips3d, folder):
 
 @pytest.mark.golden_cases("cips3d", "config.json", holds=("io.safetensors", "mid.world.ray_dirs"))
 def test_cips3d_generator_rays(folder):
-    render, recorded = (
-        json.loads((folder / "config.json").read_text())["render"],
-        load_file(folder / "io.safetensors"),
-    )
+    render = json.loads((folder / "config.json").read_text())["render"]
+    recorded = load_file(folder / "io.safetensors")
     resolution = side(recorded["mid.world.ray_dirs"])
     if "camera_pos" in recorded:
-        origin, up = (
-            recorded["camera_pos"],
-            [recorded[name] for name in ("camera_up",) if name in recorded],
-        )
+        origin = recorded["camera_pos"]
+        up = [recorded[name] for name in ("camera_up",) if name in recorded]
         lens = Camera.from_sphere(FRONT, FRONT, render["fov"], resolution=resolution).intrinsics
         camera = Camera(
             look_at(origin, origin + recorded["camera_lookup"], *up), lens.expand(len(origin), 3, 3)
@@ -233,8 +219,7 @@ def test_cips3d_generator_rays(folder):
     near(rays.origins, recorded["mid.world.ray_origins"])
 
 
-# -- GRAM and GRAM-HD
-# --------------------------------------------------------------------------------------------------
+# -- GRAM and GRAM-HD ------------------------------------------------------------------------------
 
 
 of_gramhd = pytest.mark.golden_cases("gramhd", "camera.safetensors", "meta.json")

@@ -35,9 +35,7 @@ cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_ca
 
 
 def recorded(group: str, file: str, prefix: str) -> Iterator:
-    """(what components.json says, the tensors) of every case of a group, in every folder that has
-    any.
-    """
+    """(entry of components.json, tensors) of every case of a group, in all folders."""
     for folder in sorted(
         path.parent for path in (cases.GOLDEN / "cips3d").glob("*/components.json")
     ):
@@ -66,13 +64,11 @@ def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
 
 def known(facts: dict, *keys: str) -> None:
     unknown = cases.golden.unheeded(facts, keys)
-    assert not unknown, f"facts {unknown} are not heeded by this test"
+    assert not unknown, f"facts {unknown} are not known to this test"
 
 
 def state(component: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict of a component's `sd.`: its ModFC weights, bare or within a block, in our
-    layout.
-    """
+    """Our state dict of a component's `sd.`: ModFC weights, bare or of a block, in our layout."""
     out = {}
     for name, tensor in component.items():
         if name.startswith("sd.") and ".norm." not in name:
@@ -239,11 +235,9 @@ def test_positional_encoding(folder, load):
 def test_average_of_weights_once_it_follows(folder, load):
     facts = json.loads((folder / "components.json").read_text())["ema"]
     known(facts, "decay", "start_itr")
-    t, average, network = (
-        load(folder / "ema.safetensors"),
-        nn.Linear(3, 2, bias=False),
-        nn.Linear(3, 2, bias=False),
-    )
+    t = load(folder / "ema.safetensors")
+    average = nn.Linear(3, 2, bias=False)
+    network = nn.Linear(3, 2, bias=False)
     ema = EMA(half_life_kimg=1e-3 * math.log(0.5) / math.log(facts["decay"]), ramp_up=0)
     last = max(int(name.removeprefix("ema")) for name in t if name.startswith("ema"))
     assert last > facts["start_itr"]

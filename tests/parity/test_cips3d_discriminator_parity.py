@@ -31,34 +31,18 @@ golden_cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("go
 FOLDERS = sorted(file.parent for file in (golden_cases.GOLDEN / "cips3d").glob("*/config.json"))
 
 renamed = DISCRIMINATOR_NAMES.ours
+# fmt: off
 KNOWN = {
-    *(
-        "aux_channels",
-        "aux_first_downsample",
-        "batch",
-        "d_reg_every",
-        "main_channels",
-        "main_first_downsample",
-    ),
-    *(
-        "max_size",
-        "n_params",
-        "n_params_aux",
-        "n_params_main",
-        "r1_lambda",
-        "runs",
-        "shapes",
-        "stddev_group",
-    ),
-    *("weights", "weights_rule"),
+    "aux_channels", "aux_first_downsample", "batch", "d_reg_every", "main_channels",
+    "main_first_downsample", "max_size", "n_params", "n_params_aux", "n_params_main", "r1_lambda",
+    "runs", "shapes", "stddev_group", "weights", "weights_rule",
 }
+# fmt: on
 KNOWN_OF_RUN = {"alpha", "batch", "parameters_without_gradient", "res", "use_aux_disc"}
 
 
 def formula(config: dict) -> dict[str, Tensor]:
-    """Weights that are not stored, by the rule that the configuration states
-    (golden/cips3d/README.md).
-    """
+    """Weights that are not stored, by the rule in the configuration (golden/cips3d/README.md)."""
     table = config.get("weights")
     if table is None:
         bias, rest = (float(x) for x in re.findall(r"std ([\d.]+)(?=;|$)", config["weights_rule"]))
@@ -78,9 +62,7 @@ def formula(config: dict) -> dict[str, Tensor]:
 
 
 def loaded(state: dict[str, Tensor], config: dict) -> CIPS3DDiscriminator:
-    """The discriminator whose published state dict this is; its channels and layout are read off
-    the state dict.
-    """
+    """The discriminator of a published state dict, which gives its channels and layout."""
 
     arguments = discriminator_arguments(Network(state), group_size=config.get("stddev_group", 0))
     # Stored weights have the blur where the layer halves; formula weights have none.
@@ -226,10 +208,8 @@ def test_cips3d_r1_and_the_gradients_of_weights_are_the_published_ones(run, near
 @pytest.mark.parametrize("folder", train_steps())
 def test_cips3d_discriminator_step_is_the_published_one(folder, near):
     """Loss, R1 and every gradient of one discriminator step, on stored fakes."""
-    config, io = (
-        json.loads((folder / "config.json").read_text()),
-        load_file(folder / "io.safetensors"),
-    )
+    config = json.loads((folder / "config.json").read_text())
+    io = load_file(folder / "io.safetensors")
     judge = loaded(load_file(folder / "weights_D.safetensors"), config)
     both, judge.fade = config["train_aux_img"], config.get("alpha", 1.0)
     real = io["real"].repeat(1 + both, 1, 1, 1).requires_grad_(True)
@@ -270,8 +250,7 @@ def test_cips3d_initial_weights_are_spread_like_the_published_ones(golden):
     assert len(set(ours) & {renamed(f"main_disc.{name}") for name in published}) == len(ours)
 
 
-# --------------------------------------------------------------------------------------------------
-# parts
+# -- parts -----------------------------------------------------------------------------------------
 
 
 PARTS = pytest.mark.golden_cases("cips3d", "disc_parts.safetensors", "components.json")

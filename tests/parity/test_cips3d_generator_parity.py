@@ -22,9 +22,7 @@ DOUBLE = torch.float64
 
 
 def sines_of_high_frequency(folder: Path) -> bool:
-    """Where the published code's own rounding is far above 1e-4 in float32 (README of the golden
-    numbers).
-    """
+    """Whether the rounding of the published code is far above 1e-4 in float32 (see README)."""
     return "_xyz_" in cases.read(folder).get("cls", "")
 
 
@@ -43,11 +41,10 @@ def precision(folder: Path) -> torch.dtype:
 
 
 def every(*files: str, holds: str = "out.img", exact: bool = False):
-    """Runs a test for every case folder with these files, where io.safetensors holds this tensor,
-    too.
+    """Runs a test for every case folder with these files and this tensor in io.safetensors.
 
-    `exact` leaves out cases whose recorded float32 numbers are noise: what they hold in float64 is
-    tested otherwise.
+    `exact` leaves out cases whose recorded float32 numbers are noise: other tests check these in
+    float64.
     """
     found = [
         f
@@ -208,9 +205,7 @@ def partly_with_gradient(
     count: int,
     both: bool,
 ) -> Tensor:
-    """Images, with `both` then auxiliary ones, of whose rays the first `count` in this order have a
-    gradient.
-    """
+    """Images (with `both`, then auxiliary ones); only the first `count` rays have a gradient."""
     scene = model.represent(model.map(torch.cat(latents, 1)))
     kept = images(model.render(scene, camera, rays=order[:count], randomness=draws), both)
     with torch.no_grad():
@@ -308,9 +303,7 @@ def test_gradients_of_full_size_latents(folder):
 
 
 def steps(*tensors: str) -> list:
-    """(folder, the configuration of its generator) of every recorded training step that holds
-    these.
-    """
+    """(folder, configuration of its generator) of every recorded step with these tensors."""
     found = cases.step_configs().items()
     return [
         pytest.param(f, c, id=f.name)
@@ -333,7 +326,7 @@ def step_runs() -> list:
 def test_generator_step(folder, config, run):
     step, io = cases.read(folder), load_file(folder / "io.safetensors")
     unknown = cases.golden.unheeded(step, cases.KNOWN, cases.KNOWN_OF_STEP)
-    assert not unknown, f"keys {unknown} of a training step are not heeded"
+    assert not unknown, f"keys {unknown} of a training step are not known to this test"
     judges = runpy.run_path(str(Path(__file__).with_name("test_cips3d_discriminator_parity.py")))
     judge = judges["loaded"](load_file(folder / "weights_D.safetensors"), step)
     judge.fade, both = step.get("alpha", 1.0), step["train_aux_img"]

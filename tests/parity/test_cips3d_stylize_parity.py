@@ -37,11 +37,9 @@ def test_stylized_images(folder, folder_of_base, near, dtype):
     ):  # fine-tuning changes the appearance mapping network, too; the published mix keeps base's
         for parameter in target.mapping_network_inr.parameters():
             parameter.add_(0.1)
-    z, camera, draws = (
-        torch.cat(cases.latents(io, dtype), 1),
-        cases.camera(config, io, dtype),
-        cases.draws(io, dtype),
-    )
+    z = torch.cat(cases.latents(io, dtype), 1)
+    camera = cases.camera(config, io, dtype)
+    draws = cases.draws(io, dtype)
     assert described["cases"]
     for number, case in enumerate(described["cases"]):
         assert cases.golden.unheeded(case, KNOWN_CASE) == []

@@ -15,9 +15,7 @@ def transforms_of(component) -> Transforms:
 
 
 def names_in_order(transforms: Transforms, channels: int) -> list[str]:
-    """Our names of the published pipe's draws, in its order: parameter, then gate (specs/eg3d.md,
-    section 14).
-    """
+    """Our names of the published draws in order: parameter, then gate (specs/eg3d.md, 14)."""
     steps = ["xflip", "rotate90", "xint", "scale", "pre_rotate", "aniso", "post_rotate", "xfrac"]
     steps += [
         "brightness",

@@ -140,11 +140,9 @@ def test_eg3d_equalized_convolution_layer(component, near):
 
 @pytest.mark.golden_components("eg3d", "layers", op="SynthesisLayer")
 def test_eg3d_synthesis_layer(component, near):
-    tensors, state, name = (
-        component.tensors,
-        component.state(),
-        component.case["weights"].rstrip("/"),
-    )
+    tensors = component.tensors
+    state = component.state()
+    name = component.case["weights"].rstrip("/")
     out_channels, in_channels = state["weight"].shape[:2]
     layer = SynthesisLayer(
         in_channels, out_channels, w_dim=state["affine.weight"].shape[1], **component.case["kwargs"]
@@ -194,11 +192,9 @@ def test_eg3d_mapping_network(component, near):
 
 @pytest.mark.golden_components("eg3d", "networks", op="StyleGAN2 Generator")
 def test_eg3d_stylegan2_generator(component, near):
-    tensors, name, kwargs = (
-        component.tensors,
-        component.case["weights"].rstrip("/"),
-        dict(component.case["kwargs"]),
-    )
+    tensors = component.tensors
+    name = component.case["weights"].rstrip("/")
+    kwargs = dict(component.case["kwargs"])
     assert kwargs.pop("num_fp16_res") == 0
     generator = StyleGAN2(mapping_layers=kwargs.pop("num_layers"), **kwargs)
     generator.load_state_dict(component.state())
@@ -229,14 +225,8 @@ def test_eg3d_faded_raw_image(component, near):
 
 
 def _shape_of(case: dict) -> dict:
-    kept = (
-        "architecture",
-        "c_dim",
-        "channel_base",
-        "channel_max",
-        "img_channels",
-        "img_resolution",
-    )
+    sizes = ("c_dim", "channel_base", "channel_max", "img_channels", "img_resolution")
+    kept = ("architecture", *sizes)
     return {key: case["kwargs"][key] for key in kept}
 
 

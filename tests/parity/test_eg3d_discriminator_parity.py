@@ -25,10 +25,8 @@ def discriminator(folder, load, eg3d_discriminator) -> DualDiscriminator:
 
 @cases
 def test_eg3d_logits_are_the_published_ones(discriminator, folder, load, near):
-    given, expected = (
-        load(folder / "inputs.safetensors"),
-        load(folder / "outputs*.safetensors")["D.logits"],
-    )
+    given = load(folder / "inputs.safetensors")
+    expected = load(folder / "outputs*.safetensors")["D.logits"]
     with torch.no_grad():
         judged = discriminator(
             given["d_image"], raw=given["d_image_raw"], camera=Camera.from_label(given["d_c"])

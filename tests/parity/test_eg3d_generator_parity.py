@@ -128,17 +128,13 @@ def test_track_is_one_update_of_the_mean_latent(case, near):
 
 def test_planes(case, near):
     planes = case.scene.planes.flatten(1, 2)
-    stride, batch = (
-        case.config.get("planes_stride", 1),
-        case.config.get("planes_batch", len(planes)),
-    )
+    stride = case.config.get("planes_stride", 1)
+    batch = case.config.get("planes_batch", len(planes))
     near(planes[:batch, :, ::stride, ::stride], case.expected["planes"])
 
 
 def test_rays_and_samples(case, near):
-    """Coarse depths and densities, then the importance depths that follow from them and their
-    densities.
-    """
+    """Coarse depths and densities, then the importance depths that follow, and their densities."""
     options, scene, generator = case.generator.options, case.scene, case.generator
     rays = case.camera.rays(case.config["neural_rendering_resolution"])
     near(rays.origins, case.expected["ray_origins"])

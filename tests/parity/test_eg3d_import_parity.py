@@ -79,10 +79,8 @@ def test_eg3d_snapshot_imports_and_export_gives_back_equal_tensors(snapshot, whi
 def test_eg3d_state_dict_imports_and_gives_the_published_image(
     folder, suffix, load, near, tmp_path
 ):
-    config, weights = (
-        json.loads((folder / "config.json").read_text()),
-        load(folder / "weights_G*.safetensors"),
-    )
+    config = json.loads((folder / "config.json").read_text())
+    weights = load(folder / "weights_G*.safetensors")
     path = tmp_path / f"official{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(weights, path)
     options, rendering = config["generator_kwargs"], config["rendering_kwargs"]
@@ -101,10 +99,8 @@ def test_eg3d_state_dict_imports_and_gives_the_published_image(
 
 @pytest.mark.golden_cases("eg3d", "config.json", "weights_D.safetensors")
 def test_eg3d_discriminator_state_dict_gives_the_published_logits(folder, load, near):
-    config, inputs = (
-        json.loads((folder / "config.json").read_text()),
-        load(folder / "inputs.safetensors"),
-    )
+    config = json.loads((folder / "config.json").read_text())
+    inputs = load(folder / "inputs.safetensors")
     network = Network(load(folder / "weights_D.safetensors"), config["discriminator_kwargs"])
     judge = discriminator_from_official(network).eval()
     camera = Camera.from_label(inputs["d_c"])

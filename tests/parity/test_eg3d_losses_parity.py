@@ -33,9 +33,7 @@ losses = pytest.mark.golden_losses("eg3d")
 
 
 class GoldenDraws(Randomness):
-    """The golden run's draws: those of inputs.safetensors, the constant noise buffers, samples at
-    fixed places.
-    """
+    """The draws of the golden run: inputs.safetensors, constant noise, fixed sample positions."""
 
     def __init__(
         self, given: dict[str, Tensor], generator: nn.Module, phase: str, dtype: torch.dtype
@@ -92,11 +90,9 @@ class GoldenGAN(GAN):
     """The harness with the weights, the settings and the draws of a loss case."""
 
     def __init__(self, case, load, eg3d_generator, eg3d_discriminator):
-        config, options, rendering = (
-            case.config,
-            case.case["loss_kwargs"],
-            dict(case.config["rendering_kwargs"]),
-        )
+        config = case.config
+        options = case.case["loss_kwargs"]
+        rendering = dict(case.config["rendering_kwargs"])
         self.gain, swap = case.case["gain"], options["gpc_reg_prob"]
         rendering["c_gen_conditioning_zero"] |= swap is None
         generator = eg3d_generator({**config, "rendering_kwargs": rendering})
@@ -133,19 +129,15 @@ class GoldenGAN(GAN):
             "density_points": case.inputs["greg_uniform_coords01"],
             "density_perturbation": case.inputs["greg_perturb_normal"],
         }
-        self.real, self.real_camera = (
-            case.inputs["real_image"],
-            Camera.from_label(case.inputs["loss_real_c"]),
-        )
+        self.real = case.inputs["real_image"]
+        self.real_camera = Camera.from_label(case.inputs["loss_real_c"])
         self.phases.images_seen = case.case["cur_nimg"]
 
     def draws(self, indices, phase: str) -> Randomness:
         return GoldenDraws(self.given, self.generator, phase, self.dtype)
 
     def run_phase(self, phase: str) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
-        """Values, logits of each judgement, and gradients of a phase; without gain in the main
-        ones.
-        """
+        """Values, logits per output, and gradients of a phase; the main phases have no gain."""
         if phase == "Dmain":  # r1 of interval 1 would join in
             losses = self.phases.losses
             self.phases.losses = replace(losses, r1=replace(losses.r1, gamma=0.0))
@@ -231,11 +223,11 @@ def test_eg3d_r1_phase(loss_case, harness, near):
 @losses
 @pytest.mark.parametrize("phase", PHASES)
 def test_eg3d_gradients(loss_case, harness, phase):
-    """Gradients of every parameter, gain included.
+    """Gradients of every parameter, including the gain.
 
-    A leaky ReLU whose input is nothing but rounding takes either slope, and every gradient behind
-    it moves by some 1e-4: of a hundred thousand units there is one, at times in the golden run, at
-    times in ours. So a phase has to agree, with all of its gradients, in single or in double
+    If the input of a leaky ReLU is only rounding error, it takes either slope, and every gradient
+    behind it changes by about 1e-4. This affects one of a hundred thousand units, sometimes in the
+    golden run, sometimes in ours. So all gradients of a phase have to agree in single or in double
     precision.
     """
     wrong = []
@@ -247,10 +239,10 @@ def test_eg3d_gradients(loss_case, harness, phase):
 
 
 def different_gradients(loss_case, harness: GoldenGAN, phase: str) -> dict[str, str]:
-    """Which parameters' gradients are not within 1e-4 of their norm plus 1e-6 of the phase's
-    largest, and by how much.
+    """The parameters whose gradients differ, with their errors.
 
-    Noise strengths, sums over whole images, are given 1e-3.
+    The tolerance is 1e-4 of the norm (1e-3 for noise strengths, which are sums over whole images)
+    plus 1e-6 of the largest norm of the phase.
     """
     _, _, gradients = harness.run_phase(phase)
     norms, wrong = loss_case.norms[phase], {}
@@ -270,15 +262,11 @@ def different_gradients(loss_case, harness: GoldenGAN, phase: str) -> dict[str, 
 
 
 def test_eg3d_schedules(golden, near):
-    """Blur, raw resolution, swaps and EMA as functions of the images seen; the published recipe at
-    batch 32.
-    """
+    """Blur, raw resolution, swaps and EMA over images seen, in the published recipe at batch 32."""
     facts = json.loads((golden / "eg3d/components/components.json").read_text())["schedules"]
-    batch, blur, swaps = (
-        facts["batch"],
-        Blur(sigma=10.0, fade_kimg=200.0),
-        PoseConditioning(0.5, 1000.0),
-    )
+    batch = facts["batch"]
+    blur = Blur(sigma=10.0, fade_kimg=200.0)
+    swaps = PoseConditioning(0.5, 1000.0)
     ema, resolution = EMA(half_life_kimg=batch * 10 / 32, ramp_up=0.05), Ramp(64, 128, 1000.0)
     assert facts["values"]
     for expected in facts["values"]:

@@ -83,8 +83,9 @@ def test_predictors(folder, near):
 
 
 def compositing_options(folder: Path) -> dict[str, ManifoldOptions]:
-    """By case name, from the words of meta.json: "delta .04 final .04 last_back"; a final 1e10 is a
-    background's.
+    """Options by case name, from meta.json: "delta .04 final .04 last_back".
+
+    A final value of 1e10 means a background.
     """
     found = {}
     for name, words in meta_of(folder)["compositing"].items():
@@ -137,10 +138,8 @@ class Sorted:
 
 @pytest.mark.golden_cases("gramhd", "compositing.safetensors")
 def test_compositing_of_densities(folder, near):
-    golden, options_of = (
-        Sorted(load_file(folder / "compositing.safetensors")),
-        compositing_options(folder),
-    )
+    golden = Sorted(load_file(folder / "compositing.safetensors"))
+    options_of = compositing_options(folder)
     raw = golden.of("raw").requires_grad_()
     for case in golden.cases("sigma"):
         options = options_of[case]
@@ -161,10 +160,8 @@ def test_compositing_of_densities(folder, near):
 
 @pytest.mark.golden_cases("gramhd", "compositing.safetensors")
 def test_compositing_of_occupancies_before_an_opaque_background(folder, near):
-    golden, options_of = (
-        Sorted(load_file(folder / "compositing.safetensors")),
-        compositing_options(folder),
-    )
+    golden = Sorted(load_file(folder / "compositing.safetensors"))
+    options_of = compositing_options(folder)
     raw = golden.of("raw_alpha").requires_grad_()
     alpha = torch.cat([raw[..., :-1, 3], torch.ones_like(raw[..., -1:, 3])], -1) * golden.valid
     for case in golden.cases("alpha"):

@@ -48,8 +48,9 @@ class Case:
 
 
 def cases(*outputs: str, files: tuple[str, ...] = ()) -> list:
-    """Case folders with a discriminator, these files, and these outputs (or that of a full-size
-    case: without `D.`).
+    """Case folders with a discriminator, these files, and these outputs.
+
+    The output of a full-size case has no prefix `D.`.
     """
 
     def holds(folder: Path) -> bool:
@@ -113,11 +114,9 @@ def r1_cases() -> list:
 
 @pytest.mark.parametrize("case", r1_cases())
 def test_gram_r1_and_its_gradients_are_the_published_ones(case):
-    judge, image, process = (
-        case.judge(),
-        case.image().requires_grad_(True),
-        case.meta.get("process_kwargs", {}),
-    )
+    judge = case.judge()
+    image = case.image().requires_grad_(True)
+    process = case.meta.get("process_kwargs", {})
     patch_weight = process.get("patch_lambda", 0) * process.get("r1_patch", True)
     (gradient,) = torch.autograd.grad(target(judge, image, patch_weight), image, create_graph=True)
     penalty = gradient.square().sum([1, 2, 3]).mean()
@@ -146,8 +145,7 @@ def test_gram_parameters_are_the_published_ones(case):
         assert sum(p.numel() for p in judge.parameters()) == case.meta["parameters"]
 
 
-# --------------------------------------------------------------------------------------------------
-# parts
+# -- parts -----------------------------------------------------------------------------------------
 
 PARTS = pytest.mark.golden_cases("gramhd", "disc_blocks.safetensors")
 

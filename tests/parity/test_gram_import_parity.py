@@ -27,13 +27,13 @@ OF_FORMULA = cases.folders(cases.is_generator_of_formula)
 
 
 def options_of(meta, network):
-    """What weights do not tell; what they tell must agree with what the case says."""
-    told, made = cases.shared_arguments(meta), gram.generator_arguments(network)
-    told["z_dim"] = meta["generator_kwargs"].get("z_dim", 256)
-    assert {name: value for name, value in told.items() if name in made} == {
-        n: v for n, v in made.items() if n in told
-    }
-    options = {name: value for name, value in told.items() if name not in made}
+    """The options that do not follow from the weights; the others must agree with the case."""
+    stated = cases.shared_arguments(meta)
+    stated["z_dim"] = meta["generator_kwargs"].get("z_dim", 256)
+    imported = gram.generator_arguments(network)
+    common = {name: value for name, value in stated.items() if name in imported}
+    assert common == {name: value for name, value in imported.items() if name in stated}
+    options = {name: value for name, value in stated.items() if name not in imported}
     if gram.is_high_resolution(network):
         options.pop("background", None)
         bg = meta["super_resolution_kwargs"].get("bg", {})
@@ -114,10 +114,8 @@ def built(network):
     holds=("outputs.safetensors", "D.logit", "D.pose"),
 )
 def test_gram_discriminator_files_give_the_published_logits(folder, near, tmp_path):
-    state, inputs = (
-        load_file(folder / "weights_D.safetensors"),
-        load_file(folder / "inputs.safetensors"),
-    )
+    state = load_file(folder / "weights_D.safetensors")
+    inputs = load_file(folder / "inputs.safetensors")
     (tmp_path / "D.pth").write_bytes(hostile.saved(state))
     judge = gram.discriminator_from_official(read_state(tmp_path / "D.pth"))
     outputs = load_file(folder / "outputs.safetensors")

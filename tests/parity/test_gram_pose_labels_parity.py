@@ -28,8 +28,9 @@ STORED = {".angle": ("ffhq", 3, ffhq_sphere_pose), ".npy": ("cats", 2, cats_sphe
 
 
 def stored_poses(folder: Path) -> list[tuple[str, str, Tensor, Tensor, Tensor]]:
-    """(kind, prefix, what the file stores [n k], label [n 2], that of the flipped image [n 2]); no
-    key is left over.
+    """(kind, prefix, stored pose [n k], label [n 2], label of the flipped image [n 2]).
+
+    Fails if a key is left over.
     """
     tensors = load_file(folder / "pose_labels.safetensors")
     found = []

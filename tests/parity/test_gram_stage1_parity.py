@@ -232,9 +232,7 @@ class Step:
         self.judge = gram.judge(case.folder)
 
     def fakes(self, network: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, their poses) of each part of the batch; a part shares the origin of its
-        first.
-        """
+        """(images, poses) of each part of the batch; a part shares the origin of its first."""
         generator, options = self.case.generator, self.case.generator.options
         z, poses = (self.case.inputs[f"train.{name}_{network}"] for name in ("z", "pose"))
         parts = self.process.get("batch_split", 1)

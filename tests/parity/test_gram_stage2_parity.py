@@ -70,10 +70,8 @@ def in_order(values, distances):
 
 def stage_one(generator, ws, low, coarse):
     """What the raw image is made of."""
-    rays, film = (
-        coarse.rays(generator.raw_resolution),
-        ws[:, :9, : 2 * generator.radiance.hidden_dim],
-    )
+    rays = coarse.rays(generator.raw_resolution)
+    film = ws[:, :9, : 2 * generator.radiance.hidden_dim]
     kept = []
 
     def radiance(points, directions):
@@ -251,10 +249,8 @@ def test_truncation(folder, dtype, near):
     generator, meta, inputs, outputs = read(folder, dtype)
     h, style = generator.radiance.hidden_dim, generator.super_resolution.style_dim
     generator.w_avg.copy_(generator.map(inputs["avg.z"]).mean(0))
-    gain, phase = (
-        generator.w_avg[:9, :h].reshape(1, -1),
-        generator.w_avg[:9, h : 2 * h].reshape(1, -1),
-    )
+    gain = generator.w_avg[:9, :h].reshape(1, -1)
+    phase = generator.w_avg[:9, h : 2 * h].reshape(1, -1)
     if any(name.startswith("avg.") for name in outputs):
         compare(
             near,
@@ -330,17 +326,8 @@ def test_gradients_of_a_linear_loss(folder, dtype, checkpointing, near):
 
 @small("*")
 def test_every_stored_output_is_tested(folder):
-    tested = (
-        "b1.",
-        "batch.",
-        "flipped_lock.",
-        "trunc.",
-        "avg.",
-        "map.",
-        "points.",
-        "cons.",
-        *ELSEWHERE,
-    )
+    here = ("b1.", "batch.", "flipped_lock.", "trunc.", "avg.", "map.", "points.", "cons.")
+    tested = (*here, *ELSEWHERE)
     names = gram.golden.tensor_names(folder, "outputs*.safetensors")
     assert [name for name in names if not name.startswith(tested)] == []
 

@@ -46,9 +46,7 @@ def files(pattern):
 
 
 def network(file, names):
-    """(arguments, state dict, tensors) of a network's file; its options stand in meta.json under
-    the file's name.
-    """
+    """(arguments, state dict, tensors) of a network's file, with its options from meta.json."""
     options = gram.read_meta(file.parent)[file.stem]
     tensors = load_file(file)
     arguments = gram.translated(options, names)

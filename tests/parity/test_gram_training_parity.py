@@ -20,17 +20,12 @@ from gan3d.training.losses import R1, CrossResolution, Patches, PosePrediction
 from gan3d.training.micro_batches import Part
 
 gram = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gram_cases.py"))))
+# fmt: off
 WEIGHTS = {
-    "batch_split",
-    "pos_lambda",
-    "real_pos_lambda",
-    "r1_lambda",
-    "cons_lambda",
-    "use_patch_d",
-    "patch_lambda",
-    "r1_patch",
-    "r1_interval",
+    "batch_split", "pos_lambda", "real_pos_lambda", "r1_lambda", "cons_lambda", "use_patch_d",
+    "patch_lambda", "r1_patch", "r1_interval",
 }
+# fmt: on
 
 
 class Given(Randomness):
@@ -139,10 +134,8 @@ def after(
     gan = Recorded(folder)
     values, gradients = gan.run_phase(phase)
     network = "G" if phase == "generator" else "D"
-    start, rename = (
-        f"train_{network}.grad.",
-        gram.our_name if network == "G" else gram.our_judge_name,
-    )
+    start = f"train_{network}.grad."
+    rename = gram.our_name if network == "G" else gram.our_judge_name
     recorded = gram.tensors(folder, "grads*.safetensors")
     return (
         gan.meta,
@@ -172,18 +165,17 @@ def test_parts_of_the_losses(folder):
     _, d, _, _ = after(folder, "discriminator")
     losses, process = meta["losses"], meta["process_kwargs"]
     if "train_D.R1_raw" in losses and process["r1_lambda"]:
-        assert d["loss/r1"] == pytest.approx(
-            process["r1_lambda"] / 2 * losses["train_D.R1_raw"], rel=1e-3
-        )
+        r1 = process["r1_lambda"] / 2 * losses["train_D.R1_raw"]
+        assert d["loss/r1"] == pytest.approx(r1, rel=1e-3)
     if "train_G.Cons" in losses and process.get("cons_lambda"):
         assert g["loss/consistency"] == pytest.approx(losses["train_G.Cons"], rel=1e-4)
     if "train_G.Pos" in losses:
-        assert process["pos_lambda"] * g["pose/generator"] == pytest.approx(
-            losses["train_G.Pos"], rel=1e-4
-        )
+        fake = process["pos_lambda"] * g["pose/generator"]
+        assert fake == pytest.approx(losses["train_G.Pos"], rel=1e-4)
     if "train_D.Pos" in losses:
-        told = process["pos_lambda"] * d["pose/fake"] + process["real_pos_lambda"] * d["pose/real"]
-        assert told == pytest.approx(losses["train_D.Pos"], rel=1e-4)
+        fake = process["pos_lambda"] * d["pose/fake"]
+        real = process["real_pos_lambda"] * d["pose/real"]
+        assert fake + real == pytest.approx(losses["train_D.Pos"], rel=1e-4)
     if "train_G.Main" in losses:
         patch = losses.get("train_G.Patch", 0.0)
         assert g["loss/generator"] == pytest.approx(losses["train_G.Main"] + patch, rel=1e-4)

@@ -28,9 +28,7 @@ KNOWN_OF_RUN = {"alpha", "batch", "res"}
 
 
 def formula(config: dict) -> dict[str, Tensor]:
-    """Weights that are not stored, by the rule that the configuration states
-    (golden/cips3d/README.md).
-    """
+    """Weights that are not stored, by the rule in the configuration (golden/cips3d/README.md)."""
     pattern = (
         r"biases: mean 0 std ([\d.]+); "
         r"other tensors: mean 0, std ([\d.]+)/sqrt\(number of elements per output"
@@ -68,9 +66,7 @@ class Run:
         return {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
 
     def judge(self) -> PiGANDiscriminator:
-        """The discriminator that the configuration describes; its sizes are read off the state
-        dict.
-        """
+        """The discriminator of the configuration; its sizes follow from the state dict."""
         stored = self.folder / "weights.safetensors"
         state = load_file(stored) if stored.is_file() else formula(self.config)
         kind = self.config["cls"].removesuffix("Discriminator")

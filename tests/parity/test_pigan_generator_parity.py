@@ -19,58 +19,34 @@ from gan3d.generators import PiGAN
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
 DOUBLE = torch.float64
 
-# Published models -> side of the box that their points are divided by; with a learnt grid or not.
+# Published models -> side of the box that their points are divided by; with a learned grid or not.
 BOX_SIDES = {
     "SPATIALSIRENBASELINE": 0.24,
     "TALLSIREN": 2.0,
     "EmbeddingPiGAN128": 0.24,
     "EmbeddingPiGAN256": 0.24,
 }
-# A learnt grid, whatever the published file calls it.
+# Any published name of a learned grid.
 GRID = re.compile(r"siren\.\w*(embedding|grid)\w*")
-# Everything a configuration may say beside describing itself (golden_cases.py).
+# fmt: off
+# All keys of a configuration that are not descriptive (golden_cases.py).
 KNOWN = {
-    *(
-        "batch",
-        "hidden_dim",
-        "img_size",
-        "model",
-        "n_params",
-        "num_steps",
-        "opts",
-        "render",
-        "weights",
-        "z_dim",
-    ),
+    "batch", "hidden_dim", "img_size", "model", "n_params", "num_steps", "opts", "render",
+    "weights", "z_dim",
 }
 KNOWN_OPTIONS = {
-    *(
-        "fov",
-        "ray_start",
-        "ray_end",
-        "num_steps",
-        "hierarchical_sample",
-        "psi",
-        "last_back",
-        "white_back",
-    ),
-    *(
-        "clamp_mode",
-        "fill_mode",
-        "lock_view_dependence",
-        "h_mean",
-        "h_stddev",
-        "v_mean",
-        "v_stddev",
-        "sample_dist",
-    ),
-    "nerf_noise",
+    "fov", "ray_start", "ray_end", "num_steps", "hierarchical_sample", "psi", "last_back",
+    "white_back", "clamp_mode", "fill_mode", "lock_view_dependence", "h_mean", "h_stddev",
+    "v_mean", "v_stddev", "sample_dist", "nerf_noise",
 }
+# fmt: on
 
 
 def every_case(holds: str):
-    """Runs a test for every case folder whose configuration names a model (those of CIPS-3D name a
-    class), where io.safetensors holds such a tensor."""
+    """Runs a test for every case folder of pi-GAN with such a tensor in io.safetensors.
+
+    Configurations of pi-GAN name a model, those of CIPS-3D a class.
+    """
     found = sorted(file.parent for file in (cases.GOLDEN / "cips3d").glob("*/config.json"))
     found = [
         f
@@ -85,7 +61,7 @@ def renamed(name: str) -> str:
 
 
 def settings(config: dict) -> dict:
-    """Everything that is said of rendering, in one place; what nobody here heeds is refused."""
+    """Everything that is said of rendering, in one place; unknown keys are refused."""
     found = {name: config[name] for name in ("num_steps",) if name in config}
     found |= config["render"] | config.get("opts", {})
     unknown = cases.golden.unheeded(config, KNOWN) + cases.golden.unheeded(found, KNOWN_OPTIONS)

@@ -28,22 +28,14 @@ def test_stylegan3_files_give_the_published_image(file, form, near, tmp_path):
         (tmp_path / "network.pkl").write_bytes(hostile.snapshot({"G_ema": record}))
         import_stylegan3(tmp_path / "network.pkl", discriminator=False)
         generator = from_pretrained(tmp_path / "network.safetensors")
-        assert generator.arguments["w_avg_beta"] == facts["kwargs"].get("mapping_kwargs", {}).get(
-            "w_avg_beta", 0.998
-        )
+        beta = facts["kwargs"].get("mapping_kwargs", {}).get("w_avg_beta", 0.998)
+        assert generator.arguments["w_avg_beta"] == beta
     else:
         torch.save(weights, tmp_path / "network.pt")
         network = read_network(tmp_path / "network.pt")
-        unknown = {
-            "channel_base",
-            "channel_max",
-            "z_dim",
-            "w_dim",
-            "c_dim",
-            "img_resolution",
-            "img_channels",
-        }
-        stated = {name: value for name, value in facts["kwargs"].items() if name not in unknown}
+        sizes = {"z_dim", "w_dim", "c_dim", "img_resolution", "img_channels"}
+        sizes |= {"channel_base", "channel_max"}
+        stated = {name: value for name, value in facts["kwargs"].items() if name not in sizes}
         generator = generator_from_official(Network(network.state, stated)).eval()
     assert facts.get("layer_names") in (None, list(generator.synthesis.layer_names))
     if "out.img" in stored:

@@ -119,10 +119,8 @@ def test_band_limit_filters_and_what_they_transform(helpers, near):
     tensors, facts = helpers.tensors, helpers.facts
     for kind in ("filter", "affine"):
         for i, given in enumerate(facts.get(kind, [])):
-            name, options = (
-                f"{OPERATIONS[kind]}{i}",
-                dict(only(given, FILTER_OPTIONS | {"src", "mat"})),
-            )
+            name = f"{OPERATIONS[kind]}{i}"
+            options = dict(only(given, FILTER_OPTIONS | {"src", "mat"}))
             x, stated = tensors.get(options.pop("src", "x")), options.pop("mat", None)
             mat = (
                 tensors[f"{name}.mat"]
@@ -140,9 +138,7 @@ def test_band_limit_filters_and_what_they_transform(helpers, near):
 
 @pytest.mark.parametrize("path", cases.files("eqmetric"))
 def test_equivariance_of_the_reference_networks(path):
-    """Official decibels, from recorded latents, offsets and angles; above 95 dB they are float32
-    noise.
-    """
+    """Official decibels from recorded latents, offsets, angles; above 95 dB is float32 noise."""
     recorded: dict[str, tuple[Kind, str]] = {
         "eqt_int": ("eqt", "t_int"),
         "eqt_frac": ("eqt_frac", "t_frac"),

@@ -36,8 +36,7 @@ def test_all_numbers_have_a_file_that_says_what_they_are(golden):
     assert [path.name for path in numbers if not path.with_suffix(".json").is_file()] == []
 
 
-# -- Filters, schedules, activation
-# ------------------------------------------------------------------------------------
+# -- Filters, schedules, activation ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", cases.rows("filters"))
@@ -103,15 +102,8 @@ def test_schedules(path):
         assert cases.unheeded(table, {"kwargs", "num_ws", "input", "layers"}) == []
         options = dict(table["kwargs"])
         resolution, channels = options.pop("img_resolution"), options.pop("img_channels", 3)
-        for other in (
-            "z_dim",
-            "c_dim",
-            "w_dim",
-            "conv_clamp",
-            "output_scale",
-            "magnitude_ema_beta",
-            "mapping_kwargs",
-        ):
+        others = ("z_dim", "c_dim", "w_dim", "conv_clamp", "output_scale")
+        for other in (*others, "magnitude_ema_beta", "mapping_kwargs"):
             options.pop(other, None)
         specs = AliasFreeLayers(**options).layers(resolution, channels)
         for spec, facts in zip(specs, table["layers"], strict=True) if "layers" in table else ():
@@ -147,8 +139,7 @@ def test_filtered_lrelu(case, form, near):
             near(cases.gradient(y, parameter, grad_outputs=tensors["dy"]), tensors[name])
 
 
-# -- Whole generators
-# --------------------------------------------------------------------------------------------------
+# -- Whole generators ------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=cases.files("generator"))
@@ -167,16 +158,8 @@ def case(request) -> SimpleNamespace:
 
 
 def test_generator_facts(case, near):
-    known = {
-        "kwargs",
-        "batch",
-        "num_ws",
-        "truncation_cutoff",
-        "layer_names",
-        "layers",
-        "params",
-        "buffers",
-    }
+    known = {"kwargs", "batch", "num_ws", "truncation_cutoff"}
+    known |= {"layer_names", "layers", "params", "buffers"}
     assert cases.unheeded(case.facts, known) == []
     generator, facts = case.generator, case.facts
     specs = {layer.spec.name: layer.spec for layer in generator.synthesis.layers}
