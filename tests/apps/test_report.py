@@ -96,7 +96,7 @@ def test_key_figures_are_the_last_logged(run_dir):
     figures = {what: figure for figure, what in key_figures(read_run(run_dir))}
     assert figures["thousand images seen"] == "5"
     assert figures["Frechet distance at the end (not FID)"] == f"{3 / 5001:.3g}"
-    assert figures["relief of the heads, world units (a plane: 0)"] == "0.05"
+    assert figures["relief of the heads, camera radii (a plane: 0)"] == "0.05"
 
 
 def test_the_best_distance_is_reported_if_it_is_not_the_last(tmp_path):

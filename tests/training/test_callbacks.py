@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 import sys
 from datetime import datetime
 from types import SimpleNamespace
@@ -241,6 +242,8 @@ def test_an_event_due_after_the_last_iteration_happens_once(tmp_path):
 def test_a_billboard_raises_the_flatness_alarm_value_of_zero(run_dir):
     values = table(run_dir)
     assert max(values["alarm/flatness"].values()) < 1e-5
+    assert max(map(abs, values["alarm/bulge"].values())) < 1e-5
+    assert set(values["alarm/opaque"].values()) == {1.0}
     assert min(values["alarm/z_sensitivity"].values()) > 0.1
     assert set(values["alarm/camera_leak"].values()) == {0.0}
 
@@ -365,7 +368,25 @@ def test_a_2d_model_has_pictures_but_no_depth_orbit_or_geometry_alarm(tmp_path):
         f"fakes_00000{moment}.png" for moment in ("0000", "0500", "1000")
     ]
     assert not (tmp_path / "videos").exists()
-    assert table(tmp_path).keys() & {"alarm/flatness", "alarm/camera_leak"} == set()
+    geometry = {"alarm/flatness", "alarm/bulge", "alarm/opaque", "alarm/camera_leak"}
+    assert table(tmp_path).keys() & geometry == set()
+
+
+def test_a_2d_model_with_labels_is_shown_and_evaluated_with_labels(tmp_path):
+    given = []
+
+    class Labeled(Blots):
+        camera_conditioned = True
+
+        def map(self, z, camera=None, **options):
+            given.append(camera)
+            return super().map(z, camera, **options)
+
+    GENERATORS.pop("Labeled")
+    fit(tmp_path, [Snapshots(5.0, **SMALL), Evaluation(5.0)], generator=Labeled(), total_kimg=0.1)
+    assert len(given) > 4
+    assert all(camera is not None for camera in given)
+    assert not (tmp_path / "videos").exists()
 
 
 def test_an_alarm_is_told_in_one_sentence_once_and_only_after_its_time(tmp_path, caplog):
@@ -389,6 +410,30 @@ def test_a_healthy_run_raises_no_alarm():
     assert alarms(healthy, AlarmLevels()) == {}
     collapsed = healthy | {"alarm/z_sensitivity": 0.001}
     assert list(alarms(collapsed, AlarmLevels())) == ["alarm/z_sensitivity"]
+
+
+def test_a_head_of_half_the_right_relief_is_not_flat_at_any_radius():
+    for radius, relief in ((2.7, 0.056), (1.0, 0.0196)):  # real heads, world units
+        values = {"alarm/flatness": relief / 2 / radius, "alarm/bulge": relief / 2 / radius}
+        assert alarms(values, AlarmLevels()) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "says"),
+    [
+        ({"alarm/flatness": 0.02, "alarm/bulge": -0.02}, "alarm/bulge", "hollow .*0.0200 camera"),
+        ({"alarm/flatness": 0.001, "alarm/bulge": 0.0}, "alarm/flatness", "nearly flat"),
+        (
+            {"alarm/flatness": 0.0, "alarm/bulge": 0.0, "alarm/opaque": 0.0},
+            "alarm/opaque",
+            "Nothing is opaque",
+        ),
+    ],
+)
+def test_flat_hollow_and_transparent_heads_have_a_sentence_each(values, name, says):
+    sentences = alarms(values, AlarmLevels())
+    assert list(sentences) == [name]
+    assert re.search(says, sentences[name])
 
 
 def test_intervals_and_heads_that_make_no_sense_are_refused():

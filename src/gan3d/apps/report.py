@@ -162,7 +162,9 @@ def key_figures(run: RunFiles) -> list[tuple[str, str]]:
     for name, what in (
         ("distance/floor", "floor: real images against real images"),
         ("distance/mean_image", "the mean image's distance"),
-        ("alarm/flatness", "relief of the heads, world units (a plane: 0)"),
+        ("alarm/flatness", "relief of the heads, camera radii (a plane: 0)"),
+        ("alarm/bulge", "center before the rim, camera radii (hollow: below 0)"),
+        ("alarm/opaque", "share of opaque pixels (fog: 0)"),
         ("alarm/z_sensitivity", "how much z changes the image (collapse: 0)"),
         ("alarm/camera_leak", "camera leak (the head follows the camera: 1)"),
     ):
@@ -267,8 +269,9 @@ PLOTS = (
     ),
     Plot(
         "Relief",
-        "Of depth from its best-fit plane, world units; a billboard has 0.",
-        ("alarm/flatness",),
+        "Of depth from its best-fit plane, and of the center before the rim, camera radii; a "
+        "billboard has 0, a hollow head a negative bulge.",
+        ("alarm/flatness", "alarm/bulge"),
     ),
     Plot(
         "What changes the head",

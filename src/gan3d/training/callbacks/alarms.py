@@ -13,7 +13,10 @@ class AlarmLevels:
 
     Args:
         after_kimg: not before; young generators are flat, all of them.
-        flatness: relief below this many world units is flat (real heads at radius 2.7: 0.056).
+        opaque: below this share of opaque pixels there is no surface to speak of.
+        flatness: relief below this share of the camera's radius is flat (real heads: 0.02).
+        bulge: a center that is this share of the radius behind the rim, or more, is hollow (real
+            heads: 0.02 in front of it).
         z_sensitivity: images of different z differing less than this, of a range of 2, are the same
             head.
         camera_leak: the conditioning camera changing the head this much, relative to z, is too
@@ -21,7 +24,9 @@ class AlarmLevels:
     """
 
     after_kimg: float = 1000.0
-    flatness: float = 0.01
+    opaque: float = 0.01
+    flatness: float = 0.004
+    bulge: float = 0.004
     z_sensitivity: float = 0.03
     camera_leak: float = 0.5
 
@@ -29,14 +34,31 @@ class AlarmLevels:
 def alarms(values: Mapping[str, float], levels: AlarmLevels) -> dict[str, str]:
     """A plain sentence for each alarm that sounds, by its name."""
     sentences: dict[str, str] = {}
+    opaque = values.get("alarm/opaque", 1.0)
     flat = values.get("alarm/flatness", math.inf)
+    bulge = values.get("alarm/bulge", 0.0)
     same = values.get("alarm/z_sensitivity", math.inf)
     leak = values.get("alarm/camera_leak", 0.0)
-    if flat < levels.flatness:
+    if opaque < levels.opaque:
+        sentences["alarm/opaque"] = (
+            f"Nothing is opaque ({100 * opaque:.2g} % of the pixels, alarm below "
+            f"{100 * levels.opaque:g} %): the scenes are fog, without a surface whose relief could "
+            "be measured; look at the depth maps, and try a larger --model.r1.gamma or density "
+            "regularization (--model.density.weight)."
+        )
+    elif flat < levels.flatness:
         sentences["alarm/flatness"] = (
-            f"The heads are nearly flat (relief {flat:.4f} world units, alarm below "
+            f"The heads are nearly flat (relief {flat:.4f} camera radii, alarm below "
             f"{levels.flatness:g}): try another --model.r1.gamma (larger first), or condition the "
             "discriminator on the camera."
+        )
+    elif bulge < -levels.bulge:
+        sentences["alarm/bulge"] = (
+            f"The heads are hollow (their center is {-bulge:.4f} camera radii behind the rim, "
+            f"alarm above {levels.bulge:g}): the shape is inside out, which looks right from the "
+            "cameras of training only; condition the discriminator on the camera, check the "
+            "convention of the labels (docs/data.md), or start again with another "
+            "--model.run.seed."
         )
     if same < levels.z_sensitivity:
         sentences["alarm/z_sensitivity"] = (

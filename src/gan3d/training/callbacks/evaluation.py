@@ -109,11 +109,11 @@ class Evaluation(PeriodicCallback):
             draw = fixed_draws(
                 module, range(start, min(start + self.batch_size, self._num_real)), "evaluation"
             )
-            cameras = module.sample_cameras(draw) if module.generator_ema.has_camera else None
+            cameras = module.sample_cameras(draw)  # of a 2D model: its labels
             fakes = render_views(
                 module.generator_ema,
                 draw.normal("z", module.generator_ema.z_dim),
-                cameras,
+                cameras if module.generator_ema.has_camera else None,
                 conditioning=cameras,
                 resolution=module.raw_resolution_now(),
                 raw=False,

@@ -17,7 +17,7 @@ from gan3d.apps.video import orbit_video
 from gan3d.apps.views import frontal, orbit_like, render_views, repeated
 from gan3d.camera import Camera
 from gan3d.generators.contract import Rendering
-from gan3d.metrics import camera_leak, flatness, z_sensitivity
+from gan3d.metrics import bulge, camera_leak, flatness, opaque_share, z_sensitivity
 from gan3d.training.callbacks.alarms import AlarmLevels, alarms
 from gan3d.training.callbacks.periodic import (
     PeriodicCallback,
@@ -36,8 +36,8 @@ class Snapshots(PeriodicCallback):
     """Pictures of the EMA generator with fixed z and cameras, an orbit video, and geometry alarms.
 
     Logs `fakes` (a grid), `layers` (raw | image | depth of every head, for models that have them),
-    `orbit` (video) and `alarm/flatness`, `alarm/z_sensitivity`, `alarm/camera_leak`. Only the first
-    process renders.
+    `orbit` (video) and `alarm/opaque`, `alarm/flatness`, `alarm/bulge` (both in camera radii),
+    `alarm/z_sensitivity`, `alarm/camera_leak`. Only the first process renders.
 
     Args:
         every_kimg: between two snapshots.
@@ -83,7 +83,8 @@ class Snapshots(PeriodicCallback):
         if view.raw is not None or view.depth is not None:
             log_pictures(trainer.loggers, "layers", [picture(view)], step=seen)
         self._check(trainer, module, z, cameras, seen)
-        if cameras is not None and self._wants_video(seen, final):
+        in_3d = module.generator_ema.has_camera
+        if in_3d and cameras is not None and self._wants_video(seen, final):
             self._video(trainer, module, z[: self.video_heads], cameras, seen)
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
@@ -91,14 +92,14 @@ class Snapshots(PeriodicCallback):
         if not trainer.is_global_zero or self._wants_video(seen, final=False):
             return
         z, cameras = self._heads(module)
-        if cameras is not None and self.video_every:
+        in_3d = module.generator_ema.has_camera
+        if in_3d and cameras is not None and self.video_every:
             self._video(trainer, module, z[: self.video_heads], cameras, seen)
 
     def _heads(self, module: GAN) -> tuple[Tensor, Camera | None]:
-        """The latents and cameras of every snapshot."""
+        """The latents of every snapshot, and the cameras, or the labels of a 2D model."""
         draw = fixed_draws(module, range(self.num_heads), "snapshot")
-        z = draw.normal("z", module.generator_ema.z_dim)
-        return z, module.sample_cameras(draw) if module.generator_ema.has_camera else None
+        return draw.normal("z", module.generator_ema.z_dim), module.sample_cameras(draw)
 
     def _wants_video(self, seen: int, final: bool) -> bool:
         if not self.video_every:
@@ -113,7 +114,7 @@ class Snapshots(PeriodicCallback):
         return render_views(
             module.generator_ema,
             z,
-            cameras,
+            cameras if module.generator_ema.has_camera else None,
             conditioning=conditioning,
             resolution=module.raw_resolution_now(),
             batch_size=self.batch_size,
@@ -127,9 +128,16 @@ class Snapshots(PeriodicCallback):
         views = self._views(module, z, repeated(front, len(z)), repeated(front, len(z)))
         values = {"alarm/z_sensitivity": float(z_sensitivity(views.image))}
         if front is not None and views.depth is not None:
-            on_cpu = front.select([0] * len(z)).to(views.depth.device)
-            values["alarm/flatness"] = float(flatness(views.depth, views.opacity, on_cpu).mean())
-        if front is not None and cameras is not None and module.generator_ema.camera_conditioned:
+            fronts = front.select([0] * len(z)).to(views.depth.device)
+            surface = views.depth, views.opacity, fronts
+            radius = float(fronts.origins[0].norm())
+            values["alarm/flatness"] = float(flatness(*surface).mean()) / radius
+            values["alarm/bulge"] = float(bulge(*surface).mean()) / radius
+            if views.opacity is not None:
+                values["alarm/opaque"] = float(opaque_share(views.opacity).mean())
+        generator = module.generator_ema
+        leaks = generator.has_camera and generator.camera_conditioned  # a 2D model's label may
+        if leaks and front is not None and cameras is not None:
             num = min(4, len(z))
             every_z = z[:num].repeat_interleave(num, dim=0)
             conditioning = cameras.select(list(range(num)) * num)
