@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
 from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.record import differences
 from gan3d.cli.run_folder import WANDB_KEY, RunFolder
+from gan3d.training.gan import GAN
 
 BATCH = 8
 
@@ -192,6 +194,31 @@ def test_a_run_that_is_cut_off_says_how_far_it_came_and_a_resumed_one_has_its_ow
     assert float(re.search(r"NOT complete: ([\d.]+) of", err)[1]) > first
 
 
+@pytest.mark.parametrize("every", [100, BATCH / 1000])
+def test_an_interrupted_run_says_where_it_was_and_from_what_it_goes_on(
+    cli, tiny, monkeypatch, every
+):
+    def interrupt(self, batch, batch_idx):
+        if batch_idx == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    step = GAN.training_step
+    monkeypatch.setattr(GAN, "training_step", interrupt)
+    words = ("--checkpoints.every_kimg", every)
+    before = signal.getsignal(signal.SIGINT)
+    code, _, err = cli("fit", "--config", tiny, *words)
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
+    assert code == 130
+    if every == 100:
+        assert "interrupted at 0.008 of 0.016 kimg, before its first checkpoint" in err
+    else:
+        assert (
+            "interrupted at 0.008 of 0.016 kimg; go on from kimg-000000.008.ckpt: lightning fit "
+            "--config runs/tiny/config.yaml --ckpt_path last\n"
+        ) in err
+
+
 def test_fast_dev_run_leaves_nothing(cli, tiny, tmp_path):
     before = set(tmp_path.iterdir())
     code, _, err = cli("fit", "--config", tiny, "--trainer.fast_dev_run", "true")
@@ -204,7 +231,6 @@ def test_fast_dev_run_leaves_nothing(cli, tiny, tmp_path):
 
 
 def test_the_seed_of_a_run_follows_seed_everything_and_is_recorded(cli, tiny, tmp_path):
-    from gan3d.training.gan import GAN
 
     drawn = []
     for seed in (1, 2):
@@ -350,7 +376,6 @@ def test_predict_draws_scenes_of_a_seed_with_truncation(cli, tiny, trained, tmp_
 
 def test_scene_0_of_a_seed_is_that_of_the_other_verbs(trained):
     from gan3d import Randomness
-    from gan3d.training.gan import GAN
     from gan3d.training.sampling import Sampling
 
     module = GAN.load_from_checkpoint(trained / "checkpoints/last.ckpt").eval()

@@ -178,7 +178,7 @@ def style_sheet(
         return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
     yaws = cameras.yaw_pitch()[0].tolist()
     heads = [f"head {k}" for k in range(len(rows))]
-    return sheet(rows, heads, [f"{name} {yaw:+.2f}" for name in labels for yaw in yaws])
+    return sheet(list(rows), heads, [f"{name} {yaw:+.2f}" for name in labels for yaw in yaws])
 
 
 def _declared(generator: Generator) -> Mapping[str, tuple[str, ...]]:

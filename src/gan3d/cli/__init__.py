@@ -217,13 +217,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except SystemExit as stop:
-        if isinstance(
-            stop.__context__, KeyboardInterrupt
-        ):  # Lightning turns Ctrl-C into exit code 1
-            return _interrupted(words)
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes it exit code 1
+            return _interrupted(words, stop.__context__)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        return _interrupted(words)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(words, interrupt)
     except BrokenPipeError:  # `gan3d configs | head`
         sys.stdout = None
         return 0
@@ -328,11 +326,10 @@ def _exit_code(error: Exception) -> int | None:
     return 1 if isinstance(error, ArithmeticError) else None
 
 
-def _interrupted(words: list[str]) -> int:
+def _interrupted(words: list[str], interrupt: KeyboardInterrupt) -> int:
+    """Says what the run told the interruption, else how to go on where there is a checkpoint."""
     again = (
-        ""
-        if "fit" not in words[:1]
-        else "; go on from the last checkpoint: the same command with --ckpt_path last"
+        "; go on from its last checkpoint, if there is one: the same command with --ckpt_path last"
     )
-    say(f"interrupted{again}")
+    say(str(interrupt) or f"interrupted{again if words[:1] == ['fit'] else ''}")
     return 130

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def outcome(seen: int, total_kimg: float, seconds: float, why: str, folder: Path
         why: what ended it early; nothing: it is complete.
         folder: of the run.
     """
-    again = f"lightning fit --config {folder / 'config.yaml'} --ckpt_path last"
+    again = _again(folder)
     took = tqdm.format_interval(seconds)
     if seen >= total_kimg * 1000:
         longer = f"{again} --model.run.total_kimg {2 * total_kimg:g}"
@@ -56,6 +56,18 @@ def outcome(seen: int, total_kimg: float, seconds: float, why: str, folder: Path
         f"NOT complete: {seen / 1000:.6g} of {total_kimg:g} kimg ({percent}) after {took}, ended "
         f"by {why}\n  go on: {again}"
     )
+
+
+def interruption(seen: int, total_kimg: float, checkpoints: Sequence[Path], folder: Path) -> str:
+    """Where a run was interrupted. Arguments as of `outcome`; its checkpoints, the newest first."""
+    text = f"interrupted at {seen / 1000:.6g} of {total_kimg:g} kimg"
+    if not checkpoints:
+        return f"{text}, before its first checkpoint (--checkpoints.every_kimg)"
+    return f"{text}; go on from {checkpoints[0].name}: {_again(folder)}"
+
+
+def _again(folder: Path) -> str:
+    return f"lightning fit --config {folder / 'config.yaml'} --ckpt_path last"
 
 
 def _models(module: GAN) -> str:

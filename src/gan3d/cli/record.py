@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning.pytorch as pl
 import yaml
 
-from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
+from gan3d.checkpoints.runs import CONFIG_KEY, checkpoints_in, pack_config, unpack_config
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.options import flat
-from gan3d.cli.plan import plan
+from gan3d.cli.plan import interruption, plan
 from gan3d.cli.run_folder import WANDB_FILE, WANDB_KEY, remove
 from gan3d.training.callbacks.periodic import forget_later, images_seen
+from gan3d.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
@@ -113,6 +114,17 @@ class RunRecord(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.seconds = time.monotonic() - self._clock
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Tells an interruption how far the run came."""
+        if isinstance(exception, KeyboardInterrupt):
+            module = cast("GAN", pl_module)
+            saved = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+            newest = checkpoints_in(saved.dir) if saved.dir is not None else []
+            text = interruption(images_seen(module), module.run.total_kimg, newest, self.dir)
+            exception.args = (text,)
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = pack_config(self.config)
