@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gan3d.cli import configs, devices
-from gan3d.cli.devices import Batch, asked_for, choose, kind_of
+from gan3d.cli.devices import BatchSplit, asked_for, choose, kind_of
 from gan3d.cli.messages import CommandError
 from gan3d.cli.trainer import TrainerCLI
 
@@ -33,15 +33,15 @@ def trainer(devices="auto", accelerator="auto", strategy="auto", num_nodes=1):
 @pytest.mark.parametrize(
     ("number", "batch", "chosen"),
     [
-        (1, Batch(32, None, 4), {}),
-        (2, Batch(32, None, 4), {"devices": 2, "strategy": "gan_ddp"}),
-        (3, Batch(32, None, 4), {"devices": 2, "strategy": "gan_ddp"}),
-        (8, Batch(32, None, 4), {"devices": 8, "strategy": "gan_ddp"}),
-        (8, Batch(32, None, 8), {"devices": 4, "strategy": "gan_ddp"}),
-        (8, Batch(8, None, 4), {"devices": 2, "strategy": "gan_ddp"}),
-        (2, Batch(4, None, 4), {"devices": 1}),
-        (3, Batch(24, None, 4), {"devices": 3, "strategy": "gan_ddp"}),
-        (8, Batch(32, 16, 4), {"devices": 8, "strategy": "gan_ddp"}),  # a share is smaller
+        (1, BatchSplit(32, None, 4), {}),
+        (2, BatchSplit(32, None, 4), {"devices": 2, "strategy": "gan_ddp"}),
+        (3, BatchSplit(32, None, 4), {"devices": 2, "strategy": "gan_ddp"}),
+        (8, BatchSplit(32, None, 4), {"devices": 8, "strategy": "gan_ddp"}),
+        (8, BatchSplit(32, None, 8), {"devices": 4, "strategy": "gan_ddp"}),
+        (8, BatchSplit(8, None, 4), {"devices": 2, "strategy": "gan_ddp"}),
+        (2, BatchSplit(4, None, 4), {"devices": 1}),
+        (3, BatchSplit(24, None, 4), {"devices": 3, "strategy": "gan_ddp"}),
+        (8, BatchSplit(32, 16, 4), {"devices": 8, "strategy": "gan_ddp"}),  # a share is smaller
     ],
 )
 def test_several_devices_take_gan_ddp_with_as_many_as_whole_groups_allow(
@@ -55,25 +55,25 @@ def test_several_devices_take_gan_ddp_with_as_many_as_whole_groups_allow(
         assert f"used of {number}" in said
         unit = number * batch.group
         assert f"--data.batch_size {unit}, or a multiple" in said
-        assert Batch(unit, None, batch.group).fits(number)
+        assert BatchSplit(unit, None, batch.group).fits(number)
 
 
 def test_every_stage_of_a_run_is_shared(gpus):
     gpus(8)
-    stages = [Batch(64, None, 4), Batch(16, None, 4)]
+    stages = [BatchSplit(64, None, 4), BatchSplit(16, None, 4)]
     assert choose(trainer(), stages)[0] == {"devices": 4, "strategy": "gan_ddp"}
 
 
 def test_several_machines_share_a_batch(gpus):
     gpus(4)
-    batch = Batch(32, None, 4)
+    batch = BatchSplit(32, None, 4)
     assert choose(trainer(num_nodes=2), [batch])[0] == {"devices": 4, "strategy": "gan_ddp"}
     assert choose(trainer(num_nodes=4), [batch])[0] == {"devices": 2, "strategy": "gan_ddp"}
 
 
 def test_what_is_asked_for_is_taken_or_refused_with_what_works(gpus):
     gpus(8)
-    batch = Batch(32, None, 4)
+    batch = BatchSplit(32, None, 4)
     assert choose(trainer(2), [batch])[0] == {"devices": 2, "strategy": "gan_ddp"}
     assert choose(trainer("0,3"), [batch])[0] == {"devices": "0,3", "strategy": "gan_ddp"}
     assert choose(trainer([5]), [batch]) == ({}, "")
@@ -90,13 +90,13 @@ def test_what_is_asked_for_is_taken_or_refused_with_what_works(gpus):
 def test_a_batch_that_one_device_cannot_split_is_refused(gpus):
     gpus(0)
     with pytest.raises(CommandError, match=r"use --data.batch_size 8 \(a multiple of 4\)$"):
-        choose(trainer(), [Batch(7, None, 4)])
+        choose(trainer(), [BatchSplit(7, None, 4)])
     with pytest.raises(
         CommandError, match=r"in micro-batches of 6(.|\n)*micro_batch_size that divides"
     ):
-        choose(trainer(), [Batch(12, 6, 4)])
+        choose(trainer(), [BatchSplit(12, 6, 4)])
     with pytest.raises(CommandError, match=r"--data.batch_size 0: expected at least 1 image"):
-        choose(trainer(), [Batch(0, None, 4)])
+        choose(trainer(), [BatchSplit(0, None, 4)])
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
@@ -156,4 +156,4 @@ def test_the_batch_of_every_stage_is_that_of_the_config():
         stages=stages,
     )
     found = devices.batches_of(model, SimpleNamespace(batch_size=32))
-    assert found == [Batch(32, 2, 4), Batch(16, 8, 4)]
+    assert found == [BatchSplit(32, 2, 4), BatchSplit(16, 8, 4)]

@@ -16,7 +16,7 @@ from gan3d.cli.messages import CommandError
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchSplit:
     """How the images of an iteration are split, in one stage of a run.
 
     Attributes:
@@ -38,11 +38,11 @@ class Batch:
         return share % part == 0 and part % self.group == 0
 
 
-def batches_of(model: Any, data: Any) -> list[Batch]:
+def batches_of(model: Any, data: Any) -> list[BatchSplit]:
     """The batches of a GAN's stages on a data module."""
     group = model.discriminator.group_size
     return [
-        Batch(
+        BatchSplit(
             data.batch_size if stage.batch_size is None else stage.batch_size,
             stage.micro_batch_size or model.run.micro_batch_size,
             group,
@@ -71,7 +71,7 @@ def asked_for(trainer: Any) -> int:
     return len(devices) if isinstance(devices, (list, tuple)) else int(devices)
 
 
-def choose(trainer: Any, batches: Iterable[Batch]) -> tuple[dict[str, Any], str]:
+def choose(trainer: Any, batches: Iterable[BatchSplit]) -> tuple[dict[str, Any], str]:
     """What `fit` gives to the Trainer in place of its own defaults.
 
     Args:
@@ -99,7 +99,7 @@ def choose(trainer: Any, batches: Iterable[Batch]) -> tuple[dict[str, Any], str]
     return arguments, _said(number, asked, batches)
 
 
-def _said(number: int, asked: int, batches: list[Batch]) -> str:
+def _said(number: int, asked: int, batches: list[BatchSplit]) -> str:
     if number == asked:
         return f"{asked} devices share each batch (--trainer.strategy gan_ddp)"
     size, group = batches[0].size, batches[0].group
@@ -110,7 +110,7 @@ def _said(number: int, asked: int, batches: list[Batch]) -> str:
     )
 
 
-def _refusal(batches: list[Batch], asked: int, nodes: int, fitting: list[int]) -> CommandError:
+def _refusal(batches: list[BatchSplit], asked: int, nodes: int, fitting: list[int]) -> CommandError:
     wrong = next((b for b in batches if not b.fits(asked * nodes)), batches[0])
     if wrong.size < 1:
         return CommandError(

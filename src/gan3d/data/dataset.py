@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -186,7 +187,8 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> int: ...
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """Index, image uint8 [3 H W], and label [25] and mask uint8 [1 H W] where they are used."""
 
     index: int
@@ -212,10 +214,14 @@ class ImageSequence(Dataset):
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Collates samples: images as x / 127.5 - 1, labels as a Camera, masks as x / 255."""
-    index, images, labels, masks = zip(*samples)
-    camera = None if labels[0] is None else Camera.from_label(torch.stack(labels))
-    mask = None if masks[0] is None else torch.stack(masks).float() / 255
-    return Batch(torch.stack(images).float() / 127.5 - 1, camera, torch.tensor(index), mask)
+    labels = [s.label for s in samples if s.label is not None]
+    masks = [s.mask for s in samples if s.mask is not None]
+    return Batch(
+        torch.stack([s.image for s in samples]).float() / 127.5 - 1,
+        Camera.from_label(torch.stack(labels)) if labels else None,
+        torch.tensor([s.index for s in samples]),
+        torch.stack(masks).float() / 255 if masks else None,
+    )
 
 
 def read_labels(archive: Archive, names: Sequence[str]) -> Tensor:
