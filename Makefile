@@ -11,10 +11,10 @@ DEMO_TIME := 00:00:08:00
 ONE_THREAD := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help venv demo test lint format clean
+.PHONY: help venv demo test test-all lint format clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 venv: $(STAMP)  ## the virtual environment, with gan3d in it
 
@@ -30,7 +30,10 @@ demo: venv  ## make heads, train five minutes (eight at most), write pictures, v
 		--run_dir $(DEMO) --threads 1 --trainer.max_time $(DEMO_TIME) --overwrite true
 	$(ONE_THREAD) $(BIN)/gan3d report $(DEMO)
 
-test: venv  ## the whole test suite
+test: venv  ## the test suite, as CI runs it
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
+
+test-all: venv  ## the whole test suite, slow tests included
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: venv  ## ruff and mypy
