@@ -7,7 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gan3d.metrics import FrechetDistance, SmallFeatures, feature_moments, frechet, frechet_distance
 
@@ -221,3 +222,74 @@ def test_distance_of_sampled_gaussians_is_near_that_of_their_distributions():
     x, y = torch.randn(2, 20_000, 4, generator=stream).unbind()
     value = frechet_distance(*feature_moments(x), *feature_moments(2.5 * y + 0.7))
     assert value.item() == pytest.approx(4 * 0.7**2 + 4 * (2.5 - 1) ** 2, rel=0.03)
+
+
+class OfOneSize(nn.Module):
+    """Features of images of 32 px, and of no others; a batch of none is an error, too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3 * 32 * 32, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images)
+        return self.linear(images.flatten(1))
+
+
+@pytest.mark.parametrize("img_resolution", [None, 32])
+def test_a_network_of_a_fixed_input_size_is_asked_for_images_of_that_size_only(img_resolution):
+    metric = FrechetDistance(OfOneSize(), img_resolution=img_resolution)
+    real, fake = pictures(20, 0), pictures(20, 1)
+    metric.update(real[:0], real=True)  # half of a batch may be empty
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    x, y = (metric.features(images) for images in (real, fake))
+    expected = frechet_distance(*feature_moments(x), *feature_moments(y))
+    assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-4)
+    metric.reset()
+    with pytest.raises(ValueError, match="0 real images"):
+        metric.compute()
+
+
+def test_a_process_without_images_agrees_on_the_shapes_if_their_size_is_given():
+    metric = FrechetDistance(OfOneSize(), img_resolution=32)
+    assert metric.fake_sum.shape == (5,)
+    assert metric.fake_outer.shape == (5, 5)
+
+
+def test_a_network_that_does_not_take_the_images_is_refused():
+    with pytest.raises(
+        ValueError, match=r"OfOneSize does not take images of 64 px .*one that resi"
+    ):
+        FrechetDistance(OfOneSize(), img_resolution=64)
+
+
+def test_an_image_with_nan_is_named_as_the_cause():
+    images = pictures(10, 0)
+    images[3, 0, 2, 2] = math.nan
+    with pytest.raises(ArithmeticError, match="features of the fake images are not finite"):
+        distance(pictures(10, 1), images)
+    with pytest.raises(ArithmeticError, match="an image has NaN"):
+        feature_moments(SmallFeatures()(images))
+
+
+class AppleGPU(TorchFunctionMode):
+    """Stands in for one: moving float64 to the device (here: meta) raises, as torch does on MPS."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        target = map(str, (*args[1:], *(kwargs or {}).values()))
+        if func is Tensor.to and args[0].dtype == torch.float64 and "meta" in target:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return func(*args, **(kwargs or {}))
+
+
+def test_on_a_device_without_float64_the_sums_stay_on_the_cpu():
+    metric = FrechetDistance(SmallFeatures())
+    with AppleGPU():
+        metric.to("meta")
+    assert next(metric.features.parameters()).device.type == "meta"
+    assert metric.real_sum.device.type == "cpu"
+    metric.features = SmallFeatures()  # a stand-in computes nothing
+    metric.update(pictures(4, 0), real=True)
+    assert metric.real_outer.dtype == torch.float64

@@ -77,3 +77,10 @@ def test_too_few_features_and_unlike_ones_are_refused():
         kernel_distance(cloud(1, 0), cloud(9, 1))
     with pytest.raises(ValueError, match=r"\[9, 6\] and \[9, 4\], expected \[n c\] and \[m c\]"):
         kernel_distance(cloud(9, 0), cloud(9, 1, dim=4))
+
+
+def test_features_that_are_not_finite_are_refused():
+    bad = torch.ones(9, 4)
+    bad[2, 3] = float("inf")
+    with pytest.raises(ArithmeticError, match="features of the fakes are not finite"):
+        kernel_distance(torch.ones(9, 4), bad)

@@ -59,6 +59,24 @@ def test_features_are_rounded_to_half_precision_by_default():
     assert precision_and_recall(near, near + 4e-4, half=False)[0] < 1
 
 
+@pytest.mark.parametrize("scale", [1e4, 1e5, 1e20])
+def test_features_beyond_float16_keep_their_precision_and_recall(scale):
+    real, fake = cloud(63, 0), cloud(100, 1) * 1.2
+    expected = [float(x) for x in precision_and_recall(real, fake)]
+    scaled = [float(x) for x in precision_and_recall(scale * real, scale * fake)]
+    assert scaled == pytest.approx(expected, abs=0.02)  # rounded at other places
+    assert [float(x) for x in precision_and_recall(scale * real, scale * real)] == [1, 1]
+
+
+def test_features_that_are_not_finite_are_refused():
+    bad = cloud(9, 0)
+    bad[2, 3] = float("nan")
+    with pytest.raises(ArithmeticError, match="features of the fakes are not finite"):
+        precision_and_recall(cloud(9, 1), bad)
+    with pytest.raises(ArithmeticError, match="features of the real images are not finite"):
+        precision_and_recall(bad, cloud(9, 1))
+
+
 def test_too_few_features_and_unlike_ones_are_refused():
     with pytest.raises(ValueError, match="3 features have no 3 neighbors each; use more images"):
         precision_and_recall(cloud(3, 0), cloud(9, 1))

@@ -134,8 +134,9 @@ class Harness(LightningModule):
 class Colors(LightningDataModule):
     """Held-out images: flat random colors with a little noise."""
 
-    def __init__(self, num: int = 48):
+    def __init__(self, num: int = 48, batch_size: int = 20):
         super().__init__()
+        self.batch_size = batch_size
         stream = torch.Generator().manual_seed(0)
         self.images = (
             torch.rand(num, 3, 1, 1, generator=stream) * 2
@@ -151,7 +152,7 @@ class Colors(LightningDataModule):
             return []
         return DataLoader(
             self.images,
-            batch_size=20,
+            batch_size=self.batch_size,
             collate_fn=lambda rows: SimpleNamespace(image=torch.stack(rows)),
         )
 
@@ -332,6 +333,24 @@ def test_the_distance_is_that_of_as_many_fakes_as_reals_in_eight_bits(tmp_path):
     assert table(tmp_path)["distance/frechet"][100] == pytest.approx(
         metric.compute().item(), rel=1e-4
     )
+
+
+class OfOneSize(nn.Module):
+    """Features of images of 16 px only."""
+
+    def forward(self, images):
+        return images.reshape(-1, 3 * 16 * 16)[:, :7]
+
+
+def test_a_feature_network_of_a_fixed_size_sees_images_of_the_generators_size(tmp_path):
+    fit(tmp_path, [Evaluation(5.0, features=OfOneSize())], total_kimg=0.1)
+    assert table(tmp_path)["distance/frechet"][0] > 0
+
+
+@pytest.mark.filterwarnings(r"error:std\(\)")
+def test_held_out_images_that_come_one_by_one_are_no_reason_for_a_warning(tmp_path):
+    fit(tmp_path, [Evaluation(5.0)], total_kimg=0.1, data=Colors(5, batch_size=1))
+    assert table(tmp_path)["distance/floor"][0] > 0
 
 
 def test_the_distance_can_be_monitored(tmp_path):

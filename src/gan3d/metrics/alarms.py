@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import SURFACE_OPACITY
+from gan3d.metrics.exact import exact
 
 
 def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
@@ -86,18 +87,18 @@ def _off_plane(depth: Tensor, opacity: Tensor | None, camera: Camera) -> tuple[T
             f"depth {list(depth.shape)} and {len(camera)} cameras; expected depth [b 1 h w] and b "
             "cameras"
         )
-    # An Apple GPU has no float64.
-    depth, camera = depth.detach().cpu(), camera.to("cpu")
+    depth = exact(depth.detach())
+    camera = camera.to(depth.device)
 
     # camera coordinates of the points; x, y, z are 0 where no surface is seen
     height, width = depth.shape[-2:]
     seen = depth.isfinite()
     if opacity is not None:
-        seen = seen & (opacity.cpu() > SURFACE_OPACITY)
-    z = rearrange(torch.where(seen, depth.double(), 0.0), "b 1 h w -> b (h w)")
+        seen = seen & (opacity.to(depth.device) > SURFACE_OPACITY)
+    z = rearrange(torch.where(seen, depth, 0.0), "b 1 h w -> b (h w)")
     v, u = torch.meshgrid(
-        (torch.arange(height, dtype=z.dtype) + 0.5) / height,
-        (torch.arange(width, dtype=z.dtype) + 0.5) / width,
+        (torch.arange(height, device=z.device, dtype=z.dtype) + 0.5) / height,
+        (torch.arange(width, device=z.device, dtype=z.dtype) + 0.5) / width,
         indexing="ij",
     )
     pixels = torch.stack([u.flatten(), v.flatten(), torch.ones_like(u.flatten())])  # 3 (h w)
@@ -125,8 +126,7 @@ def z_sensitivity(images: Tensor) -> Tensor:
     """
     if len(images) < 2:
         raise ValueError(f"z_sensitivity got {len(images)} image(s); it compares at least 2")
-    # An Apple GPU has no float64.
-    return images.cpu().double().var(dim=0).mean().sqrt()
+    return exact(images).var(dim=0).mean().sqrt()
 
 
 def camera_leak(images: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def camera_leak(images: Tensor) -> Tensor:
             f"images have shape {list(images.shape)}, expected [z c 3 H W] with at least 2 z and 2 "
             "c"
         )
-    images = images.cpu().double()
+    images = exact(images)
     by_camera = images.var(dim=1).mean().sqrt()
     by_z = images.var(dim=0).mean().sqrt()
     return torch.where(by_camera > 0, by_camera / by_z, torch.zeros_like(by_camera))

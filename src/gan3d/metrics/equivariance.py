@@ -23,7 +23,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from gan3d.metrics.bandlimit import (
     pseudo_rotate,
@@ -33,6 +32,8 @@ from gan3d.metrics.bandlimit import (
     shift_integer,
     translation,
 )
+from gan3d.metrics.exact import exact
+from gan3d.metrics.frechet import ExactMetric
 from gan3d.randomness import Randomness
 
 Kind = Literal["eqt", "eqt_frac", "eqr"]
@@ -106,16 +107,16 @@ def _sums(reference: Tensor, moved: Tensor, mask: Tensor) -> Sums:
         raise ValueError(
             f"the picture has shape {list(reference.shape)}, moved it has {list(moved.shape)}"
         )
-    mask = mask.double()
-    return (mask * (reference.double() - moved.double()).square()).sum(), mask.sum()
+    mask = exact(mask)
+    return (mask * (exact(reference) - exact(moved)).square()).sum(), mask.sum()
 
 
 def decibels(error: Tensor, known: Tensor) -> Tensor:
     """20 log10(2) - 10 log10(error / known); infinite for error 0, NaN if nothing is known."""
-    return 20 * math.log10(2) - 10 * torch.log10(error.double() / known.double())
+    return 20 * math.log10(2) - 10 * torch.log10(exact(error) / exact(known))
 
 
-class Equivariance(Metric):
+class Equivariance(ExactMetric):
     """EQ-T, EQ-T_frac or EQ-R over many batches, reduced exactly over processes.
 
     Args:
@@ -123,9 +124,7 @@ class Equivariance(Metric):
         kind: "eqt" (whole pixels), "eqt_frac" (any distance) or "eqr" (any angle).
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
     error: Tensor
     known: Tensor
 

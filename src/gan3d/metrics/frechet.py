@@ -7,6 +7,7 @@ compared with published ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from gan3d.metrics.exact import check_finite, exact
 
 BLOCK = 4096  # features held in float64 at once
 
@@ -34,7 +37,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     Returns:
         A float64 scalar.
     """
-    mean1, cov1, mean2, cov2 = (x.double() for x in (mean1, cov1, mean2, cov2))
+    mean1, cov1, mean2, cov2 = (exact(x) for x in (mean1, cov1, mean2, cov2))
     values, vectors = torch.linalg.eigh(cov1)
     root1 = vectors * values.clamp(min=0).sqrt() @ vectors.mT
     product = root1 @ cov2 @ root1
@@ -51,17 +54,32 @@ def feature_moments(features: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"features have shape {list(features.shape)}, expected [n c] of at least 2 images"
         )
+    check_finite(features, "images")
     rows = features.float()  # every protocol keeps features in float32; only the sums are float64
-    sums = [block.double().sum(dim=0) for block in rows.split(BLOCK)]
+    sums = [exact(block).sum(dim=0) for block in rows.split(BLOCK)]
     mean = torch.stack(sums).sum(dim=0) / len(rows)
     outer = mean.new_zeros(len(mean), len(mean))
     for block in rows.split(BLOCK):
-        centered = block.double() - mean
+        centered = exact(block) - mean
         outer += centered.mT @ centered
     return mean, outer / len(rows)
 
 
-class FrechetDistance(Metric):
+class ExactMetric(Metric):
+    """A metric with float64 states, which stay on the CPU where the device has no float64."""
+
+    is_differentiable = False
+    full_state_update = False
+
+    def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> nn.Module:
+        try:
+            fn(torch.zeros((), dtype=torch.float64))
+        except TypeError:
+            return nn.Module._apply(self, fn)
+        return super()._apply(fn, exclude_state)
+
+
+class FrechetDistance(ExactMetric):
     """Frechet distance between real and fake images, reduced exactly over processes.
 
     The states are sums (n, sum x, sum x x^T, in float64), so any split of the images over batches
@@ -72,21 +90,25 @@ class FrechetDistance(Metric):
         features: images [b 3 H W] in [-1, 1] -> features [b c].
         reset_real: whether `reset` also clears the real side; False keeps its statistics for many
             sets of fakes.
+        img_resolution: side of the images, with which the number of features is found. None finds
+            it with the first images; in a run of several processes, each must then see some.
+
+    Raises:
+        ValueError: the network does not take images of `img_resolution`.
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
-    def __init__(self, features: nn.Module, reset_real: bool = True):
+    def __init__(
+        self, features: nn.Module, reset_real: bool = True, img_resolution: int | None = None
+    ):
         super().__init__()
         self.reset_real = reset_real
         self.features = features.eval().requires_grad_(False)
-        first = next(chain(features.parameters(), features.buffers()), torch.zeros(()))
-        with torch.no_grad():
-            dim = self.features(torch.zeros(1, 3, 64, 64, device=first.device)).shape[1]
+        # Scalars become vectors and matrices by the first sum.
+        dim = () if img_resolution is None else (self._num_features(img_resolution),)
         for kind in ("real", "fake"):
-            for state, shape in (("n", ()), ("sum", (dim,)), ("outer", (dim, dim))):
+            for state, shape in (("n", ()), ("sum", dim), ("outer", 2 * dim)):
                 zeros = torch.zeros(shape, dtype=torch.float64)
                 self.add_state(f"{kind}_{state}", zeros, dist_reduce_fx="sum")
 
@@ -97,7 +119,9 @@ class FrechetDistance(Metric):
             raise ValueError(
                 f"images have shape {list(images.shape)}, expected [b 3 H W] in [-1, 1]"
             )
-        x = self.features(images).double()  # b c
+        if len(images) == 0:
+            return
+        x = self.features(images).to(self.real_n.device).double()  # b c
         kind = "real" if real else "fake"
         for state, value in (("n", len(x)), ("sum", x.sum(0)), ("outer", x.mT @ x)):
             setattr(self, f"{kind}_{state}", getattr(self, f"{kind}_{state}") + value)
@@ -115,7 +139,12 @@ class FrechetDistance(Metric):
                 setattr(self, name, value)
 
     def moments(self, real: bool) -> tuple[Tensor, Tensor]:
-        """Mean [c] and covariance [c c] of the features of one side; divided by n, as published."""
+        """Mean [c] and covariance [c c] of the features of one side; divided by n, as published.
+
+        Raises:
+            ValueError: there are fewer than two images.
+            ArithmeticError: a feature is not finite.
+        """
         kind = "real" if real else "fake"
         n = getattr(self, f"{kind}_n")
         total = getattr(self, f"{kind}_sum")
@@ -123,8 +152,21 @@ class FrechetDistance(Metric):
             raise ValueError(
                 f"{int(n)} {kind} images: a covariance needs at least 2; call update first"
             )
+        check_finite(total, f"{kind} images")
         mean = total / n
         return mean, getattr(self, f"{kind}_outer") / n - torch.outer(mean, mean)
+
+    def _num_features(self, img_resolution: int) -> int:
+        first = next(chain(self.features.parameters(), self.features.buffers()), torch.zeros(()))
+        probe = torch.zeros(1, 3, img_resolution, img_resolution, device=first.device)
+        try:
+            with torch.no_grad():
+                return self.features(probe).shape[1]
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(self.features).__name__} does not take images of {img_resolution} px "
+                f"({error}); give a feature network that does, or one that resizes them"
+            ) from error
 
 
 class SmallFeatures(nn.Module):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gan3d.metrics.exact import exact
+
 
 def inception_score(probabilities: Tensor, num_splits: int = 10) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of the scores of consecutive splits.
@@ -30,7 +32,7 @@ def inception_score(probabilities: Tensor, num_splits: int = 10) -> tuple[Tensor
         )
     scores = []
     for i in range(num_splits):
-        p = probabilities[i * n // num_splits : (i + 1) * n // num_splits].double()
+        p = exact(probabilities[i * n // num_splits : (i + 1) * n // num_splits])
         # xlogy: x log x is 0 at 0
         divergence = (torch.xlogy(p, p) - torch.xlogy(p, p.mean(dim=0, keepdim=True))).sum(dim=1)
         scores.append(divergence.mean().exp())

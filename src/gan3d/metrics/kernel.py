@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan3d.metrics.exact import check_finite, exact
+
 
 def kernel_distance(
     real: Tensor,
@@ -40,6 +42,7 @@ def kernel_distance(
 
     Raises:
         ValueError: the shapes do not match, or a set has fewer than two features.
+        ArithmeticError: a feature is not finite.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -53,9 +56,11 @@ def kernel_distance(
             "more"
         )
 
+    for features, what in ((real, "real images"), (fake, "fakes")):
+        check_finite(features, what)
     real, fake = real.float(), fake.float()
     draws = np.random.RandomState(seed)
-    total = torch.zeros((), dtype=torch.float64, device=real.device)
+    total = exact(torch.zeros((), device=real.device))
     for _ in range(num_subsets):
         x = fake[torch.from_numpy(draws.choice(len(fake), size, replace=False)).to(fake.device)]
         y = real[torch.from_numpy(draws.choice(len(real), size, replace=False)).to(real.device)]
@@ -71,4 +76,4 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.mT / x.shape[1] + 1).double() ** 3
+    return exact(x @ y.mT / x.shape[1] + 1) ** 3

@@ -18,6 +18,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 
+from gan3d.metrics.exact import exact
+
 Space = Literal["w", "z"]
 Sampling = Literal["end", "full"]
 EPSILON = 1e-4
@@ -82,7 +84,7 @@ def squared_steps(
     """
 
     def embedded(latents: Tensor) -> Tensor:
-        return embed(box_downsampled(picture(latents).float(), size)).double()
+        return exact(embed(box_downsampled(picture(latents).float(), size)))
 
     return (embedded(start) - embedded(end)).square().sum(dim=1) / epsilon**2
 
@@ -120,7 +122,7 @@ def trimmed_mean(values: Tensor, low: float = 1.0, high: float = 99.0) -> Tensor
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values have shape {list(values.shape)}, expected [n] with at least one")
-    values = values.double()
+    values = exact(values)
     bottom = torch.quantile(values, low / 100, interpolation="lower")
     top = torch.quantile(values, high / 100, interpolation="higher")
     return values[(values >= bottom) & (values <= top)].mean()

@@ -9,8 +9,12 @@ distance to the k-th nearest other feature of the set.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from gan3d.metrics.exact import check_finite, exact
 
 BLOCK = 10_000  # rows and columns of a matrix of distances held at once
 
@@ -24,20 +28,28 @@ def precision_and_recall(
         real: features [n c].
         fake: features [m c].
         neighbors: k; StyleGAN3's protocol `pr50k3_full` uses 3, with VGG16 features.
-        half: round the features to float16 first, as in the protocol.
+        half: round the features to float16 first, as in the protocol. Features beyond its range
+            (65,504) are first divided by a power of two, which changes no fraction.
 
     Returns:
         (precision, recall), float64 scalars.
 
     Raises:
         ValueError: the shapes do not match, or a set has too few features.
+        ArithmeticError: a feature is not finite.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(
             f"features have shapes {list(real.shape)} and {list(fake.shape)}, expected [n c] and "
             "[m c]"
         )
-    real, fake = ((features.half() if half else features).float() for features in (real, fake))
+    for features, what in ((real, "real images"), (fake, "fakes")):
+        check_finite(features, what)
+    if half:
+        largest = max(float(features.abs().max()) for features in (real, fake))
+        scale = 2.0 ** -max(math.ceil(math.log2(max(largest, 1) / torch.finfo(torch.half).max)), 0)
+        real, fake = ((features.float() * scale).half() for features in (real, fake))
+    real, fake = real.float(), fake.float()
     return covered(real, fake, neighbors), covered(fake, real, neighbors)
 
 
@@ -50,7 +62,7 @@ def covered(manifold: Tensor, probes: Tensor, neighbors: int = 3) -> Tensor:
         for centers, radius in zip(manifold.split(BLOCK), radii.split(BLOCK)):
             inside |= (torch.cdist(block, centers) <= radius).any(dim=1)
         hits.append(inside)
-    return torch.cat(hits).double().mean()
+    return exact(torch.cat(hits)).mean()
 
 
 def neighbor_distances(features: Tensor, neighbors: int) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import SURFACE_OPACITY, Rendering
+from gan3d.metrics.exact import exact
 from gan3d.ops.grid_sample import grid_sample
 
 
@@ -128,7 +129,9 @@ def masked_psnr(image: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
     Returns:
         dB [b]; NaN without valid pixels, infinite if the images are equal.
     """
-    square = torch.where(valid, (image.double() - reference.double()).square(), 0.0)
+    difference = exact(image) - exact(reference)
+    valid = valid.to(difference.device)
+    square = torch.where(valid, difference.square(), 0.0)
     return 10 * torch.log10(4 * 3 * valid.sum(dim=(1, 2, 3)) / square.sum(dim=(1, 2, 3)))
 
 
@@ -164,8 +167,8 @@ def pairwise_reprojection(
             tolerance=tolerance,
         )
         psnr[s, targets] = masked_psnr(warped.image, target.image, warped.valid).cpu()
-        num_valid = warped.valid.sum(dim=(1, 2, 3)).double().cpu()
-        num_visible = warped.visible.sum(dim=(1, 2, 3)).double().cpu()
+        num_valid = warped.valid.sum(dim=(1, 2, 3)).cpu().double()
+        num_visible = warped.visible.sum(dim=(1, 2, 3)).cpu().double()
         share[s, targets] = num_valid / num_visible.clamp(min=1)
     return PairwiseReprojection(psnr, share)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator
+from gan3d.metrics.exact import exact
 
 Encode = Callable[[Tensor], Tensor]  # points [p 3] -> codes [p c]
 SYMMETRIC = 0.999  # frontal similarity above which a head counts as symmetric itself
@@ -100,7 +101,7 @@ def encoding_curve(
 
     mirror = encoding_distance(encode, points, points * points.new_tensor([-1.0, 1.0, 1.0]))
     neighbor = encoding_distance(encode, points, points + points.new_tensor([step, 0.0, 0.0]))
-    return EncodingCurve(x, mirror.double().cpu(), neighbor.double().cpu(), step)
+    return EncodingCurve(x, mirror.cpu().double(), neighbor.cpu().double(), step)
 
 
 def mirror_similarity(right: Tensor, left: Tensor) -> float:
@@ -122,8 +123,8 @@ def mirror_similarity(right: Tensor, left: Tensor) -> float:
             f"views {list(right.shape)} and {list(left.shape)}; expected both [n 3 H W] with n > 1 "
             "heads"
         )
-    r = right.double().flatten(1)
-    f = left.double().flip(-1).flatten(1)
+    r = exact(right).flatten(1)
+    f = exact(left).flip(-1).flatten(1)
 
     # sums over pairs of one head, and over all other pairs, normalized to the same number
     own = (r - f).square().sum()
@@ -192,8 +193,8 @@ def symmetry_of_views(
     for a in yaws:
         next_right, next_left = views(a), views(-a)
         similarities.append(mirror_similarity(next_right, next_left))
-        steps.append((next_right.double() - right.double()).square().mean())
-        steps.append((next_left.double() - left.double()).square().mean())
+        steps.append((exact(next_right) - exact(right)).square().mean())
+        steps.append((exact(next_left) - exact(left)).square().mean())
         right, left = next_right, next_left
 
     first = torch.stack(steps[:2]).max()

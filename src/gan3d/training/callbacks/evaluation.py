@@ -77,7 +77,7 @@ class Evaluation(PeriodicCallback):
             pl_module.log("distance/frechet", value, logger=False, on_step=True, on_epoch=False)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.distance = FrechetDistance(self.features).to(pl_module.device)
+        self.distance = self._distance(cast("GAN", pl_module))
 
     def on_validation_batch_end(
         self,
@@ -128,8 +128,8 @@ class Evaluation(PeriodicCallback):
         reals.
         """
         rank, world_size = trainer.global_rank, trainer.world_size
-        self.distance = FrechetDistance(self.features, reset_real=False).to(module.device)
-        halves = FrechetDistance(self.features).to(module.device)
+        self.distance = self._distance(module, reset_real=False)
+        halves = self._distance(module)
         total, num = (
             torch.zeros((1, 3, *[module.generator_ema.img_resolution] * 2), device=module.device),
             0,
@@ -144,7 +144,7 @@ class Evaluation(PeriodicCallback):
                 for half in (0, 1):
                     halves.update(images[place % 2 == half], real=half == 0)
                 total, num = total + images.sum(0, keepdim=True), num + len(images)
-        counted = torch.tensor(num, dtype=torch.float64, device=module.device)
+        counted = torch.tensor(num, device=module.device)
         self._num_real = int(trainer.strategy.reduce(counted, reduce_op="sum"))
         refuse_too_few(self._num_real)
         if self._num_real == 0:
@@ -160,6 +160,10 @@ class Evaluation(PeriodicCallback):
                 "distance/mean_image": float(self.distance.compute()),
             }
             log_everywhere(trainer, metrics, 0)
+
+    def _distance(self, module: GAN, reset_real: bool = True) -> FrechetDistance:
+        side = module.generator_ema.img_resolution
+        return FrechetDistance(self.features, reset_real, side).to(module.device)
 
     @staticmethod
     def _reals(trainer: Trainer, limit: int) -> Iterator[Tensor]:
