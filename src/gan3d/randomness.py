@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan3d.host import constant, upload
+
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -75,7 +77,7 @@ def philox(counter: Sequence[Tensor], seed: int) -> Tensor:
         int32 [.. 4]: the bits of the words in the order of the publication, read as signed numbers.
     """
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
-    multipliers = torch.tensor(MULTIPLIERS, device=c0.device).view(2, *[1] * c0.ndim)
+    multipliers = constant(MULTIPLIERS, c0).view(2, *[1] * c0.ndim)
     even, odd = torch.stack([c0, c2]), torch.stack([c3, c1])
     for k0, k1 in round_keys(seed):
         # The product of two 32-bit words wraps in int64, but its 64 bits are right. Low words are
@@ -173,7 +175,7 @@ class Images:
         if outside := [index for index in indices if not 0 <= index < MAX_IMAGES]:
             raise ValueError(f"image index {outside[0]} is not in [0, 2^32)")
         self.seed, self.device = seed, device
-        self._numbers = torch.tensor(indices, dtype=torch.int64).to(device)[:, None]
+        self._numbers = upload(torch.tensor(indices, dtype=torch.int64), device)[:, None]
         self._made: dict[Request, Tensor] = {}
         self._asked: dict[str, dict[Request, None]] = {}
 

@@ -1,0 +1,62 @@
+"""Host and device: numbers that go from one to the other without anybody waiting.
+
+A device works through what the host has queued. Reading a number from it, and copying ordinary
+memory of the host to it, waits until all of that is done; the device then waits for the host. So a
+training iteration reads once, at its end, and
+
+    upload      copies small tensors through pinned memory, where there is CUDA
+    constant    fills constants on the device
+    number      is what the host knows of a counter of the device
+
+`tests/training/test_pretended_gpu.py` counts how often an iteration waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+# Devices that copy from pinned memory while the host goes on.
+PINNED: tuple[str, ...] = ("cuda",)
+
+
+def upload(values: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on a device."""
+    device = torch.device(device)
+    if values.is_cpu and device.type in PINNED:
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def constant(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """A vector [n] of numbers, with the device and dtype of `like`."""
+    return torch.stack([like.new_full((), number) for number in numbers])
+
+
+# What the host knows of scalar buffers: their version when it was true, and the number.
+_KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def number(buffer: Tensor) -> float:
+    """The number in a scalar buffer. It is read from the device only if it was changed otherwise
+    than by `set_number` since it was last known: by a checkpoint, or by a kernel.
+    """
+    version, value = _KNOWN.get(buffer, (-1, 0.0))
+    if version != buffer._version:
+        value = buffer.item()
+        note_number(buffer, value)
+    return value
+
+
+def set_number(buffer: Tensor, value: float) -> None:
+    """Writes a number, without waiting."""
+    buffer.fill_(value)
+    note_number(buffer, value)
+
+
+def note_number(buffer: Tensor, value: float) -> None:
+    """Tells the host what a buffer holds now: it has read it together with other values."""
+    _KNOWN[buffer] = (buffer._version, value)
