@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering, cast_rays
+from gan3d.host import constant
 from gan3d.layers.film_siren import siren_head
 from gan3d.layers.inr import BLOCKS, INRNetwork
 from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
@@ -35,13 +36,8 @@ from gan3d.layers.multi_head_mapping import MultiHeadMapping
 from gan3d.layers.precision import full_precision
 from gan3d.layers.styled_siren import StyledSiren
 from gan3d.randomness import Randomness
-from gan3d.rendering.left_point import (
-    Clamp,
-    Fill,
-    LeftPointOptions,
-    default_chunk,
-    render_left_point,
-)
+from gan3d.rendering.left_point import Clamp, Fill, LeftPointOptions, render_left_point
+from gan3d.rendering.volume import free_chunk
 
 Inputs = Literal["xyz", "xyz_posenc", "xyz_d_posenc", "xyz_d_sine"]
 
@@ -455,7 +451,7 @@ class CIPS3D(Generator):
         Without `directions`, the view direction is (0, 0, -1).
         """
         if directions is None:
-            directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+            directions = constant((0.0, 0.0, -1.0), points).expand_as(points)
         with full_precision(points):
             samples = points[:, :, None], directions[:, :, None]
             sigma, features = self._query(representation, *samples)
@@ -501,6 +497,6 @@ class CIPS3D(Generator):
         styles = tuple(style.expand(batch, -1) for style in styles)
         if torch.is_grad_enabled():
             return self.inr_net(features, styles)
-        chunk = self.options.ray_chunk or 8 * default_chunk(features.device)
+        chunk = self.options.ray_chunk or 8 * free_chunk(features.device)
         chunks = features.split(max(1, chunk // batch), 1)
         return torch.cat([self.inr_net(chunk, styles) for chunk in chunks], 1)

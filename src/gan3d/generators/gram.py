@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering, cast_rays
+from gan3d.host import constant
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.manifold_predictor import ManifoldPredictor
 from gan3d.layers.manifold_radiance import (
@@ -192,7 +193,7 @@ class GRAM(Generator):
 
         def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             if self.lock_view:
-                directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
+                directions = constant((0.0, 0.0, -1.0), directions).expand_as(directions)
             sample = self.radiance(points, directions, ws)
             return sample.sigma, sample.rgb
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from gan3d.camera import Camera
 from gan3d.generators.contract import Rendering, SurfaceLayer
 from gan3d.generators.gram import GRAM
+from gan3d.host import constant
 from gan3d.layers.manifold_radiance import (
     NUM_FILM,
     ColorActivation,
@@ -421,7 +422,7 @@ class GRAMHD(GRAM):
 
         def directions(points: Tensor) -> Tensor:
             if camera is None:
-                return points.new_tensor([0.0, 0.0, -1.0]).expand(b, *points.shape[1:])
+                return constant((0.0, 0.0, -1.0), points).expand(b, *points.shape[1:])
             origins = camera.origins[:1] if options.shared_origin else camera.origins
             return view_directions(points, origins.to(points)).expand(b, -1, -1, -1)
 
@@ -572,7 +573,7 @@ class GRAMHD(GRAM):
 
         def radiance(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             if self.lock_view:
-                directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
+                directions = constant((0.0, 0.0, -1.0), directions).expand_as(directions)
             sample = self.radiance(points, directions, film)
             return sample.sigma, sample.rgb
 

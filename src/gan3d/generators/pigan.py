@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering, cast_rays
+from gan3d.host import constant
 from gan3d.layers.film_mapping import FiLMMapping
 from gan3d.layers.film_siren import FiLMSiren, siren_head
 from gan3d.layers.mean_latent import follow, mean_of_codes, truncated
@@ -305,7 +306,7 @@ class PiGAN(Generator):
         Without `directions`, the view direction is (0, 0, -1).
         """
         if directions is None:
-            directions = points.new_tensor([0.0, 0.0, -1.0])
+            directions = constant((0.0, 0.0, -1.0), points)
         with full_precision(points):
             return self._query(representation, points, directions.expand_as(points))
 

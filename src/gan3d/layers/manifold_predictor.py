@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
+from gan3d.host import constant
 from gan3d.layers.precision import full_precision
 
 
@@ -60,5 +60,5 @@ class ManifoldPredictor(nn.Module):
         """World points [.. 3] -> s [..]."""
         # Surfaces are found by comparing s, for which half precision is too coarse.
         with full_precision(points):
-            center = torch.tensor(self.center, dtype=points.dtype, device=points.device)
+            center = constant(self.center, points)
             return self.output_layer(self.network(points * (2 / self.extent) - center))[..., 0]

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from gan3d.host import upload
+
 
 def bicubic_downsample(x: Tensor, factor: int) -> Tensor:
     """Gamma(x); linear, so differentiable any number of times.
@@ -47,7 +49,7 @@ def bicubic_downsample(x: Tensor, factor: int) -> Tensor:
     planes = F.pad(planes, (border, border, border, border), mode="replicate")
 
     # The filter is separable: along the width, then along the height.
-    taps = cubic_taps(factor).to(x)
+    taps = upload(cubic_taps(factor).to(x.dtype), x.device)
     planes = F.conv2d(planes, taps[None, None, None], stride=(1, factor))
     planes = F.conv2d(planes, taps[None, None, :, None], stride=(factor, 1))
     return planes.reshape(*x.shape[:-2], h // factor, w // factor)

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.camera import Rays
+from gan3d.host import constant
 from gan3d.ops.composite import Samples, alpha_weights, left_alphas
 from gan3d.randomness import Randomness
-from gan3d.rendering.volume import Field, inverse_cdf
+from gan3d.rendering.volume import Field, free_chunk, inverse_cdf
 
 Clamp = Literal["relu", "softplus"]
 Fill = Literal["weight", "debug"]
@@ -137,14 +138,14 @@ def render_left_point(
         Features, depth, opacity, depths and weights of all rays.
     """
     batch, count = rays.origins.shape[:2]
-    directions = rays.directions.new_tensor([0.0, 0.0, -1.0]) if lock_view else rays.directions
+    directions = constant((0.0, 0.0, -1.0), rays.directions) if lock_view else rays.directions
     directions = directions.expand_as(rays.directions)
     draws = Draws.of(count, options, randomness, density_noise)
 
     # Size of the chunks.
     chunk = batch * count
     if not torch.is_grad_enabled():
-        chunk = options.ray_chunk or default_chunk(rays.origins.device)
+        chunk = options.ray_chunk or free_chunk(rays.origins.device)
     per_image = max(1, chunk // batch)
 
     # Render chunk by chunk.
@@ -156,11 +157,6 @@ def render_left_point(
     if len(chunks) == 1:
         return chunks[0]
     return LeftPointRendering(*(torch.cat(parts, 1) for parts in zip(*chunks)))
-
-
-def default_chunk(device: torch.device) -> int:
-    """Rays per chunk without gradient: few enough for a CPU's cache, many enough to fill a GPU."""
-    return 512 if device.type == "cpu" else 16384
 
 
 def coarse_depths(like: Tensor, options: LeftPointOptions, jitter: Tensor | None = None) -> Tensor:
@@ -339,5 +335,5 @@ def _background(features: Tensor, opacity: Tensor, options: LeftPointOptions) ->
             raise ValueError(
                 f"fill_mode 'debug' needs 3 colors, got {features.shape[-1]} features; use 'weight'"
             )
-        return torch.where(opacity < 0.9, features.new_tensor([1.0, 0.0, 0.0]), features)
+        return torch.where(opacity < 0.9, constant((1.0, 0.0, 0.0), features), features)
     return features

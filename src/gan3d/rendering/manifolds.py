@@ -307,13 +307,14 @@ def intersections(samples: Tensor, s: Tensor, levels: Tensor) -> Surfaces:
     # The first interval that contains the level.
     hit = (s[..., 1:, None] <= levels) & (levels <= s[..., :-1, None])  # b r s-1 k
     valid = hit.any(-2)
-    k = torch.where(valid, hit.to(torch.uint8).argmax(-2), s.shape[-1] - 2)
+    k = hit.to(torch.uint8).argmax(-2).masked_fill(~valid, s.shape[-1] - 2)
 
     # Interpolation within it.
     s_k = s.gather(-1, k)
     s_next = s.gather(-1, k + 1)
     steep = valid & ((s_next - s_k).abs() > FLAT)
-    fraction = torch.where(steep, (s_k - levels) / torch.where(steep, s_k - s_next, 1), 1)
+    fraction = (s_k - levels) / (s_k - s_next).masked_fill(~steep, 1)
+    fraction = fraction.masked_fill(~steep, 1)
     x_k = samples.gather(-2, repeat(k, "b r k -> b r k c", c=3))
     x_next = samples.gather(-2, repeat(k + 1, "b r k -> b r k c", c=3))
     return Surfaces(torch.lerp(x_k, x_next, fraction[..., None]), valid)
@@ -337,7 +338,7 @@ def plane_intersections(origins: Tensor, directions: Tensor, z: float) -> Surfac
     # unlike gram: t must be positive, because points behind a camera (far to the side) are not
     # visible.
     valid = ahead * slope > 0
-    t = torch.where(valid, ahead / torch.where(valid, slope, 1), 0)
+    t = (ahead / slope.masked_fill(~valid, 1)).masked_fill(~valid, 0)
     return Surfaces((origins + t * directions)[:, :, None], valid)
 
 

@@ -27,8 +27,10 @@ from gan3d.randomness import Randomness
 Background = Literal["black", "white", "random"]
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-# Rays per chunk without gradient: 48 + 48 samples of 64 hidden units roughly fit a CPU's cache.
-CHUNK_WITHOUT_GRADIENT = 512
+
+def free_chunk(device: torch.device) -> int:
+    """Rays per chunk without gradient: few enough for a CPU's cache, many enough to fill a GPU."""
+    return 512 if device.type == "cpu" else 16384
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class RenderOptions:
             are empty. "official" is what the published weights were trained with: samples behind a
             camera that is inside the box, and rays that miss are sampled from the smallest to the
             largest *near* limit of the whole batch.
-        ray_chunk: number of rays (of all images together) rendered at once. None: 512 without
-            gradient, all with gradient. With gradient, an explicit number recomputes each chunk in
-            the backward pass: less memory, more time.
+        ray_chunk: number of rays (of all images together) rendered at once. None: without gradient
+            512 on a CPU and 16,384 on a GPU, all with gradient. With gradient, an explicit number
+            recomputes each chunk in the backward pass: less memory, more time.
 
     Raises:
         ValueError: the numbers of samples, the limits or the chunk are invalid.
@@ -152,7 +154,9 @@ def render_rays(
 
     # Size of the chunks.
     with_gradient = torch.is_grad_enabled()
-    chunk = options.ray_chunk or (batch * count if with_gradient else CHUNK_WITHOUT_GRADIENT)
+    chunk = options.ray_chunk
+    if not chunk:
+        chunk = batch * count if with_gradient else free_chunk(rays.origins.device)
     per_image = max(1, chunk // batch)
     recompute = with_gradient and per_image < count
 
@@ -185,12 +189,13 @@ def ray_limits(rays: Rays, options: RenderOptions) -> tuple[Tensor, Tensor]:
     directions = rays.directions.detach()
     near, far = ray_box(origins, directions, options.box_warp)
     if options.auto_limits == "official":
+        # Limits of the rays that miss, if any ray hits: the published code takes the smallest and
+        # the largest near limit, not the largest far limit.
         hit = far > near
-        if hit.any():
-            near = torch.where(hit, near, near[hit].min())
-            # The published code takes the largest near limit, not the largest far limit.
-            far = torch.where(hit, far, near[hit].max())
-        return near, far
+        known = hit | ~hit.any()
+        smallest = near.masked_fill(~hit, torch.inf).amin()
+        largest = near.masked_fill(~hit, -torch.inf).amax()
+        return torch.where(known, near, smallest), torch.where(known, far, largest)
 
     # unlike eg3d: samples start at the camera, and a ray that misses the box has an interval of
     # length 0 at its point closest to the origin, so opacity 0, because rays must not depend on the
@@ -224,7 +229,7 @@ def ray_box(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor, T
     near = enters.amax(-1, keepdim=True)
     far = leaves.amin(-1, keepdim=True)
     missed = near > far
-    return torch.where(missed, -1.0, near), torch.where(missed, -2.0, far)
+    return near.masked_fill(missed, -1.0), far.masked_fill(missed, -2.0)
 
 
 def stratified_depths(
