@@ -321,7 +321,7 @@ def drive(control: AdaptiveP, signs: list[float], batch_size: int = 8) -> list[f
     seen = []
     for iteration, sign in enumerate(signs):
         control.collect(torch.full((batch_size,), sign))
-        control.update(lambda x: x, iteration, batch_size)
+        control.update(control.take_signs(), iteration, batch_size)
         seen.append(control.probability)
     return seen
 
@@ -335,7 +335,7 @@ def test_p_follows_the_signs_at_its_rate_and_within_its_limits():
     control = AdaptiveP(ada)
     control.p.fill_(0.5)
     control.collect(torch.tensor([2.0, 0.1, 3.0, -1.0]))
-    control.update(lambda x: x, 1, 8)
+    control.update(control.take_signs(), 1, 8)
     assert control.probability == pytest.approx(0.3)
 
 
@@ -343,7 +343,7 @@ def test_the_controller_counts_the_signs_of_all_processes():
     control = AdaptiveP(ADA(preset="bgc", target=0.0, kimg=0.08, interval=1))
     other = torch.tensor([-6.0, 6.0])
     control.collect(torch.ones(4))
-    control.update(lambda own: (own + other) / 2, 0, 8)  # 4 against 6
+    control.update((control.take_signs() + other) / 2, 0, 8)  # 4 against 6
     assert control.probability == 0.0
     assert control.signs.tolist() == [0, 0]
 
@@ -356,7 +356,7 @@ def test_a_controller_continues_from_its_state():
     second.load_state_dict(first.state_dict())
     for iteration in (2, 3):
         second.collect(torch.ones(8))
-        second.update(lambda x: x, iteration, 8)
+        second.update(second.take_signs(), iteration, 8)
     assert second.probability == expected > 0
 
 

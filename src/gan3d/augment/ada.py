@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan3d.augment.transforms import Transforms
+from gan3d.host import note_number, number
 
 _BLIT = ("xflip", "rotate90", "xint")
 _GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -101,7 +101,8 @@ class AdaptiveP(nn.Module):
 
         p <- clamp(p + sign(mean(sign(D(real))) - target) * images / (1000 kimg), 0, 1)
 
-    over the signs and images since the last change. The state is in buffers.
+    over the signs and images since the last change. The state is in buffers, on the device. The
+    host is told p with the values it reads at the end of an iteration, so that nothing waits for p.
 
     unlike eg3d: p is at most 1, because values above have no effect but take time to come down from
     again; and p changes at the end of its interval, so that every change is based on the same
@@ -127,7 +128,11 @@ class AdaptiveP(nn.Module):
         """The current p; a fixed p is read from the settings, not from a checkpoint."""
         if not self.ada.enabled:
             return 0.0
-        return float(self.p) if self.ada.p is None else self.ada.p
+        return number(self.p) if self.ada.p is None else self.ada.p
+
+    def value(self) -> Tensor:
+        """`probability` on the device, a scalar."""
+        return self.p if self.ada.adaptive else torch.full_like(self.p, self.probability)
 
     def collect(self, real_logits: Tensor) -> None:
         """Records the discriminator's logits of real images, [b]."""
@@ -135,21 +140,24 @@ class AdaptiveP(nn.Module):
             signs = real_logits.detach().sign().to(self.signs.dtype)
             self._fresh.append(torch.stack([signs.sum(), torch.ones_like(signs).sum()]))
 
+    def take_signs(self) -> Tensor:
+        """Sum and number of the signs that this process collected in an iteration, [2]."""
+        fresh, self._fresh = self._fresh, []
+        return torch.stack(fresh).sum(dim=0) if fresh else torch.zeros_like(self.signs)
+
     @torch.no_grad()
-    def update(self, reduce: Callable[[Tensor], Tensor], iteration: int, batch_size: int) -> None:
+    def update(self, signs: Tensor, iteration: int, batch_size: int) -> None:
         """Ends an iteration, and changes p if the interval is over; identical on every process.
 
         Args:
-            reduce: mean (or sum) over all processes.
+            signs: `take_signs`, mean (or sum) over all processes. Reduced at every iteration, so
+                that the checkpoint of one process is valid for all.
             iteration: number of the iteration, from 0.
             batch_size: images per iteration, over all processes.
         """
         if not self.ada.adaptive:
             return
-
-        # Reduced at every iteration, so that the checkpoint of one process is valid for all.
-        self.signs += reduce(torch.stack(self._fresh).sum(dim=0))
-        self._fresh = []
+        self.signs += signs
         if (iteration + 1) % self.ada.interval:
             return
 
@@ -157,3 +165,8 @@ class AdaptiveP(nn.Module):
         step = batch_size * self.ada.interval / (self.ada.kimg * 1000)
         self.p.copy_((self.p + (total / count - self.ada.target).sign() * step).clamp(0, 1))
         self.signs.zero_()
+
+    def told(self, p: float) -> None:
+        """The host has read that the buffer p holds this."""
+        if self.ada.adaptive:
+            note_number(self.p, p)

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.augment.transforms import Transforms, sometimes, symmetric
+from gan3d.host import constant, upload
 from gan3d.randomness import Randomness
 
 
@@ -25,7 +26,7 @@ def color_transform(transforms: Transforms, p: float, draw: Randomness, channels
     """
     t = transforms
     eye = torch.eye(4, dtype=draw.dtype, device=draw.device)
-    v = eye.new_tensor([1, 1, 1, 0]) / math.sqrt(3)
+    v = constant((1, 1, 1, 0), eye) / math.sqrt(3)
     luma = v.outer(v)
     C = eye.repeat(len(draw), 1, 1)
 
@@ -59,11 +60,16 @@ def color_transform(transforms: Transforms, p: float, draw: Randomness, channels
 
 def turn(axis: Tensor, angle: Tensor) -> Tensor:
     """Right-handed rotation about a unit axis [3] by angles [b] (Rodrigues), [b 4 4]."""
-    x, y, z = axis.tolist()
-    cross = axis.new_tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    x, y, z = axis
+    o = torch.zeros_like(x)
+    cross = torch.stack([o, -z, y, z, o, -x, -y, x, o]).view(3, 3)
     sin, cos = angle.sin()[:, None, None], angle.cos()[:, None, None]
     R = torch.eye(4, dtype=angle.dtype, device=angle.device).repeat(len(angle), 1, 1)
-    R[:, :3, :3] = cos * torch.eye(3).to(R) + sin * cross + (1 - cos) * axis.outer(axis)
+    R[:, :3, :3] = (
+        cos * torch.eye(3, dtype=R.dtype, device=R.device)
+        + sin * cross
+        + (1 - cos) * axis.outer(axis)
+    )
     return R
 
 
@@ -87,7 +93,7 @@ def recolor(images: Tensor, C: Tensor) -> Tensor:
         )
 
     colors = rearrange(images, "b (n c) h w -> b c (n h w)", c=C.shape[1] if channels == 1 else 3)
-    C = C.to(images)
+    C = upload(C.to(images.dtype), images.device)
     last = C.shape[-1] - 1
     rows = C[:, : colors.shape[1]]
     colors = rows[..., :last] @ colors + rows[..., last:]
@@ -96,4 +102,4 @@ def recolor(images: Tensor, C: Tensor) -> Tensor:
 
 def _column(eye: Tensor) -> Tensor:
     """A matrix that adds to the three colors."""
-    return torch.outer(eye.new_tensor([1, 1, 1, 0]), eye[3])
+    return torch.outer(constant((1, 1, 1, 0), eye), eye[3])

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.augment.transforms import Transforms, sometimes
+from gan3d.host import constant, upload
 from gan3d.randomness import Randomness
 
 # Low-pass filter of the sym2 wavelet.
@@ -43,7 +44,7 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
     """Images [b c h w] with their frequency bands amplified, at constant expected power."""
     t = transforms
     b, c, h, w = images.shape
-    bank = filter_bank().to(draw.device, draw.dtype)
+    bank = upload(filter_bank().to(draw.dtype), draw.device)
     reach = bank.shape[1] // 2
     if min(h, w) <= reach:
         raise ValueError(
@@ -52,7 +53,7 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
         )
 
     # gains of the bands
-    expected = bank.new_tensor(EXPECTED_POWER)
+    expected = constant(EXPECTED_POWER, bank)
     gains = torch.ones(b, 4, dtype=draw.dtype, device=draw.device)
     for i, strength in enumerate(t.imgfilter_bands):
         name = f"imgfilter_{i}"
@@ -63,7 +64,8 @@ def filter_bands(images: Tensor, transforms: Transforms, p: float, draw: Randomn
         gains = gains * band / (expected * band.square()).sum(dim=1, keepdim=True).sqrt()
 
     # one separable filter per image
-    taps = (gains @ bank).to(images).repeat_interleave(c, dim=0)[:, None]  # (b c) 1 k
+    taps = upload((gains @ bank).to(images.dtype), images.device)
+    taps = taps.repeat_interleave(c, dim=0)[:, None]  # (b c) 1 k
     y = rearrange(F.pad(images, [reach] * 4, mode="reflect"), "b c h w -> 1 (b c) h w")
     y = F.conv2d(y, taps[:, :, None], groups=b * c)
     y = F.conv2d(y, taps[:, :, :, None], groups=b * c)
@@ -74,13 +76,14 @@ def add_noise(images: Tensor, transforms: Transforms, p: float, draw: Randomness
     """Adds Gaussian noise to images [b c h w], of a standard deviation drawn per image."""
     sigma = draw.normal("noise_sigma").abs() * transforms.noise_std
     sigma = sometimes(draw, "noise_sigma", transforms.noise * p, sigma)
-    noise = sigma[:, None, None, None] * draw.normal("noise", *images.shape[1:])
-    return images + noise.to(images)
+    noise = draw.on(images.device).normal("noise", *images.shape[1:])
+    return images + (upload(sigma, images.device)[:, None, None, None] * noise).to(images)
 
 
 def cut_out(images: Tensor, transforms: Transforms, p: float, draw: Randomness) -> Tensor:
     """Sets a square of images [b c h w] to zero."""
     h, w = images.shape[-2:]
+    draw = draw.on(images.device)
     size = torch.full((len(draw),), transforms.cutout_size, dtype=draw.dtype, device=draw.device)
     half = sometimes(draw, "cutout", transforms.cutout * p, size)[:, None] / 2  # b 1
     x, y = draw.uniform("cutout", 2)[:, :, None].unbind(1)  # b 1

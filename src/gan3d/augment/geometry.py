@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.augment.transforms import Transforms, sometimes, symmetric
+from gan3d.host import upload
 from gan3d.ops.grid_sample import grid_sample
 from gan3d.ops.resample import downsample2d, setup_filter, upsample2d
 from gan3d.randomness import Randomness
@@ -91,12 +92,13 @@ def warp(images: Tensor, G_inv: Tensor) -> Tensor:
 
     Args:
         images: [b c h w].
-        G_inv: [b 3 3], from output to input pixels. Any device; the CPU avoids a synchronization.
+        G_inv: [b 3 3], from output to input pixels. On the CPU, where the margins are read off it
+            without waiting for the device of the images.
     """
     # mirrored border, twice the resolution
     h, w = images.shape[-2:]
     left, right, top, bottom = margins(G_inv, w, h)
-    f = setup_filter(SYM6).to(images.device)
+    f = upload(setup_filter(SYM6), images.device)
     images = upsample2d(F.pad(images, [left, right, top, bottom], mode="reflect"), f)
     up_h, up_w = images.shape[-2:]
     out_h, out_w = 2 * (h + 2 * REACH), 2 * (w + 2 * REACH)
@@ -110,7 +112,7 @@ def warp(images: Tensor, G_inv: Tensor) -> Tensor:
     G_inv = G_inv @ scaling(one * out_w / 2, one * out_h / 2)
 
     # samples, back to the resolution of the image
-    theta = G_inv[:, :2].to(images)
+    theta = upload(G_inv[:, :2].to(images.dtype), images.device)
     grid = F.affine_grid(theta, [len(images), 1, out_h, out_w], align_corners=False)
     images = grid_sample(images, grid)
     return downsample2d(images, f, padding=-2 * REACH, flip_filter=True)

@@ -30,8 +30,8 @@ def augment(images: Tensor, transforms: Transforms, p: float, draw: Randomness) 
             alike.
         transforms: the transforms.
         p: their probability, in [0, 1].
-        draw: one stream per image and transform. Draws on the CPU avoid synchronizations with the
-            device of the images.
+        draw: one stream per image and transform, on the CPU: the matrices are made there, and go to
+            the device of the images without waiting for it.
 
     Returns:
         [b c h w], not confined to [-1, 1].

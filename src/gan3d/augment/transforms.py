@@ -108,7 +108,7 @@ def sometimes(
     """`value` [b ..] for images whose draw `<name>_gate` is below the probability, else neutral."""
     applied = draw.uniform(f"{name}_gate") < probability
     applied = applied.reshape(-1, *[1] * (value.ndim - 1))
-    return torch.where(applied, value, value.new_tensor(neutral))
+    return torch.where(applied, value, value.new_full((), neutral))
 
 
 def symmetric(draw: Randomness, name: str, *shape: int) -> Tensor:

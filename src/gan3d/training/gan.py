@@ -27,6 +27,7 @@ from gan3d.checkpoints.runs import networks_of, read_checkpoint, unpack_config
 from gan3d.checkpoints.weights import copy_frozen, init_from
 from gan3d.discriminators import Discriminator
 from gan3d.generators import Generator, Rendering
+from gan3d.host import number, set_number
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import crossed
 from gan3d.training.compatibility import check_compatibility
@@ -42,6 +43,7 @@ from gan3d.training.run import Run
 from gan3d.training.running_means import RunningMeans
 from gan3d.training.sampling import Sampling
 from gan3d.training.stages import Stage, Stages, names_of
+from gan3d.training.strategies import mean_over_processes
 
 
 class GAN(LightningModule):
@@ -156,6 +158,11 @@ class GAN(LightningModule):
 
     # ------------------------------------------------------------ draws and schedules
 
+    @property
+    def seen(self) -> int:
+        """`images_seen`, as the host knows it."""
+        return int(number(self.images_seen))
+
     def forward(self, z: Tensor, camera: Camera | None = None, **options) -> Rendering:
         """The EMA generator's rendering."""
         return self.generator_ema(z, camera, **options)
@@ -171,14 +178,14 @@ class GAN(LightningModule):
 
     def raw_resolution_now(self) -> int | None:
         """Side of the raw image at this point of the schedule; None: the generator's own."""
-        value = self.fakes.raw_resolution.at(int(self.images_seen))
+        value = self.fakes.raw_resolution.at(self.seen)
         return None if value is None else round(value)
 
     # ------------------------------------------------------------ one iteration
 
     def training_step(self, batch, batch_idx: int) -> None:
         phases, losses = self.phases, self.losses
-        seen, iteration = int(self.images_seen), int(self.iterations)
+        seen, iteration = self.seen, int(number(self.iterations))
         batch_size = len(batch) * self.trainer.world_size
         # Code outside ours that draws from torch's global generator resumes exactly, too.
         torch.manual_seed(key(self.seed, seen, self.global_rank, "global"))
@@ -200,8 +207,6 @@ class GAN(LightningModule):
                 step("density", self.generator, g, phases.density_loss)
             if losses.path_length.weight > 0 and iteration % losses.path_length.interval == 0:
                 step("path_length", self.generator, g, phases.path_length_loss)
-                length = self._mean_over_processes(step.values["path/length"])
-                self.path_mean.lerp_(length.to(self.path_mean), losses.path_length.decay)
 
         # discriminator: the step by which Lightning counts this iteration
         step("discriminator", self.discriminator, d, phases.discriminator_loss)
@@ -212,26 +217,20 @@ class GAN(LightningModule):
                 step("r1", self.discriminator, d, phases.r1_loss)
 
         # running statistics, strength of the augmentation, average
-        means = [
-            self._mean_over_processes(torch.cat(some).mean(dim=0, keepdim=True))
-            for some in phases.take_tracked()
-        ]
-        self.generator.track(*means, batch_size=batch_size)
-        self.adaptive_p.update(self._mean_over_processes, iteration, batch_size)
-        if phases.augmentation.ada.enabled:
-            p = self.adaptive_p.probability
-            step.values["augment/p"] = torch.tensor(p, device=self.device)
+        self._follow(step.values, iteration, batch_size)
         self.ema.update(self.generator_ema, self.generator, images_seen=seen, batch_size=batch_size)
 
         # logs: the one reading of values from the device
         read = step.read()
+        self.adaptive_p.told(read.get("augment/p", 0.0))
         step.watch.check(read, seen, [i for part in parts for i in part.indices])
         self.running_means.add(read)
-        self.images_seen += batch_size
-        self.iterations += 1
+        set_number(self.images_seen, seen + batch_size)
+        set_number(self.iterations, iteration + 1)
         if crossed(seen, seen + batch_size, self.run.log_every_kimg):
             metrics = self._log(seen + batch_size)
-            self.log_dict(metrics, logger=False, rank_zero_only=True)  # for the progress bar
+            shown = {name: torch.tensor(value) for name, value in metrics.items()}
+            self.log_dict(shown, logger=False, rank_zero_only=True)  # for the progress bar
         self._stop_when_done()
 
     def _enter_stage(self, seen: int) -> Stage:
@@ -245,21 +244,34 @@ class GAN(LightningModule):
             for name, p in self.generator.named_parameters()
             if self.generator.is_part_of(name, frozen)
         }
-        if index != int(self.stage_index):
+        if index != number(self.stage_index):
             trained = set(self._trainable[self.generator]) - self._frozen
             copy_frozen(self.generator, self.generator_ema, trained)
-            self.stage_index.fill_(index)
+            set_number(self.stage_index, index)
         self.phases.images_seen, self.phases.stage = seen, stage
         self.phases.path_mean = self.path_mean
         self.discriminator.fade = stage.fade(seen)
         self.generator.density_noise = self.fakes.density_noise.at(seen) or 0.0
         return stage
 
-    def _mean_over_processes(self, value: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(value, reduce_op="mean")
+    def _follow(self, values: dict[str, Tensor], iteration: int, batch_size: int) -> None:
+        """Moves what follows the means over all images of the iteration, and all processes."""
+        own = [torch.cat(some).mean(dim=0, keepdim=True) for some in self.phases.take_tracked()]
+        own.append(self.adaptive_p.take_signs())
+        if "path/length" in values:
+            own.append(values["path/length"])
+        means = mean_over_processes(own)
+
+        if "path/length" in values:
+            length = means.pop().to(self.path_mean)
+            self.path_mean.lerp_(length, self.losses.path_length.decay)
+        self.adaptive_p.update(means.pop(), iteration, batch_size)
+        self.generator.track(*means, batch_size=batch_size)
+        if self.phases.augmentation.ada.enabled:
+            values["augment/p"] = self.adaptive_p.value()
 
     def _stop_when_done(self) -> None:
-        if int(self.images_seen) >= self.run.total_kimg * 1000:
+        if self.seen >= self.run.total_kimg * 1000:
             self.trainer.should_stop = True
 
     # ------------------------------------------------------------ evaluation of the average
@@ -343,11 +355,11 @@ class GAN(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        self.running_means.start(int(self.images_seen))
+        self.running_means.start(self.seen)
         self._stop_when_done()
 
     def on_train_end(self) -> None:
-        self._log(int(self.images_seen))
+        self._log(self.seen)
         for parameters in self._trainable.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
@@ -422,7 +434,8 @@ class PhaseStep:
 
     def read(self) -> dict[str, float]:
         """All values, read from the device together."""
-        stacked = torch.stack([value.detach().float() for value in self.values.values()])
+        dtype = torch.promote_types(cast(torch.dtype, self.module.dtype), torch.float32)
+        stacked = torch.stack([value.detach().to(dtype) for value in self.values.values()])
         return dict(zip(self.values, stacked.tolist(), strict=True))
 
 

@@ -51,7 +51,7 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
     batch is split up.
 
     Args:
-        batch: of one process.
+        batch: of one process; `index` on the host.
         size: images per part, at most all of them.
         group_size: images that are judged together.
         dtype: of the networks.
@@ -64,17 +64,17 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
             f"groups of {group_size}: each must divide the one before; change data.batch_size, "
             "model.run.micro_batch_size or the discriminator's group_size"
         )
-    parts = []
-    for start in range(0, local, size):
-        strided = rearrange(torch.arange(start, start + size), "(m g) -> (g m)", g=group_size)
-        order = strided.to(batch.index.device)
-        parts.append(
-            Part(
-                batch.image[order].to(dtype),
-                None if batch.camera is None else batch.camera.select(order).to(dtype),
-                batch.index[order].tolist(),
-                size / local,
-                None if batch.mask is None else batch.mask[order].to(dtype),
-            )
-        )
-    return parts
+
+    def part(start: int) -> Part:
+        def strided(values: Tensor) -> Tensor:
+            some = values[start : start + size]
+            return rearrange(some, "(m g) ... -> (g m) ...", g=group_size)
+
+        camera = batch.camera
+        if camera is not None:
+            camera = Camera(strided(camera.cam2world), strided(camera.intrinsics)).to(dtype)
+        mask = None if batch.mask is None else strided(batch.mask).to(dtype)
+        image, indices = strided(batch.image).to(dtype), strided(batch.index).tolist()
+        return Part(image, camera, indices, size / local, mask)
+
+    return [part(start) for start in range(0, local, size)]

@@ -331,7 +331,7 @@ class Phases:
         rays = self.rays
         if self.stage.num_rays is not None:
             rays = replace(rays, num_rays=self.stage.num_rays)
-        return rays.selected(view.num_pixels, self.seed, self.images_seen)
+        return rays.selected(view.num_pixels, self.seed, self.images_seen, view.draw.device)
 
     def _loss_of_view(
         self, view: SceneView, latents: Latents, reals: DiscriminatorOutput | None, values: Values

@@ -65,12 +65,14 @@ class RayGradients:
                 "convolutions); set --model.rays.mode full"
             )
 
-    def selected(self, num_pixels: int, seed: int, images_seen: int) -> Tensor | None:
+    def selected(
+        self, num_pixels: int, seed: int, images_seen: int, device: torch.device | str = "cpu"
+    ) -> Tensor | None:
         """Indices of the rays that carry gradient, [r]; None means all of them."""
         if self.mode == "full" or self.num_rays is None or self.num_rays >= num_pixels:
             return None
-        order = Randomness(seed, [images_seen], "rays").uniform("order", num_pixels)
-        return order[0].argsort()[: self.num_rays]
+        draw = Randomness(seed, [images_seen], "rays", device=device)
+        return draw.uniform("order", num_pixels)[0].argsort()[: self.num_rays]
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,10 @@ class SceneView:
 
 def render_partially(view: SceneView, selected: Tensor) -> Rendering:
     """The whole image, of which only the selected rays [r] carry gradient."""
-    rest = torch.ones(view.num_pixels, dtype=torch.bool)
-    rest[selected] = False
-    others = rest.nonzero()[:, 0]
+    # The other rays in ascending order: `nonzero` would wait for the device.
+    is_other = torch.ones(view.num_pixels, dtype=torch.uint8, device=selected.device)
+    is_other = is_other.index_fill(0, selected, 0)
+    others = is_other.argsort(stable=True)[len(selected) :]
     some = view.render(selected)
     with torch.no_grad():
         without = view.render(others)
@@ -114,9 +117,7 @@ def render_partially(view: SceneView, selected: Tensor) -> Rendering:
         if mine is None:
             return None
         side = round(len(order) ** 0.5)
-        return torch.cat([mine, theirs], dim=2)[:, :, order.to(mine.device), 0].unflatten(
-            2, (side, side)
-        )
+        return torch.cat([mine, theirs], dim=2)[:, :, order, 0].unflatten(2, (side, side))
 
     image = whole("image")
     assert image is not None
@@ -137,12 +138,12 @@ def replay(
         share: what the caller multiplies each scalar with before it runs backward.
     """
     leaves = SceneLeaves.of(view.scene)
-    rays = torch.arange(view.num_pixels) if selected is None else selected
+    rays = torch.arange(view.num_pixels, device=view.draw.device) if selected is None else selected
     for some in rays.split(chunk):
         shown = replace(view, scene=leaves.scene).render(some)
         maps = {name: getattr(shown, name).squeeze(3) for name in gradients}  # b c r
         terms = [
-            (maps[name] * gradient.flatten(2)[:, :, some.to(gradient.device)]).sum()
+            (maps[name] * gradient.flatten(2)[:, :, some]).sum()
             for name, gradient in gradients.items()
         ]
         yield torch.stack(terms).sum()

@@ -8,12 +8,13 @@ backward pass of an iteration, and it cannot know which network a phase trains.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from torch import nn
+from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 
@@ -43,6 +44,23 @@ class GANDDPStrategy(DDPStrategy):
             flat /= self.world_size
             for gradient, mean in zip(some, _unflatten_dense_tensors(flat, some), strict=True):
                 gradient.copy_(mean)
+
+
+@torch.no_grad()
+def mean_over_processes(values: Sequence[Tensor]) -> list[Tensor]:
+    """Means of tensors over the processes, in one message.
+
+    Before each message of Lightning's `reduce` there is a barrier, at which the host waits for the
+    device.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return list(values)
+    dtype = reduce(torch.promote_types, (value.dtype for value in values))
+    flat = torch.cat([value.flatten().to(dtype) for value in values])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    means = flat.split([value.numel() for value in values])
+    return [mean.view_as(value).to(value) for mean, value in zip(means, values, strict=True)]
 
 
 StrategyRegistry.register(
