@@ -166,6 +166,30 @@ def test_bf16_autocast_runs_and_stays_near(generator):
     assert (rough.float() - exact).abs().mean() < 0.1 * exact.abs().mean().clamp(min=0.1)
 
 
+def error(rough: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
+    """Rms and largest difference, in units of the range of `exact`."""
+    difference = (rough.float() - exact).abs() / (exact.max() - exact.min())
+    return difference.square().mean().sqrt().item(), difference.max().item()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_bf16_bends_neither_image_nor_geometry(name, seed):
+    torch.manual_seed(seed)
+    generator = GENERATORS[name](**GENERATORS[name].tiny)
+    exact = show(generator, Randomness(seed, range(BATCH)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = show(generator, Randomness(seed, range(BATCH)))
+    for of in ("image", "raw", "depth"):
+        value = getattr(exact, of)
+        if value is None:
+            continue
+        rms, largest = error(getattr(rough, of), value)
+        print(f"{name} seed {seed}: {of} rms {rms:.4f}, largest {largest:.4f} of its range")
+        assert rms <= 0.01
+        assert largest <= 0.05
+
+
 def test_forward_changes_no_state(generator):
     before = copy.deepcopy(generator.state_dict())
     attributes = {
@@ -267,6 +291,24 @@ def test_judging_changes_neither_state_nor_input(discriminator):
     assert all(
         torch.equal(before[name], value) for name, value in discriminator.state_dict().items()
     )
+
+
+def test_bf16_leaves_what_a_discriminator_says_in_full_precision(discriminator):
+    image = images(discriminator)
+    exact = judge(discriminator, image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = judge(discriminator, image)
+    for field in fields(exact):
+        value = getattr(exact, field.name)
+        if value is None:
+            continue
+        said = getattr(rough, field.name)
+        # Near pi/2, where poses lie, bfloat16 has steps of half a degree.
+        moved = (said - value).abs().max().item()
+        print(f"{type(discriminator).__name__}: {field.name} moves by {moved:.5f}")
+        assert said.dtype == torch.float32
+        assert moved < 0.02 * value.abs().max().clamp(min=0.1)
+        assert not torch.equal(said, said.bfloat16().float())
 
 
 def test_images_of_different_groups_do_not_influence_each_other(discriminator):

@@ -397,3 +397,10 @@ def test_wrong_arguments_are_refused():
         generator.render(ws)
     with pytest.raises(ValueError, match="got 3 rays, but GRAMHD renders whole images"):
         generator.render(ws, cameras(), rays=torch.arange(3))
+
+
+def test_a_spanning_camera_is_not_lowered_by_autocast():
+    camera = Camera.from_angles(torch.tensor([0.3, -0.2]), 0.1, fov=12.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = spanning_camera(camera, 256, 64)
+    assert torch.equal(lowered.label(), spanning_camera(camera, 256, 64).label())

@@ -65,3 +65,29 @@ def test_it_can_be_differentiated_twice():
     inputs = (normal(2, 2, 5, 4).requires_grad_(True), weight, bias)
     assert gradcheck(run, inputs)
     assert gradgradcheck(run, inputs)
+
+
+def test_all_columns_of_a_wide_image_differ_under_autocast():
+    conv = CoordConv2d(1, 1, 1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1))
+        conv.bias.zero_()
+    x = torch.zeros(1, 1, 1, 1024)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = conv(x.bfloat16())
+        exact = conv(x)
+    assert y.dtype == torch.bfloat16
+    # rounded once, not before the product with the weight
+    assert torch.equal(y, coordinates(1, 1024)[:, 1:].bfloat16())
+    assert torch.equal(exact, y)
+
+
+def test_coordinates_are_multiplied_in_full_precision():
+    conv = CoordConv2d(1, 1, 1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1))
+        conv.bias.fill_(-0.75)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = conv(torch.zeros(1, 1, 1, 1024, dtype=torch.bfloat16))
+    near = y[0, 0, 0, 880:912]  # x = 0.72 to 0.78, where y is small
+    assert len(near.unique()) == 32

@@ -90,3 +90,14 @@ def test_first_and_second_derivatives_are_right():
 
     assert torch.autograd.gradcheck(colors, (x, w))
     assert torch.autograd.gradgradcheck(colors, (x, w))
+
+
+def test_colors_are_summed_in_full_precision_under_autocast():
+    torch.manual_seed(0)
+    inr = INRNetwork(16, 16, 5)
+    x, latents = torch.randn(1, 400, 16), [torch.randn(1, 5)] * 18
+    styles = inr.styles(latents)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        colors = inr(x, styles)
+    assert colors.dtype == torch.float32
+    assert not torch.equal(colors, colors.bfloat16().float())

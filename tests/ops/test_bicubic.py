@@ -32,6 +32,15 @@ def test_it_equals_the_matrix_of_its_definition(factor):
     torch.testing.assert_close(bicubic_downsample(x, factor), expected)
 
 
+def test_it_is_not_lowered_by_autocast_and_returns_float32_at_least():
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = bicubic_downsample(x, 4)
+        half = bicubic_downsample(x.bfloat16(), 4)
+    assert torch.equal(lowered, bicubic_downsample(x, 4))
+    assert torch.equal(half, bicubic_downsample(x.bfloat16().float(), 4))
+
+
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
 def test_taps_are_symmetric_and_sum_to_one(factor):
     taps = cubic_taps(factor)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gan3d.layers.precision import full_precision
 from gan3d.ops.resample import filter2d
 from gan3d.schedules import fraction
 
@@ -33,7 +34,8 @@ class Blur:
 def blur(image: Tensor, sigma: float) -> Tensor:
     """Separable filter with taps 2^-(k / sigma)^2, |k| <= 3 sigma, normalized to sum 1.
 
-    The base is 2, not e, as in the published code (specs/eg3d.md, section 11).
+    The base is 2, not e, as in the published code (specs/eg3d.md, section 11). Computes without
+    autocast, in float32 or more.
 
     Args:
         image: [b c h w].
@@ -44,4 +46,6 @@ def blur(image: Tensor, sigma: float) -> Tensor:
         return image
     k = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
     taps = torch.exp2(-((k / sigma) ** 2))
-    return filter2d(image, taps / taps.sum())
+    with full_precision(image):
+        x = image.to(torch.promote_types(image.dtype, torch.float32))
+        return filter2d(x, taps / taps.sum()).to(image.dtype)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gan3d.camera import Camera
 from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
 from gan3d.discriminators.pigan import CoordResidualBlock, widths
+from gan3d.layers.precision import full_precision
 from gan3d.ops.bias_act import LRELU_SLOPE
 from gan3d.randomness import Randomness
 
@@ -46,7 +47,8 @@ class PatchGAN(nn.Module):
         *hidden, last = self.convs
         for conv in hidden:
             image = F.leaky_relu(conv(image), LRELU_SLOPE)
-        return last(image)
+        with full_precision(image):
+            return last(image.to(next(last.parameters()).dtype))
 
 
 class GRAMDiscriminator(Discriminator):
@@ -120,6 +122,8 @@ class GRAMDiscriminator(Discriminator):
                 f"{tuple(image.shape)}; resize them or set img_resolution"
             )
         x = self.layers(F.leaky_relu(self.from_rgb(image), LRELU_SLOPE))
-        logits, pose = self.final_layer(x).flatten(1).split([1, 2], dim=1)
+        with full_precision(x):
+            out = self.final_layer(x.to(self.final_layer.weight.dtype)).flatten(1)
+        logits, pose = out.split([1, 2], dim=1)
         patch_logits = None if self.patchgan is None else self.patchgan(image)
         return DiscriminatorOutput(logits.squeeze(1), pose=pose, patch_logits=patch_logits)

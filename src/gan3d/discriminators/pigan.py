@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gan3d.camera import Camera
 from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
 from gan3d.layers.coord_conv import CoordConv2d
+from gan3d.layers.precision import full_precision
 from gan3d.layers.synthesis import block_resolutions, channels_at
 from gan3d.ops.bias_act import LRELU_SLOPE
 from gan3d.randomness import Randomness
@@ -161,7 +162,9 @@ class PiGANDiscriminator(Discriminator):
                 x = self.fade * x + (1 - self.fade) * self._from_rgb(image[..., ::2, ::2], i)
             x = self.layers[i](x)
 
-        out = self.final_layer(x).flatten(1)  # b 1, or b 1+z+2
+        with full_precision(x):
+            out = self.final_layer(x.to(self.final_layer.weight.dtype)).flatten(1)
+        # out: b 1, or b 1+z+2
         if not self.predicts_pose:
             return DiscriminatorOutput(out.squeeze(1))
         logits, latent, pose = out.split([1, self.latent_dim, 2], dim=1)

@@ -589,8 +589,11 @@ def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
     """
     a = (1 - 1 / fine) / (1 - 1 / coarse)
     shift = (a - 1) / (2 * a)
-    inverse = camera.intrinsics.new_tensor([[1 / a, 0, shift], [0, 1 / a, shift], [0, 0, 1]])
-    return Camera(camera.cam2world, inverse @ camera.intrinsics)
+    # Elementwise: autocast would make a matrix product bfloat16, which bends the rays.
+    last = camera.intrinsics[:, 2:]
+    return Camera(
+        camera.cam2world, torch.cat([camera.intrinsics[:, :2] / a + shift * last, last], 1)
+    )
 
 
 def with_background(foreground: Tensor, background: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan3d.layers.precision import full_precision
+
 
 def coordinates(
     h: int, w: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -51,6 +53,8 @@ class CoordConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """[b in h w] -> [b out H W]."""
         weight_x, weight_coords = self.weight.split([self.in_channels - 2, 2], dim=1)
-        coords = coordinates(*x.shape[2:], device=x.device, dtype=x.dtype)
         y = F.conv2d(x, weight_x, self.bias, self.stride, self.padding)
-        return y + F.conv2d(coords, weight_coords, None, self.stride, self.padding)
+        with full_precision(x):  # neighbors of 1024 columns are one number in bfloat16
+            coords = coordinates(*x.shape[2:], device=x.device, dtype=self.weight.dtype)
+            shift = F.conv2d(coords, weight_coords, None, self.stride, self.padding)
+        return (y + shift).to(y.dtype)

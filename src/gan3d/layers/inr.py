@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gan3d.layers.mod_fc import ModFC
+from gan3d.layers.precision import full_precision
 
 BLOCKS = ("4", "8", "16", "32", "64", "128", "256", "512", "1024")
 FIRST_WITH_COLOR = BLOCKS.index("32")
@@ -94,10 +95,11 @@ class INRNetwork(nn.Module):
         for i, name in enumerate(BLOCKS):
             x = self.network[name](x, (styles[2 * i], styles[2 * i + 1]))
             if name in self.to_rgbs:
-                color = self.to_rgbs[name](x)
+                color = self.to_rgbs[name](x).to(self.to_rgbs[name].weight.dtype)
                 rgb = color if rgb is None else rgb + color
         assert rgb is not None
-        return torch.tanh(rgb if self.to_image is None else self.to_image(rgb))
+        with full_precision(rgb):
+            return torch.tanh(rgb if self.to_image is None else self.to_image(rgb))
 
 
 def _small_linear(in_features: int, out_features: int) -> nn.Linear:

@@ -1,12 +1,17 @@
 """Precision of layers under autocast."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager:
     """A context that disables autocast on x's device; for mapping networks, styles and logits."""
-    return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device):  # as on the device meta
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def runs_in_half(x: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,6 +52,7 @@ def filtered_resizing(
 
 
 def _bilinear(image: Tensor, size: int, antialias: bool) -> Tensor:
+    x = image.to(torch.promote_types(image.dtype, torch.float32))  # a CPU has no other kernel
     return F.interpolate(
-        image, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias
-    )
+        x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias
+    ).to(image.dtype)

@@ -23,7 +23,8 @@ from gan3d.host import upload
 
 
 def bicubic_downsample(x: Tensor, factor: int) -> Tensor:
-    """Gamma(x); linear, so differentiable any number of times.
+    """Gamma(x); linear, so differentiable any number of times. Computes without autocast, in float32
+    or more: differences to the result are small.
 
     Args:
         x: [.. c h w], at least three axes; h and w are multiples of `factor`.
@@ -44,14 +45,16 @@ def bicubic_downsample(x: Tensor, factor: int) -> Tensor:
             "crop or pad it"
         )
     # Every plane is an image of one channel.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     planes = rearrange(x, "... h w -> (...) 1 h w")
     border = 3 * factor // 2
     planes = F.pad(planes, (border, border, border, border), mode="replicate")
 
     # The filter is separable: along the width, then along the height.
     taps = upload(cubic_taps(factor).to(x.dtype), x.device)
-    planes = F.conv2d(planes, taps[None, None, None], stride=(1, factor))
-    planes = F.conv2d(planes, taps[None, None, :, None], stride=(factor, 1))
+    with torch.autocast(x.device.type, enabled=False):
+        planes = F.conv2d(planes, taps[None, None, None], stride=(1, factor))
+        planes = F.conv2d(planes, taps[None, None, :, None], stride=(factor, 1))
     return planes.reshape(*x.shape[:-2], h // factor, w // factor)
 
 
