@@ -29,6 +29,12 @@ def test_the_ramp_up_bounds_the_half_life_by_a_fraction_of_the_images_seen():
     assert EMA(half_life_kimg=10, ramp_up=0.05).beta(10_000_000, 10_000) == pytest.approx(0.5)
 
 
+def test_until_its_start_the_average_is_the_network_itself():
+    ema = EMA(half_life_kimg=0.1, ramp_up=0, start_kimg=1.0)
+    assert ema.beta(999, 100) == 0.0
+    assert ema.beta(1000, 100) == pytest.approx(0.5)
+
+
 def test_buffers_are_copied_not_averaged():
     old, new = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     new.running_mean.fill_(3.0)

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import itertools
 import runpy
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gan3d.discriminators import DualDiscriminator, StyleGAN2Discriminator
 from gan3d.generators import EG3D, StyleGAN2
 from gan3d.schedules import Ramp
 from gan3d.training.checkpoints import Checkpoints
+from gan3d.training.ema import EMA
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.loggers import DiskLogger
@@ -32,6 +34,7 @@ from gan3d.training.losses import (
 from gan3d.training.nan_guard import NonFiniteError
 from gan3d.training.optimizers import Adam
 from gan3d.training.ray_gradients import RayGradients
+from gan3d.training.sampling import Sampling
 from gan3d.training.stages import Stage
 
 BATCH = 8
@@ -258,6 +261,22 @@ def test_samples_for_evaluation_depend_on_their_index_alone():
     assert torch.allclose(together.image[2], alone.image[0], atol=1e-5)
 
 
+def test_pictures_of_a_run_are_those_of_the_average():
+    gan = make()
+    before = gan.sample(range(2)).image
+    with torch.no_grad():
+        for parameter in gan.generator.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(gan.sample(range(2)).image, before)
+
+
+def test_predictions_are_truncated_as_asked():
+    gan = make()
+    assert gan.predict_step(torch.arange(4), 0)["image"].std(dim=0).max() > 1e-2
+    gan.sampling = Sampling(truncation=0.0)
+    assert gan.predict_step(torch.arange(4), 0)["image"].std(dim=0).max() < 1e-5
+
+
 def test_frozen_parameters_stay_frozen(posed_zip):
     gan = make()
     gan.generator.mapping.requires_grad_(False)
@@ -401,24 +420,64 @@ def test_stages_change_batch_size_and_learning_rates_where_they_begin(posed_zip,
     assert not moved(watch.states[2], watch.states[-1], "discriminator.")
 
 
+def test_each_player_has_the_rate_that_a_stage_gives_it(posed_zip):
+    gan = make(stages=[Stage(lr_g=1e-3, lr_d=3e-3)], path_length=PathLength(weight=1.0, interval=2))
+    fit(gan, posed_zip)
+    g, d = (optimizer.param_groups[0]["lr"] for optimizer in gan.optimizers())
+    assert g == pytest.approx(1e-3 * 2 / 3)
+    assert d == pytest.approx(3e-3 * 4 / 5)
+
+
+def test_what_is_logged_does_not_depend_on_the_size_of_micro_batches(posed_zip, tmp_path):
+    logged = []
+    for size in (2, 8):
+        ada = ADA(preset="blit", target=-2.0, kimg=0.064, interval=1)
+        gan = make(ada=ada, micro_batch_size=size, log_every_kimg=0.008, total_kimg=0.008)
+        fit(gan, posed_zip, run=tmp_path / str(size))
+        logged.append(rows(tmp_path / str(size)))
+    told = ("loss/generator", "loss/discriminator", "loss/r1", "logits/real", "augment/p")
+    for name in (*told, "gradient/generator", "gradient/discriminator", "gradient/r1"):
+        small, whole = (float(row[name]) for (row,) in logged)
+        assert small == pytest.approx(whole, rel=1e-3), name
+
+
+def test_density_is_regularized_from_the_first_iteration_on(posed_zip, tmp_path):
+    density = DensityRegularization(weight=1.0, interval=2, num_points=10)
+    fit(make_eg3d(density=density, log_every_kimg=0.008), posed_zip, run=tmp_path)
+    assert [row["loss/density"] != "" for row in rows(tmp_path)] == [True, False, True]
+
+
+def test_the_average_moves_in_every_iteration_by_the_images_seen_before_it(posed_zip):
+    watch, ema = Watch(), EMA(half_life_kimg=1.0, ramp_up=0.5)
+    fit(make(ema=ema), posed_zip, watch)
+    name = "mapping.fc0.weight"
+    for i, (before, after) in enumerate(itertools.pairwise(watch.states)):
+        old, new = before[f"generator_ema.{name}"], after[f"generator.{name}"]
+        expected = torch.lerp(new, old, ema.beta(BATCH * i, BATCH))
+        assert not torch.equal(old, new)
+        torch.testing.assert_close(after[f"generator_ema.{name}"], expected)
+
+
+class Norms(Callback):
+    """The norm of all gradients at each optimizer step, by player."""
+
+    def __init__(self):
+        self.values: dict[str, list[float]] = {"generator": [], "discriminator": []}
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        of_g = any(p is parameters[0] for p in pl_module.generator.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.values["generator" if of_g else "discriminator"].append(norm)
+
+
 def test_gradients_are_clipped_to_their_norm(posed_zip):
-    class Norms(Callback):
-        def __init__(self):
-            self.values = []
-
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            gradients = [
-                p.grad
-                for group in optimizer.param_groups
-                for p in group["params"]
-                if p.grad is not None
-            ]
-            self.values.append(float(torch.nn.utils.get_total_norm(gradients)))
-
     norms = Norms()
-    fit(make(optimizer_g=Adam(clip_norm=1e-3), optimizer_d=Adam(clip_norm=1e-3)), posed_zip, norms)
-    assert norms.values
-    assert max(norms.values) <= 1e-3 * (1 + 1e-4)
+    fit(make(optimizer_g=Adam(clip_norm=1e-3), optimizer_d=Adam(clip_norm=2e-3)), posed_zip, norms)
+    for player, largest in (("generator", 1e-3), ("discriminator", 2e-3)):
+        assert max(norms.values[player]) <= largest * (1 + 1e-4)
+        assert min(norms.values[player]) > 0.9 * largest
     with pytest.raises(ValueError, match="clip_norm 0"):
         Adam(clip_norm=0)
 

@@ -72,6 +72,18 @@ def test_density_regularization_of_a_linear_field_is_the_mean_step():
     )
 
 
+@pytest.mark.parametrize("kind", ["l1", "monotonic-fixed"])
+def test_density_is_regularized_in_the_whole_cube(kind):
+    seen = []
+    density = DensityRegularization(weight=1.0, kind=kind, num_points=200)
+    density(lambda p: seen.append(p) or p[..., :1], Randomness(0, range(2)))
+    for points in seen:
+        low, high = points.amin(dim=1), points.amax(dim=1)
+        assert (low < -0.9).all()
+        assert (high > 0.9).all()
+        assert torch.cat([-low, high]).max() < 1.1
+
+
 @pytest.mark.parametrize("kind", ["monotonic-detach", "monotonic-fixed"])
 def test_the_monotonic_kinds_ask_that_density_does_not_fall_towards_the_back(kind):
     draw = Randomness(0, range(2))
@@ -109,6 +121,14 @@ def test_lazy_regularization_corrects_learning_rate_and_betas():
     assert Adam(lr=0.002).build([weight]).defaults["lr"] == 0.002
 
 
+def test_a_rate_that_is_set_later_is_corrected_alike():
+    adam = Adam(lr=0.002)
+    optimizer = adam.build([torch.nn.Parameter(torch.zeros(1))], lazy_interval=4)
+    for rate, expected in ((0.01, 0.008), (None, 0.0016)):
+        adam.set_rate(optimizer, rate, lazy_interval=4)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
 def test_the_path_length_of_a_linear_map_is_the_norm_of_its_rows_seen_from_a_random_image():
     # image = A w with orthonormal columns of A times 3: |A^T y| = 3 |projection of y|; for a full
     # basis, 3 |y|.
@@ -118,6 +138,15 @@ def test_the_path_length_of_a_linear_map_is_the_norm_of_its_rows_seen_from_a_ran
     lengths = PathLength().lengths(ws, image, draw)
     y = draw.normal("path_noise", 3, 2, 2) / 2
     assert torch.allclose(lengths, 3 * y.flatten(1).norm(dim=1))
+
+
+def test_the_path_length_is_the_root_of_the_mean_square_over_latents():
+    draw = Randomness(0, range(2))
+    ws = torch.randn(2, 2, 12, requires_grad=True)
+    image = (3 * ws[:, 0] + 4 * ws[:, 1]).reshape(2, 3, 2, 2)
+    y = draw.normal("path_noise", 3, 2, 2) / 2
+    expected = math.sqrt((9 + 16) / 2) * y.flatten(1).norm(dim=1)
+    assert torch.allclose(PathLength().lengths(ws, image, draw), expected)
 
 
 def test_the_path_penalty_is_the_squared_distance_to_the_updated_mean_and_can_be_differentiated():

@@ -30,6 +30,14 @@ def test_images_cameras_and_indices_stay_together():
             assert torch.equal(camera.label(), CAMERA[index - 100].label().double())
 
 
+def test_masks_stay_with_their_images():
+    masks = torch.linspace(0, 1, 16).view(16, 1, 1, 1).expand(16, 1, 32, 32)
+    batch = Batch(IMAGES, CAMERA, BATCH.index, masks)
+    for part in micro_batches(batch, 8, 4, torch.float32):
+        assert part.mask[:, 0, 0, 0].tolist() == [float(masks[i - 100].max()) for i in part.indices]
+    assert micro_batches(BATCH, 8, 4, torch.float32)[0].mask is None
+
+
 def test_the_discriminator_judges_an_image_alike_in_every_split():
     torch.manual_seed(0)
     judge = StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 0, "group_size": 4})

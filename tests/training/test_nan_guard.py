@@ -43,6 +43,12 @@ def test_the_parameter_phase_and_value_that_went_wrong_are_named_with_a_way_out(
     assert "--ckpt_path last" in text
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_infinity_stops_a_run_like_nan(bad):
+    with pytest.raises(NonFiniteError, match="loss/generator is not finite"):
+        GradientWatch().check({"logits/real": 0.0, "loss/generator": bad}, 0)
+
+
 def test_a_network_without_any_gradient_is_a_bug_of_the_phase():
     with pytest.raises(RuntimeError, match="phase density"):
         GradientWatch().watch("density", nn.Linear(1, 1))

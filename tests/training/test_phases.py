@@ -37,9 +37,11 @@ from gan3d.training.losses import (
     PoseConditioning,
     PosePrediction,
     Relativistic,
+    TopK,
 )
 from gan3d.training.micro_batches import Part
 from gan3d.training.ray_gradients import RayGradients
+from gan3d.training.stages import Stage
 
 INDICES = [4, 5, 6, 7]
 
@@ -308,6 +310,92 @@ def test_predictions_of_pose_and_latent_weigh_in_for_both_players():
     assert float(of_reals) == pytest.approx(float(real + 3.0 * values["pose/real"]), rel=1e-9)
 
 
+def test_the_prediction_of_z_weighs_in_for_both_players():
+    torch.manual_seed(0)
+    cls, z_dim = DISCRIMINATORS["PiGANDiscriminator"], PiGAN.tiny["z_dim"]
+    gan = GAN(
+        PiGAN(**PiGAN.tiny),
+        cls(**cls.tiny | {"z_dim": z_dim}),
+        fakes=Fakes(poses=GaussianPose(radius=1.0, fov=12.0)),
+        r1=R1(0.0),
+        latent=LatentPrediction(weight=5.0),
+    ).double()
+    part = part_of(gan)
+    values: dict[str, Tensor] = {}
+    (total,) = gan.phases.generator_loss(part, values)
+    of_fakes, _ = gan.phases.discriminator_loss(part, {})
+    for phase, loss, adversarial in (
+        ("generator", total, lambda logits: F.softplus(-logits)),
+        ("discriminator", of_fakes, F.softplus),
+    ):
+        fake, latents = gan.phases._fresh_fakes(gan.draws(INDICES, phase))
+        judged = gan.discriminator(fake.image, camera=latents.camera)
+        error = 5.0 * (judged.latent - latents.z).square().mean()
+        expected = float(adversarial(judged.logits).mean() + error)
+        assert float(loss) == pytest.approx(expected, rel=1e-9), phase
+
+
+def test_consistency_and_patches_weigh_in_the_generator_s_loss():
+    torch.manual_seed(0)
+    gan = GAN(
+        GENERATORS["GRAMHD"](**GENERATORS["GRAMHD"].tiny),
+        GRAMDiscriminator(**GRAMDiscriminator.tiny),
+        fakes=Fakes(poses=GaussianPose(radius=1.0, fov=12.0)),
+        consistency=CrossResolution(100.0),
+        patch=Patches(10.0),
+    ).double()
+    judged = []
+    gan.discriminator.register_forward_hook(lambda *args: judged.append(args[-1]))
+    values: dict[str, Tensor] = {}
+    (total,) = gan.phases.generator_loss(part_of(gan), values)
+    image, patches = (F.softplus(-x).mean() for x in (judged[0].logits, judged[0].patch_logits))
+    assert float(values["loss/generator"]) == pytest.approx(float(image + 10 * patches), rel=1e-9)
+    assert float(values["loss/consistency"]) > 0.01
+    assert float(total) == pytest.approx(
+        float(values["loss/generator"] + values["loss/consistency"]), rel=1e-12
+    )
+
+
+def test_separate_logits_of_image_and_raw_image_weigh_one_half_each_in_r1():
+    torch.manual_seed(0)
+    generator = GENERATORS["CIPS3D"](**GENERATORS["CIPS3D"].tiny)
+    cls = DISCRIMINATORS["CIPS3DDiscriminator"]
+    gan = GAN(
+        generator, cls(**cls.tiny), fakes=Fakes(poses=GaussianPose()), r1=R1(2.0, interval=1)
+    ).double()
+    part = part_of(gan)
+    image, raw = (x.requires_grad_() for x in gan.phases.reals(part, gan.draws(INDICES, "r1")))
+    judged = gan.discriminator(image, raw=raw)
+    slopes = torch.autograd.grad(judged.all_logits.sum(), (image, raw))
+    expected = sum(slope.square().sum((1, 2, 3)).mean() for slope in slopes) / 2
+    assert float(run(gan, "r1", part)["loss/r1"]) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_r1_without_a_weight_has_that_of_the_whole_batch():
+    rule, own = small_gan(r1=R1(None)), small_gan(r1=R1(0.0002 * 32**2 / 64))
+    rule.phases.batch_size = 64
+    assert run(rule, "r1")["loss/r1"] == run(own, "r1")["loss/r1"] > 0
+
+
+def test_the_logged_loss_of_the_discriminator_is_that_of_both_sides():
+    gan = small_gan()
+    values: dict[str, Tensor] = {}
+    of_fakes, of_reals = gan.phases.discriminator_loss(part_of(gan), values)
+    assert float(values["loss/discriminator"]) == pytest.approx(float(of_fakes + of_reals))
+
+
+def test_the_generator_learns_from_its_best_fakes_as_images_are_seen():
+    gan = small_gan(adversarial=TopK(interval_kimg=0.001, smallest=0.5))
+    judged = []
+    gan.discriminator.register_forward_hook(lambda *args: judged.append(args[-1].logits))
+    for images_seen, kept in ((0, 4), (10**6, 2)):
+        gan.phases.images_seen = images_seen
+        judged.clear()
+        loss = run(gan, "generator")["loss/generator"]
+        best = judged[0].sort(descending=True).values[:kept]
+        assert float(loss) == pytest.approx(float(F.softplus(-best).mean()), rel=1e-9)
+
+
 def _fake_inputs(gan: GAN) -> tuple[Tensor, Tensor | None, Camera | None]:
     fake, latents = gan.phases._fresh_fakes(gan.draws(INDICES, "discriminator"))
     return fake.image, fake.raw, latents.camera
@@ -367,6 +455,74 @@ def test_r2_alone_is_a_penalty_with_the_interval_of_r1():
     assert gan.losses.lazy_d == 4
     assert set(run(gan, "r1")) == {"loss/r2"}
     assert small_gan(r1=R1(0.0)).losses.lazy_d == 0
+
+
+def test_a_paired_game_compares_with_reals_as_the_discriminator_sees_them():
+    blurred = Augmentation(Blur(2.0, fade_kimg=1.0))
+    gan = small_gan(adversarial=Relativistic(), augmentation=blurred)
+    part, seen = part_of(gan), []
+    gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    run(gan, "generator", part)
+    real, _ = seen  # reals come first
+    assert torch.allclose(real, blur(part.image, 2.0), atol=1e-12)
+
+
+def test_only_reals_tell_the_augmentation_how_far_to_go():
+    gan = small_gan(r1=R1(1.0, interval=2), r2=R2(1.0))
+    collected, judged, part = [], [], part_of(gan)
+    gan.adaptive_p.collect = collected.append
+    gan.discriminator.register_forward_hook(lambda *args: judged.append((args[1][0], args[-1])))
+    for phase, num in (("generator", 0), ("discriminator", 1), ("r1", 1)):
+        collected.clear()
+        judged.clear()
+        run(gan, phase, part)
+        of_reals = [output.logits for image, output in judged if torch.equal(image, part.image)]
+        assert len(collected) == len(of_reals) == num, phase
+        assert all(torch.equal(a, b) for a, b in zip(collected, of_reals)), phase
+
+
+# ------------------------------------------------------------ latents
+
+
+@pytest.mark.parametrize(
+    ("shrink", "expected"), [(1, INDICES), (2, [4, 6]), (3, [6]), (9, INDICES)]
+)
+def test_path_lengths_are_measured_on_one_in_so_many_images(shrink, expected):
+    gan = small_gan(path_length=PathLength(1.0, batch_shrink=shrink))
+    gan.phases.path_mean = gan.path_mean  # of the same dtype
+    seen, draws = [], gan.phases.draws
+    gan.phases.draws = lambda indices, phase: seen.append(indices) or draws(indices, phase)
+    run(gan, "path_length")
+    assert seen == [expected]
+
+
+def mixing_eg3d() -> GAN:
+    """Every image has two latents, and a conditioning camera that is not its own."""
+    torch.manual_seed(0)
+    generator = EG3D(**EG3D.tiny)
+    swapped = PoseConditioning(swap=1.0)
+    fakes = Fakes(poses=GaussianPose(), conditioning=swapped, style_mixing=1.0)
+    return GAN(generator, opponent(generator), fakes=fakes, r1=R1(1.0), r2=R2(1.0))
+
+
+def test_the_second_latent_of_an_image_is_conditioned_on_its_own_camera():
+    gan, seen = mixing_eg3d(), []
+    gan.generator.backbone.mapping.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    latents = gan.phases.latents(gan.draws(INDICES, "generator"))
+    first, second = seen
+    assert torch.equal(second, latents.camera.label())
+    assert (first != second).any(dim=1).all()
+
+
+def test_running_means_learn_from_the_discriminator_s_fakes_before_their_styles_are_mixed():
+    gan = mixing_eg3d()
+    latents = gan.phases.latents(gan.draws(INDICES, "discriminator"))
+    for phase in ("generator", "discriminator", "r1"):
+        run(gan, phase)
+    ((mapped,),) = gan.phases.take_tracked()
+    assert torch.equal(mapped, latents.mapped)
+    assert not torch.equal(mapped, latents.ws)
+    assert gan.phases.tracked == []
 
 
 # ------------------------------------------------------------ several views of a scene
@@ -505,6 +661,19 @@ def test_a_random_background_is_one_color_per_image_by_a_named_draw():
     assert len(torch.unique(colors)) == 12
 
 
+def test_the_raw_images_of_masked_reals_stand_before_the_background_too():
+    torch.manual_seed(0)
+    generator = EG3D(**EG3D.tiny)
+    gan = GAN(generator, opponent(generator), fakes=Fakes(poses=GaussianPose()))
+    generator.background = "white"
+    side = generator.img_resolution
+    image, raw = gan.phases.reals(
+        part_of(gan, mask=torch.zeros(4, 1, side, side)), gan.draws(INDICES, "discriminator")
+    )
+    assert (image == 1.0).all()
+    assert torch.allclose(raw, torch.ones_like(raw), atol=1e-5)
+
+
 def test_without_mask_or_background_reals_stay_as_they_are():
     gan = GAN(Dot(), Mean()).double()
     part = part_of(gan, mask=torch.zeros(4, 1, 16, 16, dtype=torch.float64))
@@ -514,9 +683,33 @@ def test_without_mask_or_background_reals_stay_as_they_are():
     assert torch.equal(gan.phases.reals(part_of(gan), draw)[0], part.image)
 
 
-def test_a_stage_can_turn_diffaugment_on():
-    from gan3d.training.stages import Stage
+def test_a_stage_can_change_how_many_rays_carry_gradient():
+    gan = views_gan(1, RayGradients("partial", num_rays=50))
+    draw = gan.draws(INDICES, "generator")
+    latents = gan.phases.latents(draw)
+    view = gan.phases._view(gan.generator.represent(latents.ws), latents.camera, draw)
+    assert len(gan.phases._selected(view)) == 50
+    gan.phases.stage = Stage(num_rays=20)
+    assert len(gan.phases._selected(view)) == 20
 
+
+def test_diffaugment_treats_the_raw_image_with_draws_of_its_own():
+    torch.manual_seed(0)
+    generator = EG3D(**EG3D.tiny)
+    cut = DiffAugment(enabled=True, color=False, translation=0, cutout=0.25)
+    gan = GAN(
+        generator,
+        opponent(generator),
+        fakes=Fakes(poses=GaussianPose()),
+        augmentation=Augmentation(diffaug=cut),
+    )
+    x = torch.ones(100, 3, 16, 16)
+    image, raw = gan.phases.shown(x, x, gan.draws(range(100), "discriminator"))
+    same = (image == raw).all(dim=(1, 2, 3))
+    assert same.float().mean() < 0.1
+
+
+def test_a_stage_can_turn_diffaugment_on():
     gan = GAN(
         Dot(),
         Mean(),
