@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +24,16 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update", action="store_true", help="rewrite what tests compare: docs, the surface"
     )
+
+
+@pytest.fixture(autouse=True)
+def no_handler_is_left():
+    """The command line gives gan3d's logger a handler; other tests do not expect its lines."""
+    logger = logging.getLogger("gan3d")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 def write_posed_zip(path: Path, num: int = 24, resolution: int = 32, seed: int = 0) -> Path:

@@ -590,10 +590,8 @@ def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
     a = (1 - 1 / fine) / (1 - 1 / coarse)
     shift = (a - 1) / (2 * a)
     # Elementwise: autocast would make a matrix product bfloat16, which bends the rays.
-    last = camera.intrinsics[:, 2:]
-    return Camera(
-        camera.cam2world, torch.cat([camera.intrinsics[:, :2] / a + shift * last, last], 1)
-    )
+    first, last = camera.intrinsics.split([2, 1], dim=1)
+    return Camera(camera.cam2world, torch.cat([first / a + shift * last, last], dim=1))
 
 
 def with_background(foreground: Tensor, background: Tensor) -> Tensor:
