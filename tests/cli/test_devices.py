@@ -109,6 +109,9 @@ def test_devices_are_counted_as_lightning_does(gpus, number):
     assert asked_for(trainer([0, 2])) == asked_for(trainer("0,2")) == 2
     assert asked_for(trainer("1,")) == 1
     assert asked_for(trainer("auto", "cpu")) == 1
+    for wrong in ("two", 0, -3):
+        with pytest.raises(CommandError, match=f"--trainer.devices {wrong} is no number"):
+            asked_for(trainer(wrong))
 
 
 class Stop(Exception):

@@ -176,6 +176,20 @@ def test_a_dry_run_refuses_what_fit_refuses(cli, tiny):
         assert expected in err
 
 
+def test_a_dry_run_in_the_folder_of_another_run_is_refused_as_fit_is(cli, tiny, trained):
+    code, _, err = cli("fit", "--config", tiny, "--dry_run", "true")
+    assert code == 2
+    assert "runs/tiny already holds a run (kimg-000000.016.ckpt)" in err
+
+
+def test_starting_weights_are_counted_where_everybody_sees_it(cli, tiny, trained):
+    weights = ("--model.run.init_from", trained / "checkpoints" / "last.ckpt")
+    code, _, err = cli("fit", "--config", tiny, "--run_dir", "b", "--dry_run", "true", *weights)
+    assert code == 0, err
+    for network in ("generator", "generator_ema", "discriminator"):
+        assert re.search(rf"gan3d: {network} starts from .*last.ckpt: (\d+) of \1 tensors", err)
+
+
 def test_a_run_that_is_cut_off_says_how_far_it_came_and_a_resumed_one_has_its_own_time(cli, tiny):
     words = ("--model.run.total_kimg", "100", "--trainer.max_time", "00:00:00:01")
     code, _, err = cli("fit", "--config", tiny, *words)

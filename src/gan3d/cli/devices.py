@@ -14,6 +14,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from gan3d.cli.messages import CommandError
 
+OPEN = ("auto", -1, "-1")  # of --trainer.devices: as many as there are
+
 
 @dataclass(frozen=True)
 class BatchSplit:
@@ -61,14 +63,28 @@ def kind_of(accelerator: Any) -> str:
 
 
 def asked_for(trainer: Any) -> int:
-    """How many devices of this machine `--trainer.devices` asks for."""
+    """How many devices of this machine `--trainer.devices` asks for.
+
+    Raises:
+        CommandError: it is no number of devices.
+    """
     devices, kind = trainer.devices, kind_of(trainer.accelerator)
-    if devices in ("auto", -1, "-1"):
+    if devices in OPEN:
         return CUDAAccelerator.auto_device_count() if kind == "cuda" else 1
-    if isinstance(devices, str):
-        named = [part for part in devices.split(",") if part.strip()]
-        return len(named) if "," in devices else int(devices)
-    return len(devices) if isinstance(devices, (list, tuple)) else int(devices)
+    if isinstance(devices, str) and "," in devices:
+        devices = [part for part in devices.split(",") if part.strip()]
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    try:
+        number = int(devices)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise CommandError(
+            f"--trainer.devices {devices} is no number of devices",
+            'write auto, a number, or which ones: "0,3"',
+        )
+    return number
 
 
 def choose(trainer: Any, batches: Iterable[BatchSplit]) -> tuple[dict[str, Any], str]:
@@ -85,7 +101,7 @@ def choose(trainer: Any, batches: Iterable[BatchSplit]) -> tuple[dict[str, Any],
         CommandError: the batch cannot be shared as asked.
     """
     batches, nodes = list(batches), trainer.num_nodes
-    asked, is_open = asked_for(trainer), trainer.devices in ("auto", -1, "-1")
+    asked, is_open = asked_for(trainer), trainer.devices in OPEN
     fitting = [n for n in range(1, max(asked, 8) + 1) if all(b.fits(n * nodes) for b in batches)]
     able = [n for n in fitting if (n <= asked if is_open else n == asked)]
     if not able:

@@ -70,8 +70,10 @@ def _folder_of(checkpoint: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def lay_under(verb: str, arguments: list[str], configs: list[Path], folder: Path) -> list[str]:
-    """The arguments of a command with the config of its checkpoint before them.
+def lay_under(
+    verb: str, arguments: list[str], configs: list[Path], folder: Path
+) -> tuple[Path, list[str]]:
+    """A file with the config of a command's checkpoint, and the arguments that begin with it.
 
     Args:
         verb: validate, test or predict.
@@ -82,7 +84,7 @@ def lay_under(verb: str, arguments: list[str], configs: list[Path], folder: Path
     checkpoint = checkpoint_of(verb, arguments, configs)
     path = folder / "config of the checkpoint.yaml"
     path.write_text(yaml.safe_dump(config_in(checkpoint), sort_keys=False))
-    return ["--config", str(path), *arguments, "--ckpt_path", str(checkpoint)]
+    return path, ["--config", str(path), *arguments, "--ckpt_path", str(checkpoint)]
 
 
 def refuse_nothing_held_out(data: PosedImagesModule, verb: str) -> None:

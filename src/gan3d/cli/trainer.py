@@ -167,14 +167,20 @@ class TrainerCLI(LightningCLI):
         self.limit = limit_of(given.trainer.max_time)
         if given.weights_only is None:
             given.weights_only = True
+
+        # where it runs, and what it goes on from
         is_fresh = self.verb == "fit" and given.ckpt_path is None
         self.run_folder = self._folder(given, is_fresh)
         checkpoint = None if is_fresh else self._checkpoint(given)
+
+        # the record, which is that of the checkpoint
         self._resolve(given, checkpoint)
         self.record = self._plain_config()
         if checkpoint is not None and not given.allow_config_change:
             path = Path(given.ckpt_path)
             refuse_changes(checkpoint, self.record, path, models_only=self.verb != "fit")
+
+        # what the run will write, and remove
         self.wandb_id = None
         if self.verb == "fit" and "wandb" in words_of(given.logger) and is_first_process():
             self.wandb_id = self.run_folder.wandb_id(checkpoint)
@@ -190,8 +196,8 @@ class TrainerCLI(LightningCLI):
             stem = self.configs[0].stem if self.configs else "run"
             given.run_dir = str(free_folder(stem, reserve=not given.dry_run))
         folder = RunFolder(given.run_dir, given.checkpoints.dir)
-        writes = not (given.overwrite or given.dry_run or given.trainer.fast_dev_run)
-        if is_fresh and writes and is_first_process():
+        may_be_used = given.overwrite or given.trainer.fast_dev_run
+        if is_fresh and not may_be_used and is_first_process():
             folder.refuse_used()
         return folder
 
@@ -297,7 +303,8 @@ def run(verb: str, arguments: list[str], configs: list[Path]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         asks = any(word in ASKS_ONLY or word.endswith(".help") for word in arguments)
         if verb != "fit" and not asks:
-            arguments = lay_under(verb, arguments, configs, Path(folder))
+            under, arguments = lay_under(verb, arguments, configs, Path(folder))
+            configs = [under, *configs]
         try:
             TrainerCLI(verb, [verb, *arguments], configs)
         except DryRun:

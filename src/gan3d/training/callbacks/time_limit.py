@@ -28,14 +28,8 @@ class TimeLimit(Timer):
         assert left is not None
         return max(left, 0.0)
 
-    def on_fit_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the session has not begun."""
-
     def state_dict(self) -> dict[str, Any]:
         return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: there is no state."""
 
 
 def time_limit(trainer: Trainer) -> TimeLimit | None:
