@@ -533,7 +533,7 @@ def test_a_time_limit_ends_the_session_and_a_resumed_run_has_one_of_its_own(tmp_
     assert 0 < first < 50_000
     assert limit.seconds_left == 0
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    assert "Timer" not in str(torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"])
+    assert "Time" not in str(torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"])
     _, module = fit(
         None, [TimeLimit({"milliseconds": 1})], total_kimg=100.0, ckpt_path=tmp_path / "a.ckpt"
     )
