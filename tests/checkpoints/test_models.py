@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import gan3d
-from gan3d.checkpoints import models
 from gan3d.checkpoints.models import create, find_model, from_pretrained, load_model
 from gan3d.generators import PiGAN
 from gan3d.zoo import configs

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gan3d.ops.filtered_lrelu import filtered_lrelu, filtered_lrelu_reference
 
-
 module = importlib.import_module("gan3d.ops.filtered_lrelu")  # gan3d.ops has the function
 
 

@@ -23,8 +23,9 @@ from gan3d.host import upload
 
 
 def bicubic_downsample(x: Tensor, factor: int) -> Tensor:
-    """Gamma(x); linear, so differentiable any number of times. Computes without autocast, in float32
-    or more: differences to the result are small.
+    """Gamma(x); linear, so differentiable any number of times.
+
+    Computes without autocast, in float32 or more: differences to the result are small.
 
     Args:
         x: [.. c h w], at least three axes; h and w are multiples of `factor`.
