@@ -70,6 +70,14 @@ def test_a_shift_by_whole_pixels_moves_pixels_and_mirrors_the_border(dx, dy):
     torch.testing.assert_close(y, expected, atol=1e-6, rtol=0)
 
 
+def test_shifts_of_whole_pixels_are_rounded_and_relative_to_the_side():
+    draw = Recorded({"xint": torch.tensor([[0.72, 0.9]]).double(), "xint_gate": number(0.0)})
+    G_inv = inverse_transform(Transforms(xint=1), 1.0, draw, 40, 24)  # of 5 x 3: 2.2, 2.4
+    torch.testing.assert_close(G_inv, translation(number(-2), number(-2)))
+    G_inv = inverse_transform(Transforms(xint=1), 1.0, draw, 80, 48)  # of 10 x 6: 4.4, 4.8
+    torch.testing.assert_close(G_inv, translation(number(-4), number(-5)))
+
+
 def test_mirroring_twice_restores_the_image():
     x = waves(24)
     flip = Recorded({"xflip": number(0.7), "xflip_gate": number(0.0)})
@@ -178,6 +186,19 @@ def test_the_bands_add_up_to_the_image():
     impulse = torch.zeros(43)
     impulse[21] = 1
     torch.testing.assert_close(filter_bank().sum(0), impulse, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("band", "gain"), [(0, 4 * 13 / (4 * 10 + 3)), (3, 13 / (10 + 2 + 4))])
+def test_an_amplified_band_takes_its_power_from_the_others(band, gain):
+    """Powers of the bands are 10, 1, 1, 1 of 13; a flat image lies in the lowest band, on both
+    axes.
+    """
+    draws = {f"imgfilter_{i}": number(1.0) for i in range(4)}  # a factor of 2
+    gates = {f"{name}_gate": number(0.0) for name in draws}
+    only = tuple(float(i == band) for i in range(4))
+    t = Transforms(imgfilter=1, imgfilter_bands=only)
+    y = augment(torch.ones(1, 3, 44, 44).double(), t, 1.0, Recorded(draws | gates))
+    torch.testing.assert_close(y, torch.full_like(y, gain), atol=1e-5, rtol=0)
 
 
 def test_noise_has_the_standard_deviation_that_was_drawn():
@@ -337,6 +358,14 @@ def test_p_follows_the_signs_at_its_rate_and_within_its_limits():
     control.collect(torch.tensor([2.0, 0.1, 3.0, -1.0]))
     control.update(control.take_signs(), 1, 8)
     assert control.probability == pytest.approx(0.3)
+
+
+def test_p_follows_all_signs_since_its_last_change():
+    control = AdaptiveP(ADA(preset="bgc", target=0.5, kimg=0.08, interval=2))
+    for iteration, (sign, num) in enumerate(((1.0, 8), (-1.0, 2))):  # a mean of 0.6
+        control.collect(torch.full((num,), sign))
+        control.update(control.take_signs(), iteration, 8)
+    assert control.probability == pytest.approx(0.2)
 
 
 def test_the_controller_counts_the_signs_of_all_processes():

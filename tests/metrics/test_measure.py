@@ -61,6 +61,20 @@ def test_truncation_and_seed_reach_the_generator():
     assert pictures().std(dim=0).max() > 1e-2
 
 
+def test_pictures_have_drawn_noise_only_if_asked():
+    generator = StyleGAN2(**StyleGAN2.tiny).eval()
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(1.0)
+        draw = Randomness(0, range(2), "measure")
+        z = draw.normal("z", generator.z_dim)
+        for noise, randomness in ((False, None), (True, draw)):
+            (made,) = fake_pictures(generator, Protocol(2, 2, noise=noise))
+            expected = generator(z, randomness=randomness).image
+            assert torch.equal(quantized(made), quantized(expected)), noise
+
+
 def test_a_generator_with_a_camera_and_none_given_is_refused():
     message = r"EG3D needs a camera for every picture and got none.*--data"
     with pytest.raises(ValueError, match=message):

@@ -17,6 +17,7 @@ from gan3d.metrics.path_length import (
     squared_steps,
     trimmed_mean,
 )
+from gan3d.randomness import Randomness
 
 
 @pytest.fixture
@@ -108,6 +109,22 @@ def test_path_length_of_a_linear_generator_is_the_squared_length_of_its_picture_
     assert torch.allclose(lengths, expected, rtol=1e-5)
     halved = squared_steps(picture, lambda images: images.flatten(1) / 2, start, end)
     assert torch.allclose(halved, expected / 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", ["end", "full"])
+def test_a_step_lies_on_the_path_between_two_latents_where_it_was_drawn(
+    generator, monkeypatch, sampling
+):
+    seen, represent = [], generator.represent
+    monkeypatch.setattr(
+        generator, "represent", lambda ws, **options: seen.append(ws) or represent(ws, **options)
+    )
+    list(path_steps(generator, pixels, Protocol(3, 3), sampling=sampling, epsilon=0.25))
+    draw = Randomness(0, range(3), "measure")
+    w0, w1 = (generator.map(draw.normal(name, generator.z_dim)) for name in ("z", "z.other"))
+    t = (draw.uniform("path") if sampling == "full" else torch.zeros(3))[:, None, None]
+    for ws, position in zip(seen, (t, t + 0.25), strict=True):
+        torch.testing.assert_close(ws, torch.lerp(w0, w1, position))
 
 
 def test_path_length_of_a_generator_that_ignores_z_is_zero(generator):

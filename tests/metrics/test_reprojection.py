@@ -116,6 +116,15 @@ def test_points_outside_of_the_source_picture_are_not_compared(tolerance):
     assert torch.equal(rows, expected.expand_as(rows))
 
 
+def test_points_behind_the_source_camera_are_not_compared():
+    front = Camera.from_angles(0.0, 0.0, fov=FOV)
+    beyond = Camera.from_angles(0.0, 0.0, fov=FOV, target=(0.0, 0.0, -5.7))  # at z = -3, looking on
+    source = Rendering(torch.zeros(1, 3, SIDE, SIDE), depth=torch.ones(1, 1, SIDE, SIDE))
+    warped = reproject(source, beyond, plane(front), front)
+    assert warped.visible.all()
+    assert not warped.valid.any()
+
+
 def test_a_depth_in_front_of_the_source_surface_counts_as_an_error():
     camera = cameras((0.0, 0.3), (0.0, 0.0))
     views = plane(camera)
