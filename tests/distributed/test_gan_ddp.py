@@ -25,7 +25,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 # What is on: see train_tiny.py. cips3d changes its resolution and its batch size and freezes its
 # NeRF on the way.
-@pytest.fixture(scope="module", params=["eg3d", "cips3d", "gramhd", "stylegan3"])
+@pytest.fixture(scope="module", params=["eg3d", "cips3d", "gramhd", "stylegan2", "stylegan3"])
 def model(request) -> str:
     return request.param
 

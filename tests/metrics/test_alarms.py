@@ -65,6 +65,14 @@ def test_relief_does_not_depend_on_the_background():
     torch.testing.assert_close(flatness(dirty, None, telephoto()), clean)
 
 
+def test_fog_in_front_of_a_surface_is_no_part_of_it():
+    depth, opacity = hemisphere(64)
+    foggy = torch.where(opacity > 0.5, depth, 900.0)
+    faint = torch.where(opacity > 0.5, opacity, 0.45)
+    clean = bulge(depth, opacity, telephoto())
+    torch.testing.assert_close(bulge(foggy, faint, telephoto()), clean)
+
+
 def test_the_relief_is_that_of_opaque_pixels():
     depth, opacity = hemisphere()
     clean = flatness(depth, opacity, telephoto())

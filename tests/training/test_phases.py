@@ -11,7 +11,7 @@ from torch import Tensor
 from gan3d.augment import ADA, Augmentation, Blur
 from gan3d.augment.blur import blur
 from gan3d.augment.diffaug import DiffAugment
-from gan3d.camera import Camera, GaussianPose
+from gan3d.camera import Camera, GaussianPose, PosePrior
 from gan3d.discriminators import (
     DISCRIMINATORS,
     Discriminator,
@@ -242,6 +242,29 @@ def test_the_conditioning_camera_is_swapped_as_often_as_its_schedule_says():
         latents = gan.phases.latents(draw)
         swapped = (seen[-1] != latents.camera.label()).any(dim=1)
         assert abs(float(swapped.float().mean()) - share) < 0.04
+
+
+@pytest.mark.parametrize("camera", ["conditioning", "rendering"])
+def test_mixed_latents_know_the_rendering_camera_only_if_told(camera):
+    class Poses(PosePrior):
+        yaw = 0.0
+
+        def sample(self, randomness):  # the camera to swap with stays
+            yaw = 0.9 if "swap" in randomness.phase else self.yaw
+            return Camera.from_angles(torch.full((len(randomness),), yaw), 0.0)
+
+    torch.manual_seed(0)
+    generator, poses = EG3D(**EG3D.tiny), Poses()
+    fakes = Fakes(
+        poses=poses,
+        conditioning=PoseConditioning(swap=1.0, fade_kimg=0),
+        style_mixing=1.0,
+        style_mixing_camera=camera,
+    )
+    gan, ws = GAN(generator, opponent(generator), fakes=fakes), []
+    for poses.yaw in (-0.4, 0.4):
+        ws.append(gan.phases.latents(gan.draws(range(4), "generator")).ws)
+    assert torch.equal(*ws) == (camera == "conditioning")
 
 
 def test_reals_and_their_raw_images_are_blurred_while_the_blur_lasts():
@@ -484,29 +507,38 @@ def test_only_reals_tell_the_augmentation_how_far_to_go():
 # ------------------------------------------------------------ latents
 
 
-@pytest.mark.parametrize(
-    ("shrink", "expected"), [(1, INDICES), (2, [4, 6]), (3, [6]), (9, INDICES)]
-)
+@pytest.mark.parametrize(("shrink", "expected"), [(1, INDICES), (2, [4, 6]), (3, [6]), (9, [4])])
 def test_path_lengths_are_measured_on_one_in_so_many_images(shrink, expected):
+    """Image 4 of a part without any runs with weight 0, so that there are gradients."""
     gan = small_gan(path_length=PathLength(1.0, batch_shrink=shrink))
     gan.phases.path_mean = gan.path_mean  # of the same dtype
     seen, draws = [], gan.phases.draws
     gan.phases.draws = lambda indices, phase: seen.append(indices) or draws(indices, phase)
-    run(gan, "path_length")
+    values = run(gan, "path_length")
     assert seen == [expected]
+    assert (float(values["loss/path_length"]) == 0) == (shrink == 9)
 
 
-def mixing_eg3d() -> GAN:
+def mixing_eg3d(**options) -> GAN:
     """Every image has two latents, and a conditioning camera that is not its own."""
     torch.manual_seed(0)
     generator = EG3D(**EG3D.tiny)
     swapped = PoseConditioning(swap=1.0)
-    fakes = Fakes(poses=GaussianPose(), conditioning=swapped, style_mixing=1.0)
+    fakes = Fakes(poses=GaussianPose(), conditioning=swapped, style_mixing=1.0, **options)
     return GAN(generator, opponent(generator), fakes=fakes, r1=R1(1.0), r2=R2(1.0))
 
 
-def test_the_second_latent_of_an_image_is_conditioned_on_its_own_camera():
+def test_both_latents_of_an_image_have_one_conditioning_camera():
     gan, seen = mixing_eg3d(), []
+    gan.generator.backbone.mapping.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    latents = gan.phases.latents(gan.draws(INDICES, "generator"))
+    first, second = seen
+    assert torch.equal(first, second)
+    assert (first != latents.camera.label()).any(dim=1).all()
+
+
+def test_as_published_the_second_latent_of_an_image_is_conditioned_on_its_own_camera():
+    gan, seen = mixing_eg3d(style_mixing_camera="rendering"), []
     gan.generator.backbone.mapping.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     latents = gan.phases.latents(gan.draws(INDICES, "generator"))
     first, second = seen

@@ -23,7 +23,7 @@ from gan3d.discriminators import (
     GRAMDiscriminator,
     StyleGAN2Discriminator,
 )
-from gan3d.generators import CIPS3D, EG3D, GRAMHD, StyleGAN3
+from gan3d.generators import CIPS3D, EG3D, GRAMHD, StyleGAN2, StyleGAN3
 from gan3d.schedules import Ramp
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.ema import EMA
@@ -35,8 +35,10 @@ from gan3d.training.losses import (
     CrossResolution,
     DensityRegularization,
     Patches,
+    PathLength,
     PoseConditioning,
     PosePrediction,
+    TopK,
 )
 from gan3d.training.optimizers import Adam
 from gan3d.training.ray_gradients import RayGradients
@@ -142,7 +144,30 @@ def stylegan3(**options) -> GAN:
     )
 
 
-MODELS = {"eg3d": eg3d, "cips3d": cips3d, "gramhd": gramhd, "stylegan3": stylegan3}
+def stylegan2(**options) -> GAN:
+    """What looks at the whole batch: ranks of fakes, the mean path length, noise on labels."""
+    return GAN(
+        StyleGAN2(**StyleGAN2.tiny | {"c_dim": 25}),
+        StyleGAN2Discriminator(
+            **StyleGAN2Discriminator.tiny | {"c_dim": 25, "group_size": 1, "disc_c_noise": 1.0}
+        ),
+        **grouped(
+            adversarial=TopK(interval_kimg=1e-4, smallest=0.6),
+            r1=R1(gamma=1.0, interval=4),
+            path_length=PathLength(weight=2.0, interval=2, decay=0.5, batch_shrink=3),
+            ema=EMA(half_life_kimg=0.05),
+            **options,
+        ),
+    )
+
+
+MODELS = {
+    "eg3d": eg3d,
+    "cips3d": cips3d,
+    "gramhd": gramhd,
+    "stylegan2": stylegan2,
+    "stylegan3": stylegan3,
+}
 
 
 def main() -> None:

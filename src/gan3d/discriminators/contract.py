@@ -90,6 +90,13 @@ class Discriminator(nn.Module, ABC):
         """All accepted sides of images, ascending."""
         return (self.img_resolution,)
 
+    def know_labels(self, std: Tensor) -> None:
+        """Before training: the standard deviation of the labels of all cameras, [25].
+
+        For models that add noise to labels: relative to the labels of a forward pass, it would
+        depend on how a batch is split.
+        """
+
     @abstractmethod
     def forward(
         self,

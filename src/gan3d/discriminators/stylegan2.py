@@ -174,13 +174,14 @@ class StyleGAN2Discriminator(Discriminator):
         mbstd_channels: number of its maps; 0 for none.
         freeze_layers: number of layers, from the image on, that are not trained (Freeze-D, Mo et
             al. 2020).
-        disc_c_noise: standard deviation of label noise in training, relative to that of the batch's
-            labels (EG3D, supplement).
+        disc_c_noise: standard deviation of label noise in training, relative to that of all
+            labels, or of the labels at hand outside of a run (EG3D, supplement).
 
     Raises:
         ValueError: an argument is unknown or out of range.
     """
 
+    label_std: Tensor | None
     tiny: ClassVar[dict[str, Any]] = {
         "img_resolution": 32,
         "channel_base": 256,
@@ -213,6 +214,7 @@ class StyleGAN2Discriminator(Discriminator):
         self.camera_conditioned = c_dim > 0
         self.group_size = group_size if mbstd_channels > 0 else 1
         self.disc_c_noise = disc_c_noise
+        self.register_buffer("label_std", None, persistent=False)
 
         # Blocks from the full resolution down to 8.
         in_channels = layers = 0
@@ -301,12 +303,19 @@ class StyleGAN2Discriminator(Discriminator):
                 "c_dim=0"
             )
         c = camera.label()
-        # unlike eg3d: not in place, in training only, and not on a single label, whose deviation is
-        # undefined.
-        if self.disc_c_noise > 0 and self.training and randomness is not None and len(c) > 1:
-            noise = randomness.normal("label_noise", c.shape[1]).to(c)
-            c = c + noise * c.std(0) * self.disc_c_noise
-        return c
+        # unlike eg3d: not in place, in training only, and relative to the deviation of all labels
+        # where it is known, so that the split of a batch has no effect; without it, not on a single
+        # label, whose deviation is undefined.
+        if self.disc_c_noise == 0 or not self.training or randomness is None:
+            return c
+        if self.label_std is None and len(c) == 1:
+            return c
+        std = c.std(0) if self.label_std is None else self.label_std.to(c.dtype)
+        noise = randomness.normal("label_noise", c.shape[1]).to(c)
+        return c + noise * std * self.disc_c_noise
+
+    def know_labels(self, std: Tensor) -> None:
+        self.label_std = std.to(self.b4.out.weight)
 
 
 class DualDiscriminator(StyleGAN2Discriminator):

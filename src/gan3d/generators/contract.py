@@ -289,6 +289,14 @@ class Generator(nn.Module, ABC):
         """Whether the parameter of a name belongs to one of some `parts`."""
         return any(name.startswith(self.parts[part]) for part in parts)
 
+    def batch_bound(self) -> str:
+        """The option, if one is on, by which an image depends on the others of its forward pass.
+
+        Such options exist for comparisons with published code. The harness refuses them for batches
+        that are split.
+        """
+        return ""
+
     def statistics(self, representation: Any) -> Tensor | None:
         """Statistics of new scenes, to be passed to `track`, [b k], or None.
 

@@ -395,6 +395,10 @@ class EG3D(Generator):
         with torch.autocast(points.device.type, enabled=False):
             return self._query(representation, points)
 
+    def batch_bound(self) -> str:
+        official = self.options.automatic and self.options.auto_limits == "official"
+        return "render.auto_limits official" if official else ""
+
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         self.backbone.mapping.track(ws)
         if isinstance(self.backbone.synthesis, AliasFreeSynthesis) and statistics is not None:

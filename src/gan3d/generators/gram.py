@@ -205,6 +205,9 @@ class GRAM(Generator):
             extras={"ray_depth": view.maps(seen.depth)},
         )
 
+    def batch_bound(self) -> str:
+        return "shared_origin true" if self.options.shared_origin else ""
+
     def track(self, ws: Tensor, statistics: Tensor | None = None, *, batch_size: int = 32) -> None:
         follow(self.w_avg, ws, self.w_avg_beta)
 

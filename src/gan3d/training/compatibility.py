@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gan3d.discriminators import check_pair
+from gan3d.generators import Generator
+from gan3d.training.micro_batches import Part
 from gan3d.training.phases import Phases
 from gan3d.training.stages import Stages, names_of
+
+
+def check_split(generator: Generator, parts: Sequence[Part]) -> None:
+    """Refuses a generator whose images depend on their forward pass, for a batch that is split.
+
+    Args:
+        generator: that is trained.
+        parts: of this process; none if the batch is not split.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    bound = generator.batch_bound()
+    if parts and bound:
+        raise ValueError(
+            f"{type(generator).__name__} has {bound}, by which an image depends on the others of "
+            "its forward pass, so micro-batches and processes would change the result; switch it "
+            "off, or train on one process without micro_batch_size"
+        )
 
 
 def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gan3d.camera import PosePrior
 from gan3d.schedules import Ramp
@@ -17,6 +18,9 @@ class Fakes:
         poses: distribution of the rendering cameras; None draws them from the data set's labels.
         conditioning: pose conditioning of the generator, for camera-conditioned ones.
         style_mixing: probability that the later latents of an image come from a second z.
+        style_mixing_camera: camera that the second z is mapped with: the conditioning camera, as
+            the first z, or the rendering camera, as published, which tells the generator the pose
+            that swapping hides.
         raw_resolution: side of the volume-rendered image, a ramp in kimg; the generator's own if
             not given.
         density_noise: standard deviation of noise on densities, a ramp in kimg.
@@ -27,6 +31,7 @@ class Fakes:
     poses: PosePrior | None = None
     conditioning: PoseConditioning = PoseConditioning()
     style_mixing: float = 0.0
+    style_mixing_camera: Literal["conditioning", "rendering"] = "conditioning"
     raw_resolution: Ramp = Ramp()
     density_noise: Ramp = Ramp()
     views: int = 1

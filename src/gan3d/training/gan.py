@@ -30,7 +30,7 @@ from gan3d.generators import Generator, Rendering
 from gan3d.host import number, set_number
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import crossed
-from gan3d.training.compatibility import check_compatibility
+from gan3d.training.compatibility import check_compatibility, check_split
 from gan3d.training.ema import EMA
 from gan3d.training.fakes import Fakes
 from gan3d.training.losses import Losses
@@ -43,7 +43,7 @@ from gan3d.training.run import Run
 from gan3d.training.running_means import RunningMeans
 from gan3d.training.sampling import Sampling
 from gan3d.training.stages import Stage, Stages, names_of
-from gan3d.training.strategies import mean_over_processes
+from gan3d.training.strategies import mean_over_processes, over_processes
 
 
 class GAN(LightningModule):
@@ -199,13 +199,17 @@ class GAN(LightningModule):
         dtype = cast(torch.dtype, self.dtype)
         parts = micro_batches(batch, size, self.discriminator.group_size, dtype)
         step = PhaseStep(self, parts)
+        split = parts if len(parts) > 1 or self.trainer.world_size > 1 else []
+        check_split(self.generator, split)
 
         # generator, with the steps of its lazy regularizers
         with uncounted(g, d):
+            phases.weigh_fakes(split, over_processes)
             step("generator", self.generator, g, phases.generator_loss)
             if losses.density.weight > 0 and iteration % losses.density.interval == 0:
                 step("density", self.generator, g, phases.density_loss)
             if losses.path_length.weight > 0 and iteration % losses.path_length.interval == 0:
+                phases.measure_lengths(split, lambda value: mean_over_processes([value])[0])
                 step("path_length", self.generator, g, phases.path_length_loss)
 
         # discriminator: the step by which Lightning counts this iteration
@@ -340,6 +344,9 @@ class GAN(LightningModule):
                 "camera of every image, and the data set has no labels; add a dataset.json "
                 "(docs/data.md), or train StyleGAN2"
             )
+        if self.discriminator.camera_conditioned:
+            cameras = phases.poses.sample(Randomness(self.seed, range(4096), "labels"))
+            self.discriminator.know_labels(cameras.label().std(dim=0))
 
     def on_fit_start(self) -> None:
         # While training, callbacks evaluate, by kimg.
@@ -355,6 +362,9 @@ class GAN(LightningModule):
             )
 
     def on_train_start(self) -> None:
+        # Read once; then the host knows them.
+        for buffer in (self.images_seen, self.iterations, self.stage_index, self.adaptive_p.p):
+            number(buffer)
         self.running_means.start(self.seen)
         self._stop_when_done()
 

@@ -101,13 +101,45 @@ class Relativistic(Adversarial):
         return F.softplus(fake_logits - real_logits)
 
 
-class TopK(NonSaturating):
+class Selective(NonSaturating):
+    """The non-saturating game in which fakes weigh by how they are judged beside the other fakes of
+    the batch.
+
+    Where a batch is split into micro-batches or over processes, the harness judges all fakes first,
+    without gradient, so that the split has no effect.
+    """
+
+    @abstractmethod
+    def weights(self, logits: Tensor, among: Tensor, images_seen: int) -> Tensor:
+        """Weights of some fakes, [b]; their mean over the whole batch is 1.
+
+        Args:
+            logits: of these fakes, [b].
+            among: logits of all fakes of the batch, [n].
+            images_seen: by the run.
+        """
+
+    def generator(
+        self, fake_logits: Tensor, images_seen: int = 0, real_logits: Tensor | None = None
+    ) -> Tensor:
+        weights = self.weights(fake_logits.detach(), fake_logits.detach(), images_seen)
+        return self.weighted(fake_logits, weights)
+
+    def weighted(self, fake_logits: Tensor, weights: Tensor) -> Tensor:
+        """Loss of the generator with given weights, [b]."""
+        return weights * super().generator(fake_logits)
+
+
+class TopK(Selective):
     """The non-saturating game in which the generator learns from its best fakes only (Sinha et al.
     2020, pi-GAN).
 
-    The share k of fakes, those with the largest logits among the images of a forward pass, falls
-    with the images seen: k = max(0.99^(kimg / interval_kimg), smallest). The loss of a kept fake is
-    divided by k, so that the mean over all is the mean over the kept ones.
+    The share k of fakes, those with the largest logits of the batch, falls with the images seen:
+    k = max(0.99^(kimg / interval_kimg), smallest). The loss of a kept fake is divided by k, so that
+    the mean over all is the mean over the kept ones.
+
+    unlike pi-GAN: the best of the whole batch, not of each forward pass and process, so that the
+    split of a batch has no effect.
 
     Args:
         interval_kimg: thousands of images in which k falls by one per cent. pi-GAN on CelebA: 2000
@@ -123,15 +155,11 @@ class TopK(NonSaturating):
             )
         self.interval_kimg, self.smallest = interval_kimg, smallest
 
-    def generator(
-        self, fake_logits: Tensor, images_seen: int = 0, real_logits: Tensor | None = None
-    ) -> Tensor:
+    def weights(self, logits: Tensor, among: Tensor, images_seen: int) -> Tensor:
         share = max(0.99 ** (images_seen / (1000 * self.interval_kimg)), self.smallest)
-        kept = max(math.ceil(share * len(fake_logits)), 1)
-        mask = torch.zeros_like(fake_logits).index_fill_(
-            0, fake_logits.topk(kept).indices, len(fake_logits) / kept
-        )
-        return mask * super().generator(fake_logits)
+        kept = max(math.ceil(share * len(among)), 1)
+        least = among.topk(kept).values[-1]
+        return (logits >= least).to(logits) * (len(among) / (among >= least).sum())
 
 
 @dataclass(frozen=True)
@@ -265,15 +293,14 @@ class PathLength:
     """Path length regularization (StyleGAN2, section 3.2): weight (|J_w^T y| - a)^2, a the running
     mean of the lengths.
 
-    Twice differentiated through the generator. In the penalty the mean is that after this
-    micro-batch, and carries gradient, as published; what is remembered is the mean over the whole
-    batch and all processes.
+    Twice differentiated through the generator. In the penalty the mean is that after this batch,
+    and carries gradient, as published; it is taken over the whole batch and all processes.
 
     Args:
         weight: 0 is off. StyleGAN2: 2.
         interval: iterations between two steps (StyleGAN2: 4).
         decay: share of the new mean.
-        batch_shrink: one in this many images is used.
+        batch_shrink: one in this many images of the batch is used.
     """
 
     weight: float = 0.0
@@ -281,13 +308,24 @@ class PathLength:
     decay: float = 0.01
     batch_shrink: int = 2
 
-    def lengths(self, ws: Tensor, image: Tensor, randomness: Randomness) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.weight < 0 or min(self.interval, self.batch_shrink) < 1 or not 0 <= self.decay <= 1:
+            raise ValueError(
+                f"path_length has weight {self.weight}, interval {self.interval}, decay "
+                f"{self.decay} and batch_shrink {self.batch_shrink}; expected a weight of 0 (off) "
+                "or more, an interval and a batch_shrink of at least 1, a decay in [0, 1]"
+            )
+
+    def lengths(
+        self, ws: Tensor, image: Tensor, randomness: Randomness, *, differentiable: bool = True
+    ) -> Tensor:
         """sqrt(mean over latents of |d(sum image y)/dw|^2), y ~ N(0, 1) / sqrt(H W).
 
         Args:
             ws: the latents that the images were made of, [b n w].
             image: [b 3 H W].
             randomness: one stream per image.
+            differentiable: whether the lengths carry gradient.
 
         Returns:
             [b].
@@ -295,12 +333,25 @@ class PathLength:
         y = randomness.normal("path_noise", *image.shape[1:]) / math.sqrt(
             image.shape[2] * image.shape[3]
         )
-        (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=True)
+        (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=differentiable)
         return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
-    def __call__(self, lengths: Tensor, mean: Tensor) -> Tensor:
-        """The penalty of each image, [b], of its length [b] and the running mean, a scalar."""
-        return self.weight * (lengths - mean.lerp(lengths.mean(), self.decay)).square()
+    def __call__(self, lengths: Tensor, mean: Tensor, of_batch: Tensor | None = None) -> Tensor:
+        """The penalty of each image, [b].
+
+        The mean over the batch has the published gradient, that through a included,
+
+            d/dl_i sum_j (l_j - a)^2 = 2 (l_i - a) - 2 decay (L - a),   a = m + decay (L - m)
+
+        Args:
+            lengths: l of some images of the batch, [b].
+            mean: m, the running mean, a scalar.
+            of_batch: L, the mean length over the whole batch, a scalar; None: over these images.
+        """
+        whole = lengths.detach().mean() if of_batch is None else of_batch
+        a = mean.lerp(whole, self.decay)
+        through_a = 2 * self.decay * (whole - a) * (lengths - lengths.detach())  # is 0
+        return self.weight * ((lengths - a).square() - through_a)
 
 
 @dataclass(frozen=True)

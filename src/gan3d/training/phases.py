@@ -33,7 +33,7 @@ share of the batch, and makes one optimizer step. Nothing here imports Lightning
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ from gan3d.generators.contract import background_color
 from gan3d.layers.resize import filtered_resizing
 from gan3d.randomness import Randomness
 from gan3d.training.fakes import Fakes
-from gan3d.training.losses import R1, Losses, Unpaired
+from gan3d.training.losses import R1, Losses, Selective, Unpaired
 from gan3d.training.micro_batches import Part
 from gan3d.training.ray_gradients import (
     RayGradients,
@@ -84,6 +84,9 @@ class Phases:
         batch_size: of this iteration, over all processes; the harness sets it.
         stage: stage of this iteration; the harness sets it.
         path_mean: running mean of the path lengths; the harness moves and sets it.
+        weights: where a batch is split and the game is selective, weights of the generator's
+            fakes, by phase and first image; see `weigh_fakes`.
+        length_of_batch: where a batch is split, its mean path length; see `measure_lengths`.
         tracked: inputs of the running statistics, from this iteration's scenes: pairs (mapped ws,
             statistics).
     """
@@ -102,6 +105,8 @@ class Phases:
     batch_size: int = 1
     stage: Stage = field(default_factory=Stage)
     path_mean: Tensor = field(default_factory=lambda: torch.zeros(()))
+    weights: dict[tuple[str, int], DiscriminatorOutput] = field(default_factory=dict)
+    length_of_batch: Tensor | None = None
     tracked: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
     # ------------------------------------------------------------ the phases
@@ -124,10 +129,8 @@ class Phases:
         regularizers = self._regularizers(leaves.scene, draw, values)
         if isinstance(regularizers, Tensor):
             yield regularizers
-        for k in range(self.fakes.views):
+        for camera, draw_k in self._cameras_of_views(latents, draw):
             of_view: Values = {}
-            draw_k = draw if k == 0 else draw.in_phase(f"view{k}")
-            camera = latents.camera if k == 0 else self.poses.sample(draw_k)
             seen = replace(latents, camera=camera)
             view = self._view(leaves.scene, camera, draw_k, raw=self._wants_raw)
             if self.rays.mode == "chunked":
@@ -150,16 +153,12 @@ class Phases:
         yield loss * density.interval
 
     def path_length_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
-        """Path length regularization on one in `batch_shrink` images."""
+        """Path length regularization on one in `batch_shrink` images of the batch."""
         path_length = self.losses.path_length
-        some = [i for i in part.indices if i % path_length.batch_shrink == 0]
-        draw = self.draws(some or part.indices, "path_length")
-        latents = self.latents(draw)
-        scene = self.generator.represent(latents.ws, randomness=draw)
-        image = self._view(scene, latents.camera, draw).render().image
-        lengths = path_length.lengths(latents.ws, image, draw)
-        values["path/length"] = lengths.mean()
-        values["loss/path_length"] = loss = path_length(lengths, self.path_mean).mean()
+        lengths, weight = self._path_lengths(part)
+        values["path/length"] = weight * lengths.mean()
+        penalty = path_length(lengths, self.path_mean, self.length_of_batch)
+        values["loss/path_length"] = loss = weight * penalty.mean()
         yield loss * path_length.interval
 
     def discriminator_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
@@ -172,9 +171,11 @@ class Phases:
         of_fakes = self.judge(*self.shown(fake.image, fake.raw, draw), latents.camera, draw)
         values["logits/fake"] = of_fakes.logits.mean()
         loss_fake = self._predictions(of_fakes, latents, values, "fake")
+        done: Tensor | float = 0.0
         if isinstance(game, Unpaired):
             loss_fake = loss_fake + self._game(game.fake, of_fakes)
             yield loss_fake  # its graph is gone before the reals are seen
+            done = loss_fake.detach()
 
         # reals
         draw = draw.in_phase("real")
@@ -186,15 +187,13 @@ class Phases:
             loss_real = self._game(game.real, of_reals)
         else:
             loss_real = self._game(game.discriminator, of_fakes, of_reals) + loss_fake
-            loss_fake = 0.0
         pose = self.losses.pose
         if pose.real_weight > 0:
             assert of_reals.pose is not None
             assert part.camera is not None
             values["pose/real"] = error = pose(of_reals.pose, part.camera).mean()
             loss_real = loss_real + pose.real_weight * error
-        total = loss_real.detach()
-        values["loss/discriminator"] = total + torch.as_tensor(loss_fake).detach().to(total)
+        values["loss/discriminator"] = loss_real.detach() + done
         yield loss_real
 
         if self.losses.penalized and not self.losses.lazy_d:
@@ -222,6 +221,80 @@ class Phases:
         mapped, statistics = zip(*self.tracked, strict=True)
         self.tracked = []
         return [list(mapped), list(statistics)] if statistics[0] is not None else [list(mapped)]
+
+    # ------------------------------------------------------------ what parts know of the batch
+
+    @torch.no_grad()
+    def weigh_fakes(self, parts: Sequence[Part], gather: Callable[[Tensor], Tensor]) -> None:
+        """Before the generator phase of a batch that is split: weighs its fakes, for a selective
+        game.
+
+        Args:
+            parts: of this process; none if the batch is not split.
+            gather: [n] -> [n'] of all processes.
+        """
+        self.weights = {}
+        game = self.losses.game
+        if not isinstance(game, Selective):
+            return
+        of_phases: dict[str, dict[int, DiscriminatorOutput]] = {}
+        for part in parts:
+            draw = self.draws(part.indices, "generator")
+            latents = self.latents(draw)
+            scene: Any = self.generator.represent(latents.ws, randomness=draw)
+            for camera, draw_k in self._cameras_of_views(latents, draw):
+                fake = self._view(scene, camera, draw_k, raw=self._judges_raw).render()
+                judged = self.judge(*self.shown(fake.image, fake.raw, draw_k), camera, draw_k)
+                of_phases.setdefault(draw_k.phase, {})[part.indices[0]] = judged
+        for phase, of_parts in of_phases.items():
+            among = gather(torch.cat([judged.all_logits for judged in of_parts.values()]))
+            patches = [j.patch_logits for j in of_parts.values() if j.patch_logits is not None]
+            among_patches = gather(torch.cat(patches).flatten()) if patches else among
+            for first, judged in of_parts.items():
+                weights = game.weights(judged.all_logits, among, self.images_seen)
+                of_patches = judged.patch_logits
+                if of_patches is not None:
+                    flat = game.weights(of_patches.flatten(), among_patches, self.images_seen)
+                    of_patches = flat.view_as(of_patches)
+                self.weights[phase, first] = DiscriminatorOutput(weights, patch_logits=of_patches)
+
+    def measure_lengths(self, parts: Sequence[Part], mean: Callable[[Tensor], Tensor]) -> None:
+        """Before the path length phase of a batch that is split: measures its mean path length.
+
+        Args:
+            parts: of this process; none if the batch is not split.
+            mean: a scalar -> its mean over all processes.
+        """
+        self.length_of_batch = None
+        if not parts:
+            return
+        total = self.path_mean.new_zeros(())
+        for part in parts:
+            lengths, weight = self._path_lengths(part, differentiable=False)
+            total = total + part.share * weight * lengths.detach().mean().to(total)
+        self.length_of_batch = mean(total)
+
+    def _path_lengths(self, part: Part, differentiable: bool = True) -> tuple[Tensor, float]:
+        """Path lengths of every `batch_shrink`-th image of the batch that a part has, and the
+        weight of their mean, with which the mean over all parts is that of the batch.
+
+        A part that has none runs on one image with weight 0, so that all processes have gradients
+        of the same parameters.
+        """
+        path_length = self.losses.path_length
+        shrink = path_length.batch_shrink
+        chosen = [i for i in part.indices if (i - self.images_seen) % shrink == 0]
+        of_batch = len(range(0, self.batch_size, shrink))
+        weight = len(chosen) / len(part.indices) * self.batch_size / of_batch
+
+        draw = self.draws(chosen or part.indices[:1], "path_length")
+        latents = self.latents(draw)
+        ws = latents.ws
+        if not (differentiable and ws.requires_grad):
+            ws = ws.detach().requires_grad_()
+        scene = self.generator.represent(ws, randomness=draw)
+        image = self._view(scene, latents.camera, draw).render().image
+        return path_length.lengths(ws, image, draw, differentiable=differentiable), weight
 
     # ------------------------------------------------------------ fakes and reals
 
@@ -258,7 +331,9 @@ class Phases:
         z = draw.normal("z", generator.z_dim)
         ws = mapped = generator.map(z, condition)
         if self.fakes.style_mixing > 0:
-            second = generator.map(draw.normal("z_mix", generator.z_dim), camera)
+            # unlike eg3d: not with the rendering camera, which would tell the pose
+            told = camera if self.fakes.style_mixing_camera == "rendering" else condition
+            second = generator.map(draw.normal("z_mix", generator.z_dim), told)
             ws = mix_styles(ws, second, draw, self.fakes.style_mixing)
         return Latents(z, ws, mapped, camera)
 
@@ -326,6 +401,15 @@ class Phases:
     ) -> SceneView:
         return SceneView(self.generator, scene, camera, self.resolution(), raw, draw)
 
+    def _cameras_of_views(
+        self, latents: Latents, draw: Randomness
+    ) -> Iterator[tuple[Camera | None, Randomness]]:
+        """Camera and draws of each view of a scene in the generator phase."""
+        yield latents.camera, draw
+        for k in range(1, self.fakes.views):
+            draw_k = draw.in_phase(f"view{k}")
+            yield self.poses.sample(draw_k), draw_k
+
     def _selected(self, view: SceneView) -> Tensor | None:
         """Indices of the rays that carry gradient, [r]; None means all of them."""
         rays = self.rays
@@ -372,7 +456,10 @@ class Phases:
         """The generator's loss of the fakes of a part, a scalar."""
         game, seen = self.losses.game, self.images_seen
         judged = self.judge(*self.shown(fake.image, fake.raw, draw), latents.camera, draw)
-        if reals is None:
+        weights = self.weights.get((draw.phase, draw.indices[0]))
+        if weights is not None and isinstance(game, Selective):
+            loss = self._game(game.weighted, judged, weights)
+        elif reals is None:
             loss = self._game(lambda logits: game.generator(logits, seen), judged)
         else:
             loss = self._game(lambda f, r: game.generator(f, seen, r), judged, reals)

@@ -63,6 +63,16 @@ def mean_over_processes(values: Sequence[Tensor]) -> list[Tensor]:
     return [mean.view_as(value).to(value) for mean, value in zip(means, values, strict=True)]
 
 
+@torch.no_grad()
+def over_processes(value: Tensor) -> Tensor:
+    """A tensor [n ..] of every process, concatenated; n is the same on all."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    parts = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
+
+
 StrategyRegistry.register(
     GANDDPStrategy.strategy_name,
     GANDDPStrategy,
