@@ -302,6 +302,14 @@ def test_an_image_and_its_raw_image_are_transformed_alike():
     torch.testing.assert_close(alone, image_y, atol=1e-5, rtol=0)
 
 
+def test_a_pair_is_augmented_as_often_as_an_image_alone():
+    raw = smooth(40, 3, 8)
+    image, draw = filtered_resizing(raw, 16), Randomness(5, range(40))
+    pair, _ = augment_pair(image, raw, PRESETS["bgc"], 0.05, draw)
+    alone, _ = augment_pair(image, None, PRESETS["bgc"], 0.05, draw)
+    torch.testing.assert_close(pair, alone, atol=1e-5, rtol=0)
+
+
 def test_all_transforms_are_differentiable_twice():
     p = 0.9
     geometry_and_color = replace(PRESETS["bgc"], noise=1.0, cutout=1.0)
