@@ -126,6 +126,15 @@ def test_the_order_of_geometric_steps_is_the_published_one():
     torch.testing.assert_close(inverse_transform(t, 1.0, q, 40, 40), expected)
 
 
+def test_a_zoom_comes_after_the_shift_by_whole_pixels():
+    q = Percentile(0.8, 1, dtype=torch.float64)
+    zoom = number(2 ** (0.2 * q.normal("any").item()))
+    shift = number(-round(0.6 * 0.125 * 40))
+    expected = translation(shift, shift) @ scaling(1 / zoom, 1 / zoom)
+    G_inv = inverse_transform(Transforms(xint=1, scale=1), 1.0, q, 40, 40)
+    torch.testing.assert_close(G_inv, expected)
+
+
 # -- color -----------------------------------------------------------------------------------------
 
 
