@@ -20,6 +20,7 @@ from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
+from gan3d.cli.evaluation import config_in
 from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.record import differences
 from gan3d.cli.run_folder import WANDB_KEY, RunFolder
@@ -350,6 +351,23 @@ def test_with_nothing_held_out_evaluation_says_what_to_do(cli, tiny, verb):
     code, _, err = cli(verb, "--ckpt_path", "runs/tiny/checkpoints/last.ckpt")
     assert code == 2
     assert f"{verb} compares with images that were held out, and --data.heldout is 0" in err
+
+
+def test_an_evaluation_has_the_runs_precision_the_machines_devices_and_the_folder_as_it_lies(
+    trained,
+):
+    path = trained / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    config = unpack_config(content)
+    config["trainer"] |= {"precision": "bf16-mixed", "devices": 8, "strategy": "gan_ddp"}
+    config["model"]["run"]["init_from"] = "gone.ckpt"
+    torch.save(content | {CONFIG_KEY: pack_config(config)}, path)
+    moved = trained.rename(trained.with_name("moved"))
+    found = config_in(moved / "checkpoints" / "last.ckpt")
+    assert found["trainer"] == {"precision": "bf16-mixed"}
+    assert found["run_dir"] == str(moved)
+    assert found["model"]["run"]["init_from"] is None
+    assert found["data"] == config["data"]
 
 
 def test_evaluation_of_a_run_that_is_not_named_or_not_there_is_refused(cli, tiny):
