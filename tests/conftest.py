@@ -28,12 +28,18 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def no_handler_is_left():
-    """The command line gives gan3d's logger a handler; other tests do not expect its lines."""
-    logger = logging.getLogger("gan3d")
-    handlers, level = list(logger.handlers), logger.level
+    """The command line gives gan3d's logger a handler; other tests do not expect its lines. A
+    fixture of a session may have called it before.
+    """
+    _silence()
     yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
+    _silence()
+
+
+def _silence() -> None:
+    logger = logging.getLogger("gan3d")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
 
 
 def write_posed_zip(path: Path, num: int = 24, resolution: int = 32, seed: int = 0) -> Path:
