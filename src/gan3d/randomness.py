@@ -93,13 +93,14 @@ def philox_numpy(counter: Sequence[Tensor], seed: int) -> Tensor:
     c0, c1, c2, c3 = (c.numpy().view(np.uint64) for c in torch.broadcast_tensors(*counter))
     even, odd, products = (np.empty((2, *c0.shape), dtype=np.uint64) for _ in range(3))
     even[0], even[1], odd[0], odd[1] = c0, c2, c3, c1
-    multipliers = np.array(MULTIPLIERS, dtype=np.uint64).reshape(2, *[1] * c0.ndim)
-    for k0, k1 in round_keys(seed):
+    pair = (2, *[1] * c0.ndim)
+    multipliers = np.array(MULTIPLIERS, dtype=np.uint64).reshape(pair)
+    keys = np.array(round_keys(seed), dtype=np.uint64)[:, ::-1].reshape(ROUNDS, *pair)
+    for round_key in keys:
         np.multiply(even, multipliers, out=products)
         np.right_shift(products, np.uint64(32), out=even)
         even ^= odd
-        even[0] ^= np.uint64(k1)
-        even[1] ^= np.uint64(k0)
+        even ^= round_key
         even &= np.uint64(MASK)
         even = even[::-1]
         odd, products = products, odd
@@ -127,11 +128,14 @@ def to_normal(words: Tensor) -> Tensor:
 
     Computed in float64, so that devices agree; the largest magnitude is 6.66.
     """
-    first, second = words.to(torch.float64).unflatten(-1, (-1, 2)).unbind(-1)
-    radius = ((first + (2.0**31 + 1)) * 2.0**-32).log_().mul_(-2).sqrt_()
-    angle = second * (math.pi * 2.0**-31)
-    pair = torch.stack([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=-1)
-    return pair.to(torch.float32).flatten(-2)
+    first, second = (words[..., k::2].to(torch.float64) for k in (0, 1))
+    radius = first.add_(2.0**31 + 1).mul_(2.0**-32).log_().mul_(-2).sqrt_()
+    angle = second.mul_(math.pi * 2.0**-31)
+    # Each half is rounded into its place: to interleave them in float64 takes longer than all else.
+    normal = torch.empty(words.shape, dtype=torch.float32, device=words.device)
+    normal[..., 0::2] = angle.cos().mul_(radius)
+    normal[..., 1::2] = angle.sin_().mul_(radius)
+    return normal
 
 
 # Each makes a new tensor: `Images._make` counts from the beginning of its storage.
@@ -306,7 +310,7 @@ class Randomness:
             elements: their indices, [r].
             total: of all elements; chosen(arange(total), total) draws as without choosing.
         """
-        return self._changed(_elements=elements.to(self.device), _total=total)
+        return self._changed(_elements=upload(elements, self.device), _total=total)
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, 1) draws, [b *shape]."""
