@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from gan3d.pretrained import FORMAT_KEY, VERSION_KEY
 
 CONFIG_KEY = "gan3d_config"
 CONFIG_FORMAT = 1
+LAST = "last.ckpt"
 Which = Literal["generator_ema", "generator"]
 log = logging.getLogger(__name__)
 
@@ -79,10 +81,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         ValueError: it is missing, damaged, or holds more than tensors and plain values.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no checkpoint, or it was cut off while it was written")
+    refuse_damaged(path)
     content = load_plain(path, mmap=True)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(
@@ -92,13 +91,48 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def refuse_damaged(path: Path) -> None:
+    """Reads the whole file and compares it with the checksums in it.
+
+    Raises:
+        ValueError: it is missing, was cut off, or holds other bits than were written.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no checkpoint, or it was cut off while it was written")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Checkpoints in a folder, the newest first (their names count images, in fixed width)."""
-    return sorted(folder.glob("kimg-*.ckpt"), reverse=True)
+    """Checkpoints in a folder, the last written first.
+
+    What `last.ckpt` points to goes before all others but those that a killed run wrote after it. A
+    last.ckpt that is a file of its own is one of them.
+    """
+    found = sorted(folder.glob("kimg-*.ckpt"), key=_written, reverse=True)
+    last = folder / LAST
+    if not last.exists():
+        return found
+    same = next((path for path in found if path.samefile(last)), None)
+    if same is None:
+        return sorted([*found, last], key=_written, reverse=True)
+    after = [path for path in found if _written(path) > _written(same) and path.name > same.name]
+    return [*after, same, *(path for path in found if path != same and path not in after)]
+
+
+def _written(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, path.name
 
 
 def newest_whole(folder: Path, warn: Callable[[str], Any] = log.warning) -> Path | None:
-    """The newest checkpoint in a folder that can be read; None where there is none.
+    """The last written checkpoint in a folder that is whole; None where there is none.
 
     Args:
         folder: of checkpoints.

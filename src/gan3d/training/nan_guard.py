@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+REMEDIES = "Try a larger --model.r1.gamma, a smaller learning rate, or --trainer.precision 32-true."
+
 
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient became NaN or infinite."""
@@ -45,7 +47,5 @@ class GradientWatch:
         raise NonFiniteError(
             f"the run stopped at {images_seen / 1000:.3f} kimg: {culprits} is not finite (images "
             f"{min(seeds, default=images_seen)}..{max(seeds, default=images_seen)} of the run). "
-            "The last checkpoint is from before and intact. Try a larger --model.r1.gamma, a "
-            "smaller learning rate, or --trainer.precision 32-true, then resume with --ckpt_path "
-            "last"
+            f"{REMEDIES} Then go on from the last checkpoint, if there is one: --ckpt_path last."
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gan3d.host import number
 from gan3d.randomness import Randomness
 from gan3d.schedules import crossed
 from gan3d.training.loggers import DiskLogger
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 
 def images_seen(pl_module: LightningModule) -> int:
-    return int(cast("GAN", pl_module).images_seen)
+    """By the run, as the host knows them."""
+    return int(number(cast("GAN", pl_module).images_seen))
 
 
 def is_last(trainer: Trainer, pl_module: LightningModule) -> bool:
@@ -47,8 +49,16 @@ def forget_later(trainer: Trainer, step: int) -> None:
             logger.truncate(step)
 
 
+# Images seen before the last iteration of a checkpoint, in its content.
+BEFORE_KEY = "gan3d_images_before"
+
+
 class PeriodicCallback(Callback, ABC):
-    """Something done at the start of a run, every so many kimg, and at its end."""
+    """Something done at the start of a run, every so many kimg, and at its end.
+
+    A checkpoint is saved before it is done at the same images: a run that goes on from there does
+    it first.
+    """
 
     def __init__(self, every_kimg: float):
         if every_kimg <= 0:
@@ -58,6 +68,7 @@ class PeriodicCallback(Callback, ABC):
             )
         self.every_kimg = every_kimg
         self._before = 0
+        self._resumed_before: int | None = None
         self._done_at: int | None = None
 
     @abstractmethod
@@ -67,8 +78,15 @@ class PeriodicCallback(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before, self._done_at = images_seen(pl_module), None
         forget_later(trainer, self._before)
-        if self._before == 0:
-            self._act(trainer, pl_module, 0)
+        last, self._resumed_before = self._resumed_before, None
+        is_due = last is not None and crossed(last, self._before, self.every_kimg)
+        if self._before == 0 or (is_due and not is_last(trainer, pl_module)):
+            self._act(trainer, pl_module, self._before)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._resumed_before = checkpoint.get(BEFORE_KEY)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
