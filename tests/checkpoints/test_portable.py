@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 import gan3d
 from gan3d.checkpoints.portable import (
     class_and_arguments,
-    from_pretrained,
     load_discriminator,
+    load_generator,
     read_facts,
     save_pretrained,
 )
@@ -58,7 +58,7 @@ def rewrite(file, **metadata):
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_every_generator_comes_back_equal(name, tmp_path):
     generator = tiny(GENERATORS, name)
-    loaded = from_pretrained(save_pretrained(tmp_path / "g.safetensors", generator))
+    loaded = load_generator(save_pretrained(tmp_path / "g.safetensors", generator))
     assert type(loaded) is type(generator)
     assert loaded.arguments == generator.arguments
     assert equal(loaded, generator)
@@ -103,7 +103,7 @@ def test_loading_leaves_the_global_generator_alone(file):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    from_pretrained(file)
+    load_generator(file)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -120,7 +120,7 @@ def test_the_file_holds_names_and_no_code(file):
 def test_a_class_that_is_not_registered_is_refused(file, name):
     rewrite(file, generator=json.dumps({"class": name, "arguments": {}}))
     with pytest.raises(ValueError, match=r"there is no class .*EG3D"):
-        from_pretrained(file)
+        load_generator(file)
 
 
 def described(**changes) -> str:
@@ -161,19 +161,19 @@ def described(**changes) -> str:
 def test_a_file_that_does_not_fit_is_refused_with_the_reason(file, metadata, problem):
     rewrite(file, **metadata)
     with pytest.raises(ValueError, match=problem):
-        from_pretrained(file)
+        load_generator(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"\xff" * 100])
 def test_what_is_not_safetensors_is_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(ValueError, match="not a safetensors file"):
-        from_pretrained(tmp_path / "x")
+        load_generator(tmp_path / "x")
 
 
 def test_a_missing_file_or_discriminator_is_named(file, tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
-        from_pretrained(tmp_path / "absent")
+        load_generator(tmp_path / "absent")
     with pytest.raises(ValueError, match="holds no discriminator"):
         load_discriminator(file)
 
@@ -206,7 +206,7 @@ def nested(monkeypatch):
 
 def test_dataclasses_among_the_arguments_come_back_as_they_were(nested, tmp_path):
     generator = nested(Outer("z", Inner((3, 4))))
-    loaded = from_pretrained(save_pretrained(tmp_path / "g.safetensors", generator))
+    loaded = load_generator(save_pretrained(tmp_path / "g.safetensors", generator))
     assert loaded.arguments == generator.arguments
     assert loaded.outer == Outer("z", Inner((3, 4)))
 
@@ -226,7 +226,7 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are(nested):
 def test_a_folder_holds_the_file_its_metadata_and_a_card(tmp_path):
     generator = tiny(GENERATORS, "EG3D")
     folder = generator.save_pretrained(tmp_path / "new" / "heads", facts={"kimg": 2})
-    assert equal(from_pretrained(folder / "model.safetensors"), generator)
+    assert equal(load_generator(folder / "model.safetensors"), generator)
     with safe_open(folder / "model.safetensors", framework="pt") as opened:
         metadata = opened.metadata()
     config = json.loads((folder / "config.json").read_text())
@@ -245,7 +245,7 @@ def test_a_card_that_was_edited_stays_and_the_rest_is_replaced(tmp_path):
     other = tiny(GENERATORS, "PiGAN")
     other.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
-    assert equal(from_pretrained(tmp_path / "model.safetensors"), other)
+    assert equal(load_generator(tmp_path / "model.safetensors"), other)
     assert '"PiGAN"' in (tmp_path / "config.json").read_text()
 
 

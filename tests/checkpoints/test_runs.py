@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gan3d
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts
+from gan3d.checkpoints.portable import load_discriminator, load_generator, read_facts
 from gan3d.checkpoints.runs import (
     CONFIG_KEY,
     load_training,
@@ -124,14 +124,14 @@ def test_a_training_checkpoint_gives_its_networks(run, pair, which):
     path = run / "checkpoints" / "kimg-000002.500.ckpt"
     assert "2.5 kimg" in export_training(str(path), which=which)
     out = path.with_suffix(".safetensors")
-    assert equal(from_pretrained(out), pair[which])
+    assert equal(load_generator(out), pair[which])
     assert equal(load_discriminator(out), pair["discriminator"])
     assert read_facts(out) == {"source": which, "images_seen": 2500}
 
 
 def test_a_run_is_exported_by_its_folder_and_a_portable_file_is_not(run, pair, tmp_path):
     export_training(str(run), tmp_path / "out.safetensors", discriminator=False)
-    assert equal(from_pretrained(tmp_path / "out.safetensors"), pair["generator_ema"])
+    assert equal(load_generator(tmp_path / "out.safetensors"), pair["generator_ema"])
     with pytest.raises(ValueError, match="holds no discriminator"):
         load_discriminator(tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match="is a portable file already"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan3d.checkpoints.portable import from_pretrained, read_facts, save_pretrained
+from gan3d.checkpoints.portable import load_generator, read_facts, save_pretrained
 from gan3d.cli.options import call
 from gan3d.cli.stylize import stylize_heads
 from gan3d.cli.symmetry import measure_symmetry
@@ -67,7 +67,7 @@ def test_stylize_writes_a_sheet_a_video_and_a_model(command, files, tmp_path):
     assert pictures_in(tmp_path / "new/mix/sheet.png") == (2, 6)
     assert (tmp_path / "new/mix/orbit.mp4").read_bytes()[4:8] == b"ftyp"
     base, target, mixed = (
-        from_pretrained(path) for path in (*files, tmp_path / "new/mix/stylized.safetensors")
+        load_generator(path) for path in (*files, tmp_path / "new/mix/stylized.safetensors")
     )
     name = "siren.final_layer.weight"
     expected = 0.75 * base.state_dict()[name] + 0.25 * target.state_dict()[name]
@@ -77,7 +77,7 @@ def test_stylize_writes_a_sheet_a_video_and_a_model(command, files, tmp_path):
 
 
 def test_a_target_of_another_resolution_is_shown_at_the_bases(command, files, tmp_path):
-    target = from_pretrained(files[1])
+    target = load_generator(files[1])
     other = PiGAN(**PiGAN.tiny | SMALL | {"img_resolution": 8})
     other.load_state_dict(target.state_dict())
     save_pretrained(tmp_path / "other.safetensors", other)
@@ -109,8 +109,8 @@ def test_swapping_takes_layers_as_they_are(command, files, tmp_path):
     ]
     command(stylize_heads, *files, *words)
     target, mixed = (
-        from_pretrained(files[1]),
-        from_pretrained(tmp_path / "stylized/stylized.safetensors"),
+        load_generator(files[1]),
+        load_generator(tmp_path / "stylized/stylized.safetensors"),
     )
     assert all(
         torch.equal(t, target.state_dict()[key])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from gan3d.checkpoints.official import cips3d, pigan
 from gan3d.checkpoints.official.networks import read_state
-from gan3d.checkpoints.portable import from_pretrained
+from gan3d.checkpoints.portable import load_generator
 
 cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cips3d_cases.py"))))
 hostile = SimpleNamespace(
@@ -92,7 +92,7 @@ def test_pigan_files_give_the_published_images(folder, near, tmp_path):
         img_resolution=config["img_size"],
         last_back=options.get("last_back", False),
     )
-    loaded = from_pretrained(tmp_path / "ema.safetensors")
+    loaded = load_generator(tmp_path / "ema.safetensors")
     # fmt: off
     names = {
         "ray_start", "ray_end", "num_steps", "hierarchical_sample", "white_back", "clamp_mode",

@@ -17,7 +17,7 @@ from gan3d.checkpoints.official.eg3d import export_eg3d, generator_from_official
 from gan3d.checkpoints.official.networks import Network, read_network
 from gan3d.checkpoints.official.stylegan2 import discriminator_from_official
 from gan3d.checkpoints.official.unpickle import Record, UnsafePickleError, load, state_dict
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator
+from gan3d.checkpoints.portable import load_discriminator, load_generator
 
 hostile = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/official/hostile.py"))
@@ -63,7 +63,7 @@ def test_eg3d_snapshot_imports_and_export_gives_back_equal_tensors(snapshot, whi
         }
         assert set(state) == set(official)
         assert all(torch.equal(state[name], tensor) for name, tensor in official.items())
-    loaded = from_pretrained(ours)
+    loaded = load_generator(ours)
     assert loaded.arguments["render"].depth_clamp == "batch"
     assert loaded.arguments["superresolution"].legacy_raw
     assert loaded.raw_resolution == 16

@@ -9,7 +9,7 @@ import torch
 
 from gan3d.checkpoints.official.networks import Network, read_network
 from gan3d.checkpoints.official.stylegan3 import generator_from_official, import_stylegan3
-from gan3d.checkpoints.portable import from_pretrained
+from gan3d.checkpoints.portable import load_generator
 
 hostile = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).parents[1] / "checkpoints/official/hostile.py"))
@@ -27,7 +27,7 @@ def test_stylegan3_files_give_the_published_image(file, form, near, tmp_path):
         record = hostile.persistent(made, {"": {"_init_kwargs": facts["kwargs"]}})
         (tmp_path / "network.pkl").write_bytes(hostile.snapshot({"G_ema": record}))
         import_stylegan3(tmp_path / "network.pkl", discriminator=False)
-        generator = from_pretrained(tmp_path / "network.safetensors")
+        generator = load_generator(tmp_path / "network.safetensors")
         beta = facts["kwargs"].get("mapping_kwargs", {}).get("w_avg_beta", 0.998)
         assert generator.arguments["w_avg_beta"] == beta
     else:

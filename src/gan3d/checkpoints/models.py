@@ -83,7 +83,7 @@ def load_model(model: Path | str) -> tuple[Generator, dict[str, Any]]:
     if path.suffix == ".ckpt":
         generator, _, facts = load_training(path)
         return generator, facts
-    return portable.from_pretrained(path), portable.read_facts(path)
+    return portable.load_generator(path), portable.read_facts(path)
 
 
 def find_model(model: Path | str) -> Path:

@@ -2,7 +2,7 @@
 modules again. What is in it, and how it is written: `gan3d.pretrained`.
 
     save_pretrained("heads.safetensors", generator, discriminator)
-    generator = from_pretrained("heads.safetensors")
+    generator = load_generator("heads.safetensors")
 
 Arguments that are dataclasses stand as dictionaries in the file; the type hints of the constructor
 tell which dataclass to make of one.
@@ -62,7 +62,7 @@ def save_pretrained(
     return generator.save_pretrained(path, discriminator, facts=facts)
 
 
-def from_pretrained(path: Path | str) -> Generator:
+def load_generator(path: Path | str) -> Generator:
     """The generator of a file, on the CPU and in evaluation mode.
 
     Raises:

@@ -11,8 +11,8 @@ from gan3d.camera import Camera
 from gan3d.checkpoints.official import cips3d
 from gan3d.checkpoints.official.networks import Network
 from gan3d.checkpoints.portable import (
-    from_pretrained,
     load_discriminator,
+    load_generator,
     read_facts,
     save_pretrained,
 )
@@ -78,7 +78,7 @@ def imported(tmp_path, data: bytes, name="G_ema.pth", **options):
     (tmp_path / name).write_bytes(data)
     out = tmp_path / "ours.safetensors"
     cips3d.import_cips3d(tmp_path / name, out, img_resolution=8, num_steps=5, **options)
-    return from_pretrained(out)
+    return load_generator(out)
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from gan3d.camera import Camera
 from gan3d.checkpoints.official import gram
 from gan3d.checkpoints.official.networks import Network
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts
+from gan3d.checkpoints.portable import load_discriminator, load_generator, read_facts
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.generators import GRAM, GRAMHD
 
@@ -54,7 +54,7 @@ def imported(file, data: bytes | None = None, **options):
         file.write_bytes(data)
     out = file.with_name("ours.safetensors")
     gram.import_gram(file, out, lr_resolution=8, **(NUMBERS | options))
-    return from_pretrained(out)
+    return load_generator(out)
 
 
 def shapes(state):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from gan3d.camera import Camera
 from gan3d.checkpoints.official import pigan
 from gan3d.checkpoints.official.networks import Network
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts
+from gan3d.checkpoints.portable import load_discriminator, load_generator, read_facts
 from gan3d.discriminators import PiGANDiscriminator
 from gan3d.generators import PiGAN
 
@@ -53,7 +53,7 @@ def shapes(state):
 
 def imported(file, **options):
     pigan.import_pigan(file, file.with_name("ours.safetensors"), img_resolution=6, **options)
-    return from_pretrained(file.with_name("ours.safetensors"))
+    return load_generator(file.with_name("ours.safetensors"))
 
 
 @pytest.mark.parametrize("preset", pigan.PRESETS)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from gan3d.checkpoints.official import stylegan3
 from gan3d.checkpoints.official.networks import Network
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator
+from gan3d.checkpoints.portable import load_discriminator, load_generator
 from gan3d.discriminators import StyleGAN2Discriminator
 from gan3d.generators import StyleGAN3
 
@@ -69,7 +69,7 @@ def test_a_snapshot_becomes_an_equal_generator_and_discriminator(tmp_path, name)
     file = tmp_path / "stylegan3.pkl"
     file.write_bytes(hostile.snapshot({"G_ema": record, "D": hostile.persistent(judge)}))
     stylegan3.import_stylegan3(file)
-    loaded = from_pretrained(file.with_suffix(".safetensors"))
+    loaded = load_generator(file.with_suffix(".safetensors"))
     assert torch.equal(image(loaded), image(generator))
     assert torch.equal(image(loaded, 0.5), image(generator, 0.5))
     assert {key: loaded.arguments[key] for key in arguments} == arguments
@@ -90,7 +90,7 @@ def test_sizes_follow_from_a_state_dict(tmp_path, suffix, name):
     save = save_file if suffix == ".safetensors" else torch.save
     save({key: t.contiguous() for key, t in generator.state_dict().items()}, file)
     stylegan3.import_stylegan3(file, tmp_path / "ours.safetensors")
-    loaded = from_pretrained(tmp_path / "ours.safetensors")
+    loaded = load_generator(tmp_path / "ours.safetensors")
     assert torch.equal(image(loaded), image(generator))
     assert loaded.arguments["config"] == CASES[name][1].get("config", "T")
 

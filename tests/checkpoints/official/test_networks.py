@@ -14,7 +14,7 @@ from torch import nn
 from gan3d.camera import Camera
 from gan3d.checkpoints.official import eg3d, stylegan2
 from gan3d.checkpoints.official.networks import Network, read_network
-from gan3d.checkpoints.portable import from_pretrained, load_discriminator, read_facts
+from gan3d.checkpoints.portable import load_discriminator, load_generator, read_facts
 from gan3d.cli import main
 from gan3d.discriminators import DISCRIMINATORS, DualDiscriminator
 from gan3d.generators import EG3D, StyleGAN2
@@ -115,7 +115,7 @@ def test_an_official_eg3d_snapshot_becomes_an_equal_generator_and_discriminator(
         read_network(tmp_path / "network.pkl")
     assert seen == []
     eg3d.import_eg3d(tmp_path / "network.pkl")
-    loaded = from_pretrained(tmp_path / "network.safetensors")
+    loaded = load_generator(tmp_path / "network.safetensors")
     assert torch.equal(image(loaded), image(generator))
     # Widths that are all narrow do not tell channel_base.
     backbone = replace(loaded.arguments["backbone"], channel_base=128)
@@ -138,7 +138,7 @@ def test_an_eg3d_state_dict_is_imported_and_exported_again(tmp_path, suffix):
     else:
         save_file({name: t.contiguous() for name, t in state.items()}, path)
     eg3d.import_eg3d(path, tmp_path / "ours.safetensors", preset="shapenet", plane_axes="fixed")
-    loaded = from_pretrained(tmp_path / "ours.safetensors")
+    loaded = load_generator(tmp_path / "ours.safetensors")
     assert loaded.arguments["render"].box_warp == 1.6
     assert loaded.arguments["c_scale"] == 0
     assert loaded.arguments["planes"].axes == "fixed"
@@ -209,7 +209,7 @@ def test_stylegan2_snapshots_become_equal_networks(tmp_path, architecture, c_dim
     path = tmp_path / "stylegan2.pkl"
     path.write_bytes(hostile.snapshot({"G_ema": hostile.persistent(published(generator))}))
     stylegan2.import_stylegan2(path)
-    loaded = from_pretrained(path.with_suffix(".safetensors"))
+    loaded = load_generator(path.with_suffix(".safetensors"))
     assert torch.equal(image(loaded), image(generator))
     stylegan2.export_stylegan2(path.with_suffix(".safetensors"))
     state = torch.load(path.with_suffix(".pt"), weights_only=True)

@@ -34,7 +34,7 @@ from gan3d.checkpoints.official.stylegan2 import (
     synthesis_arguments,
     to_published,
 )
-from gan3d.checkpoints.portable import build, from_pretrained, load_discriminator, save_pretrained
+from gan3d.checkpoints.portable import build, load_discriminator, load_generator, save_pretrained
 from gan3d.generators import GENERATORS, Generator
 from gan3d.generators.eg3d import (
     BackboneOptions,
@@ -120,7 +120,7 @@ def export_eg3d(
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
         which: network to write.
     """
-    generator = from_pretrained(file)
+    generator = load_generator(file)
     if type(generator).__name__ != "EG3D":
         raise ValueError(
             f"{file} holds {type(generator).__name__}, not an EG3D; official code has no such "

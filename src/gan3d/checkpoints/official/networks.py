@@ -27,7 +27,7 @@ from gan3d.checkpoints.official.archive import load_objects
 from gan3d.checkpoints.official.records import Record, StridedTensor, UnsafePickleError, copies
 from gan3d.checkpoints.official.unpickle import load, state_dict
 from gan3d.checkpoints.plain import load_plain, load_safetensors
-from gan3d.checkpoints.portable import build, from_pretrained, load_discriminator
+from gan3d.checkpoints.portable import build, load_discriminator, load_generator
 
 LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # header of torch.save before 1.6
 MAX_FACTS = 2000
@@ -282,7 +282,7 @@ def write_official(
     Raises:
         ValueError: the network is of another class.
     """
-    module: Any = from_pretrained(file) if which == "generator" else load_discriminator(file)
+    module: Any = load_generator(file) if which == "generator" else load_discriminator(file)
     for cls, state in states.items():
         if isinstance(module, cls):
             path = write_tensors(beside(file, out, ".pth"), state(module))

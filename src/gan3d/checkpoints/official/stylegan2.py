@@ -23,7 +23,7 @@ from gan3d.checkpoints.official.networks import (
     section,
     write_tensors,
 )
-from gan3d.checkpoints.portable import build, from_pretrained, save_pretrained
+from gan3d.checkpoints.portable import build, load_generator, save_pretrained
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
 
@@ -54,7 +54,7 @@ def export_stylegan2(file: Path, out: Path | None = None) -> str:
         file: a portable file (gan3d import, gan3d export).
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
     """
-    generator = from_pretrained(file)
+    generator = load_generator(file)
     if type(generator).__name__ != "StyleGAN2":
         raise ValueError(
             f"{file} holds {type(generator).__name__}, not a StyleGAN2; official code has no such "

@@ -24,7 +24,7 @@ from gan3d.checkpoints.official.networks import (
     write_state,
 )
 from gan3d.checkpoints.official.stylegan2 import discriminator_from_official, mapping_arguments
-from gan3d.checkpoints.portable import build, from_pretrained, save_pretrained
+from gan3d.checkpoints.portable import build, load_generator, save_pretrained
 from gan3d.generators.stylegan3 import StyleGAN3
 
 FILTER_TOLERANCE = 1e-6
@@ -62,7 +62,7 @@ def export_stylegan3(file: Path, out: Path | None = None) -> str:
         file: a portable file (gan3d import, gan3d export).
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
     """
-    generator = from_pretrained(file)
+    generator = load_generator(file)
     if type(generator).__name__ != "StyleGAN3":
         raise ValueError(
             f"{file} holds {type(generator).__name__}, not a StyleGAN3; official code has no such "
