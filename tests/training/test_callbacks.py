@@ -573,3 +573,70 @@ def test_after_a_resume_the_bar_starts_at_the_images_seen(tmp_path, monkeypatch)
 
 def test_no_time_is_promised_before_the_rate_is_known():
     assert progress_line(100, 1.0, None, 60.0, {}) == "0.100/1 kimg"
+
+
+# -- what only shows the run may fail --------------------------------------------------------------
+
+
+def test_a_run_ends_well_though_nothing_of_it_can_be_shown(tmp_path, caplog, monkeypatch):
+    """No ffmpeg; a file where the pictures go."""
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/bin/false")
+    (tmp_path / "pictures").write_text("")
+    with caplog.at_level(logging.INFO, logger="gan3d"):
+        fit(tmp_path, [KimgProgressBar(), Snapshots(0.2, **SMALL)])
+    told = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert len(told) == 3, told
+    assert sum("/pictures/fakes failed" in line for line in told) == 1
+    assert sum("the video failed" in line and "ffmpeg" in line for line in told) == 1
+    assert "the run is whole, but what shows it is not" in caplog.records[-1].getMessage()
+    assert list(table(tmp_path)["alarm/flatness"])[-1] == 1000
+
+
+def test_a_missing_ffmpeg_is_said_at_the_start(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(
+        "imageio_ffmpeg.get_ffmpeg_exe", lambda: (_ for _ in ()).throw(RuntimeError("No ffmpeg"))
+    )
+    fit(tmp_path, [KimgProgressBar(), Snapshots(90.0, **SMALL)], max_steps=1)
+    assert "the video failed: there is no ffmpeg" in caplog.text
+
+
+def test_an_evaluation_that_fails_once_leaves_the_others_as_they_were(
+    tmp_path, monkeypatch, run_dir
+):
+    compute, calls = FrechetDistance.compute, []
+
+    def sometimes(self):
+        calls.append(self)
+        if len(calls) == 4:  # after the floor, the mean image and the first of the fakes
+            raise torch.linalg.LinAlgError("did not converge")
+        return compute(self)
+
+    monkeypatch.setattr(FrechetDistance, "compute", sometimes)
+    fit(tmp_path, [Snapshots(0.4, **SMALL), Evaluation(0.4, num_images=40, batch_size=16)])
+    whole = table(run_dir)["distance/frechet"]
+    del whole[400]
+    assert table(tmp_path)["distance/frechet"] == whole
+
+
+def test_a_mistake_in_a_callback_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Snapshots, "act", lambda *args: [].no_such_thing)
+    with pytest.raises(AttributeError):
+        fit(tmp_path, [Snapshots(0.4, **SMALL)])
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_where_the_evaluation_of_one_process_fails_none_waits_for_it(monkeypatch, here):
+    evaluation = Evaluation()
+    evaluation.distance = SimpleNamespace(reset=lambda: None)  # compute would be the collective
+    reduced = []
+
+    def see(*_):
+        if here:
+            raise OSError("a disk")
+
+    monkeypatch.setattr(evaluation, "_see_fakes", see)
+    strategy = SimpleNamespace(reduce=lambda x, reduce_op: reduced.append(float(x)) or 1.0)
+    trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    with pytest.raises(OSError, match="a disk" if here else "another process"):
+        evaluation._of_fakes(trainer, SimpleNamespace(device="cpu"))
+    assert reduced == [float(here)]

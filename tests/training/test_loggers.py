@@ -1,14 +1,17 @@
 """Loggers: what is on disk after each call, after a kill, and after a resume."""
 
 import csv
+import errno
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +22,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from gan3d.training.loggers import DiskLogger, MetricsFile, log_pictures, log_videos, read_rows
+from gan3d.training import tolerance
+from gan3d.training.loggers import (
+    DiskLogger,
+    KimgWandbLogger,
+    MetricsFile,
+    finish_wandb,
+    log_metrics,
+    log_pictures,
+    log_videos,
+    read_rows,
+)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -222,6 +235,8 @@ def test_videos_are_copied(tmp_path):
 class Board(TensorBoardLogger):
     """A TensorBoardLogger whose writer only remembers (tensorboard need not be installed)."""
 
+    save_dir = ""
+
     def __init__(self):
         self.seen = []
 
@@ -260,3 +275,86 @@ def test_pictures_and_videos_reach_wandb_offline(tmp_path, monkeypatch):
     wandb.finish()
     media = sorted(path.suffix for path in tmp_path.rglob("media/**/*") if path.is_file())
     assert media == [".mp4", ".png"]
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["raised", "cut off", "renamed"])
+def test_rows_that_a_full_disk_refused_are_written_when_there_is_room(tmp_path, fault, monkeypatch):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.log({"a": 1.0}, step=1)
+    with monkeypatch.context() as patched:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        pwrite = os.pwrite
+        if fault == "raised":
+            patched.setattr(os, "pwrite", Mock(side_effect=full))
+        elif fault == "cut off":
+            patched.setattr(os, "pwrite", lambda f, line, at: pwrite(f, line[:2], at))
+        else:
+            patched.setattr(Path, "write_bytes", Mock(side_effect=full))
+        for step in (2, 3):
+            with pytest.raises(OSError, match="No space"):
+                file.log({"a": float(step)} | ({"b": 1.0} if fault == "renamed" else {}), step)
+    assert not list(tmp_path.glob("*.tmp"))
+    file.log({"a": 4.0}, step=4)
+    assert [(row["step"], row["a"]) for row in file.rows()] == [
+        (str(step), f"{step}.0") for step in (1, 2, 3, 4)
+    ]
+
+
+def test_a_logger_that_fails_is_named_once_and_does_not_stop_the_others(tmp_path, caplog):
+    tolerance.begin()
+    (tmp_path / "pictures").write_text("a file")
+    other = Mock(spec=["log_image", "log_metrics", "save_dir"], save_dir="")
+    with caplog.at_level(logging.INFO, logger="gan3d"):
+        for step in (1, 2):
+            image = np.zeros((8, 9, 3), np.uint8)
+            log_pictures([DiskLogger(tmp_path), other], "fakes", [image], step=step)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"{tmp_path}/pictures/fakes failed" in told
+    assert "the run goes on" in told
+    assert other.log_image.call_count == 2
+    tolerance.conclude()
+    assert "what shows it is not" in caplog.text
+    (tmp_path / "pictures").unlink()
+    with caplog.at_level(logging.INFO, logger="gan3d"):
+        log_pictures([DiskLogger(tmp_path)], "fakes", [np.zeros((8, 9, 3), np.uint8)], step=3)
+    assert "works again" in caplog.text
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["fakes_000000003.png"]
+    caplog.clear()
+    tolerance.conclude()
+    assert not caplog.records
+
+
+def test_a_mistake_in_the_program_is_not_tolerated(tmp_path):
+    with pytest.raises(TypeError):
+        log_metrics([Mock(log_metrics=Mock(side_effect=TypeError("ours")), save_dir="")], {}, 1)
+
+
+@pytest.mark.parametrize("why", ["no key", "no network"])
+def test_wandb_without_a_key_or_a_network_goes_on_offline(tmp_path, monkeypatch, caplog, why):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # settings are read once per process
+    if why == "no network":
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    logger = KimgWandbLogger(project="test", save_dir=tmp_path, resume="allow", id="abc")
+    begun = time.monotonic()
+    with caplog.at_level(logging.INFO, logger="gan3d"):
+        log_metrics([logger], {"a": 1.0}, 1000)
+    finish_wandb()
+    wandb.teardown()
+    assert time.monotonic() - begun < 30
+    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("gan3d")]
+    assert "goes on offline" in told
+    assert "wandb sync" in told
+    assert "--append" in told
+    assert ("wandb login" if why == "no key" else "127.0.0.1 cannot be reached") in told
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from gan3d.apps.pictures import depth_range, enlarge, grid, layers
 from gan3d.apps.views import evaluating, repeated
 from gan3d.camera import Camera, orbit
 from gan3d.generators.contract import Generator
+from gan3d.results import write_whole
 
 MIN_SIDE = 256  # pixels; smaller videos are enlarged
 
@@ -88,20 +89,39 @@ def write_video(path: str | Path, frames: np.ndarray, *, fps: int = 30) -> Path:
 
     Raises:
         ValueError: frames are of another type or shape.
+        OSError: there is no ffmpeg, or it fails.
     """
-    import imageio_ffmpeg  # contains ffmpeg; needed only here
-
     path = Path(path)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
         raise ValueError(
             f"frames are {frames.dtype} {list(frames.shape)}, expected uint8 [t H W 3] with t > 0"
         )
-
     frames = even(enlarge(frames, MIN_SIDE))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    return write_whole(path, lambda partial: _encode(partial, frames, fps))
+
+
+def ffmpeg() -> str:
+    """The program that makes videos.
+
+    Raises:
+        OSError: there is none.
+    """
+    import imageio_ffmpeg  # contains it; needed only here
+
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise OSError(
+            "there is no ffmpeg; install imageio-ffmpeg again, or set IMAGEIO_FFMPEG_EXE to one"
+        ) from error
+
+
+def _encode(path: Path, frames: np.ndarray, fps: int) -> None:
+    import imageio_ffmpeg
+
+    program = ffmpeg()
     writer = imageio_ffmpeg.write_frames(
-        str(temporary),
+        str(path),
         (frames.shape[2], frames.shape[1]),
         fps=fps,
         codec="libx264",
@@ -109,12 +129,22 @@ def write_video(path: str | Path, frames: np.ndarray, *, fps: int = 30) -> Path:
         macro_block_size=2,
         output_params=["-crf", "18", "-movflags", "+faststart"],
     )
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
-    os.replace(temporary, path)
-    return path
+    try:
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))
+        writer.close()
+        # Its exit code is not told. A file that was cut off lacks this table of its frames.
+        is_whole = path.exists() and b"moov" in path.read_bytes()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        is_whole = False
+    if not is_whole:
+        raise OSError(
+            f"ffmpeg ({program}) wrote no whole video into {path.parent}: the disk is full, or "
+            "ffmpeg is broken (pip install --force-reinstall imageio-ffmpeg)"
+        )
 
 
 def even(frames: np.ndarray) -> np.ndarray:

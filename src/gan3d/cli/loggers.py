@@ -8,10 +8,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from gan3d.cli.messages import CommandError, nearest
-from gan3d.training.loggers import DiskLogger, KimgWandbLogger
+from gan3d.training.loggers import DiskLogger, KimgTensorBoardLogger, KimgWandbLogger
 
 WORDS = ("csv", "tensorboard", "wandb")
 
@@ -49,7 +49,7 @@ def loggers_of(given: Any, folder: Path, wandb_id: str | None) -> list[Logger]:
     words = words_of(given.logger)
     loggers: list[Logger] = [DiskLogger(folder)]
     if "tensorboard" in words:
-        board = TensorBoardLogger(
+        board = KimgTensorBoardLogger(
             str(folder), name="tensorboard", version="", default_hp_metric=False
         )
         loggers.append(board)

@@ -33,6 +33,7 @@ from gan3d.schedules import crossed
 from gan3d.training.compatibility import check_compatibility, check_split
 from gan3d.training.ema import EMA
 from gan3d.training.fakes import Fakes
+from gan3d.training.loggers import log_metrics
 from gan3d.training.losses import Losses
 from gan3d.training.micro_batches import Part, micro_batches
 from gan3d.training.nan_guard import GradientWatch
@@ -385,8 +386,8 @@ class GAN(LightningModule):
 
     def _log(self, images_seen: int) -> dict[str, float]:
         metrics = self.running_means.read(images_seen, self.device)
-        for logger in self.loggers if metrics else ():
-            logger.log_metrics(metrics, step=images_seen)
+        if metrics:
+            log_metrics(self.loggers, metrics, images_seen)
         return metrics
 
 

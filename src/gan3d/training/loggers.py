@@ -9,21 +9,32 @@ that.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
 import os
 import shutil
+import socket
+import sys
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
+
+from gan3d.results import write_whole
+from gan3d.training.tolerance import tolerated
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +52,8 @@ class MetricsFile:
     unbroken run: by `truncate`, or by its first log if that has an earlier step than the file. From
     then on, what comes with an earlier step than the last row (Lightning counts iterations, not
     images) goes into the last row.
+
+    A row that could not be written is kept, and written before the next one.
     """
 
     def __init__(self, path: Path):
@@ -49,15 +62,26 @@ class MetricsFile:
         self._last: dict[str, str] = {}
         self._start = 0  # of the last row in the file, bytes
         self._begun = False  # whether this process has truncated or logged
+        self._waiting: list[tuple[dict[str, str], int]] = []  # to be written
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Writes metrics into the row of this step."""
+        self._waiting.append(({name: text(value) for name, value in metrics.items()}, step))
+        try:
+            while self._waiting:
+                self._write(*self._waiting[0])
+                del self._waiting[0]
+        except OSError:
+            self._columns = None  # the file may be cut or gone: it is read again
+            raise
+
+    def _write(self, cells: dict[str, str], step: int) -> None:
         self._read()
         if not self._begun:
             self.truncate(step)
         assert self._columns is not None
         step = max(step, int(self._last["step"])) if self._last else step
-        fresh = {"step": str(step)} | {name: text(value) for name, value in metrics.items()}
+        fresh = {"step": str(step)} | cells
         same_step = bool(self._last) and int(self._last["step"]) == step
         row = self._last | fresh if same_step else fresh
         if any(name not in self._columns for name in fresh):
@@ -74,9 +98,11 @@ class MetricsFile:
         self._start, self._last = (self._start if same_step else size), row
         file = os.open(self.path, os.O_WRONLY)
         try:
-            os.pwrite(file, line, self._start)
+            written = os.pwrite(file, line, self._start)
         finally:
             os.close(file)
+        if written < len(line):  # the next read drops a row that was cut off
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def truncate(self, step: int) -> None:
         """Drops all rows after a step, and the columns that only they had."""
@@ -117,8 +143,11 @@ class MetricsFile:
         self._start = len(head)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_bytes(head + self._line(self._last))
-        os.replace(temporary, self.path)
+        try:
+            temporary.write_bytes(head + self._line(self._last))
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -218,7 +247,7 @@ class DiskLogger(Logger):
             )
             big = picture.width * picture.height > BIG_PICTURE
             path = folder / f"{stem}{'.jpg' if big else '.png'}"
-            picture.convert("RGB").save(path, quality=92)  # of JPEG
+            write_whole(path, partial(picture.convert("RGB").save, quality=92))  # of JPEG
             paths.append(path)
         for path, words in zip(paths, caption or []):
             path.with_suffix(".txt").write_text(words + "\n")
@@ -232,7 +261,7 @@ class DiskLogger(Logger):
         paths = []
         for stem, video in zip(stems(key, step, len(videos)), map(Path, videos)):
             paths.append(folder / f"{stem}{video.suffix}")
-            shutil.copyfile(video, paths[-1])
+            write_whole(paths[-1], partial(shutil.copyfile, video))
         return paths
 
     @rank_zero_only
@@ -241,31 +270,120 @@ class DiskLogger(Logger):
         self.metrics.truncate(step)
 
 
+class KimgTensorBoardLogger(TensorBoardLogger):
+    """TensorBoard's files; the end of a run does not fail with them."""
+
+    def begin_again(self) -> None:
+        """After a failure: its writer never recovers, a new one writes a new file."""
+        self._experiment = None
+
+    def finalize(self, status: str) -> None:
+        with tolerated(f"the end of {name_of(self)}", again=False):
+            super().finalize(status)
+
+
 class KimgWandbLogger(WandbLogger):
-    """W&B with kimg, thousands of images seen, on the x axis of every chart."""
+    """W&B with kimg, thousands of images seen, on the x axis of every chart.
+
+    Without a key or a network the record goes to the disk, and a message says how to send it.
+    """
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        from wandb.errors import Error  # seconds that only W&B needs
+        import wandb  # seconds that only W&B needs
 
         is_new = self._experiment is None
+        self._wandb_init.setdefault("settings", wandb.Settings(init_timeout=ANSWER_SECONDS))
+        if is_new and not self._offline and (why := why_offline()):
+            self._go_offline(why)
         try:
             run = super().experiment
-        except Error as error:
-            raise ValueError(
-                f"W&B did not start: {error} To go on without an account: --wandb_mode offline"
-            ) from error
+        except wandb.Error as error:
+            if self._offline:
+                raise OSError(f"W&B did not start: {error}") from error
+            self._go_offline(str(error).partition("\n")[0])
+            wandb.teardown()  # it remembers the run that did not start
+            run = super().experiment
         if is_new:
             run.define_metric("kimg")
             run.define_metric("*", step_metric="kimg", step_sync=True)
         return run
+
+    def _go_offline(self, why: str) -> None:
+        self._offline = True
+        self._wandb_init["mode"] = "offline"
+        log.warning(
+            "warning: W&B goes on offline: %s. Send its record later: wandb sync "
+            "%s/wandb/offline-run-* (with --append for what a resumed run adds)",
+            why,
+            self.save_dir,
+        )
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        with tolerated("W&B's record of the config"):
+            super().log_hyperparams(params)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs at `step` images seen."""
         axis = {} if step is None else {"kimg": step / 1000}
         self.experiment.log({**metrics, **axis})
+
+    def finalize(self, status: str) -> None:
+        with tolerated("the end of W&B's record", again=False):
+            super().finalize(status)
+
+
+# For W&B's server to be reached, and to answer.
+REACH_SECONDS, ANSWER_SECONDS = 5.0, 20.0
+
+
+def why_offline() -> str | None:
+    """Why W&B cannot be used online; None if nothing speaks against it."""
+    import wandb
+
+    settings = wandb.setup().settings
+    if os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
+        return None  # the user said it
+    url = urlsplit(settings.base_url)
+    if not (settings.api_key or _has_key(url.hostname or "")):
+        return "there is no key (wandb login)"
+    if getproxies():  # a proxy may reach what this machine does not
+        return None
+    port = url.port or (80 if url.scheme == "http" else 443)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        return f"{url.hostname} cannot be reached ({error.strerror or error})"
+    return None
+
+
+def _has_key(host: str) -> bool:
+    """Whether a key of W&B lies where `wandb login` leaves it, or stands in the environment."""
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    for path in (os.environ.get("NETRC", "~/.netrc"), "~/_netrc"):
+        try:
+            if netrc(Path(path).expanduser()).authenticators(host) is not None:
+                return True
+        except (OSError, NetrcParseError):
+            continue
+    return False
+
+
+def finish_wandb() -> None:
+    """Ends W&B's run, so that it is whole on disk, and out of the way of another one."""
+    if (wandb := sys.modules.get("wandb")) is None:
+        return
+    is_whole = False
+    with tolerated("the end of W&B's record", again=False):
+        wandb.finish()
+        is_whole = True
+    if not is_whole:  # its process is gone; without this the program's exit tells that, too
+        with tolerated("the end of W&B's record", again=False):
+            wandb.teardown()
 
 
 def stems(key: str, step: int | None, num: int) -> list[str]:
@@ -288,6 +406,33 @@ def _tell_once(logger: Logger, what: str) -> None:
         )
 
 
+def name_of(logger: Logger) -> str:
+    """What fails if a logger fails, with its place."""
+    if isinstance(logger, DiskLogger):
+        return str(logger.metrics.path)
+    return "W&B's record" if isinstance(logger, WandbLogger) else type(logger).__name__
+
+
+@contextmanager
+def _tolerated(logger: Logger, what: str = "") -> Iterator[None]:
+    """Tolerates what one logger fails to show; `what` is a file or a folder of it."""
+    name = f"{logger.save_dir}/{what}" if what and isinstance(logger, DiskLogger) else ""
+    done = False
+    with tolerated(name or name_of(logger)):
+        yield
+        done = True
+    if not done and isinstance(logger, KimgTensorBoardLogger):
+        logger.begin_again()
+
+
+@rank_zero_only
+def log_metrics(loggers: Iterable[Any], metrics: Mapping[str, float], step: int) -> None:
+    """Gives metrics to every logger, with images seen as the step."""
+    for logger in loggers:
+        with _tolerated(logger):
+            logger.log_metrics(dict(metrics), step=step)
+
+
 @rank_zero_only
 def log_pictures(
     loggers: Sequence[Logger],
@@ -300,25 +445,33 @@ def log_pictures(
     not.
     """
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for i, image in enumerate(images):
-                name = key if len(images) == 1 else f"{key}/{i}"
-                logger.experiment.add_image(
-                    name, np.asarray(image), global_step=step, dataformats="HWC"
-                )
-        elif not hasattr(logger, "log_image"):
-            _tell_once(logger, "pictures")
-        elif caption is None:
-            logger.log_image(key, images, step=step)
-        else:
-            logger.log_image(key, images, step=step, caption=caption)
+        with _tolerated(logger, f"pictures/{key}"):
+            _log_pictures(logger, key, images, step, caption)
+
+
+def _log_pictures(
+    logger: Logger, key: str, images: list[Any], step: int, caption: list[str] | None
+) -> None:
+    if isinstance(logger, TensorBoardLogger):
+        for i, image in enumerate(images):
+            name = key if len(images) == 1 else f"{key}/{i}"
+            logger.experiment.add_image(
+                name, np.asarray(image), global_step=step, dataformats="HWC"
+            )
+    elif not hasattr(logger, "log_image"):
+        _tell_once(logger, "pictures")
+    elif caption is None:
+        logger.log_image(key, images, step=step)
+    else:
+        logger.log_image(key, images, step=step, caption=caption)
 
 
 @rank_zero_only
 def log_videos(loggers: Sequence[Logger], key: str, videos: list[Path], step: int) -> None:
     """Shows video files in every logger that can; says once which can not."""
     for logger in loggers:
-        if hasattr(logger, "log_video"):
-            logger.log_video(key, [str(video) for video in videos], step=step)
-        else:
-            _tell_once(logger, "videos")
+        with _tolerated(logger, f"videos/{key}"):
+            if hasattr(logger, "log_video"):
+                logger.log_video(key, [str(video) for video in videos], step=step)
+            else:
+                _tell_once(logger, "videos")

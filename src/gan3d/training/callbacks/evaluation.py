@@ -18,8 +18,9 @@ from gan3d.training.callbacks.periodic import (
     fixed_draws,
     forget_later,
     images_seen,
-    log_everywhere,
 )
+from gan3d.training.loggers import log_metrics
+from gan3d.training.tolerance import is_tolerable
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
@@ -70,7 +71,7 @@ class Evaluation(PeriodicCallback):
         if self._num_real == 0:
             return
         value = self._of_fakes(trainer, cast("GAN", pl_module))
-        log_everywhere(trainer, {"distance/frechet": value}, seen)
+        log_metrics(trainer.loggers, {"distance/frechet": value}, seen)
         if (
             not final and seen > 0
         ):  # for ModelCheckpoint(monitor="distance/frechet"); Lightning allows it here only
@@ -99,7 +100,28 @@ class Evaluation(PeriodicCallback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _of_fakes(self, trainer: Trainer, module: GAN) -> float:
+        """The distance. Where a process fails, all fail together: none waits for the others."""
         self.distance.reset()
+        failed: Exception | None = None
+        try:
+            self._see_fakes(trainer, module)
+        except Exception as error:
+            if not is_tolerable(error):
+                raise
+            failed = error
+        if trainer.world_size > 1:
+            flag = torch.tensor(float(failed is not None), device=module.device)
+            if trainer.strategy.reduce(flag, reduce_op="sum") and failed is None:
+                failed = OSError("it failed in another process")
+        if failed is not None:
+            raise failed
+        try:
+            return float(self.distance.compute())
+        finally:
+            if self.distance._is_synced:  # it failed, and holds the sums of all processes
+                self.distance.unsync()
+
+    def _see_fakes(self, trainer: Trainer, module: GAN) -> None:
         num_batches = math.ceil(self._num_real / self.batch_size)
         for turn in range(math.ceil(num_batches / trainer.world_size)):
             batch = turn * trainer.world_size + trainer.global_rank
@@ -121,7 +143,6 @@ class Evaluation(PeriodicCallback):
             ).image.to(module.device)
             if batch < num_batches:
                 self.distance.update(rounded(fakes), real=False)
-        return float(self.distance.compute())
 
     def _see_reals(self, trainer: Trainer, module: GAN) -> None:
         """Statistics of the reals, floor and mean image. Every process sees its own share of the
@@ -159,7 +180,7 @@ class Evaluation(PeriodicCallback):
                 "distance/floor": float(halves.compute()),
                 "distance/mean_image": float(self.distance.compute()),
             }
-            log_everywhere(trainer, metrics, 0)
+            log_metrics(trainer.loggers, metrics, 0)
 
     def _distance(self, module: GAN, reset_real: bool = True) -> FrechetDistance:
         side = module.generator_ema.img_resolution

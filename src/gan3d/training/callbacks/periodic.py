@@ -10,7 +10,6 @@ the state of a network: training is bit for bit the same with and without them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -20,6 +19,7 @@ from gan3d.host import number
 from gan3d.randomness import Randomness
 from gan3d.schedules import crossed
 from gan3d.training.loggers import DiskLogger
+from gan3d.training.tolerance import tolerated
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
@@ -34,12 +34,6 @@ def is_last(trainer: Trainer, pl_module: LightningModule) -> bool:
     """Whether no iteration follows this one, as far as images and steps decide."""
     over = images_seen(pl_module) >= cast("GAN", pl_module).run.total_kimg * 1000
     return over or 0 <= trainer.max_steps <= trainer.global_step
-
-
-def log_everywhere(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
-    """Gives metrics to all loggers, with images seen as the step."""
-    for logger in trainer.loggers:
-        logger.log_metrics(dict(metrics), step=step)
 
 
 def forget_later(trainer: Trainer, step: int) -> None:
@@ -67,6 +61,7 @@ class PeriodicCallback(Callback, ABC):
                 "it"
             )
         self.every_kimg = every_kimg
+        self.name = type(self).__name__
         self._before = 0
         self._resumed_before: int | None = None
         self._done_at: int | None = None
@@ -101,7 +96,8 @@ class PeriodicCallback(Callback, ABC):
         if self._done_at != images_seen(pl_module):
             self._act(trainer, pl_module, images_seen(pl_module), final=True)
         else:
-            self.conclude(trainer, pl_module, images_seen(pl_module))
+            with tolerated(self.name):
+                self.conclude(trainer, pl_module, images_seen(pl_module))
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
         """What is still to do at the end where the last act was not known to be the last
@@ -112,7 +108,8 @@ class PeriodicCallback(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool = False
     ) -> None:
         self._done_at = seen
-        self.act(trainer, pl_module, seen, final)
+        with tolerated(self.name):
+            self.act(trainer, pl_module, seen, final)
 
 
 def fixed_draws(module: GAN, indices: range | list[int], phase: str) -> Randomness:

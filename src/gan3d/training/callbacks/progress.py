@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from gan3d.training import tolerance
 from gan3d.training.callbacks.periodic import forget_later, images_seen
 from gan3d.training.callbacks.time_limit import time_limit
 
@@ -72,6 +73,10 @@ class KimgProgressBar(ProgressBar):
     def enable(self) -> None:
         self._enabled = True
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        tolerance.begin()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._shown, self._pace = time.monotonic(), Pace()
         first = images_seen(pl_module)
@@ -99,6 +104,9 @@ class KimgProgressBar(ProgressBar):
         if self._enabled:
             self._show(trainer, pl_module)
         self._close()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        tolerance.conclude()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

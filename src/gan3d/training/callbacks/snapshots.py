@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from gan3d.apps.samples import picture
-from gan3d.apps.video import orbit_video
+from gan3d.apps.video import ffmpeg, orbit_video
 from gan3d.apps.views import frontal, orbit_like, render_views, repeated
 from gan3d.camera import Camera
 from gan3d.generators.contract import Rendering
@@ -22,14 +22,16 @@ from gan3d.training.callbacks.alarms import AlarmLevels, alarms
 from gan3d.training.callbacks.periodic import (
     PeriodicCallback,
     fixed_draws,
-    log_everywhere,
 )
-from gan3d.training.loggers import log_pictures, log_videos
+from gan3d.training.loggers import log_metrics, log_pictures, log_videos
+from gan3d.training.tolerance import tolerated
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
 
 log = logging.getLogger(__name__)
+
+VIDEO = "the video"
 
 
 class Snapshots(PeriodicCallback):
@@ -72,6 +74,13 @@ class Snapshots(PeriodicCallback):
         )
         self.video_yaw, self.alarm = video_yaw, alarm
         self._sounding: set[str] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        wanted = self.video_every and cast("GAN", pl_module).generator_ema.has_camera
+        if wanted and trainer.is_global_zero:
+            with tolerated(VIDEO):  # said at once, not when the first video is due
+                ffmpeg()
+        super().on_train_start(trainer, pl_module)
 
     def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
         module = cast("GAN", pl_module)
@@ -144,7 +153,7 @@ class Snapshots(PeriodicCallback):
             images = self._views(module, every_z, repeated(front, num * num), conditioning).image
             leak = camera_leak(rearrange(images, "(z c) k h w -> z c k h w", z=num))
             values["alarm/camera_leak"] = float(leak)
-        log_everywhere(trainer, values, seen)
+        log_metrics(trainer.loggers, values, seen)
         sounding = alarms(values, self.alarm) if seen >= self.alarm.after_kimg * 1000 else {}
         if trainer.is_global_zero:
             for name in sounding.keys() - self._sounding:
@@ -152,7 +161,7 @@ class Snapshots(PeriodicCallback):
         self._sounding = set(sounding)
 
     def _video(self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera, seen: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tolerated(VIDEO), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "orbit.mp4"
             orbit_video(
                 path,
