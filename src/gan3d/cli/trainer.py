@@ -46,6 +46,7 @@ from gan3d.training.callbacks import (
 )
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.gan import GAN
+from gan3d.training.loggers import finish_wandb
 from gan3d.training.sampling import Sampling
 
 TRAINER_DEFAULTS = {
@@ -310,8 +311,7 @@ def run(verb: str, arguments: list[str], configs: list[Path]) -> int:
         except DryRun:
             say("dry run: everything was checked, nothing was written")
         finally:
-            if "wandb" in sys.modules:  # whole on disk, and out of the way of another run
-                sys.modules["wandb"].finish()
+            finish_wandb()
             forget_empty_folder()
     return 0
 
