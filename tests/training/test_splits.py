@@ -73,7 +73,7 @@ def gan(generator: str, judge: str, g: dict | None = None, d: dict | None = None
 
 
 STYLE = "StyleGAN2", "StyleGAN2Discriminator"
-SELECTIVE = {"adversarial": TopK(interval_kimg=1e-6, smallest=0.5)}
+SELECTIVE = {"adversarial": TopK(interval_kimg=1e-6, smallest=0.3)}
 EVERYTHING_SEEN = Augmentation(Blur(2.0), ADA(preset="bgcfnc", p=0.7), DiffAugment(enabled=True))
 HD = "GRAMHD", "GRAMDiscriminator"
 CASES: dict[str, Callable[[], GAN]] = {
