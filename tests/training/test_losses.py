@@ -125,8 +125,21 @@ def test_a_rate_that_is_set_later_is_corrected_alike():
     adam = Adam(lr=0.002)
     optimizer = adam.build([torch.nn.Parameter(torch.zeros(1))], lazy_interval=4)
     for rate, expected in ((0.01, 0.008), (None, 0.0016)):
-        adam.set_rate(optimizer, rate, lazy_interval=4)
+        adam.adjust(optimizer, rate, lazy_interval=4)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_all_numbers_of_adam_are_those_of_the_config_not_of_a_checkpoint():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    former = Adam(lr=0.002, beta2=0.99).build([weight], lazy_interval=16)
+    adam = Adam(lr=0.0005, beta2=0.9, eps=1e-6)
+    optimizer = adam.build([weight], lazy_interval=4)
+    optimizer.load_state_dict(former.state_dict())
+    adam.adjust(optimizer, None, lazy_interval=4)
+    (group,) = optimizer.param_groups
+    assert group["lr"] == pytest.approx(4e-4)
+    assert group["betas"] == (0.0, pytest.approx(0.9192, abs=1e-4))
+    assert group["eps"] == 1e-6
 
 
 def test_the_path_length_of_a_linear_map_is_the_norm_of_its_rows_seen_from_a_random_image():

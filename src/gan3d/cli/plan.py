@@ -66,6 +66,31 @@ def interruption(seen: int, total_kimg: float, checkpoints: Sequence[Path], fold
     return f"{text}; go on from {checkpoints[0].name}: {_again(folder)}"
 
 
+def stop(
+    signal: str,
+    written: Path | None,
+    seen: int,
+    total_kimg: float,
+    checkpoints: Sequence[Path],
+    folder: Path,
+) -> str:
+    """Where a signal ended a run, what was saved, and how to go on.
+
+    Args:
+        signal: its name.
+        written: the checkpoint; None: nothing was trained since the last one.
+        seen: images seen by the run.
+        total_kimg: its length.
+        checkpoints: those of the run, the newest first.
+        folder: of the run.
+    """
+    text = f"stopped by {signal} at {seen / 1000:.6g} of {total_kimg:g} kimg"
+    if written is None and not checkpoints:
+        return f"{text}, where there is nothing to save; start it again with the same command"
+    saved = f"{written} was written" if written else f"{checkpoints[0]} is whole"
+    return f"{text}; {saved}\n  go on: {_again(folder)}"
+
+
 def _again(folder: Path) -> str:
     return f"lightning fit --config {folder / 'config.yaml'} --ckpt_path last"
 

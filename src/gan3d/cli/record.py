@@ -4,8 +4,9 @@ on resume.
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,13 +16,18 @@ import yaml
 from gan3d.checkpoints.runs import CONFIG_KEY, checkpoints_in, pack_config, unpack_config
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.options import flat
-from gan3d.cli.plan import interruption, plan
-from gan3d.cli.run_folder import WANDB_FILE, WANDB_KEY, remove
+from gan3d.cli.plan import interruption, plan, stop
+from gan3d.cli.run_folder import RUN_KEY, WANDB_FILE, WANDB_KEY, RunFolder
+from gan3d.cli.run_lock import RunLock
+from gan3d.data.fingerprint import changes, fingerprint
 from gan3d.training.callbacks.periodic import forget_later, images_seen
-from gan3d.training.checkpoints import Checkpoints
+from gan3d.training.signals import Stopped, checkpoints_of
 
 if TYPE_CHECKING:
+    from gan3d.data.datamodule import PosedImagesModule
     from gan3d.training.gan import GAN
+
+DATA_KEY, HELDOUT_KEY = "gan3d_data", "gan3d_heldout"  # of the data set in a checkpoint
 
 # Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
 REQUESTS = (
@@ -31,6 +37,7 @@ REQUESTS = (
     "overwrite",
     "allow_config_change",
     "dry_run",
+    "resume",
 )
 # What a resumed run may change: where and how long it runs, what it shows. All else changes what is
 # learnt.
@@ -65,14 +72,14 @@ FIXED_TRAINER = (
 class RunRecord(pl.Callback):
     """Says the plan, and writes the config into the run folder, the loggers and every checkpoint.
 
-    Nothing is written or removed before training begins: then all that can be refused was refused.
+    Nothing is written or moved before training begins: then all that can be refused was refused.
     It goes before all other callbacks.
 
     Args:
         config: the whole config, as plain values.
-        dir: the run folder.
+        folder: of the run.
         wandb_id: W&B's run id, where the run has one.
-        leftovers: files of a former run, to be removed.
+        leftovers: what a former run wrote, to be moved aside; None: the run goes on.
         dry_run: stop when training would begin.
 
     Attributes:
@@ -83,32 +90,48 @@ class RunRecord(pl.Callback):
     def __init__(
         self,
         config: dict[str, Any],
-        dir: Path,
+        folder: RunFolder,
         wandb_id: str | None = None,
-        leftovers: Sequence[Path] = (),
+        leftovers: Sequence[Path] | None = None,
         dry_run: bool = False,
     ):
-        self.config, self.dir, self.wandb_id = config, dir, wandb_id
+        self.config, self.folder, self.wandb_id = config, folder, wandb_id
         self.leftovers, self.dry_run = leftovers, dry_run
         self.began_at, self.seconds = 0, 0.0
+        self.number = secrets.token_hex(8)
+        self._lock = RunLock(folder.dir)
+        self._data: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, data = cast("GAN", pl_module), trainer.datamodule  # type: ignore[attr-defined]
         self.began_at, self._clock = images_seen(module), time.monotonic()
-        say(plan(trainer, module, data, self.dir))
+        say(plan(trainer, module, data, self.folder.dir))
         if self.dry_run:
             raise DryRun
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write(trainer)
+            self._begin(trainer)
+            self._data = facts_of(data)
         # Metrics from after the checkpoint that the run goes on from come again.
         forget_later(trainer, self.began_at)
 
-    def _write(self, trainer: pl.Trainer) -> None:
-        remove(self.leftovers)
-        self.dir.mkdir(parents=True, exist_ok=True)
-        (self.dir / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+    def _begin(self, trainer: pl.Trainer) -> None:
+        folder = self.folder
+        folder.dir.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        if self.leftovers is None:
+            self.number = folder.number() or self.number
+            if (checkpoints := checkpoints_of(trainer)) is not None:
+                checkpoints.leave_branch(trainer, self.began_at)
+        else:
+            if set(folder.checkpoints()) - set(self.leftovers):  # of a run that began meanwhile
+                folder.refuse_used()
+            aside = folder.move_aside(self.leftovers)
+            if aside is not None:
+                say(f"what the former run wrote is now in {aside}")
+        folder.mark(self.number)
+        (folder.dir / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         if self.wandb_id is not None:
-            (self.dir / WANDB_FILE).write_text(self.wandb_id + "\n")
+            (folder.dir / WANDB_FILE).write_text(self.wandb_id + "\n")
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
 
@@ -119,16 +142,61 @@ class RunRecord(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Tells an interruption how far the run came."""
-        if isinstance(exception, KeyboardInterrupt):
-            module = cast("GAN", pl_module)
-            saved = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
-            newest = checkpoints_in(saved.dir) if saved.dir is not None else []
-            text = interruption(images_seen(module), module.run.total_kimg, newest, self.dir)
-            exception.args = (text,)
+        self._lock.release()
+        module, checkpoints = cast("GAN", pl_module), checkpoints_of(trainer)
+        is_asked = isinstance(exception, (KeyboardInterrupt, Stopped))
+        if not is_asked or checkpoints is None or checkpoints.dir is None:
+            return
+        newest = checkpoints_in(checkpoints.dir)
+        where = (images_seen(module), module.run.total_kimg, newest, self.folder.dir)
+        if isinstance(exception, Stopped):
+            exception.text = stop(exception.signal, exception.checkpoint, *where)
+        else:
+            exception.args = (interruption(*where),)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._lock.release()
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = pack_config(self.config)
         checkpoint[WANDB_KEY] = self.wandb_id
+        checkpoint[RUN_KEY] = self.number
+        checkpoint.update(self._data)
+
+
+def facts_of(data: PosedImagesModule) -> dict[str, Any]:
+    """What a checkpoint holds of its data set: the fingerprint, and which images are held out."""
+    names = data.images.names
+    heldout = [names[item] for item in data.heldout_items.tolist()]
+    return {DATA_KEY: fingerprint(data.images), HELDOUT_KEY: heldout}
+
+
+def refuse_other_data(
+    checkpoint: Mapping[str, Any], data: PosedImagesModule, *, allowed: bool = False
+) -> None:
+    """Refuses to go on with other images.
+
+    If that is allowed, what was held out stays held out, by its file names, and nothing else is:
+    what was trained on is no measure of what was learned.
+
+    Raises:
+        CommandError: saying what differs.
+    """
+    if DATA_KEY not in checkpoint:
+        return
+    said = changes(checkpoint[DATA_KEY], fingerprint(data.images))
+    if not said:
+        return
+    if not allowed:
+        raise CommandError(
+            f"the images in {data.path} are not those that the checkpoint was trained with: "
+            f"{', '.join(said)}",
+            "go on with those: --data.path FORMER_SET; or with these all the same: "
+            "--allow_config_change true (images that were held out stay held out)",
+        )
+    say(f"warning: the run goes on with other images: {', '.join(said)}")
+    if data.heldout:
+        data.heldout_names = checkpoint[HELDOUT_KEY]
 
 
 class DryRun(Exception):

@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import gan3d.discriminators
 import gan3d.generators
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
-from gan3d.checkpoints.runs import read_checkpoint
+from gan3d.checkpoints.agreement import refuse_misfit
+from gan3d.checkpoints.runs import newest_whole, read_checkpoint
 from gan3d.cli.checks import check_values
 from gan3d.cli.devices import asked_for, batches_of, choose, kind_of
 from gan3d.cli.evaluation import lay_under, refuse_nothing_held_out
@@ -28,8 +29,10 @@ from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.messages import CommandError, is_first_process, say
 from gan3d.cli.options import Refusal, Refusing, explain, naming_options
 from gan3d.cli.plan import outcome
-from gan3d.cli.record import REQUESTS, DryRun, RunRecord, refuse_changes
+from gan3d.cli.record import REQUESTS, DryRun, RunRecord, refuse_changes, refuse_other_data
 from gan3d.cli.run_folder import RunFolder, forget_empty_folder, free_folder
+from gan3d.cli.run_lock import SILENCE, RunLock
+from gan3d.cli.slurm import IgnoringRequeues, without_requeue
 from gan3d.cli.threads import (
     default_threads,
     img_resolution_of,
@@ -48,6 +51,7 @@ from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.gan import GAN
 from gan3d.training.loggers import finish_wandb
 from gan3d.training.sampling import Sampling
+from gan3d.training.signals import StopOnSignal, Stopped
 
 TRAINER_DEFAULTS = {
     # The data has its own sampler: its order follows from the images seen.
@@ -138,6 +142,9 @@ class TrainerCLI(LightningCLI):
             ("wandb_tags", str, "", "tags of W&B's run, with commas between them"),
         ):
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        if self.verb == "fit":
+            text = "auto: go on from the newest checkpoint of the folder, if there is one"
+            parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=text)
         if self.verb == "predict":
             parser.add_argument("--num", type=int, default=16, help="scenes")
             parser.add_argument("--seed", type=int, default=0, help="of the scenes")
@@ -170,26 +177,37 @@ class TrainerCLI(LightningCLI):
             given.weights_only = True
 
         # where it runs, and what it goes on from
+        self.run_folder = self._folder(given)
         is_fresh = self.verb == "fit" and given.ckpt_path is None
-        self.run_folder = self._folder(given, is_fresh)
-        checkpoint = None if is_fresh else self._checkpoint(given)
+        self.checkpoint = None if is_fresh else self._checkpoint(given)
+        if self.verb == "fit" and is_first_process() and not given.trainer.fast_dev_run:
+            self._refuse_used(given)
 
         # the record, which is that of the checkpoint
-        self._resolve(given, checkpoint)
+        self._resolve(given, self.checkpoint)
         self.record = self._plain_config()
-        if checkpoint is not None and not given.allow_config_change:
+        if self.checkpoint is not None and not given.allow_config_change:
             path = Path(given.ckpt_path)
-            refuse_changes(checkpoint, self.record, path, models_only=self.verb != "fit")
+            refuse_changes(self.checkpoint, self.record, path, models_only=self.verb != "fit")
 
-        # what the run will write, and remove
+        # what the run will write, and move
         self.wandb_id = None
         if self.verb == "fit" and "wandb" in words_of(given.logger) and is_first_process():
-            self.wandb_id = self.run_folder.wandb_id(checkpoint)
-        self.leftovers = self.run_folder.written() if is_fresh else []
+            self.wandb_id = self.run_folder.wandb_id(self.checkpoint)
+        self.leftovers = self.run_folder.written() if is_fresh else None
 
-    def _folder(self, given, is_fresh: bool) -> RunFolder:
+    def _folder(self, given) -> RunFolder:
+        resumes = given.get("resume") is not None
+        if resumes:
+            for name in ("ckpt_path", "overwrite"):
+                if given[name]:
+                    raise CommandError(
+                        f"--resume auto and --{name} exclude one another",
+                        "--resume auto goes on from the newest checkpoint of --run_dir, and starts "
+                        "where there is none",
+                    )
         if given.run_dir == "auto":
-            if not is_fresh:
+            if self.verb != "fit" or given.ckpt_path is not None or resumes:
                 raise CommandError(
                     "--run_dir auto is a new folder",
                     "name the folder of the run: --run_dir runs/..",
@@ -197,10 +215,19 @@ class TrainerCLI(LightningCLI):
             stem = self.configs[0].stem if self.configs else "run"
             given.run_dir = str(free_folder(stem, reserve=not given.dry_run))
         folder = RunFolder(given.run_dir, given.checkpoints.dir)
-        may_be_used = given.overwrite or given.trainer.fast_dev_run
-        if is_fresh and not may_be_used and is_first_process():
-            folder.refuse_used()
+        if resumes:
+            if is_first_process():  # a killed job's folder is free when its host has been silent
+                RunLock(folder.dir).refuse_held(patience=SILENCE + 10)
+            newest = newest_whole(folder.checkpoints_dir)
+            given.ckpt_path = None if newest is None else str(newest)
         return folder
+
+    def _refuse_used(self, given) -> None:
+        RunLock(self.run_folder.dir).refuse_held()
+        if self.checkpoint is None:
+            self.run_folder.refuse_used(given.overwrite or given.resume is not None)
+        else:
+            self.run_folder.refuse_other(self.checkpoint, Path(given.ckpt_path))
 
     def _checkpoint(self, given) -> dict[str, Any]:
         """The checkpoint to go on from; `last` becomes a path."""
@@ -236,6 +263,8 @@ class TrainerCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any):
         given = self.config_init[self.verb]
+        if self.checkpoint is not None:
+            self._refuse_misfit(given)
         kwargs["default_root_dir"] = str(self.run_folder.dir)
         kwargs["logger"] = False
         callbacks: list[Callback] = [KimgProgressBar()]
@@ -250,16 +279,38 @@ class TrainerCLI(LightningCLI):
             kwargs |= chosen
             if not given.dry_run:
                 kwargs["logger"] = loggers_of(given, self.run_folder.dir, self.wandb_id)
-            callbacks = [self._record(given), *callbacks]
+            callbacks = [self._record(given), StopOnSignal(), *callbacks]
         if self.limit is not None:
             callbacks.append(self.limit)
         own = given.trainer.callbacks or []
         kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, (list, tuple)) else [own])]
-        return super().instantiate_trainer(max_time=None, **kwargs)
+        kwargs["plugins"] = without_requeue(given.trainer.plugins)
+        trainer = super().instantiate_trainer(max_time=None, **kwargs)
+        trainer._checkpoint_connector = IgnoringRequeues(trainer)
+        return trainer
+
+    def _refuse_misfit(self, given) -> None:
+        """Compares the checkpoint with the model and the images, before anything is loaded."""
+        assert self.checkpoint is not None
+        optimized = None
+        if self.verb == "fit":
+            networks = (self.model.generator, self.model.discriminator)
+            optimized = [[p for p in net.parameters() if p.requires_grad] for net in networks]
+        try:
+            refuse_misfit(self.checkpoint, self.model.state_dict(), optimized)
+        except ValueError as error:
+            raise CommandError(
+                f"{given.ckpt_path} does not fit this model: {error}",
+                "train with the config beside it, or take its weights alone: "
+                "--model.run.init_from FILE",
+            ) from error
+        if self.verb == "fit":
+            refuse_other_data(self.checkpoint, self.datamodule, allowed=given.allow_config_change)
+        self.checkpoint = None  # its file is open
 
     def _record(self, given) -> RunRecord:
         self.run_record = RunRecord(
-            self.record, self.run_folder.dir, self.wandb_id, self.leftovers, given.dry_run
+            self.record, self.run_folder, self.wandb_id, self.leftovers, given.dry_run
         )
         return self.run_record
 
@@ -310,6 +361,9 @@ def run(verb: str, arguments: list[str], configs: list[Path]) -> int:
             TrainerCLI(verb, [verb, *arguments], configs)
         except DryRun:
             say("dry run: everything was checked, nothing was written")
+        except Stopped as stopped:
+            say(stopped.text)
+            return int(stopped.code or 0)
         finally:
             finish_wandb()
             forget_empty_folder()

@@ -6,8 +6,9 @@ The order of training images is defined in gan3d.data.sampler: set the Trainer's
 
 from __future__ import annotations
 
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,7 @@ from gan3d.data.images import ResizeFilter
 from gan3d.data.sampler import EndlessBatches, EndlessOrder, permutation
 from gan3d.data.twins import twins
 
+GRACE = 30  # seconds
 PREVIEW = 8  # images that `predict` shows
 
 
@@ -50,6 +52,8 @@ class PosedImagesModule(LightningDataModule):
         start: images seen by the run, used if the LightningModule does not count them.
         batch_size_at: batch size as a function of the images seen, set by a LightningModule with
             stages; None uses `batch_size` throughout.
+        heldout_names: file names of the images held out before the data set changed; those that are
+            still there stay held out, and no others. None draws them.
         num_scenes: number of scenes that `predict` draws; None predicts on images instead.
     """
 
@@ -86,6 +90,7 @@ class PosedImagesModule(LightningDataModule):
         self.seed = seed
         self.start = 0
         self.batch_size_at: Callable[[int], int | None] | None = None
+        self.heldout_names: Sequence[str] | None = None
         self.num_scenes: int | None = None
         # A process may have no held-out image to evaluate; no image is repeated as padding.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -113,6 +118,10 @@ class PosedImagesModule(LightningDataModule):
                 f"--data.heldout {self.heldout} of {num_images} images leaves none to train on; "
                 f"use 0 to {num_images - 1}"
             )
+        if self.heldout_names is not None:
+            former = set(self.heldout_names)
+            names = enumerate(self.images.names[:num_images])
+            return np.array([item for item, name in names if name in former], dtype=np.int64)
         shuffled = permutation(num_images, self.seed, "heldout")
         return np.sort(shuffled[num_images - self.heldout :])
 
@@ -209,6 +218,7 @@ class PosedImagesModule(LightningDataModule):
             # The loader draws a seed for its workers, which use no randomness; a generator of its
             # own leaves torch's global one untouched.
             generator=torch.Generator(),
+            worker_init_fn=outlast_signals,
         )
 
     def _batch_size(self, images_seen: int) -> int:
@@ -230,6 +240,15 @@ class PosedImagesModule(LightningDataModule):
         if self.trainer is None:
             return "cuda" if torch.cuda.is_available() else "cpu"
         return self.trainer.strategy.root_device.type
+
+
+def outlast_signals(worker: int) -> None:
+    """Lets a data process live on when the whole job is told to stop: the run finishes its
+    iteration, saves, and ends its data processes itself. Half a minute later they end all the same.
+    """
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"):
+        if hasattr(signal, name) and hasattr(signal, "alarm"):
+            signal.signal(getattr(signal, name), lambda *_: signal.alarm(GRACE))
 
 
 def _check_trainer(trainer: Trainer) -> None:

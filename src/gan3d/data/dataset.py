@@ -93,6 +93,7 @@ class PosedImages(Dataset):
         resolution: side of the returned images in pixels.
         num_images: number of files used; item num_images + i is the mirrored twin of item i.
         names: file name of every item.
+        native: side of the stored images in pixels.
         labels: float32 [n 25], mirrored items included, or None.
         label_std: population standard deviation over all labels of the file, float32 [25], or None.
 
@@ -135,8 +136,8 @@ class PosedImages(Dataset):
             self.labels = torch.cat([self.labels, Camera.from_label(self.labels).mirror().label()])
 
         # the size of the images
-        self._native = decode(*self._file(0)).shape[-1]
-        self.resolution = _checked_resolution(resolution, self._native, self.archive)
+        self.native = decode(*self._file(0)).shape[-1]
+        self.resolution = _checked_resolution(resolution, self.native, self.archive)
         self[0]  # raises if the first image cannot be shrunk to `resolution`
         if use_masks:
             self.mask(0)
@@ -150,7 +151,7 @@ class PosedImages(Dataset):
             raise IndexError(f"item {item} of a set of {len(self)}; use 0 to {len(self) - 1}")
         image = decode(
             *self._file(item),
-            native=self._native,
+            native=self.native,
             resolution=self.resolution,
             resize_filter=self.resize_filter,
         )
@@ -171,7 +172,7 @@ class PosedImages(Dataset):
         mask = decode(
             self.archive.read(name),
             f"{self.archive.path}: {name}",
-            native=self._native,
+            native=self.native,
             resolution=self.resolution,
             resize_filter=self.resize_filter,
         )[:1]

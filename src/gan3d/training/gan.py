@@ -120,6 +120,8 @@ class GAN(LightningModule):
         )
         check_compatibility(self.phases, self.stages, self.frozen_parts)
         self.running_means = RunningMeans()
+        # What StopOnSignal notes in this process, and what all processes knew in an iteration.
+        self.asked_to_stop, self.stop_agreed = 0, False
         self.sampling = Sampling()
 
     @classmethod
@@ -194,8 +196,8 @@ class GAN(LightningModule):
         # stage, learning rates, micro-batches
         stage, phases.batch_size = self._enter_stage(seen), batch_size
         g, d = cast(list, self.optimizers())
-        self.optimizer_g.set_rate(g, stage.lr_g, losses.lazy_g)
-        self.optimizer_d.set_rate(d, stage.lr_d, losses.lazy_d)
+        self.optimizer_g.adjust(g, stage.lr_g, losses.lazy_g)
+        self.optimizer_d.adjust(d, stage.lr_d, losses.lazy_d)
         size = stage.micro_batch_size or self.run.micro_batch_size or len(batch)
         dtype = cast(torch.dtype, self.dtype)
         parts = micro_batches(batch, size, self.discriminator.group_size, dtype)
@@ -227,6 +229,7 @@ class GAN(LightningModule):
 
         # logs: the one reading of values from the device
         read = step.read()
+        self.stop_agreed = read.pop("stop", 0.0) > 0
         self.adaptive_p.told(read.get("augment/p", 0.0))
         step.watch.check(read, seen, [i for part in parts for i in part.indices])
         self.running_means.add(read)
@@ -265,8 +268,13 @@ class GAN(LightningModule):
         own.append(self.adaptive_p.take_signs())
         if "path/length" in values:
             own.append(values["path/length"])
+        if self.trainer.world_size > 1:  # a signal to one process stops all of them
+            asked = float(self.asked_to_stop)
+            own.insert(0, self.images_seen.new_full((), asked, dtype=torch.float32))
         means = mean_over_processes(own)
 
+        if self.trainer.world_size > 1:
+            values["stop"] = means.pop(0)
         if "path/length" in values:
             length = means.pop().to(self.path_mean)
             self.path_mean.lerp_(length, self.losses.path_length.decay)

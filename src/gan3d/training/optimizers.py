@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,23 +42,30 @@ class Adam:
 
     def build(self, parameters: Iterable[nn.Parameter], lazy_interval: int = 0) -> torch.optim.Adam:
         """The optimizer; `lazy_interval` is k above, 0 if no regularizer has its own step."""
-        c = _correction(lazy_interval)
-        return torch.optim.Adam(
-            parameters, lr=self.lr * c, betas=(self.beta1**c, self.beta2**c), eps=self.eps
-        )
+        return torch.optim.Adam(parameters, **self._numbers(None, lazy_interval))
 
-    def set_rate(
-        self, optimizer: torch.optim.Optimizer, rate: float | None, lazy_interval: int = 0
+    def adjust(
+        self, optimizer: torch.optim.Optimizer, lr: float | None, lazy_interval: int = 0
     ) -> None:
-        """Sets the learning rate before the correction; None is the optimizer's own."""
+        """Gives an optimizer the numbers of this one, in place of those of a checkpoint.
+
+        Args:
+            optimizer: made by `build`.
+            lr: learning rate before the correction, of a stage; None is this one's own.
+            lazy_interval: as of `build`.
+        """
         for group in optimizer.param_groups:
-            group["lr"] = (self.lr if rate is None else rate) * _correction(lazy_interval)
+            group.update(self._numbers(lr, lazy_interval))
+
+    def _numbers(self, lr: float | None, lazy_interval: int) -> dict[str, Any]:
+        c = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
+        return {
+            "lr": (self.lr if lr is None else lr) * c,
+            "betas": (self.beta1**c, self.beta2**c),
+            "eps": self.eps,
+        }
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
         """Scales gradients down where their common norm is above `clip_norm`."""
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-
-
-def _correction(lazy_interval: int) -> float:
-    return lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
