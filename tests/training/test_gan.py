@@ -237,15 +237,6 @@ def test_a_pair_that_can_not_work_is_refused_with_the_choices_that_fit():
         make(density=DensityRegularization(weight=0.25))
 
 
-def test_half_precision_with_a_scaler_is_refused(posed_zip):
-    gan = make()
-    gan.trainer = type(
-        "T", (), {"precision": "16-mixed", "world_size": 1, "limit_val_batches": 1.0}
-    )()
-    with pytest.raises(ValueError, match="use bf16-mixed"):
-        gan.on_fit_start()
-
-
 def test_the_raw_resolution_follows_its_schedule_and_rounds():
     gan = make(raw_resolution=Ramp(64, 128, fade_kimg=1))
     values = []

@@ -9,6 +9,7 @@ counts one step per iteration, whatever the number of optimizer steps.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -39,12 +40,15 @@ from gan3d.training.micro_batches import Part, micro_batches
 from gan3d.training.nan_guard import GradientWatch
 from gan3d.training.optimizers import Adam
 from gan3d.training.phases import Phases
+from gan3d.training.precisions import refuse_unfit, slow
 from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
 from gan3d.training.running_means import RunningMeans
 from gan3d.training.sampling import Sampling
 from gan3d.training.stages import Stage, Stages, names_of
 from gan3d.training.strategies import mean_over_processes, over_processes
+
+log = logging.getLogger(__name__)
 
 
 class GAN(LightningModule):
@@ -360,10 +364,9 @@ class GAN(LightningModule):
     def on_fit_start(self) -> None:
         # While training, callbacks evaluate, by kimg.
         self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
-        if self.trainer.precision == "16-mixed":
-            raise ValueError(
-                "precision 16-mixed: its gradient scaler hides infinite gradients; use bf16-mixed"
-            )
+        refuse_unfit(self.trainer.precision, self.device)
+        if (sentence := slow(self.trainer.precision, self.device)) is not None:
+            log.warning(sentence)
         if self.trainer.world_size > 1 and not hasattr(self.trainer.strategy, "reduce_gradients"):
             raise ValueError(
                 f"strategy {type(self.trainer.strategy).__name__} cannot train two networks with "
