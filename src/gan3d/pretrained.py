@@ -20,7 +20,6 @@ registered classes: `gan3d.checkpoints.portable`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan3d import __version__
+from gan3d.results import write_whole
 
 FORMAT = 1
 FORMAT_KEY = "gan3d_format"
@@ -150,16 +150,13 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the path, then renames: the file is there as a whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.touch()  # with the usual permissions, which safetensors narrows to the owner
+    def with_usual_permissions(partial: Path) -> None:
+        partial.touch()  # safetensors narrows them to the owner
         mode = partial.stat().st_mode
         write(partial)
         partial.chmod(mode)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_whole(path, with_usual_permissions)
 
 
 def _json(what: str, value: Any) -> str:

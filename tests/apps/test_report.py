@@ -182,3 +182,31 @@ def test_large_pictures_of_the_progress_are_reduced_but_not_the_last_one(tmp_pat
     files = [io.BytesIO(base64.b64decode(address.split(",")[1])) for address in addresses]
     sizes = [Image.open(file).size for file in files]
     assert sizes == [(1200, 1000), (800, 667), (800, 667)]
+
+
+def test_a_report_is_made_anew_but_replaces_no_page_of_somebody_else(run_dir):
+    page = write_report(run_dir)
+    assert write_report(run_dir) == page
+    page.write_text("<!doctype html> mine")
+    with pytest.raises(ValueError, match=r"report.html exists already.*--overwrite"):
+        write_report(run_dir)
+    assert page.read_text() == "<!doctype html> mine"
+    write_report(run_dir, overwrite=True)
+    assert "gan3d report" in page.read_text()
+
+
+def test_a_report_embeds_nothing_from_outside_of_its_run(run_dir, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (3, 3), (1, 2, 3)).save(secret)
+    encoded = base64.b64encode(secret.read_bytes()).decode()
+    (run_dir / "pictures" / "mine_000000001.png").symlink_to(secret)
+    config = tmp_path / "id_rsa"
+    config.write_text("a private key")
+    (run_dir / "config.yaml").unlink(missing_ok=True)
+    (run_dir / "config.yaml").symlink_to(config)
+    page = write_report(run_dir).read_text()
+    assert encoded not in page
+    assert "a private key" not in page
+    (run_dir / "pictures" / "mine_000000001.png").unlink()
+    (run_dir / "pictures" / "mine_000000001.png").write_bytes(secret.read_bytes())
+    assert encoded in write_report(run_dir).read_text()

@@ -54,8 +54,9 @@ def test_eg3d_snapshot_imports_and_export_gives_back_equal_tensors(snapshot, whi
     import_eg3d(snapshot, ours, which=which)
     expected = load_file(snapshot.with_suffix(".safetensors"))
     for network, prefix in (("generator", which), ("discriminator", "D")):
-        export_eg3d(ours, tmp_path / "official.pt", which=network)
-        state = torch.load(tmp_path / "official.pt", weights_only=True)
+        out = tmp_path / f"official_{network}.pt"
+        export_eg3d(ours, out, which=network)
+        state = torch.load(out, weights_only=True)
         official = {
             name.partition("/")[2]: t
             for name, t in expected.items()

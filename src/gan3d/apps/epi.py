@@ -9,7 +9,6 @@ In a 3D scene every point draws a smooth, nearly straight line, whose slope depe
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from gan3d.apps.pictures import grid, sheet, to_uint8
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator
+from gan3d.results import write_whole
 
 LEAST_WIDTH = 256  # pixels; narrower pictures are enlarged
 
@@ -136,12 +136,4 @@ def write_epi(path: str | Path, lines: Tensor, *, title: str | None = None, gap:
         side = math.ceil(LEAST_WIDTH / width) * min(height, width)
         rows = [each[None] for each in to_uint8(lines)]
         picture = sheet(rows, scenes, [title], side=side, gap=gap)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        Image.fromarray(picture).save(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(Path(path), Image.fromarray(picture).save)

@@ -13,7 +13,6 @@ voxels are cells with their values at the centers.
 
 from __future__ import annotations
 
-import os
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.generators.contract import SURFACE_OPACITY, Generator, Rendering
 from gan3d.ops.grid_sample import grid_sample
+from gan3d.results import write_whole
 
 _CHUNK = 2**18  # voxels projected at once
 
@@ -382,12 +382,5 @@ def write_ply(path: str | Path, mesh: Mesh) -> Path:
     header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
     header += ["end_header", ""]
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes("\n".join(header).encode() + vertices.tobytes() + faces.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    content = "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
+    return write_whole(Path(path), lambda partial: partial.write_bytes(content))

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from gan3d.results import write_whole
 
 _FLOAT, _UINT32 = 5126, 5125  # component types
 _VERTICES, _INDICES = 34962, 34963  # targets of buffer views
@@ -101,15 +102,7 @@ def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
     if not meshes:
         raise ValueError("there is no mesh to write; give at least one")
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(document.bytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(Path(path), lambda partial: partial.write_bytes(document.bytes()))
 
 
 @dataclass

@@ -7,15 +7,16 @@ import csv
 import html
 import io
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from gan3d.apps.curves import Curve, curve_svg
+from gan3d.results import refuse_existing, write_whole
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
+GENERATED = '<meta name="generator" content="gan3d report">'
 MAX_MOMENTS = 6  # pictures of the progress of a run
 
 
@@ -38,12 +39,20 @@ class RunFiles:
     config: str
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, *, overwrite: bool = False) -> Path:
     """Writes `report.html` into a run folder, atomically; returns its path.
 
+    A report that this function wrote is replaced.
+
+    Args:
+        run_dir: folder of the run.
+        overwrite: replace a `report.html` of another origin, too.
+
     Raises:
-        ValueError: the folder has neither metrics nor pictures.
+        ValueError: the folder has neither metrics nor pictures, or the page is somebody else's.
     """
+    path = Path(run_dir) / "report.html"
+    refuse_existing([path], overwrite or _is_ours(path))
     run = read_run(Path(run_dir))
     if not (run.columns or run.pictures):
         raise ValueError(
@@ -52,46 +61,66 @@ def write_report(run_dir: str | Path) -> Path:
     sections = (_head(run), _results(run), _progress(run), _curves(run), _config(run))
     body = "\n".join(section for section in sections if section)
     title = html.escape(run.dir.resolve().name)
-    page = PAGE.replace("{{title}}", title).replace("{{body}}", body)
+    page = (
+        PAGE.replace("{{generated}}", GENERATED)
+        .replace("{{title}}", title)
+        .replace("{{body}}", body)
+    )
 
-    path = run.dir / "report.html"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_whole(path, lambda partial: partial.write_text(page, encoding="utf-8"))
 
 
-def report(run_dir: str | Path) -> str:
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a page that was generated here."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return GENERATED in file.read(1000)
+
+
+def report(run_dir: str | Path, overwrite: bool = False) -> str:
     """Makes an HTML report of a run: curves, pictures, videos, key figures, config.
 
     Args:
         run_dir: folder of the run; `report.html` is written into it.
+        overwrite: replace a `report.html` that is no earlier report, too.
 
     Returns:
         The key figures and the path of the report, for the console.
     """
-    path = write_report(run_dir)
+    path = write_report(run_dir, overwrite=overwrite)
     figures = key_figures(read_run(Path(run_dir)))
     width = max((len(number) for number, _ in figures), default=0)
     return "\n".join([*(f"{number:>{width}}  {what}" for number, what in figures), str(path)])
 
 
 def read_run(run_dir: Path) -> RunFiles:
-    """Reads the content of a run folder; missing parts are empty."""
-    texts = [run_dir / name for name in ("config.yaml", "hyperparameters.json")]
+    """Reads the content of a run folder; missing parts are empty.
+
+    What a link brings in from outside of the folder is left out: a report is made to be sent.
+    """
+    names = ("config.yaml", "hyperparameters.json")
+    texts = [run_dir / name for name in names if _inside(run_dir / name, run_dir)]
     return RunFiles(
         dir=run_dir,
         columns=_columns(run_dir / "metrics.csv"),
         pictures=_media(run_dir / "pictures"),
         videos=_media(run_dir / "videos"),
-        config=next((path.read_text(encoding="utf-8") for path in texts if path.exists()), ""),
+        config=next(
+            (path.read_text(encoding="utf-8") for path in texts if _inside(path, run_dir)), ""
+        ),
     )
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a file that lies in a folder, links followed."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def _columns(table: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of all numbers in a table, by column."""
     columns: dict[str, list[tuple[int, float]]] = {}
-    if not table.exists():
+    if not _inside(table, table.parent):
         return columns
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -116,6 +145,8 @@ def _media(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     """Files named `<key>_<step>.<suffix>`, by key."""
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("*")):
+        if not _inside(path, folder.parent):
+            continue
         key, _, step = path.stem.rpartition("_")
         if path.suffix in MIME and key and step.isdigit():
             found.setdefault(key, []).append((int(step), path))
@@ -332,6 +363,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{{generated}}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{title}}</title>
 <style>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gan3d.apps.epi import sweep
 from gan3d.apps.stylize import style_sheet
 from gan3d.generators.contract import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry
+from gan3d.results import write_whole
 
 
 def yaw_sheet(
@@ -80,12 +81,4 @@ def _plot(x: str, y: str) -> tuple[Any, Any]:
 
 def _save(path: str | Path, figure: Any, axes: Any) -> Path:
     axes.legend(frameon=False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        figure.savefig(partial, dpi=120)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(Path(path), partial(figure.savefig, dpi=120))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan3d.cli.messages import CommandError, nearest
+from gan3d.results import refuse_existing
 from gan3d.zoo.models import locate
 
 if TYPE_CHECKING:
@@ -135,11 +136,12 @@ def device_of(name: str) -> torch.device:
         ) from error
 
 
-def file_for(out: Path, *suffixes: str) -> Path:
+def file_for(out: Path, *suffixes: str, overwrite: bool = False) -> Path:
     """A file that can be written, by what its name ends in (any for no suffixes); nothing is made.
 
     Raises:
         CommandError: it is a folder, has another ending, or lies where nothing can be written.
+        ValueError: it is there, and not to be replaced.
     """
     out = Path(out).expanduser()
     if suffixes and out.suffix.lower() not in suffixes:
@@ -152,19 +154,22 @@ def file_for(out: Path, *suffixes: str) -> Path:
             f"--out {out} is a folder; give the name of a file, for example "
             f"{out / 'name'}{out.suffix}"
         )
+    refuse_existing([out], overwrite)
     _refuse_unwritable(out, out.parent)
     return out
 
 
-def folder_for(out: Path) -> Path:
+def folder_for(out: Path, *files: str, overwrite: bool = False) -> Path:
     """A folder that files can be written to, be it there or not; nothing is made.
 
     Raises:
         CommandError: it is a file, or lies where nothing can be written.
+        ValueError: one of the files is there, and not to be replaced.
     """
     out = Path(out).expanduser()
     if out.exists() and not out.is_dir():
         raise CommandError(f"--out {out} is a file; give the name of a folder")
+    refuse_existing([out / file for file in files], overwrite)
     _refuse_unwritable(out, out)
     return out
 

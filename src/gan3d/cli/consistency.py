@@ -39,6 +39,7 @@ def write_epi_of(
     truncation: float = 1.0,
     resolution: int | None = None,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> str:
     """Draws one row of the picture over time while the camera turns: lines if the scene is 3D, else
     noise or stripes.
@@ -57,8 +58,9 @@ def write_epi_of(
         truncation: psi, 1 is none.
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        overwrite: replace a file that is there.
     """
-    out = file_for(out, ".png")
+    out = file_for(out, ".png", overwrite=overwrite)
     at_least(1, "num", num)
     at_least(2, "frames", frames)
     generator = load_3d_generator(model, device)
@@ -93,6 +95,7 @@ def fuse_to_mesh(
     truncation: float = 1.0,
     resolution: int | None = None,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> str:
     """Fuses the depth of many views to a colored mesh of the surface that the generator renders.
 
@@ -113,8 +116,9 @@ def fuse_to_mesh(
         truncation: psi, 1 is none.
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        overwrite: replace a file that is there.
     """
-    out = file_for(out, ".glb", ".ply")
+    out = file_for(out, ".glb", ".ply", overwrite=overwrite)
     for name, count in (("num_yaw", num_yaw), ("num_pitch", num_pitch)):
         at_least(1, name, count)
     generator = load_3d_generator(model, device)
@@ -193,6 +197,7 @@ def export_surfaces(
     seed: int = 0,
     truncation: float = 1.0,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> str:
     """Writes the surfaces of a scene with their pictures as one .glb, which turns in a browser
     (GRAM-HD).
@@ -204,8 +209,9 @@ def export_surfaces(
         seed: of the scene.
         truncation: psi, 1 is none.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        overwrite: replace a file that is there.
     """
-    out = file_for(out, ".glb")
+    out = file_for(out, ".glb", overwrite=overwrite)
     generator = load_3d_generator(model, device)
     with evaluating(generator):
         layers = generator.surfaces(_scenes(generator, seed, [0], truncation))

@@ -16,6 +16,7 @@ def export_training(
     out: Path | None = None,
     which: Which = "generator_ema",
     discriminator: bool = True,
+    overwrite: bool = False,
 ) -> str:
     """Turns a training checkpoint into a portable file, a fraction of its size.
 
@@ -24,13 +25,14 @@ def export_training(
         out: the new file; by default beside the checkpoint, ending in .safetensors.
         which: the average of the generator over training, or the last one.
         discriminator: whether the file holds it, too.
+        overwrite: replace a file that is there.
     """
     if out is not None:
-        out = file_for(out, SUFFIX)
+        out = file_for(out, SUFFIX, overwrite=overwrite)
     checkpoint = find_model(model)
     if checkpoint.suffix == SUFFIX:
         raise CommandError(f"{checkpoint} is a portable file already; give a run or a checkpoint")
-    path = out or file_for(checkpoint.with_suffix(SUFFIX))
+    path = out or file_for(checkpoint.with_suffix(SUFFIX), overwrite=overwrite)
     generator, judge, facts = load_training(checkpoint, which)
     generator.save_pretrained(path, judge if discriminator else None, facts=facts)
     return f"{path}: {type(generator).__name__}, {facts['images_seen'] / 1000:g} kimg"

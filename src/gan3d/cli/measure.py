@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -53,6 +52,7 @@ from gan3d.metrics.measure import (
 )
 from gan3d.metrics.path_length import trimmed_mean
 from gan3d.metrics.precision_recall import precision_and_recall
+from gan3d.results import write_whole
 
 Element = TypeVar("Element")
 MAX_PR_REALS = 200_000  # of pr50k3_full; its cost is quadratic
@@ -101,6 +101,7 @@ def measure(
     resize_filter: ResizeFilter = "lanczos",
     num_workers: int = 2,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> str:
     """Measures a trained generator: prints a table, and writes it with its protocol as JSON.
 
@@ -126,6 +127,7 @@ def measure(
         resize_filter: how real images are shrunk to the size of the fakes.
         num_workers: processes that read real images.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        overwrite: replace a file that is there.
     """
     names = names_of(metrics)
     at_least(1, "num", num)
@@ -136,7 +138,8 @@ def measure(
             "FOLDER_OR_ZIP"
         )
     checkpoint = find_model(model)
-    path = file_for(beside(model, checkpoint, ".metrics.json") if out is None else out)
+    default = beside(model, checkpoint, ".metrics.json")
+    path = file_for(default if out is None else out, overwrite=overwrite)
     place = device_of(device)
     networks = _networks(names, features, inception, vgg)
     generator, facts = load_model(checkpoint)
@@ -356,10 +359,8 @@ def _digest(path: Path) -> str:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps(record, indent=2) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _table(values: dict[str, float], num: int, path: Path) -> str:

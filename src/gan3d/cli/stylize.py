@@ -4,7 +4,6 @@ of it.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from gan3d.cli.checks import at_least, folder_for
 from gan3d.cli.messages import CommandError
 from gan3d.cli.models import load_3d_generator
 from gan3d.randomness import Randomness
+from gan3d.results import write_whole
 
 
 def stylize_heads(
@@ -40,6 +40,7 @@ def stylize_heads(
     truncation_target: float | None = None,
     resolution: int | None = None,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> str:
     """Mixes layers of a model with those of the same model fine-tuned on other pictures; the heads
     still turn.
@@ -67,8 +68,9 @@ def stylize_heads(
         truncation_target: psi of the target's pictures; by default the same.
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        overwrite: replace files that are there.
     """
-    out = folder_for(out)
+    out = folder_for(out, "sheet.png", "orbit.mp4", "stylized.safetensors", overwrite=overwrite)
     at_least(1, "num", num)
     at_least(0, "frames", frames)
     if not yaws:
@@ -145,10 +147,4 @@ def _note(names: tuple[str, ...]) -> list[str]:
 
 def write_picture(path: Path, picture) -> None:
     """Writes uint8 [h w 3]; the file appears when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        Image.fromarray(picture).save(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, Image.fromarray(picture).save)

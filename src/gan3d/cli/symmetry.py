@@ -15,6 +15,7 @@ from gan3d.cli.stylize import write_picture
 from gan3d.generators import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry, encoding_curve, mirror_symmetry
 from gan3d.randomness import Randomness
+from gan3d.results import write_whole
 
 SHOWN = 4  # heads in the sheet
 
@@ -32,6 +33,7 @@ def measure_symmetry(
     truncation: float = 1.0,
     resolution: int | None = None,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> str:
     """Measures mirror symmetry: 1 where a head seen from the left is the mirror image of itself
     seen from the right.
@@ -54,8 +56,10 @@ def measure_symmetry(
         truncation: psi, 1 is none.
         resolution: of the rendering; by default the model's own.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        overwrite: replace files that are there.
     """
-    out = folder_for(out)
+    files = "heads.png", "symmetry.png", "encoding.png", "symmetry.json"
+    out = folder_for(out, *files, overwrite=overwrite)
     at_least(1, "num", num)
     at_least(2, "steps", steps)
     generator = load_3d_generator(model, device)
@@ -90,7 +94,8 @@ def measure_symmetry(
     if curve is not None:
         draw_encoding(out / "encoding.png", curve)
     record = _record(found, curve)
-    (out / "symmetry.json").write_text(json.dumps(record, indent=1) + "\n")
+    text = json.dumps(record, indent=1) + "\n"
+    write_whole(out / "symmetry.json", lambda partial: partial.write_text(text))
     return _table(found, curve)
 
 

@@ -17,7 +17,6 @@ import io
 import json
 import math
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -32,6 +31,7 @@ from tqdm import tqdm
 from gan3d.camera import Camera
 from gan3d.data.archive import Archive, DataError, StoredZip, open_archive
 from gan3d.data.images import EXTENSIONS, decode
+from gan3d.results import refuse_existing, write_whole
 
 GramKind = Literal["ffhq", "cats"]
 POSE_FOLDER = "poses"
@@ -133,6 +133,7 @@ def write_gram(
     fov: float = 12.0,
     radius: float = 1.0,
     workers: int | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Convert images with GRAM's pose files to a zip that gan3d reads: resized images with camera
     labels.
@@ -144,18 +145,19 @@ def write_gram(
         images: Folder or zip of square images, with the pose files in its subfolder poses/.
         kind: Kind of the pose files: ffhq (poses/NAME.mat, Deep3DFaceRecon) or cats
             (poses/NAME_pose.npy); null detects it.
-        out: The new zip, which must not exist yet. By default beside the images, with the
-            resolution in its name.
+        out: The new zip. By default beside the images, with the resolution in its name.
         resolution: Side of the new images in pixels, a power of two.
         fov: Field of view in degrees between the centers of the outer pixels.
         radius: Distance of the cameras from the origin. GRAM uses 1; another radius scales the
             world, for models with cameras at that distance.
         workers: Number of threads; null for one per core.
+        overwrite: Replace a file that is there.
 
     Raises:
         DataError: an image or a pose is missing, unreadable or invalid.
     """
     out = _checked_arguments(images, out, resolution, fov, radius, workers)
+    refuse_existing([out], overwrite)
     archive = open_archive(images)
     names = _images(archive)
     kind = kind or _guess_kind(archive)
@@ -169,12 +171,9 @@ def write_gram(
         image.save(stream, format="png", compress_level=4)
         return stream.getvalue()
 
-    # Write under a temporary name: `out` is either complete or absent.
-    entries = []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with StoredZip(partial) as target:
+    def write(path: Path) -> None:
+        entries = []
+        with StoredZip(path) as target:
             pngs = _threaded(shrink, names, workers or len(os.sched_getaffinity(0)))
             images_done = tqdm(
                 zip(names, pngs, labels), total=len(names), unit="image", desc=out.name
@@ -184,9 +183,8 @@ def write_gram(
                 target.put(entry, png)
                 entries.append([entry, label.tolist()])
             target.put("dataset.json", json.dumps({"labels": entries}).encode())
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_whole(out, write)
     return f"{out}: {len(names)} images of {resolution} px, poses of {kind}"
 
 
@@ -210,10 +208,6 @@ def _checked_arguments(
         raise ValueError(
             f"out {out} ends in {out.suffix or 'nothing'!r}, expected .zip; use for example "
             "gram64.zip"
-        )
-    if out.exists():
-        raise ValueError(
-            f"{out} exists already, expected nothing there; remove it or choose another name"
         )
     return out
 

@@ -53,7 +53,7 @@ def imported(file, data: bytes | None = None, **options):
     if data is not None:
         file.write_bytes(data)
     out = file.with_name("ours.safetensors")
-    gram.import_gram(file, out, lr_resolution=8, **(NUMBERS | options))
+    gram.import_gram(file, out, lr_resolution=8, overwrite=True, **(NUMBERS | options))
     return load_generator(out)
 
 
@@ -185,8 +185,9 @@ def test_the_discriminator_is_imported_and_exported_again(tmp_path, changes):
     assert theirs.patch_logits is None or torch.equal(ours.patch_logits, theirs.patch_logits)
     original = torch.load(tmp_path / "generator.pth", weights_only=True)
     for which, expected in (("generator", original), ("discriminator", state)):
-        gram.export_gram(tmp_path / "ours.safetensors", tmp_path / "official.pth", which=which)
-        again = torch.load(tmp_path / "official.pth", weights_only=True)
+        out = tmp_path / f"{which}_again.pth"
+        gram.export_gram(tmp_path / "ours.safetensors", out, which=which)
+        again = torch.load(out, weights_only=True)
         assert set(again) == set(expected)
         assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
 

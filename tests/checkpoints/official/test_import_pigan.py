@@ -52,7 +52,8 @@ def shapes(state):
 
 
 def imported(file, **options):
-    pigan.import_pigan(file, file.with_name("ours.safetensors"), img_resolution=6, **options)
+    out = file.with_name("ours.safetensors")
+    pigan.import_pigan(file, out, img_resolution=6, overwrite=True, **options)
     return load_generator(file.with_name("ours.safetensors"))
 
 

@@ -69,6 +69,7 @@ def import_cips3d(
     ray_end: float = 1.12,
     num_steps: int = 12,
     group_size: int = 4,
+    overwrite: bool = False,
 ) -> str:
     """Converts official CIPS-3D weights to a portable file; nothing in the file is executed.
 
@@ -83,7 +84,9 @@ def import_cips3d(
         ray_end: distance of the last sample: 1.12, or 1.2 for AFHQ from scratch.
         num_steps: samples along a ray: 12, or 24 for AFHQ from scratch.
         group_size: group size of the minibatch standard deviation, for discriminators that have it.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".safetensors", overwrite)
     network = read_state(file)
     generator = generator_from_official(
         network,
@@ -99,13 +102,16 @@ def import_cips3d(
         judge = discriminator_from_official(read_state(discriminator), group_size=group_size)
 
     facts = {**network.facts, "fov": 12, **_progress(Path(file))}
-    path = save_pretrained(beside(file, out, ".safetensors"), generator, judge, facts=facts)
+    save_pretrained(path, generator, judge, facts=facts)
     also = "" if judge is None else f", with its {type(judge).__name__}"
     return f"{path}: CIPS3D, {img_resolution} px, inputs {generator.arguments['inputs']}{also}"
 
 
 def export_cips3d(
-    file: Path, out: Path | None = None, which: Literal["generator", "discriminator"] = "generator"
+    file: Path,
+    out: Path | None = None,
+    which: Literal["generator", "discriminator"] = "generator",
+    overwrite: bool = False,
 ) -> str:
     """Writes a network of a portable file as a state dict for official code.
 
@@ -113,12 +119,13 @@ def export_cips3d(
         file: a portable file (gan3d import cips3d, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: network to write.
+        overwrite: replace a file that is there.
     """
     states: OfficialStates = {
         CIPS3D: generator_to_official,
         CIPS3DDiscriminator: discriminator_to_official,
     }
-    return write_official(file, out, which, states, "CIPS-3D's")
+    return write_official(file, out, which, states, "CIPS-3D's", overwrite=overwrite)
 
 
 # -- generator -------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def import_eg3d(
     plane_axes: PlaneAxes = "official",
     preset: Preset = "ffhq",
     discriminator: bool = True,
+    overwrite: bool = False,
 ) -> str:
     """Converts official EG3D weights to a portable file, with the discriminator; nothing in the
     file is executed.
@@ -99,19 +100,24 @@ def import_eg3d(
             weights trained with the authors' later correction.
         preset: rendering options for a state dict, which states none.
         discriminator: whether to convert the discriminator of a snapshot, too.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".safetensors", overwrite)
     network, *others = read_networks(file, which, *(["D"] if discriminator else []))
     if not network.rendering:
         network = with_preset(network, preset)
     generator = generator_from_official(network, plane_axes=plane_axes)
     judge = discriminator_from_official(others[0]) if others else None
-    path = save_pretrained(beside(file, out, ".safetensors"), generator, judge, facts=network.facts)
+    save_pretrained(path, generator, judge, facts=network.facts)
     also = "" if judge is None else f", with its {type(judge).__name__}"
     return f"{path}: EG3D, {generator.img_resolution} px, plane_axes {plane_axes}{also}"
 
 
 def export_eg3d(
-    file: Path, out: Path | None = None, which: Literal["generator", "discriminator"] = "generator"
+    file: Path,
+    out: Path | None = None,
+    which: Literal["generator", "discriminator"] = "generator",
+    overwrite: bool = False,
 ) -> str:
     """Writes a network of a portable file as a state dict for official code.
 
@@ -119,7 +125,9 @@ def export_eg3d(
         file: a portable file (gan3d import eg3d, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
         which: network to write.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".pt", overwrite)
     generator = load_generator(file)
     if type(generator).__name__ != "EG3D":
         raise ValueError(
@@ -127,7 +135,7 @@ def export_eg3d(
             "weights"
         )
     module = generator if which == "generator" else load_discriminator(file)
-    path = write_tensors(beside(file, out, ".pt"), to_published(module.state_dict()))
+    write_tensors(path, to_published(module.state_dict()))
     fixed = module is generator and generator.arguments["planes"].axes == "fixed"
     also = "; its planes are the fixed ones: correct the official code, too" if fixed else ""
     return f"{path}: a state dict of official names{also}"

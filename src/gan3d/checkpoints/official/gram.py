@@ -81,6 +81,7 @@ def import_gram(
     background: bool = True,
     delta_alpha: float = 0.04,
     lock_view: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Converts official GRAM or GRAM-HD weights to a portable file; nothing in the file is
     executed.
@@ -103,7 +104,9 @@ def import_gram(
         background: whether the last surface is a plane; GRAM-HD always has one.
         delta_alpha: thickness of a surface.
         lock_view: make colors independent of the direction of view, as in the published videos.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".safetensors", overwrite)
     network = read_generator(Path(file), generator)
 
     # what no file states
@@ -132,13 +135,16 @@ def import_gram(
         judge = discriminator_from_official(read_state(discriminator))
 
     facts = {**network.facts, "fov": 12}
-    path = save_pretrained(beside(file, out, ".safetensors"), made, judge, facts=facts)
+    save_pretrained(path, made, judge, facts=facts)
     also = "" if judge is None else ", with its discriminator"
     return f"{path}: {type(made).__name__}, {made.img_resolution} px{also}"
 
 
 def export_gram(
-    file: Path, out: Path | None = None, which: Literal["generator", "discriminator"] = "generator"
+    file: Path,
+    out: Path | None = None,
+    which: Literal["generator", "discriminator"] = "generator",
+    overwrite: bool = False,
 ) -> str:
     """Writes a network of a portable file as a state dict for official code, GRAM or GRAM-HD.
 
@@ -146,12 +152,13 @@ def export_gram(
         file: a portable file (gan3d import gram, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: network to write.
+        overwrite: replace a file that is there.
     """
     states: OfficialStates = {
         GRAM: generator_to_official,
         GRAMDiscriminator: discriminator_to_official,
     }
-    return write_official(file, out, which, states, "GRAM's or GRAM-HD's")
+    return write_official(file, out, which, states, "GRAM's or GRAM-HD's", overwrite=overwrite)
 
 
 def discriminator_to_official(module: GRAMDiscriminator) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ write_state("generator.pt", module)
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from gan3d.checkpoints.official.records import Record, StridedTensor, UnsafePick
 from gan3d.checkpoints.official.unpickle import load, state_dict
 from gan3d.checkpoints.plain import load_plain, load_safetensors
 from gan3d.checkpoints.portable import build, load_discriminator, load_generator
+from gan3d.results import refuse_existing, write_whole
 
 LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # header of torch.save before 1.6
 MAX_FACTS = 2000
@@ -247,16 +247,11 @@ def write_state(path: Path, module: nn.Module) -> Path:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Writes names and tensors for official code by torch.save, atomically."""
-    partial = path.with_name(f"{path.name}.partial")
     copied = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     try:
-        torch.save(copied, partial)
-        os.replace(partial, path)
+        return write_whole(path, lambda partial: torch.save(copied, partial))
     except RuntimeError as error:  # torch raises it for paths that cannot be written
         raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def write_official(
@@ -265,6 +260,8 @@ def write_official(
     which: Literal["generator", "discriminator"],
     states: OfficialStates,
     owner: str,
+    *,
+    overwrite: bool = False,
 ) -> str:
     """Writes a network of a portable file as a state dict for official code.
 
@@ -275,6 +272,7 @@ def write_official(
         states: for each class of the official code, a function that returns its state dict in
             official names.
         owner: name of the method in the possessive, for the error.
+        overwrite: replace a file that is there.
 
     Returns:
         A message for the user.
@@ -282,24 +280,24 @@ def write_official(
     Raises:
         ValueError: the network is of another class.
     """
+    path = beside(file, out, ".pth", overwrite)
     module: Any = load_generator(file) if which == "generator" else load_discriminator(file)
     for cls, state in states.items():
         if isinstance(module, cls):
-            path = write_tensors(beside(file, out, ".pth"), state(module))
-            return f"{path}: a state dict of official names"
+            return f"{write_tensors(path, state(module))}: a state dict of official names"
     raise ValueError(f"{file} holds {type(module).__name__}, none of {owner} networks")
 
 
-def beside(file: Path, out: Path | None, suffix: str) -> Path:
+def beside(file: Path, out: Path | None, suffix: str, overwrite: bool) -> Path:
     """The path of a converted file: `out`, or `file` with another suffix.
 
     Raises:
-        ValueError: this is `file` itself.
+        ValueError: this is `file` itself, or it is there and not to be replaced.
     """
     path = Path(file).with_suffix(suffix) if out is None else Path(out)
     if path.resolve() == Path(file).resolve():
         raise ValueError(f"{path} would overwrite the file that is read; give another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_existing([path], overwrite)
     return path
 
 

@@ -63,6 +63,7 @@ def import_pigan(
     preset: Preset = "celeba",
     img_resolution: int = 64,
     last_back: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Converts official pi-GAN weights to a portable file; nothing in the file is executed.
 
@@ -74,7 +75,9 @@ def import_pigan(
         preset: published configuration of ray limits, samples and scaling; files do not state them.
         img_resolution: side of the images in pixels; the weights fit any.
         last_back: the last sample absorbs all remaining light, as in the published evaluation.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".safetensors", overwrite)
     network = read_averaged(file, generator, lambda network: list(network.state))
     options = {**PRESETS[preset], "img_resolution": img_resolution, "last_back": last_back}
     made = generator_from_official(network, **options)
@@ -84,13 +87,16 @@ def import_pigan(
         judge = discriminator_from_official(read_state(discriminator))
 
     facts = {**network.facts, "preset": preset, "fov": FIELDS_OF_VIEW[preset]}
-    path = save_pretrained(beside(file, out, ".safetensors"), made, judge, facts=facts)
+    save_pretrained(path, made, judge, facts=facts)
     also = "" if judge is None else f", with its {judge.arguments['kind']} discriminator"
     return f"{path}: PiGAN, {img_resolution} px, rendered as {preset}{also}"
 
 
 def export_pigan(
-    file: Path, out: Path | None = None, which: Literal["generator", "discriminator"] = "generator"
+    file: Path,
+    out: Path | None = None,
+    which: Literal["generator", "discriminator"] = "generator",
+    overwrite: bool = False,
 ) -> str:
     """Writes a network of a portable file as a state dict for official code.
 
@@ -98,12 +104,13 @@ def export_pigan(
         file: a portable file (gan3d import pigan, gan3d export training).
         out: the new file, written by torch.save; by default beside `file`, ending in .pth.
         which: network to write.
+        overwrite: replace a file that is there.
     """
     states: OfficialStates = {
         PiGAN: generator_to_official,
         PiGANDiscriminator: discriminator_to_official,
     }
-    return write_official(file, out, which, states, "pi-GAN's")
+    return write_official(file, out, which, states, "pi-GAN's", overwrite=overwrite)
 
 
 # -- generator -------------------------------------------------------------------------------------

@@ -32,7 +32,10 @@ STRENGTH = "noise_strength"
 
 
 def import_stylegan2(
-    file: Path, out: Path | None = None, which: Literal["G_ema", "G"] = "G_ema"
+    file: Path,
+    out: Path | None = None,
+    which: Literal["G_ema", "G"] = "G_ema",
+    overwrite: bool = False,
 ) -> str:
     """Converts official StyleGAN2 weights to a portable file; nothing in the file is executed.
 
@@ -40,27 +43,35 @@ def import_stylegan2(
         file: a snapshot (.pkl) or a state dict of the generator (.pt, .safetensors).
         out: the new file; by default beside `file`, ending in .safetensors.
         which: generator of a snapshot: the average over training (G_ema) or the last one (G).
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".safetensors", overwrite)
     network = read_network(file, which)
     generator = generator_from_official(network)
-    path = save_pretrained(beside(file, out, ".safetensors"), generator, facts=network.facts)
+    save_pretrained(path, generator, facts=network.facts)
     return f"{path}: StyleGAN2, {generator.img_resolution} px"
 
 
-def export_stylegan2(file: Path, out: Path | None = None) -> str:
+def export_stylegan2(
+    file: Path,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> str:
     """Writes the generator of a portable file as a state dict for official code.
 
     Args:
         file: a portable file (gan3d import, gan3d export).
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".pt", overwrite)
     generator = load_generator(file)
     if type(generator).__name__ != "StyleGAN2":
         raise ValueError(
             f"{file} holds {type(generator).__name__}, not a StyleGAN2; official code has no such "
             "weights"
         )
-    path = write_tensors(beside(file, out, ".pt"), to_published(generator.state_dict()))
+    write_tensors(path, to_published(generator.state_dict()))
     return f"{path}: a state dict of official names"
 
 

@@ -38,6 +38,7 @@ def import_stylegan3(
     out: Path | None = None,
     which: Literal["G_ema", "G"] = "G_ema",
     discriminator: bool = True,
+    overwrite: bool = False,
 ) -> str:
     """Converts official StyleGAN3 weights to a portable file; nothing in the file is executed.
 
@@ -46,29 +47,37 @@ def import_stylegan3(
         out: the new file; by default beside `file`, ending in .safetensors.
         which: generator of a snapshot: the average over training (G_ema) or the last one (G).
         discriminator: whether to convert the discriminator of a snapshot, too.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".safetensors", overwrite)
     network, *others = read_networks(file, which, *(["D"] if discriminator else []))
     generator = generator_from_official(network)
     judge = discriminator_from_official(others[0]) if others else None
-    path = save_pretrained(beside(file, out, ".safetensors"), generator, judge, facts=network.facts)
+    save_pretrained(path, generator, judge, facts=network.facts)
     also = "" if judge is None else f", with its {type(judge).__name__}"
     return f"{path}: StyleGAN3-{generator.arguments['config']}, {generator.img_resolution} px{also}"
 
 
-def export_stylegan3(file: Path, out: Path | None = None) -> str:
+def export_stylegan3(
+    file: Path,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> str:
     """Writes the generator of a portable file as a state dict for official code.
 
     Args:
         file: a portable file (gan3d import, gan3d export).
         out: the new file, written by torch.save; by default beside `file`, ending in .pt.
+        overwrite: replace a file that is there.
     """
+    path = beside(file, out, ".pt", overwrite)
     generator = load_generator(file)
     if type(generator).__name__ != "StyleGAN3":
         raise ValueError(
             f"{file} holds {type(generator).__name__}, not a StyleGAN3; official code has no such "
             "weights"
         )
-    return f"{write_state(beside(file, out, '.pt'), generator)}: a state dict of official names"
+    return f"{write_state(path, generator)}: a state dict of official names"
 
 
 def generator_from_official(network: Network) -> StyleGAN3:

@@ -38,6 +38,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from tqdm import tqdm
 from gan3d.data.archive import StoredZip
 from gan3d.data.heads.attributes import ATTRIBUTE_NAMES, sample_angles, sample_heads
 from gan3d.data.heads.render import head_camera, render_heads
+from gan3d.results import refuse_existing, write_whole
 
 SHEET_YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
 _SHEET_HEADS = 8
@@ -98,6 +100,7 @@ def write_heads(
     workers: int | None = None,
     ground_truth: bool = True,
     sheet: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Make procedural heads with known 3D truth: images, camera labels, depth, masks and
     attributes.
@@ -105,8 +108,7 @@ def write_heads(
     Head i depends only on the seed and on i, so parts of a data set can be made separately.
 
     Args:
-        out: Where to write, must not exist yet: a name ending in .zip makes a zip file, any other
-            name a folder.
+        out: Where to write: a name ending in .zip makes a zip file, any other name a folder.
         num: Number of heads; the data set has num x views images.
         resolution: Side of the images in pixels.
         seed: Number of the data set; use different seeds for training and evaluation.
@@ -122,9 +124,10 @@ def write_heads(
         ground_truth: Write true depth, masks and attributes beside the images.
         sheet: Also draw a contact sheet (heads x yaws, .png or .jpg) here. Without `out` only the
             sheet is made.
+        overwrite: Replace a zip or a sheet that is there; a folder must be new or empty.
 
     Raises:
-        ValueError: an argument is out of range, or `out` exists.
+        ValueError: an argument is out of range, or a file is there already.
         RuntimeError: a worker process died.
     """
     # arguments
@@ -136,10 +139,11 @@ def write_heads(
         )
     if sheet is not None:
         sheet = _checked_sheet(Path(sheet))
+        refuse_existing([sheet], overwrite)
 
     # data set
     if out is not None:
-        out = _checked_out(Path(out))
+        out = _checked_out(Path(out), overwrite)
         begin, end = first * views, (first + num) * views
         workers = workers or len(os.sched_getaffinity(0))
         share = max(16, math.ceil((end - begin) / workers))
@@ -208,13 +212,7 @@ def contact_sheet(
         views = render_heads(heads, camera, resolution, supersample, depth=False)
         rows.append(np.concatenate(list(_bytes(views.image)), axis=1))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        Image.fromarray(np.concatenate(rows, axis=0)).save(partial, quality=92)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, partial(Image.fromarray(np.concatenate(rows, axis=0)).save, quality=92))
 
 
 def _check(
@@ -258,15 +256,15 @@ def _check(
         )
 
 
-def _checked_out(out: Path) -> Path:
-    """Raises if `out` exists; an empty folder is fine."""
-    if out.is_dir() and not any(out.iterdir()) and out.suffix.lower() != ".zip":
-        return out
-    if out.exists():
+def _checked_out(out: Path, overwrite: bool) -> Path:
+    """Raises if `out` exists and is not to be replaced; an empty folder is fine."""
+    if out.is_dir() and (any(out.iterdir()) or out.suffix.lower() == ".zip"):
         raise ValueError(
             f"{out} exists already, expected nothing there (or an empty folder); remove it or "
             "choose another name"
         )
+    if not out.is_dir():
+        refuse_existing([out], overwrite)
     return out
 
 
@@ -391,9 +389,9 @@ def _in_order(
 def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth: bool) -> None:
     """Write all records, atomically: under a temporary name beside `out`, which is then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with StoredZip(partial) if out.suffix.lower() == ".zip" else _Folder(partial) as store:
+        with StoredZip(beside) if out.suffix.lower() == ".zip" else _Folder(beside) as store:
             labels, facts = [], []
             for records in batches:
                 for record in records:
@@ -409,12 +407,12 @@ def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth:
             if ground_truth:
                 content = json.dumps({"names": ATTRIBUTE_NAMES, "images": facts})
                 store.put("attributes.json", content.encode())
-        os.replace(partial, out)  # replaces an empty folder too
+        os.replace(beside, out)  # replaces an empty folder too
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
+        if beside.is_dir():
+            shutil.rmtree(beside)
         else:
-            partial.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
 
 
 class _Folder:
