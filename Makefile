@@ -23,11 +23,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: venv  ## make heads, train five minutes (eight at most), write pictures, video and report to runs/demo
+demo: venv  ## make heads, train five minutes (eight at most), write pictures, video and report to runs/demo; again: go on
 	test -e $(DEMO)/heads32.zip || $(ONE_THREAD) $(BIN)/gan3d data heads --out $(DEMO)/heads32.zip \
 		--num $(DEMO_HEADS) --resolution 32
 	$(ONE_THREAD) $(BIN)/lightning fit --config eg3d_heads32.yaml --data.path $(DEMO)/heads32.zip \
-		--run_dir $(DEMO) --threads 1 --trainer.max_time $(DEMO_TIME) --overwrite true
+		--run_dir $(DEMO) --threads 1 --trainer.max_time $(DEMO_TIME) --resume auto
 	$(ONE_THREAD) $(BIN)/gan3d report $(DEMO)
 
 test: venv  ## the test suite, as CI runs it
