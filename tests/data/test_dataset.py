@@ -582,3 +582,21 @@ def test_labels_that_are_not_used_are_not_read(make_folder):
     posed = make_folder()
     posed.write_json(json.dumps({"labels": None}))
     assert len(PosedImages(posed.path, use_labels=False)) == 5
+
+
+@pytest.mark.parametrize("place", ["scanned", "put there later", "behind a link"])
+def test_a_pipe_among_the_images_is_refused_and_not_waited_for(tmp_path, place):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    pipe = folder / "b.png"
+    if place != "scanned":
+        images = PosedImages(folder, use_labels=False)
+    pipe.unlink()
+    if place == "behind a link":
+        pipe.symlink_to(tmp_path / "pipe")
+        pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="is a named pipe, no file"):
+        images = PosedImages(folder, use_labels=False) if place == "scanned" else images[1]

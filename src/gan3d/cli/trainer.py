@@ -46,6 +46,7 @@ from gan3d.training.callbacks import (
     Predictions,
     Snapshots,
     TimeLimit,
+    Watchdog,
 )
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.gan import GAN
@@ -279,7 +280,7 @@ class TrainerCLI(LightningCLI):
             kwargs |= chosen
             if not given.dry_run:
                 kwargs["logger"] = loggers_of(given, self.run_folder.dir, self.wandb_id)
-            callbacks = [self._record(given), StopOnSignal(), *callbacks]
+            callbacks = [Watchdog(), self._record(given), StopOnSignal(), *callbacks]
         if self.limit is not None:
             callbacks.append(self.limit)
         own = given.trainer.callbacks or []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import stat
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -14,6 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 MAX_MEMBER_BYTES = 2**30
+SPECIAL = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 # What zipfile raises for a damaged member. RuntimeError: it is encrypted; its subclass
 # NotImplementedError: Python does not support the compression method.
 _BROKEN_MEMBER = (
@@ -78,8 +85,19 @@ class FolderArchive(Archive):
     def _list(self) -> list[str]:
         names = []
         for folder, _, files in os.walk(self.path, onerror=self._raise_unlistable):
-            names += [(Path(folder) / file).relative_to(self.path).as_posix() for file in files]
+            for file in files:
+                path = Path(folder) / file
+                name = path.relative_to(self.path).as_posix()
+                if not _is_junk(name):
+                    self._refuse_special(path, path.lstat().st_mode)
+                names.append(name)
         return names
+
+    def _refuse_special(self, path: Path, mode: int) -> None:
+        """Refuses what is no file: reading a pipe or a device does not end."""
+        kind = next((kind for is_kind, kind in SPECIAL if is_kind(mode)), None)
+        if kind is not None:
+            raise DataError(f"{self.path}: {path.name!r} is {kind}, no file; take it out")
 
     def _raise_unlistable(self, error: OSError) -> None:
         raise DataError(
@@ -89,7 +107,9 @@ class FolderArchive(Archive):
     def read(self, name: str) -> bytes:
         try:
             file = self.path / name
-            size = file.stat().st_size
+            state = file.stat()  # of what a link points to
+            self._refuse_special(file, state.st_mode)
+            size = state.st_size
             if size > MAX_MEMBER_BYTES:
                 raise self._unreadable(name, f"{size} bytes, the limit is {MAX_MEMBER_BYTES}")
             return file.read_bytes()

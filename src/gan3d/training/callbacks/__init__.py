@@ -6,6 +6,7 @@ from gan3d.training.callbacks.predictions import Predictions
 from gan3d.training.callbacks.progress import KimgProgressBar, forecast, progress_line
 from gan3d.training.callbacks.snapshots import Snapshots
 from gan3d.training.callbacks.time_limit import TimeLimit, time_limit
+from gan3d.training.callbacks.watchdog import Watchdog
 
 __all__ = [
     "AlarmLevels",
@@ -14,6 +15,7 @@ __all__ = [
     "Predictions",
     "Snapshots",
     "TimeLimit",
+    "Watchdog",
     "alarms",
     "forecast",
     "progress_line",
