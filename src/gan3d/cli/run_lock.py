@@ -78,7 +78,8 @@ class RunLock:
             silent_for = _now(self.path) - self.path.stat().st_mtime
         except (OSError, ValueError, TypeError):  # none, or half of one
             return None
-        is_other = (holder.pid, holder.place) != (os.getpid(), _place())
+        own = (socket.gethostname(), _place(), os.getpid())
+        is_other = (holder.host, holder.place, holder.pid) != own
         return holder if is_other and holder.is_alive(silent_for) else None
 
     def refuse_held(self, *, patience: float = 0.0) -> None:
