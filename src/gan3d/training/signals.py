@@ -63,6 +63,9 @@ class StopOnSignal(Callback):
         self._former: dict[int, Any] = {}
         self._began_at, self._interrupts = 0, 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._former = {number: signal.getsignal(number) for number in SIGNALS}  # not Lightning's
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._module, self._began_at, self._interrupts = cast(GAN, pl_module), -1, 0
         self._module.asked_to_stop = 0
@@ -70,7 +73,8 @@ class StopOnSignal(Callback):
             self._module.asked_to_stop = signal.SIGTERM
             trainer._signal_connector.received_sigterm = False
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+            for number in SIGNALS:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._module.asked_to_stop = max(number, self._module.asked_to_stop)
@@ -126,8 +130,10 @@ class StopOnSignal(Callback):
         raise Stopped(number, seen, path, code_of_others(trainer))
 
     def _restore(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        is_main = threading.current_thread() is threading.main_thread()
+        for number, handler in self._former.items() if is_main else ():
+            if handler is not None:  # of a library, which Python cannot put back
+                signal.signal(number, handler)
         self._former = {}
 
 
