@@ -72,6 +72,12 @@ def posed_zip(tmp_path_factory) -> Path:
     return write_posed_zip(tmp_path_factory.mktemp("data") / "posed32.zip")
 
 
+@pytest.fixture(scope="session")
+def posed_zips():
+    """posed_zips(path, num=.., seed=..) writes another one."""
+    return write_posed_zip
+
+
 # -- a run -----------------------------------------------------------------------------------------
 
 
