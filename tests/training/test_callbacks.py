@@ -30,6 +30,7 @@ from gan3d.training.callbacks import (
     progress_line,
 )
 from gan3d.training.callbacks.progress import Pace
+from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.loggers import DiskLogger
 from gan3d.training.run import Run
 
@@ -113,7 +114,7 @@ class Harness(LightningModule):
     def sample_cameras(self, randomness):
         return GaussianPose().sample(randomness)
 
-    def raw_resolution_now(self):
+    def resolution_now(self):
         return None
 
     def configure_optimizers(self):
@@ -170,7 +171,7 @@ def fit(
         callbacks=callbacks,
         enable_progress_bar=any(isinstance(callback, KimgProgressBar) for callback in callbacks),
         enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(c, Checkpoints) for c in callbacks),
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
@@ -291,6 +292,18 @@ def test_a_resumed_run_repeats_and_skips_nothing(tmp_path):
             name
         ]
     assert list(resumed["loss/generator"]) == list(unbroken["loss/generator"])
+
+
+def test_a_checkpoint_saved_before_an_evaluation_that_was_due_is_followed_by_it(tmp_path):
+    def callbacks():
+        return [Checkpoints(every_kimg=0.3), Evaluation(0.3, num_images=40)]
+
+    fit(tmp_path, callbacks(), total_kimg=1.0)
+    before = table(tmp_path)["distance/frechet"]
+    earlier = tmp_path / "checkpoints" / "kimg-000000.600.ckpt"
+    fit(tmp_path, callbacks(), total_kimg=1.0, ckpt_path=earlier)
+    assert table(tmp_path)["distance/frechet"] == before
+    assert {300, 600, 900} < set(before)
 
 
 class IterationCounter(Callback):

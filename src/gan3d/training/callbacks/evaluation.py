@@ -72,9 +72,8 @@ class Evaluation(PeriodicCallback):
             return
         value = self._of_fakes(trainer, cast("GAN", pl_module))
         log_metrics(trainer.loggers, {"distance/frechet": value}, seen)
-        if (
-            not final and seen > 0
-        ):  # for ModelCheckpoint(monitor="distance/frechet"); Lightning allows it here only
+        if self._follows_iteration:  # Lightning allows it only then
+            # for ModelCheckpoint(monitor="distance/frechet")
             pl_module.log("distance/frechet", value, logger=False, on_step=True, on_epoch=False)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -65,6 +65,7 @@ class PeriodicCallback(Callback, ABC):
         self._before = 0
         self._resumed_before: int | None = None
         self._done_at: int | None = None
+        self._follows_iteration = False  # and is not at the start or the end of a session
 
     @abstractmethod
     def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
@@ -90,7 +91,9 @@ class PeriodicCallback(Callback, ABC):
         # What is due after the last iteration is left to on_train_end: done once, and known to be
         # final.
         if crossed(before, self._before, self.every_kimg) and not is_last(trainer, pl_module):
+            self._follows_iteration = True
             self._act(trainer, pl_module, self._before)
+            self._follows_iteration = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._done_at != images_seen(pl_module):
