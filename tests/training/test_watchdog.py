@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from gan3d.data.archive import FolderArchive
 from gan3d.training.callbacks import Watchdog
-from gan3d.training.callbacks.watchdog import folder_of_beats
-from gan3d.training.waiting import state_of, waits_for
+from gan3d.training.waiting import folder_of_beats, state_of, waits_for
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gan3d import __version__
 from gan3d.cli import configs
+from gan3d.cli.errors import Silent, exit_code, in_words
 from gan3d.cli.help import PAGES
 from gan3d.cli.messages import CommandError, listen, log, nearest, say, wants_traceback
 
@@ -226,10 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except Exception as error:
-        code = _exit_code(error)
+        told = in_words(error)
+        code = exit_code(told)
         if code is None or wants_traceback():
             raise
-        log.error("error: %s", error or type(error).__name__)
+        if not isinstance(told, Silent):
+            log.error("error: %s", told or type(told).__name__)
         return code
 
 
@@ -312,18 +315,6 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     if result is not None and not isinstance(result, int):
         print(result)
     return result if isinstance(result, int) else 0
-
-
-def _exit_code(error: Exception) -> int | None:
-    """2 for what the user can mend, 1 for a run that failed as it may, None for what is not
-    foreseen.
-    """
-    if (
-        isinstance(error, (ValueError, OSError))
-        or type(error).__name__ == "MisconfigurationException"
-    ):
-        return 2
-    return 1 if isinstance(error, ArithmeticError) else None
 
 
 def _interrupted(words: list[str], interrupt: KeyboardInterrupt) -> int:

@@ -24,10 +24,11 @@ from gan3d.checkpoints.agreement import refuse_misfit
 from gan3d.checkpoints.runs import newest_whole, read_checkpoint
 from gan3d.cli.checks import check_values
 from gan3d.cli.devices import asked_for, batches_of, choose, kind_of
+from gan3d.cli.errors import explaining
 from gan3d.cli.evaluation import lay_under, refuse_nothing_held_out
 from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.messages import CommandError, is_first_process, say
-from gan3d.cli.options import Refusal, Refusing, explain, naming_options
+from gan3d.cli.options import Refusal, Refusing, explain, flat, naming_options
 from gan3d.cli.plan import outcome
 from gan3d.cli.record import REQUESTS, DryRun, RunRecord, refuse_changes, refuse_other_data
 from gan3d.cli.run_folder import RunFolder, forget_empty_folder, free_folder
@@ -255,7 +256,10 @@ class TrainerCLI(LightningCLI):
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with naming_options(self.record):
+        with (
+            explaining(self.record, flat, lambda: self.trainer.strategy),
+            naming_options(self.record),
+        ):
             super()._run_subcommand(subcommand)
 
     def _plain_config(self) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from functools import reduce
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+from gan3d.training.processes import Launcher
 
 
 class GANDDPStrategy(DDPStrategy):
@@ -24,6 +27,14 @@ class GANDDPStrategy(DDPStrategy):
     """
 
     strategy_name = "gan_ddp"
+
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        if isinstance(self._launcher, _SubprocessScriptLauncher):
+            launcher = self._launcher
+            self._launcher = Launcher(
+                launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
+            )
 
     def configure_ddp(self) -> None:
         """Instead of wrapping the model: every process starts from the first one's weights and

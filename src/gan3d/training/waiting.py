@@ -4,7 +4,9 @@ a file, or a line of the program.
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -84,3 +86,10 @@ def open_files(pid: int) -> list[str]:
     except (OSError, ValueError):
         pass
     return found
+
+
+def folder_of_beats() -> Path:
+    """Where the processes of one run on one machine tell how far they are."""
+    run = f"{os.environ.get('MASTER_ADDR', '')}-{os.environ.get('MASTER_PORT', '')}"
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"gan3d-{user}-{run}"

@@ -86,6 +86,10 @@ class _Record:
     facts: dict[str, Any]
 
 
+class WorkerDied(RuntimeError):
+    """A process that renders is gone."""
+
+
 def write_heads(
     out: Path | None = None,
     num: int = 4000,
@@ -128,7 +132,7 @@ def write_heads(
 
     Raises:
         ValueError: an argument is out of range, or a file is there already.
-        RuntimeError: a worker process died.
+        WorkerDied: a worker process died.
     """
     # arguments
     _check(num, resolution, seed, views, first, yaw_std, pitch_std, smile_yaw, supersample, workers)
@@ -349,7 +353,7 @@ def _results(
     is 1).
 
     Raises:
-        RuntimeError: a worker died; the pool reports that instead of hanging.
+        WorkerDied: a worker died; the pool reports that instead of hanging.
     """
     workers = min(workers, len(jobs))
     if workers == 1:
@@ -366,7 +370,7 @@ def _results(
     try:
         yield _in_order(executor, task, jobs, ahead=2 * workers)
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise WorkerDied(
             "a worker process died (killed, no memory, or started by a script without `if __name__ "
             "== '__main__'`); nothing was written; use workers 1 to render in this process"
         ) from error

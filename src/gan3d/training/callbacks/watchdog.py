@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gan3d.training.waiting import state_of, waits_for
+from gan3d.training.waiting import folder_of_beats, state_of, waits_for
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +120,6 @@ class Watchdog(Callback):
             elif not told["is_other"]:
                 late.append(f"process {rank} ({told['pid']}) waits for {told['what']}")
         return "; ".join(late)
-
-
-def folder_of_beats() -> Path:
-    """Where the processes of one run on one machine tell how far they are."""
-    run = f"{os.environ.get('MASTER_ADDR', '')}-{os.environ.get('MASTER_PORT', '')}"
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"gan3d-{user}-{run}"
 
 
 def read_beat(folder: Path | None, rank: int) -> dict[str, Any] | None:
