@@ -42,6 +42,8 @@ class Shown(PeriodicCallback):
 
     def act(self, trainer, pl_module, seen, final):
         self.shown.append(seen)
+        if seen > 0 and not final:
+            pl_module.log("shown", 1.0, logger=False, on_step=True, on_epoch=False)
         if self.number is not None:
             os.kill(os.getpid(), self.number)
 

@@ -74,15 +74,21 @@ class PeriodicCallback(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before, self._done_at = images_seen(pl_module), None
         forget_later(trainer, self._before)
-        last, self._resumed_before = self._resumed_before, None
-        is_due = last is not None and crossed(last, self._before, self.every_kimg)
-        if self._before == 0 or (is_due and not is_last(trainer, pl_module)):
-            self._act(trainer, pl_module, self._before)
+        if self._before == 0:
+            self._act(trainer, pl_module, 0)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._resumed_before = checkpoint.get(BEFORE_KEY)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Not in on_train_start, where Lightning refuses metrics of a step.
+        last, self._resumed_before = self._resumed_before, None
+        if last is not None and crossed(last, self._before, self.every_kimg):
+            self._act(trainer, pl_module, self._before)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
