@@ -39,7 +39,7 @@ def test_a_conditional_2d_model_is_evaluated_and_shown_with_labels():
     callback = Evaluation(num_images=4)
     callback._num_real = 4
     callback.distance = types.SimpleNamespace(
-        reset=lambda: 0, update=lambda *a, **k: 0, compute=lambda: 0.0
+        reset=lambda: 0, update=lambda *a, **k: 0, compute=lambda: 0.0, _is_synced=False
     )
     callback._of_fakes(types.SimpleNamespace(world_size=1, global_rank=0), module)
     assert given

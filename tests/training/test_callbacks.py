@@ -114,6 +114,9 @@ class Harness(LightningModule):
     def sample_cameras(self, randomness):
         return GaussianPose().sample(randomness)
 
+    def resolution_at(self, images_seen):
+        return None
+
     def resolution_now(self):
         return None
 
@@ -296,7 +299,10 @@ def test_a_resumed_run_repeats_and_skips_nothing(tmp_path):
 
 def test_a_checkpoint_saved_before_an_evaluation_that_was_due_is_followed_by_it(tmp_path):
     def callbacks():
-        return [Checkpoints(every_kimg=0.3), Evaluation(0.3, num_images=40)]
+        return [
+            Checkpoints(tmp_path / "checkpoints", every_kimg=0.3),
+            Evaluation(0.3, num_images=40),
+        ]
 
     fit(tmp_path, callbacks(), total_kimg=1.0)
     before = table(tmp_path)["distance/frechet"]

@@ -242,7 +242,7 @@ def test_the_raw_resolution_follows_its_schedule_and_rounds():
     values = []
     for n in (0, 504, 1000, 2000):
         gan.images_seen.fill_(n)
-        values.append(gan.raw_resolution_now())
+        values.append(gan.resolution_now())
     assert values == [64, 96, 128, 128]
 
 

@@ -183,10 +183,19 @@ class GAN(LightningModule):
         """Rendering cameras for fakes; None for a pair that needs none."""
         return self.phases.poses.sample(draw) if self.phases.needs_cameras else None
 
-    def raw_resolution_now(self) -> int | None:
-        """Side of the raw image at this point of the schedule; None: the generator's own."""
-        value = self.fakes.raw_resolution.at(self.seen)
+    def resolution_at(self, images_seen: int) -> int | None:
+        """Side of what the average renders after so many images: that of the last one's stage, for
+        which it was trained; None: the generator's own.
+        """
+        stage = self.stages.at(max(images_seen - 1, 0))
+        if stage.resolution is not None:
+            return stage.resolution
+        value = self.fakes.raw_resolution.at(images_seen)
         return None if value is None else round(value)
+
+    def resolution_now(self) -> int | None:
+        """`resolution_at` this point of the run."""
+        return self.resolution_at(self.seen)
 
     # ------------------------------------------------------------ one iteration
 
@@ -299,7 +308,7 @@ class GAN(LightningModule):
         """
         draw = self.draws(indices, phase)
         z = draw.normal("z", self.generator.z_dim)
-        return self(z, self.sample_cameras(draw), resolution=self.raw_resolution_now())
+        return self(z, self.sample_cameras(draw), resolution=self.resolution_now())
 
     def validation_step(self, batch, batch_idx: int) -> dict[str, Tensor | None]:
         """Fakes, as many as the batch has images; callbacks.Evaluation measures them."""
@@ -317,7 +326,7 @@ class GAN(LightningModule):
             z,
             self.sample_cameras(draw),
             truncation=self.sampling.truncation,
-            resolution=self.raw_resolution_now(),
+            resolution=self.resolution_now(),
         )
         return maps_of(shown)
 

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from gan3d.apps.views import render_views
+from gan3d.layers.resize import filtered_resizing
 from gan3d.metrics import FrechetDistance, SmallFeatures
 from gan3d.training.callbacks.periodic import (
     PeriodicCallback,
@@ -36,7 +37,9 @@ class Evaluation(PeriodicCallback):
     against the other: what perfect fakes would get, or a little more, as the halves are smaller)
     and `distance/mean_image` (the mean real image: what ignoring z would get). As many fakes as
     reals are used; compare numbers at equal n only. The fakes are shared out over the processes and
-    rounded to 8 bits, like the reals.
+    rounded to 8 bits, like the reals. In a stage of lower resolution, fakes are made and reals are
+    shrunk to it, and floor and mean image are logged again: numbers of different stages do not
+    compare.
 
     Args:
         every_kimg: between two evaluations.
@@ -57,19 +60,27 @@ class Evaluation(PeriodicCallback):
         self.num_images, self.batch_size = num_images, batch_size
         self.features = features or SmallFeatures()
         self._num_real = 0
+        self._floor_side = 0  # of the images whose floor was logged last
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         refuse_too_few(min(getattr(data, "heldout", 0), self.num_images))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        forget_later(trainer, images_seen(pl_module))
-        self._see_reals(trainer, cast("GAN", pl_module))
+        module, seen = cast("GAN", pl_module), images_seen(pl_module)
+        forget_later(trainer, seen)
+        if seen > 0:  # the last evaluation was before the checkpoint
+            before = seen if self._resumed_before is None else self._resumed_before
+            every = self.every_kimg * 1000
+            self._floor_side = image_side(module, int(before // every * every))
+        self._see_reals(trainer, module, log_floor=seen == 0)
         super().on_train_start(trainer, pl_module)
 
     def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
         if self._num_real == 0:
             return
+        if self._floor_side != image_side(cast("GAN", pl_module), seen):  # another stage has begun
+            self._see_reals(trainer, cast("GAN", pl_module), log_floor=True)
         value = self._of_fakes(trainer, cast("GAN", pl_module))
         log_metrics(trainer.loggers, {"distance/frechet": value}, seen)
         if self._follows_iteration:  # Lightning allows it only then
@@ -89,8 +100,9 @@ class Evaluation(PeriodicCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """`validate` and `test`: all held-out images against as many fakes."""
-        self.distance.update(batch.image, real=True)
-        self.distance.update(rounded(outputs["image"]), real=False)
+        fakes = outputs["image"]
+        self.distance.update(shrunk(batch.image, fakes.shape[-1]), real=True)
+        self.distance.update(rounded(fakes), real=False)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.log("distance/frechet", self.distance.compute().float(), rank_zero_only=True)
@@ -136,27 +148,28 @@ class Evaluation(PeriodicCallback):
                 draw.normal("z", module.generator_ema.z_dim),
                 cameras if module.generator_ema.has_camera else None,
                 conditioning=cameras,
-                resolution=module.raw_resolution_now(),
+                resolution=module.resolution_now(),
                 raw=False,
                 batch_size=self.batch_size,
             ).image.to(module.device)
             if batch < num_batches:
                 self.distance.update(rounded(fakes), real=False)
 
-    def _see_reals(self, trainer: Trainer, module: GAN) -> None:
+    def _see_reals(self, trainer: Trainer, module: GAN, log_floor: bool) -> None:
         """Statistics of the reals, floor and mean image. Every process sees its own share of the
         reals.
         """
         rank, world_size = trainer.global_rank, trainer.world_size
+        side = image_side(module, images_seen(module))
         self.distance = self._distance(module, reset_real=False)
         halves = self._distance(module)
         total, num = (
-            torch.zeros((1, 3, *[module.generator_ema.img_resolution] * 2), device=module.device),
+            torch.zeros((1, 3, side, side), device=module.device),
             0,
         )
         with torch.random.fork_rng(devices=[]):  # the iterator of a DataLoader draws a seed
             for images in self._reals(trainer, len(range(rank, self.num_images, world_size))):
-                images = images.to(module.device)
+                images = shrunk(images.to(module.device), side)
                 self.distance.update(images, real=True)
                 place = rank + world_size * torch.arange(
                     num, num + len(images), device=module.device
@@ -172,17 +185,18 @@ class Evaluation(PeriodicCallback):
                 "no images are held out, so there is no Frechet distance; set data.heldout to "
                 "their number, such as --data.heldout 500"
             )
-        elif images_seen(module) == 0:
+        elif log_floor:
             mean = trainer.strategy.reduce(total, reduce_op="sum") / self._num_real
             self.distance.update(torch.cat([mean, mean]), real=False)
             metrics = {
                 "distance/floor": float(halves.compute()),
                 "distance/mean_image": float(self.distance.compute()),
             }
-            log_metrics(trainer.loggers, metrics, 0)
+            log_metrics(trainer.loggers, metrics, images_seen(module))
+            self._floor_side = side
 
     def _distance(self, module: GAN, reset_real: bool = True) -> FrechetDistance:
-        side = module.generator_ema.img_resolution
+        side = image_side(module, images_seen(module))
         return FrechetDistance(self.features, reset_real, side).to(module.device)
 
     @staticmethod
@@ -203,6 +217,18 @@ def refuse_too_few(num_images: int) -> None:
             f"Evaluation has {num_images} held-out images to compare with; hold out at least 4, "
             "better 1000 (--data.heldout, --evaluation.num_images)"
         )
+
+
+def image_side(module: GAN, images_seen: int) -> int:
+    """Side of the average's images after so many images."""
+    generator = module.generator_ema
+    side = module.resolution_at(images_seen) if generator.any_resolution else None
+    return side or generator.img_resolution
+
+
+def shrunk(images: Tensor, side: int) -> Tensor:
+    """Real images [b 3 H W] at the side of a stage, as in training."""
+    return images if images.shape[-1] == side else filtered_resizing(images, side)
 
 
 def rounded(images: Tensor) -> Tensor:

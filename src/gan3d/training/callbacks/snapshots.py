@@ -125,7 +125,7 @@ class Snapshots(PeriodicCallback):
             z,
             cameras if module.generator_ema.has_camera else None,
             conditioning=conditioning,
-            resolution=module.raw_resolution_now(),
+            resolution=module.resolution_now(),
             batch_size=self.batch_size,
         )
 
@@ -169,7 +169,7 @@ class Snapshots(PeriodicCallback):
                 z,
                 orbit_like(cameras, self.video_frames, yaw=self.video_yaw),
                 conditioning=frontal(cameras),
-                resolution=module.raw_resolution_now(),
+                resolution=module.resolution_now(),
                 progress=trainer.is_global_zero and sys.stderr.isatty(),
             )
             log_videos(trainer.loggers, "orbit", [path], step=seen)
