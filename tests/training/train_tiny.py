@@ -43,6 +43,7 @@ from gan3d.training.losses import (
 from gan3d.training.optimizers import Adam
 from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
+from gan3d.training.signals import StopOnSignal
 from gan3d.training.stages import Stage
 
 BATCH = 8
@@ -55,6 +56,17 @@ def grouped(**options) -> dict:
         if own:
             options[name] = group(**{field: options.pop(field) for field in own})
     return options
+
+
+class Asked(Callback):
+    """One of several processes is asked to stop, in the fifth iteration."""
+
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == self.rank and batch_idx == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
 
 
 class Kill(Callback):
@@ -178,6 +190,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--stop-rank", type=int, help="this process gets SIGUSR1")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--micro", type=int)
     parser.add_argument("--iterations", type=int, default=12)
@@ -198,6 +211,8 @@ def main() -> None:
         callbacks.append(Checkpoints(args.run / "checkpoints", every_kimg=0.024))
     if args.kill_at is not None:
         callbacks.append(Kill(args.kill_at))
+    if args.stop_rank is not None:
+        callbacks += [Asked(args.stop_rank), StopOnSignal()]
     trainer = Trainer(
         accelerator="cpu",
         devices=args.devices,
