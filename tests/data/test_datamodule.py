@@ -1,5 +1,6 @@
 """Which images the Trainer sees: in training, on resume, held out, over processes and workers."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from gan3d.camera import Camera
 from gan3d.data import Batch, DataError, PosedImages
-from gan3d.data.datamodule import PosedImagesModule
+from gan3d.data.datamodule import PosedImagesModule, check_batch, free_memory
 
 
 class Witness(LightningModule):
@@ -286,7 +287,7 @@ def test_a_larger_heldout_set_contains_the_smaller(make_folder):
 
 def test_setup_twice_reads_once(make_folder):
     posed = make_folder()
-    data = PosedImagesModule(str(posed.path), resolution=4)
+    data = PosedImagesModule(str(posed.path), resolution=4, batch_size=4)
     data.setup("fit")
     first = data.images
     (posed.path / "dataset.json").unlink()
@@ -381,3 +382,26 @@ def test_training_runs_without_a_word_from_lightning_about_the_data(make_folder,
     about_data = re.compile("loader|worker|__len__|length|batch")
     assert [message for message in messages if about_data.search(message)] == []
     assert set(witness.validated) == set(range(heldout))
+
+
+def test_a_batch_larger_than_the_set_or_the_memory_is_refused(monkeypatch):
+    check_batch(64, 64, 32)
+    with pytest.raises(ValueError, match=r"--data.batch_size 65 is more than the 64 images"):
+        check_batch(65, 64, 32)
+    monkeypatch.setattr("gan3d.data.datamodule.free_memory", lambda: 2**30)
+    check_batch(1000, 2000, 256)
+    with pytest.raises(ValueError, match=r"needs 1.5 GiB .*1.0 GiB are free; use 682 or less"):
+        check_batch(2000, 2000, 256)
+    monkeypatch.setattr("gan3d.data.datamodule.free_memory", lambda: None)
+    check_batch(2000, 2000, 256)
+
+
+def test_the_free_memory_of_this_machine_is_known():
+    if os.path.exists("/proc/meminfo"):
+        assert 2**20 < free_memory() < 2**50
+
+
+def test_a_batch_is_checked_when_a_run_begins(make_folder):
+    data = PosedImagesModule(str(make_folder().path), batch_size=10_000, num_workers=0)
+    with pytest.raises(ValueError, match="is more than the"):
+        data.setup("fit")

@@ -1,6 +1,7 @@
 """Measuring a generator: the samples that the metrics get, and the command."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from gan3d.camera import Camera, DatasetPoses
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.cli import measure as command
 from gan3d.cli.measure import measure
+from gan3d.data.dataset import PosedImages
+from gan3d.data.fingerprint import fingerprint
 from gan3d.generators import EG3D, StyleGAN2, StyleGAN3
 from gan3d.metrics.features import quantized
 from gan3d.metrics.measure import Protocol, collect, fake_pictures, path_steps
@@ -135,6 +138,7 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
         "networks": None,
         "data": str(posed_zip),
         "num_real": 24,
+        "fingerprint": fingerprint(PosedImages(posed_zip, use_labels=cls.has_camera)),
         "resize_filter": "lanczos",
         "real_resolution": 32,
         "cameras": "labels of the data" if cls.has_camera else None,
@@ -157,7 +161,7 @@ def test_the_command_gives_the_same_values_again(tmp_path, posed_zip):
 def test_the_command_computes_in_full_precision_and_restores_the_setting(tmp_path, monkeypatch):
     seen = []
 
-    def scores(job):
+    def scores(job, refused):
         seen.append(torch.backends.cudnn.allow_tf32)
         return {"eqt": 1.0}
 
@@ -189,7 +193,7 @@ def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, 
     [
         ({"metrics": "fdi"}, r"there is no metric fdi\s+did you mean fid"),
         ({"metrics": ","}, "--metrics is empty"),
-        ({"metrics": "fid,pr"}, "fid, pr compare with real images and there are none; give --data"),
+        ({"metrics": "fid,pr"}, "fid, pr: compares with real images .* --data"),
         ({"metrics": "is", "features": "small"}, "is needs the classes of Inception"),
         ({"metrics": "eqt"}, "StyleGAN2 takes no transform"),
         ({"metrics": "ppl"}, "no VGG16 for path length"),
@@ -198,6 +202,35 @@ def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, 
 def test_what_cannot_be_measured_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         measure(saved(StyleGAN2, tmp_path), **options)
+
+
+def test_a_metric_that_is_refused_does_not_cancel_the_others(tmp_path, posed_zip, capsys):
+    """No VGG16, no Inception probabilities, no transform: what is left is measured and written."""
+    file, options = saved(StyleGAN2, tmp_path), {"num": 6, "num_workers": 0, "features": "small"}
+    with pytest.raises(ValueError, match="not measured: is: is needs") as caught:
+        measure(file, "is,fid,eqt,eqr", posed_zip, **options)
+    assert "eqt, eqr: StyleGAN2 takes no transform" in str(caught.value)
+    assert "small/frechet" in capsys.readouterr().out
+    record = json.loads((tmp_path / "StyleGAN2.metrics.json").read_text())
+    assert list(record["results"]) == ["small/frechet"]
+    assert list(record["not_measured"]) == ["is", "eqt", "eqr"]
+
+
+@pytest.mark.parametrize("value", [math.nan, ValueError("too few")])
+def test_a_metric_that_fails_late_does_not_cancel_the_others(
+    tmp_path, posed_zip, monkeypatch, capsys, value
+):
+    def kernel(*_):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(command, "kernel_distance", kernel)
+    file, options = saved(StyleGAN2, tmp_path), {"num": 6, "num_workers": 0, "features": "small"}
+    with pytest.raises(ValueError, match=r"not measured: kid: (it came out as NaN|too few)"):
+        measure(file, "fid,kid", posed_zip, **options)
+    record = json.loads((tmp_path / "StyleGAN2.metrics.json").read_text())
+    assert list(record["results"]) == ["small/frechet"]
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from gan3d.training import checkpoint_file
 from gan3d.training.checkpoint_file import NotSavedError, WholeFileIO, write_whole
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.nan_guard import NonFiniteError
+from gan3d.training.run import Run
 
 
 def content(value: float = 1.0) -> dict:
@@ -289,3 +290,11 @@ def test_a_checkpoint_with_a_flipped_bit_is_named_and_the_one_before_taken(check
     said: list[str] = []
     assert newest_whole(checkpoints.dir, said.append) == checkpoints.path(1000)
     assert "kimg-000002.000.ckpt is damaged" in said[0]
+
+
+@pytest.mark.parametrize("every_kimg", [0, -1.0])
+def test_an_interval_that_is_never_due_is_refused(every_kimg):
+    with pytest.raises(ValueError, match=r"every_kimg is .* above 0: set --checkpoints.every_kimg"):
+        Checkpoints(every_kimg=every_kimg)
+    with pytest.raises(ValueError, match=r"log_every_kimg is .* above 0"):
+        Run(log_every_kimg=every_kimg)

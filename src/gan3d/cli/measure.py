@@ -10,7 +10,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +27,9 @@ from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
 from gan3d.cli.messages import CommandError
 from gan3d.cli.models import beside
-from gan3d.cli.scores import SCORES, Network, names_of
+from gan3d.cli.scores import SCORES, Network, left, names_of, reasons, without_reals
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
+from gan3d.data.fingerprint import fingerprint
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
 from gan3d.metrics.equivariance import Kind, measure_equivariance
@@ -105,6 +106,8 @@ def measure(
 ) -> str:
     """Measures a trained generator: prints a table, and writes it with its protocol as JSON.
 
+    What can not be measured is named, and does not cancel the others; the exit code is then 2.
+
     Args:
         model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
             (docs/checkpoints.md); of a training checkpoint the average is taken.
@@ -132,16 +135,14 @@ def measure(
     names = names_of(metrics)
     at_least(1, "num", num)
     at_least(1, "batch_size", batch_size)
-    if data is None and (lacking := [name for name in names if SCORES[name].real]):
-        raise CommandError(
-            f"{', '.join(lacking)} compare with real images and there are none; give --data "
-            "FOLDER_OR_ZIP"
-        )
+    refused = without_reals(names) if data is None else {}
+    names = left(names, refused)
     checkpoint = find_model(model)
     default = beside(model, checkpoint, ".metrics.json")
     path = file_for(default if out is None else out, overwrite=overwrite)
     place = device_of(device)
-    networks = _networks(names, features, inception, vgg)
+    networks = _networks(names, features, inception, vgg, refused)
+    names = left(names, refused)
     generator, facts = load_model(checkpoint)
     generator = generator.to(place)
     protocol = Protocol(num, batch_size, seed, truncation, resolution, noise)
@@ -150,12 +151,14 @@ def measure(
     start = time.monotonic()
     with _full_precision():
         values = _scores(
-            Job(names, generator, place, protocol, networks, reals, cameras, num_workers)
+            Job(names, generator, place, protocol, networks, reals, cameras, num_workers), refused
         )
+    left(names, refused)
     if features == "small":
         values = {SMALL_NAMES.get(name, name): value for name, value in values.items()}
     record = {
         "results": values,
+        "not_measured": refused,
         "checkpoint": {
             "file": str(checkpoint),
             "sha256": _digest(checkpoint),
@@ -168,6 +171,7 @@ def measure(
             "networks": {name: _describe(network) for name, network in networks.items()},
             "data": None if data is None else str(data),
             "num_real": None if reals is None else len(reals),
+            "fingerprint": None if reals is None else fingerprint(reals),
             "resize_filter": None if reals is None else resize_filter,
             "real_resolution": None if reals is None else reals.resolution,
             "cameras": "labels of the data" if cameras is not None else None,
@@ -176,7 +180,11 @@ def measure(
         "made_with": _made_with(place) | {"seconds": round(time.monotonic() - start, 1)},
     }
     _write(path, record)
-    return _table(values, num, path)
+    table = _table(values, num, path)
+    if refused:
+        print(table)
+        raise CommandError(*reasons(refused))
+    return table
 
 
 @contextmanager
@@ -195,22 +203,44 @@ def _full_precision() -> Iterator[None]:
 
 
 def _networks(
-    names: Iterable[str], features: str, inception: Path | None, vgg: Path | None
+    names: Iterable[str],
+    features: str,
+    inception: Path | None,
+    vgg: Path | None,
+    refused: dict[str, str],
 ) -> dict[Network, nn.Module]:
+    """The networks of some metrics; those whose network is not there are refused."""
     makers = {
         "inception": lambda: inception_features(inception),
         "classes": lambda: inception_probabilities(inception),
         "vgg": lambda: vgg_features(vgg),
         "lpips": lambda: vgg_embedding(vgg),
     }
-    wanted = dict.fromkeys(network for name in names if (network := SCORES[name].network))
-    if features == "published":
-        return {network: makers[network]() for network in wanted}
-    if "classes" in wanted:
-        raise CommandError(
-            "is needs the classes of Inception, which the small features do not have; leave it out"
-        )
-    return {network: SmallFeatures().eval() for network in wanted}
+    networks: dict[Network, nn.Module] = {}
+    for name in names:
+        network = SCORES[name].network
+        if network is None or network in networks:
+            continue
+        with _refusing(refused, name):
+            if features == "published":
+                networks[network] = makers[network]()
+            elif network == "classes":
+                raise ValueError(
+                    "is needs the classes of Inception, which the small features do not have; "
+                    "leave it out"
+                )
+            else:
+                networks[network] = SmallFeatures().eval()
+    return networks
+
+
+@contextmanager
+def _refusing(refused: dict[str, str], *names: str) -> Iterator[None]:
+    """Notes why metrics can not be measured, in place of ending all of them."""
+    try:
+        yield
+    except (ValueError, ArithmeticError) as error:
+        refused |= dict.fromkeys(names, str(error))
 
 
 def _reals(
@@ -229,35 +259,41 @@ def _reals(
     return reals, DatasetPoses().bind(cast(Tensor, reals.labels)).sample if posed else None
 
 
-def _scores(job: Job) -> dict[str, float]:
-    """All values by name, in the order asked for."""
+def _scores(job: Job, refused: dict[str, str]) -> dict[str, float]:
+    """All values by name, in the order asked for; what can not be measured is refused."""
     kinds = [kind for kind in KINDS if kind in job.names]
-    synthesize = movable(job.generator) if kinds else None  # refuses before the long work
-    found = _of_pictures(job)
+    synthesize = None
+    if kinds:
+        with _refusing(refused, *kinds):  # before the long work
+            synthesize = movable(job.generator)
+    found: dict[str, float] = {}
+    of_pictures = [name for name in job.names if SCORES[name].network not in (None, "lpips")]
+    with _refusing(refused, *of_pictures):
+        found |= _of_pictures(job, refused)
     if "ppl" in job.names:
-        steps = path_steps(job.generator, job.networks["lpips"], job.protocol, job.cameras)
-        found["ppl"] = float(
-            trimmed_mean(torch.cat(list(_progress(steps, job.protocol.num_batches, "paths"))))
-        )
+        with _refusing(refused, "ppl"):
+            steps = path_steps(job.generator, job.networks["lpips"], job.protocol, job.cameras)
+            found["ppl"] = float(
+                trimmed_mean(torch.cat(list(_progress(steps, job.protocol.num_batches, "paths"))))
+            )
     if synthesize is not None:
-        latents = latent_batches(job.generator, job.protocol, job.cameras)
-        moved = measure_equivariance(
-            synthesize, _progress(latents, job.protocol.num_batches, "motions"), kinds
-        )
-        found |= {str(kind): value for kind, value in moved.items()}
-    if undefined := [name for name, value in found.items() if math.isnan(value)]:
-        raise ArithmeticError(
-            f"{', '.join(undefined)} came out as NaN: the generator's pictures are not finite"
-        )
-    order = [
-        part
-        for name in job.names
-        for part in (("precision", "recall") if name == "pr" else (name,))
-    ]
-    return {name: found[name] for name in order}
+        with _refusing(refused, *kinds):
+            latents = latent_batches(job.generator, job.protocol, job.cameras)
+            moved = measure_equivariance(
+                synthesize, _progress(latents, job.protocol.num_batches, "motions"), kinds
+            )
+            found |= {str(kind): value for kind, value in moved.items()}
+    values: dict[str, float] = {}
+    for name in job.names:
+        parts = ("precision", "recall") if name == "pr" else (name,)
+        if any(math.isnan(found.get(part, 0.0)) for part in parts):
+            refused[name] = "it came out as NaN: the generator's pictures are not finite"
+        elif name not in refused:
+            values |= {part: found[part] for part in parts}
+    return values
 
 
-def _of_pictures(job: Job) -> dict[str, float]:
+def _of_pictures(job: Job, refused: dict[str, str]) -> dict[str, float]:
     """Everything that compares features of pictures; these are made once for all of it."""
     scores = [SCORES[name] for name in job.names if SCORES[name].network not in (None, "lpips")]
     of_fakes = {score.network: job.networks[score.network] for score in scores if score.network}
@@ -280,27 +316,35 @@ def _of_pictures(job: Job) -> dict[str, float]:
         real = collect(batches, of_reals)
     fakes = fake_pictures(job.generator, job.protocol, job.cameras)
     fake = collect(_progress(fakes, job.protocol.num_batches, "fakes"), of_fakes)
-    there = [
-        {name: matrix.to(job.device) for name, matrix in side.items()} for side in (real, fake)
-    ]
-    return _compare(job.names, *there)
+    return _compare(job.names, _on(job.device, real), _on(job.device, fake), refused)
+
+
+def _on(device: torch.device, side: Mapping[Network, Tensor]) -> dict[Network, Tensor]:
+    return {name: matrix.to(device) for name, matrix in side.items()}
 
 
 def _compare(
-    names: list[str], real: dict[Network, Tensor], fake: dict[Network, Tensor]
+    names: list[str],
+    real: dict[Network, Tensor],
+    fake: dict[Network, Tensor],
+    refused: dict[str, str],
 ) -> dict[str, float]:
     """What follows from the features."""
     found: dict[str, float] = {}
     if "fid" in names:
-        moments = (*feature_moments(real["inception"]), *feature_moments(fake["inception"]))
-        found["fid"] = float(frechet_distance(*moments))
+        with _refusing(refused, "fid"):
+            moments = (*feature_moments(real["inception"]), *feature_moments(fake["inception"]))
+            found["fid"] = float(frechet_distance(*moments))
     if "kid" in names:
-        found["kid"] = float(kernel_distance(real["inception"], fake["inception"]))
+        with _refusing(refused, "kid"):
+            found["kid"] = float(kernel_distance(real["inception"], fake["inception"]))
     if "pr" in names:
-        precision, recall = precision_and_recall(real["vgg"][:MAX_PR_REALS], fake["vgg"])
-        found |= {"precision": float(precision), "recall": float(recall)}
+        with _refusing(refused, "pr"):
+            precision, recall = precision_and_recall(real["vgg"][:MAX_PR_REALS], fake["vgg"])
+            found |= {"precision": float(precision), "recall": float(recall)}
     if "is" in names:
-        found["is"] = float(inception_score(fake["classes"])[0])
+        with _refusing(refused, "is"):
+            found["is"] = float(inception_score(fake["classes"])[0])
     return found
 
 

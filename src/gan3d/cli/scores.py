@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,3 +45,30 @@ def names_of(metrics: str) -> list[str]:
     if not names:
         raise CommandError(f"--metrics is empty; choose some of {', '.join(SCORES)}")
     return list(dict.fromkeys(names))
+
+
+def without_reals(names: list[str]) -> dict[str, str]:
+    """Metrics that need real images, where there are none, and why they are refused."""
+    reason = "compares with real images and there are none; give --data FOLDER_OR_ZIP"
+    return {name: reason for name in names if SCORES[name].real}
+
+
+def left(names: list[str], refused: Mapping[str, str]) -> list[str]:
+    """The metrics that are not refused.
+
+    Raises:
+        CommandError: none is left.
+    """
+    rest = [name for name in names if name not in refused]
+    if not rest:
+        raise CommandError(*reasons(refused))
+    return rest
+
+
+def reasons(refused: Mapping[str, str]) -> list[str]:
+    """What was not measured, and why; each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    rows = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    return [f"not measured: {rows[0]}", *rows[1:]]

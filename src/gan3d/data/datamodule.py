@@ -6,10 +6,12 @@ The order of training images is defined in gan3d.data.sampler: set the Trainer's
 
 from __future__ import annotations
 
+import re
 import signal
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -155,7 +157,9 @@ class PosedImagesModule(LightningDataModule):
         """Opens and checks the data set. Idempotent."""
         if self.trainer is not None:
             _check_trainer(self.trainer)
-        _ = self.training_items
+        num_items = len(self.training_items)
+        if stage == "fit":
+            check_batch(self.batch_size, num_items, self.image_resolution)
         # Lightning warns of what the arguments num_workers and heldout ask for.
         for message in (
             r"The '\w+_dataloader' does not have many workers",
@@ -249,6 +253,38 @@ def outlast_signals(worker: int) -> None:
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"):
         if hasattr(signal, name) and hasattr(signal, "alarm"):
             signal.signal(getattr(signal, name), lambda *_: signal.alarm(GRACE))
+
+
+def check_batch(batch_size: int, num_items: int, resolution: int) -> None:
+    """Refuses a batch that is larger than the set, or that this machine can not hold.
+
+    Args:
+        batch_size: images per iteration, over all processes.
+        num_items: images to train on.
+        resolution: their side in pixels.
+    """
+    if batch_size > num_items:
+        raise ValueError(
+            f"--data.batch_size {batch_size} is more than the {num_items} images to train on; use "
+            f"{num_items} or less"
+        )
+    need, free = 12 * batch_size * resolution**2, free_memory()  # three channels of float32
+    if free is not None and need > free:
+        raise ValueError(
+            f"--data.batch_size {batch_size} at {resolution} px needs {need / 2**30:.1f} GiB for "
+            f"the images alone, and {free / 2**30:.1f} GiB are free; use "
+            f"{max(int(batch_size * free / need / 2), 1)} or less"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that this machine can still give; None where it does not tell."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    return int(found[1]) * 1024 if found else None
 
 
 def _check_trainer(trainer: Trainer) -> None:

@@ -42,6 +42,11 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(self, dir: Path | str | None = None, every_kimg: float = 20.0, keep: int = 3):
+        if every_kimg <= 0:
+            raise ValueError(
+                f"every_kimg is {every_kimg}; expected thousands of images above 0: set "
+                "--checkpoints.every_kimg, a large one saves at the end only"
+            )
         if keep < 0:
             raise ValueError(f"checkpoints.keep is {keep}; use 0 to keep all, or a positive number")
         self.dir = None if dir is None else Path(dir)

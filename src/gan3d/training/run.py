@@ -45,6 +45,11 @@ class Run:
                 f"total_kimg is {self.total_kimg}; expected a positive length: set "
                 "--model.run.total_kimg to thousands of images"
             )
+        if self.log_every_kimg <= 0:
+            raise ValueError(
+                f"log_every_kimg is {self.log_every_kimg}; expected thousands of images above 0: "
+                "set --model.run.log_every_kimg"
+            )
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise ValueError(
                 f"micro_batch_size is {self.micro_batch_size}; expected at least 1, or null for "
