@@ -553,3 +553,17 @@ def test_the_eg3d_path_circles_the_front():
     near(yaw.max(), 0.35, 2e-3)
     assert yaw.min() < -0.34
     assert pitch.min() < 0 < pitch.max()
+
+
+@pytest.mark.parametrize("prior", [GaussianPose(radius=1.0, fov=12.0), *PRIORS])
+def test_a_typical_camera_of_a_prior_has_its_distance_and_field_of_view(prior):
+    radius, fov = prior.typical()
+    assert fov == (18.83 if prior.fov is None else prior.fov)
+    if not any(prior.target):
+        assert radius == prior.radius
+
+
+def test_a_typical_camera_of_labels_is_their_median():
+    near = [Camera.from_angles(0.1 * k, 0.0, radius=1.0, fov=12.0).label() for k in range(5)]
+    far = Camera.from_angles(0.0, 0.0, radius=3.0, fov=20.0).label()
+    assert DatasetPoses().bind(torch.cat([*near, far])).typical() == (1.0, 12.0)

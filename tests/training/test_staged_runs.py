@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gan3d.camera import GaussianPose
+from gan3d.checkpoints.runs import VIEW_KEY, newest_whole
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import PiGANDiscriminator
 from gan3d.generators import PiGAN
@@ -124,3 +125,19 @@ def test_a_run_that_goes_on_in_the_later_stage_logs_what_the_unbroken_one_does(
     fit(tmp_path, posed_zip, 8, checkpoint)
     for name in ("distance/floor", "distance/mean_image", "distance/frechet"):
         assert column(tmp_path, name) == column(whole[0], name), name
+
+
+def test_a_checkpoint_tells_how_its_scenes_are_seen():
+    gan = harness(8)
+    view = {"radius": 2.7, "fov": 18.83}
+    for iterations, own in ((2, {"resolution": 16}), (3, {"resolution": 16}), (4, {})):
+        gan.images_seen.fill_(iterations * BATCH)
+        checkpoint: dict = {}
+        gan.on_save_checkpoint(checkpoint)
+        assert checkpoint[VIEW_KEY] == view | own
+
+
+def test_so_does_the_file_of_a_run(whole):
+    newest = newest_whole(whole[0] / "checkpoints")
+    content = torch.load(newest, weights_only=True)
+    assert content[VIEW_KEY] == {"radius": 2.7, "fov": 18.83}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan3d.camera.camera import Camera
 from gan3d.camera.labels import check_labels, check_views
-from gan3d.camera.pinhole import focal_length
+from gan3d.camera.pinhole import field_of_view, focal_length
 from gan3d.randomness import Randomness
 
 
@@ -24,6 +24,15 @@ class PosePrior(ABC):
     @abstractmethod
     def sample(self, randomness: Randomness) -> Camera:
         """One camera per image of `randomness`, with its device and dtype."""
+
+    def typical(self) -> tuple[float, float]:
+        """Distance from the world's origin, and field of view in degrees: medians of its cameras,
+        to five digits.
+        """
+        camera = self.sample(Randomness(0, range(1024)))
+        distance = camera.origins.norm(dim=-1).median()
+        fov = field_of_view(camera.intrinsics[:, 0, 0]).median()
+        return float(f"{float(distance):.5g}"), float(f"{float(fov):.5g}")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from gan3d.pretrained import FORMAT_KEY, VERSION_KEY
 
 CONFIG_KEY = "gan3d_config"
 CONFIG_FORMAT = 1
+# How its scenes are seen, where it matters: {"radius": .., "fov": .., "resolution": ..}.
+VIEW_KEY = "gan3d_view"
 LAST = "last.ckpt"
 Which = Literal["generator_ema", "generator"]
 log = logging.getLogger(__name__)
@@ -162,7 +164,8 @@ def load_training(
         which: the average of the generator over training, or the last one.
 
     Returns:
-        generator, discriminator, {"source": which, "images_seen": ..}.
+        generator, discriminator, {"source": which, "images_seen": ..}, and how its scenes are seen,
+        as far as it is known: radius and fov (degrees) of its cameras, resolution of its stage.
 
     Raises:
         ValueError: the file is no training checkpoint of gan3d, or its classes are not known here.
@@ -173,6 +176,8 @@ def load_training(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     facts = {"source": which, "images_seen": int(content["state_dict"]["images_seen"])}
+    view = content.get(VIEW_KEY) or {}
+    facts |= {name: view[name] for name in ("radius", "fov", "resolution") if name in view}
     return generator.eval(), discriminator.eval(), facts
 
 

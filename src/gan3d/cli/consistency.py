@@ -19,7 +19,8 @@ from gan3d.apps.manifold_export import export_manifolds
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.cli.checks import at_least, file_for
-from gan3d.cli.models import load_3d_generator
+from gan3d.cli.messages import CommandError
+from gan3d.cli.models import load_3d_generator, load_with_view
 from gan3d.generators import Generator
 from gan3d.generators.contract import Rendering
 from gan3d.metrics.reprojection import pairwise_reprojection
@@ -34,7 +35,7 @@ def write_epi_of(
     frames: int = 120,
     yaw: float = 0.3,
     row: int | None = None,
-    radius: float = 2.7,
+    radius: float | None = None,
     fov: float | None = None,
     truncation: float = 1.0,
     resolution: int | None = None,
@@ -53,26 +54,26 @@ def write_epi_of(
         frames: cameras from -yaw to yaw; the height of the picture.
         yaw: radians.
         row: of the image, counted from the top; by default the middle one.
-        radius: distance of the cameras (GRAM: 1).
-        fov: field of view, degrees (GRAM: 12); by default 18.83.
+        radius: distance of the cameras; by default as in training, else 2.7.
+        fov: field of view, degrees; by default as in training, else 18.83.
         truncation: psi, 1 is none.
-        resolution: of the rendering; by default the model's own.
+        resolution: of the rendering; by default as in training.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         overwrite: replace a file that is there.
     """
     out = file_for(out, ".png", overwrite=overwrite)
     at_least(1, "num", num)
     at_least(2, "frames", frames)
-    generator = load_3d_generator(model, device)
+    generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
     scene = _scenes(generator, seed, range(num), truncation)
-    path = sweep(frames, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
+    path = sweep(frames, yaw=yaw, radius=view.radius, fov=view.fov).to(_place(generator))
     lines = epi(
         generator,
         scene,
         path,
         row,
         num_scenes=num,
-        resolution=resolution,
+        resolution=view.resolution,
         progress=sys.stderr.isatty(),
     )
     title = f"yaw {-yaw:+.2f} to {yaw:+.2f}, downwards"
@@ -87,7 +88,7 @@ def fuse_to_mesh(
     num_pitch: int = 5,
     yaw: float = 0.6,
     pitch: float = 0.3,
-    radius: float = 2.7,
+    radius: float | None = None,
     fov: float | None = None,
     extent: float | None = None,
     voxels: int = 128,
@@ -108,24 +109,24 @@ def fuse_to_mesh(
         num_pitch: views above each other.
         yaw: of the outer views, radians.
         pitch: of the upper views, radians.
-        radius: distance of the cameras (GRAM: 1).
-        fov: field of view, degrees (GRAM: 12); by default 18.83.
+        radius: distance of the cameras; by default as in training, else 2.7.
+        fov: field of view, degrees; by default as in training, else 18.83.
         extent: side of the cube that is fused, world units; by default the generator's scene.
         voxels: along a side.
         band: how far behind a surface it is known to be inside, voxels.
         truncation: psi, 1 is none.
-        resolution: of the rendering; by default the model's own.
+        resolution: of the rendering; by default as in training.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         overwrite: replace a file that is there.
     """
     out = file_for(out, ".glb", ".ply", overwrite=overwrite)
     for name, count in (("num_yaw", num_yaw), ("num_pitch", num_pitch)):
         at_least(1, name, count)
-    generator = load_3d_generator(model, device)
+    generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
     scene = _scenes(generator, seed, [0], truncation)
-    cameras = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=radius, fov=fov).to(
-        _place(generator)
-    )
+    cameras = view_grid(
+        num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=view.radius, fov=view.fov
+    ).to(_place(generator))
     mesh = fuse(
         generator,
         scene,
@@ -133,7 +134,7 @@ def fuse_to_mesh(
         extent=extent,
         voxels=voxels,
         truncation=band,
-        resolution=resolution,
+        resolution=view.resolution,
         progress=sys.stderr.isatty(),
     )
     path = write_ply(out, mesh) if out.suffix.lower() == ".ply" else write_glb(out, [mesh])
@@ -147,7 +148,7 @@ def reproject_views(
     num: int = 4,
     views: int = 5,
     yaw: float = 0.3,
-    radius: float = 2.7,
+    radius: float | None = None,
     fov: float | None = None,
     tolerance: float = 0.01,
     truncation: float = 1.0,
@@ -164,30 +165,39 @@ def reproject_views(
         num: scenes.
         views: of each scene, at equal steps of yaw.
         yaw: of the outer views, radians.
-        radius: distance of the cameras (GRAM: 1).
-        fov: field of view, degrees (GRAM: 12); by default 18.83.
+        radius: distance of the cameras; by default as in training, else 2.7.
+        fov: field of view, degrees; by default as in training, else 18.83.
         tolerance: a point deeper than the other view's surface by more than this share of its depth
             is hidden there.
         truncation: psi, 1 is none.
-        resolution: of the rendering; by default the model's own.
+        resolution: of the rendering; by default as in training.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
     """
     at_least(1, "num", num)
     at_least(2, "views", views)
-    generator = load_3d_generator(model, device)
-    cameras = sweep(views, yaw=yaw, radius=radius, fov=fov).to(_place(generator))
+    generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
+    cameras = sweep(views, yaw=yaw, radius=view.radius, fov=view.fov).to(_place(generator))
     rows = []
     for k in range(num):
         scene = _scenes(generator, seed, [k], truncation)
         pairs = pairwise_reprojection(
-            _shown(generator, scene, cameras, resolution), cameras, tolerance=tolerance
+            _shown(generator, scene, cameras, view.resolution), cameras, tolerance=tolerance
         )
         rows.append((pairs.mean_psnr, float(pairs.share.nanmean())))
+    found = torch.tensor(rows, dtype=torch.float64)
+    if found[:, 0].isnan().all():
+        raise CommandError(
+            f"{model}: its views have no surface in common (from {view.radius:g}, field of view "
+            f"{view.fov:g} degrees): nothing is opaque there, or they are too far apart",
+            "look at it: gan3d epi; and try other --radius, --fov or a smaller --yaw",
+        )
     table = [
         f"scene {k}: {psnr:6.2f} dB over {share:4.0%} of the surface"
+        if psnr == psnr
+        else f"scene {k}: no surface in common"
         for k, (psnr, share) in enumerate(rows)
     ]
-    psnr, share = torch.tensor(rows, dtype=torch.float64).nanmean(dim=0).tolist()
+    psnr, share = found.nanmean(dim=0).tolist()
     return "\n".join([*table, f"mean:    {psnr:6.2f} dB over {share:4.0%}"])
 
 

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gan3d.checkpoints.models import from_pretrained
+from gan3d.camera.pinhole import DEFAULT_FOV
+from gan3d.checkpoints.models import load_model
 from gan3d.cli.checks import device_of
-from gan3d.cli.messages import CommandError
+from gan3d.cli.messages import CommandError, say
 from gan3d.generators import Generator
+
+# Where the cameras stand if neither the model's file nor the user says it: as in EG3D.
+RADIUS = 2.7
+
+
+@dataclass(frozen=True)
+class View:
+    """How the scenes of a model are seen.
+
+    Attributes:
+        radius: distance of the cameras.
+        fov: degrees.
+        resolution: of the rendering; None is the model's own.
+    """
+
+    radius: float
+    fov: float
+    resolution: int | None
 
 
 def load_3d_generator(model: Path | str, device: str = "auto") -> Generator:
@@ -18,8 +39,48 @@ def load_3d_generator(model: Path | str, device: str = "auto") -> Generator:
         CommandError: the device is not there, or the model has no camera.
         ValueError: there is no such model.
     """
+    return _load(model, device)[0]
+
+
+def load_with_view(
+    model: Path | str,
+    device: str = "auto",
+    *,
+    radius: float | None = None,
+    fov: float | None = None,
+    resolution: int | None = None,
+) -> tuple[Generator, View]:
+    """The same, and how the model is seen: as the user says, else as in training, as far as its
+    file tells.
+
+    Args:
+        model: as of `load_3d_generator`.
+        device: the same.
+        radius: distance of the cameras that the user asks for, or None.
+        fov: field of view in degrees that the user asks for, or None.
+        resolution: of the rendering that the user asks for, or None.
+
+    Raises:
+        CommandError: as there, or no sample of a ray lies in the scene at that distance.
+        ValueError: there is no such model.
+    """
+    generator, facts = _load(model, device)
+    asked = {"radius": radius, "fov": fov, "resolution": resolution}
+    known = facts | {name: value for name, value in asked.items() if value is not None}
+    view = View(known.get("radius", RADIUS), known.get("fov", DEFAULT_FOV), known.get("resolution"))
+    _refuse_unseen(model, generator, view.radius)
+    if missing := [f"--{name}" for name in ("radius", "fov") if name not in known]:
+        say(
+            f"{model} does not say how its scenes were seen in training: they are seen from "
+            f"{view.radius:g}, with a field of view of {view.fov:g} degrees; if that is wrong, set "
+            f"{' and '.join(missing)}"
+        )
+    return generator, view
+
+
+def _load(model: Path | str, device: str) -> tuple[Generator, dict[str, Any]]:
     place = device_of(device)
-    generator = from_pretrained(model)
+    generator, facts = load_model(model)
     if not generator.has_camera:
         raise CommandError(
             f"{model} holds {type(generator).__name__}, which has no camera; use a 3D generator"
@@ -27,7 +88,21 @@ def load_3d_generator(model: Path | str, device: str = "auto") -> Generator:
     generator.lock_view = (
         True  # what is drawn or measured of a scene is not to change with the camera
     )
-    return generator.to(place)
+    return generator.to(place), facts
+
+
+def _refuse_unseen(model: Path | str, generator: Generator, radius: float) -> None:
+    """Refuses a distance at which no sample of a ray lies in the scene."""
+    if generator.ray_limits is None:
+        return
+    start, end = generator.ray_limits
+    near, far = radius - generator.scene_extent / 2, radius + generator.scene_extent / 2
+    if end <= near or far <= start:
+        raise CommandError(
+            f"{model}: nothing is seen from a distance of {radius:g}: {type(generator).__name__} "
+            f"samples its rays from {start:g} to {end:g}, the scene is {near:g} to {far:g} away",
+            f"give the distance of the cameras in training, such as --radius {(start + end) / 2:g}",
+        )
 
 
 def beside(model: Path | str, found: Path, suffix: str) -> Path:

@@ -17,7 +17,7 @@ from gan3d.camera import Camera, orbit
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.cli.checks import at_least, folder_for
 from gan3d.cli.messages import CommandError
-from gan3d.cli.models import load_3d_generator
+from gan3d.cli.models import load_with_view
 from gan3d.randomness import Randomness
 from gan3d.results import write_whole
 
@@ -34,7 +34,7 @@ def stylize_heads(
     num: int = 4,
     yaws: tuple[float, ...] = (-0.4, 0.0, 0.4),
     frames: int = 60,
-    radius: float = 2.7,
+    radius: float | None = None,
     fov: float | None = None,
     truncation: float = 1.0,
     truncation_target: float | None = None,
@@ -62,11 +62,11 @@ def stylize_heads(
         num: heads.
         yaws: of the pictures, radians, as "[-0.4, 0, 0.4]".
         frames: of the video; 0 makes none.
-        radius: distance of the cameras (published CIPS3D: 1).
-        fov: field of view, degrees (published CIPS3D: 12); by default 18.83.
+        radius: distance of the cameras; by default as in training, else 2.7.
+        fov: field of view, degrees; by default as in training, else 18.83.
         truncation: psi of base and of the new model, 1 is none.
         truncation_target: psi of the target's pictures; by default the same.
-        resolution: of the rendering; by default the model's own.
+        resolution: of the rendering; by default as in training.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         overwrite: replace files that are there.
     """
@@ -76,9 +76,11 @@ def stylize_heads(
     if not yaws:
         raise CommandError('--yaws is empty; give one or more, as "[-0.4, 0, 0.4]"')
     share, names = _share(mode, gamma), _layers(layers)
-    first, second = load_3d_generator(base, device), load_3d_generator(target, device)
-    if resolution is None and first.any_resolution:
-        resolution = first.img_resolution  # the target may have been fine-tuned at another one
+    first, view = load_with_view(base, device, radius=radius, fov=fov, resolution=resolution)
+    second, _ = load_with_view(target, device, radius=view.radius, fov=view.fov)
+    side = view.resolution
+    if side is None and first.any_resolution:
+        side = first.img_resolution  # the target may have been fine-tuned at another one
     new = stylize(first, second, names, gamma=share, mapping=mapping)
     all_names = list(style_layers(new))
     facts = {
@@ -87,20 +89,22 @@ def stylize_heads(
         "layers": names or all_names,
         "gamma": share,
         "mapping": mapping,
+        "radius": view.radius,
+        "fov": view.fov,
     }
     place = next(new.parameters()).device
     z = Randomness(seed, range(num)).normal("z", new.z_dim).to(place)
-    cameras = Camera.from_angles(torch.tensor(yaws), 0.0, radius=radius, fov=fov).to(place)
+    cameras = Camera.from_angles(torch.tensor(yaws), 0.0, radius=view.radius, fov=view.fov).to(
+        place
+    )
     psi = truncation if truncation_target is None else truncation_target
     models = [(first, truncation), (new, truncation), (second, psi)]
     write_picture(
         out / "sheet.png",
-        style_sheet(
-            models, z, cameras, resolution=resolution, labels=("base", "stylized", "target")
-        ),
+        style_sheet(models, z, cameras, resolution=side, labels=("base", "stylized", "target")),
     )
     if frames:
-        path = orbit(frames, yaw=max(map(abs, yaws)), radius=radius, fov=fov).to(place)
+        path = orbit(frames, yaw=max(map(abs, yaws)), radius=view.radius, fov=view.fov).to(place)
         video = out / "orbit.mp4"
         orbit_video(
             video,
@@ -108,7 +112,7 @@ def stylize_heads(
             z,
             path,
             truncation=truncation,
-            resolution=resolution,
+            resolution=side,
             progress=sys.stderr.isatty(),
         )
     save_pretrained(out / "stylized.safetensors", new, facts=facts)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan3d.apps.symmetry import draw_encoding, draw_symmetry, yaw_sheet
 from gan3d.cli.checks import at_least, folder_for
-from gan3d.cli.models import load_3d_generator
+from gan3d.cli.models import load_with_view
 from gan3d.cli.stylize import write_picture
 from gan3d.generators import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry, encoding_curve, mirror_symmetry
@@ -28,7 +28,7 @@ def measure_symmetry(
     yaw: float = 0.5,
     steps: int = 5,
     raw: bool = False,
-    radius: float = 2.7,
+    radius: float | None = None,
     fov: float | None = None,
     truncation: float = 1.0,
     resolution: int | None = None,
@@ -51,10 +51,10 @@ def measure_symmetry(
         yaw: the largest, radians.
         steps: yaws on each side.
         raw: judge the raw image (CIPS3D: the auxiliary one).
-        radius: distance of the cameras (published CIPS3D: 1).
-        fov: field of view, degrees (published CIPS3D: 12); by default 18.83.
+        radius: distance of the cameras; by default as in training, else 2.7.
+        fov: field of view, degrees; by default as in training, else 18.83.
         truncation: psi, 1 is none.
-        resolution: of the rendering; by default the model's own.
+        resolution: of the rendering; by default as in training.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         overwrite: replace files that are there.
     """
@@ -62,7 +62,7 @@ def measure_symmetry(
     out = folder_for(out, *files, overwrite=overwrite)
     at_least(1, "num", num)
     at_least(2, "steps", steps)
-    generator = load_3d_generator(model, device)
+    generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
     z = (
         Randomness(seed, range(num))
         .normal("z", generator.z_dim)
@@ -73,20 +73,20 @@ def measure_symmetry(
         z,
         yaw=yaw,
         num=steps,
-        radius=radius,
-        fov=fov,
+        radius=view.radius,
+        fov=view.fov,
         truncation=truncation,
-        resolution=resolution,
+        resolution=view.resolution,
         raw=raw,
     )
     sheet = yaw_sheet(
         generator,
         z[:SHOWN],
         yaw=yaw,
-        radius=radius,
-        fov=fov,
+        radius=view.radius,
+        fov=view.fov,
         truncation=truncation,
-        resolution=resolution,
+        resolution=view.resolution,
     )
     write_picture(out / "heads.png", sheet)
     draw_symmetry(out / "symmetry.png", found)

@@ -301,6 +301,7 @@ class CIPS3D(Generator):
         self.scene_extent = box_side
         self.w_avg_beta = w_avg_beta
         self.lock_view = lock_view
+        self.ray_limits = ray_start, ray_end
         self.options = LeftPointOptions(
             ray_start=ray_start,
             ray_end=ray_end,

@@ -91,7 +91,8 @@ class Generator(nn.Module, ABC):
 
     Facts (set per class or per instance): `z_dim`, `w_dim`, `num_ws`, `img_resolution`,
     `raw_resolution` (where `has_raw`), `scene_extent` (side of the cube that holds the scene, world
-    units). Capabilities:
+    units), `ray_limits` (distances from the camera between which rays are sampled; None: wherever
+    the scene is). Capabilities:
 
         has_camera          False: a 2D model
         camera_conditioned  map uses the camera
@@ -127,6 +128,7 @@ class Generator(nn.Module, ABC):
     img_resolution: int
     raw_resolution: int
     scene_extent: float = 1.0
+    ray_limits: tuple[float, float] | None = None
     camera_conditioned: bool = False
     independent_pixels: bool = False
     density_noise: float = 0.0

@@ -262,6 +262,8 @@ class EG3D(Generator):
         self.z_dim, self.w_dim = z_dim, w_dim
         self.img_resolution, self.raw_resolution = img_resolution, raw_resolution
         self.scene_extent = render.box_warp
+        if not render.automatic:
+            self.ray_limits = float(render.ray_start), float(render.ray_end)
         self.camera_conditioned = c_scale != 0
         self.independent_pixels = superresolution.layout == "none"
         self.movable = backbone.network != "StyleGAN2"

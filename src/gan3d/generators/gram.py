@@ -121,6 +121,7 @@ class GRAM(Generator):
         self.scene_extent = scene_extent
         self.lock_view = lock_view
         self.w_avg_beta = w_avg_beta
+        self.ray_limits = ray_start, ray_end
         self.options = ManifoldOptions(
             scene_extent=scene_extent,
             ray_start=ray_start,

@@ -196,6 +196,7 @@ class PiGAN(Generator):
                 "does not scale points"
             )
         self.lock_view = lock_view
+        self.ray_limits = ray_start, ray_end
         self.options = LeftPointOptions(
             ray_start=ray_start,
             ray_end=ray_end,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from gan3d.augment import AdaptiveP, Augmentation
 from gan3d.camera import Camera, DatasetPoses
 from gan3d.checkpoints.portable import as_asked
-from gan3d.checkpoints.runs import networks_of, read_checkpoint, unpack_config
+from gan3d.checkpoints.runs import VIEW_KEY, networks_of, read_checkpoint, unpack_config
 from gan3d.checkpoints.weights import copy_frozen, init_from
 from gan3d.discriminators import Discriminator
 from gan3d.generators import Generator, Rendering
@@ -400,6 +400,18 @@ class GAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["running_means"] = self.running_means.state_dict()
+        checkpoint[VIEW_KEY] = self._view()
+
+    def _view(self) -> dict[str, float]:
+        """How scenes are seen: typical camera, and resolution where it is not the generator's."""
+        view: dict[str, float] = {}
+        if self.generator.has_camera:
+            view["radius"], view["fov"] = self.phases.poses.typical()
+        side = self.resolution_now()
+        own = getattr(self.generator, "raw_resolution", self.generator.img_resolution)
+        if side is not None and side != own:
+            view["resolution"] = side
+        return view
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.running_means.load_state_dict(checkpoint["running_means"])

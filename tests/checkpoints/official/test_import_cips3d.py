@@ -183,7 +183,13 @@ def test_facts_of_the_run_are_kept(tmp_path):
     torch.save(progress, tmp_path / "state_dict.pth")
     imported(tmp_path, hostile.saved(cips3d.generator_to_official(shaken(CIPS3D, **PUBLISHED))))
     facts = read_facts(tmp_path / "ours.safetensors")
-    assert facts == {"source": "G_ema.pth", "fov": 12, "step": 645_500, "best_fid": 6.5}
+    assert facts == {
+        "source": "G_ema.pth",
+        "radius": 1,
+        "fov": 12,
+        "step": 645_500,
+        "best_fid": 6.5,
+    }
 
 
 def test_files_that_are_not_a_generator_of_cips3d_are_refused(tmp_path):

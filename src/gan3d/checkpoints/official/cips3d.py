@@ -101,7 +101,7 @@ def import_cips3d(
     if discriminator is not None:
         judge = discriminator_from_official(read_state(discriminator), group_size=group_size)
 
-    facts = {**network.facts, "fov": 12, **_progress(Path(file))}
+    facts = {**network.facts, "radius": 1, "fov": 12, **_progress(Path(file))}
     save_pretrained(path, generator, judge, facts=facts)
     also = "" if judge is None else f", with its {type(judge).__name__}"
     return f"{path}: CIPS3D, {img_resolution} px, inputs {generator.arguments['inputs']}{also}"

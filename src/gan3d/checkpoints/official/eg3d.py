@@ -12,6 +12,7 @@ raw image after the addition of block0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,6 +79,8 @@ LAYOUTS: dict[str, PublishedLayout] = {
     for name in get_args(PublishedLayout)
 }
 NO_UPSAMPLING = ("2X", "4X")
+# Of the cameras of FFHQ and AFHQ: image widths, and distance from the origin.
+FOCAL_OF_FACES, RADIUS_OF_FACES = 4.2647, 2.7
 
 
 def import_eg3d(
@@ -108,7 +111,7 @@ def import_eg3d(
         network = with_preset(network, preset)
     generator = generator_from_official(network, plane_axes=plane_axes)
     judge = discriminator_from_official(others[0]) if others else None
-    save_pretrained(path, generator, judge, facts=network.facts)
+    save_pretrained(path, generator, judge, facts={**network.facts, **seen_from(network)})
     also = "" if judge is None else f", with its {type(judge).__name__}"
     return f"{path}: EG3D, {generator.img_resolution} px, plane_axes {plane_axes}{also}"
 
@@ -156,6 +159,17 @@ def generator_from_official(network: Network, *, plane_axes: PlaneAxes = "offici
     # Older files do not have it.
     state.setdefault("dataset_label_std", torch.zeros(label_dim))
     return build(GENERATORS, "EG3D", generator_arguments(network, plane_axes), state)
+
+
+def seen_from(network: Network) -> dict[str, float]:
+    """Radius and field of view (degrees) of the cameras of training, as far as the file tells: the
+    faces of all published weights have one focal length, other data have their own.
+    """
+    radius = network.rendering.get("avg_camera_radius")
+    if radius is None:
+        return {}
+    of_faces = {"fov": round(math.degrees(2 * math.atan(0.5 / FOCAL_OF_FACES)), 3)}
+    return {"radius": radius} | (of_faces if radius == RADIUS_OF_FACES else {})
 
 
 def with_preset(network: Network, preset: Preset) -> Network:

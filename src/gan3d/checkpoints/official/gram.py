@@ -134,7 +134,7 @@ def import_gram(
     if discriminator is not None:
         judge = discriminator_from_official(read_state(discriminator))
 
-    facts = {**network.facts, "fov": 12}
+    facts = {**network.facts, "radius": 1, "fov": 12}
     save_pretrained(path, made, judge, facts=facts)
     also = "" if judge is None else ", with its discriminator"
     return f"{path}: {type(made).__name__}, {made.img_resolution} px{also}"

@@ -86,7 +86,7 @@ def import_pigan(
     if discriminator is not None:
         judge = discriminator_from_official(read_state(discriminator))
 
-    facts = {**network.facts, "preset": preset, "fov": FIELDS_OF_VIEW[preset]}
+    facts = {**network.facts, "preset": preset, "radius": 1, "fov": FIELDS_OF_VIEW[preset]}
     save_pretrained(path, made, judge, facts=facts)
     also = "" if judge is None else f", with its {judge.arguments['kind']} discriminator"
     return f"{path}: PiGAN, {img_resolution} px, rendered as {preset}{also}"
