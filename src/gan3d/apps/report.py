@@ -194,13 +194,16 @@ def key_figures(run: RunFiles) -> list[tuple[str, str]]:
         ("distance/floor", "floor: real images against real images"),
         ("distance/mean_image", "the mean image's distance"),
         ("alarm/flatness", "relief of the heads, camera radii (a plane: 0)"),
-        ("alarm/bulge", "center before the rim, camera radii (hollow: below 0)"),
+        ("alarm/bulge", "center before the rim, camera radii"),
         ("alarm/opaque", "share of opaque pixels (fog: 0)"),
         ("alarm/z_sensitivity", "how much z changes the image (collapse: 0)"),
         ("alarm/camera_leak", "camera leak (the head follows the camera: 1)"),
     ):
         if run.columns.get(name):
-            figures.append((f"{run.columns[name][-1][1]:.3g}", what))
+            value = run.columns[name][-1][1]
+            if name == "alarm/bulge":
+                what = f"{'hollow' if value < 0 else 'not hollow'}: {what}"
+            figures.append((f"{value:.3g}", what))
 
     # speed and memory
     speeds = sorted(value for _, value in run.columns.get("speed/images_per_second", []))
