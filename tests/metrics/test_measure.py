@@ -13,8 +13,6 @@ from gan3d.cli import measure as command
 from gan3d.cli.measure import measure
 from gan3d.data.dataset import PosedImages
 from gan3d.data.fingerprint import fingerprint
-from gan3d.data.dataset import PosedImages
-from gan3d.data.fingerprint import fingerprint
 from gan3d.generators import EG3D, StyleGAN2, StyleGAN3
 from gan3d.metrics.features import quantized
 from gan3d.metrics.measure import Protocol, collect, fake_pictures, path_steps
@@ -140,7 +138,6 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
         "networks": None,
         "data": str(posed_zip),
         "num_real": 24,
-        "fingerprint": fingerprint(PosedImages(posed_zip, use_labels=cls.has_camera)),
         "fingerprint": fingerprint(PosedImages(posed_zip, use_labels=cls.has_camera)),
         "resize_filter": "lanczos",
         "real_resolution": 32,

@@ -25,11 +25,10 @@ from gan3d import __version__
 from gan3d.camera import DatasetPoses
 from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
-from gan3d.cli.messages import CommandError
+from gan3d.cli.messages import CommandError, say
 from gan3d.cli.models import beside
 from gan3d.cli.scores import SCORES, Network, left, names_of, reasons, without_reals
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
-from gan3d.data.fingerprint import fingerprint
 from gan3d.data.fingerprint import fingerprint
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
@@ -121,7 +120,7 @@ def measure(
             published: 4.
         seed: of all draws.
         truncation: psi; published numbers have 1, no truncation.
-        resolution: at which a generator of any resolution renders.
+        resolution: of the rendering; by default as in training, in the stage of the checkpoint.
         noise: draw per-pixel noise and ray jitter; else noise is constant.
         features: networks of the published protocols, or small fixed ones of gan3d: those tell good
             from bad within one data set, need no file, and give numbers that compare with no
@@ -146,6 +145,9 @@ def measure(
     names = left(names, refused)
     generator, facts = load_model(checkpoint)
     generator = generator.to(place)
+    if resolution is None and "resolution" in facts:
+        resolution = facts["resolution"]
+        say(f"rendered at {resolution} px, as in the stage of training in which {model} stands")
     protocol = Protocol(num, batch_size, seed, truncation, resolution, noise)
     reals, cameras = _reals(data, generator, resolution, resize_filter)
     networks = {name: network.to(place) for name, network in networks.items()}
@@ -172,7 +174,6 @@ def measure(
             "networks": {name: _describe(network) for name, network in networks.items()},
             "data": None if data is None else str(data),
             "num_real": None if reals is None else len(reals),
-            "fingerprint": None if reals is None else fingerprint(reals),
             "fingerprint": None if reals is None else fingerprint(reals),
             "resize_filter": None if reals is None else resize_filter,
             "real_resolution": None if reals is None else reals.resolution,
