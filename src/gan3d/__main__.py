@@ -1,6 +1,11 @@
 """`python -m gan3d` is `gan3d`."""
 
+import os
 import sys
+
+# Python puts the present folder first: a file in it would shadow a module of that name.
+if sys.path and sys.path[0] in ("", os.getcwd()):
+    del sys.path[0]
 
 from gan3d.cli import main
 

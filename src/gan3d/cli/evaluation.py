@@ -12,7 +12,10 @@ import yaml
 from gan3d.checkpoints.runs import read_checkpoint, unpack_config
 from gan3d.cli.messages import CommandError
 from gan3d.cli.options import settings
+from gan3d.cli.present_folder import content_of, refuse_foreign
 from gan3d.cli.run_folder import RunFolder
+from gan3d.discriminators import DISCRIMINATORS
+from gan3d.generators import GENERATORS
 
 if TYPE_CHECKING:
     from gan3d.data.datamodule import PosedImagesModule
@@ -82,8 +85,11 @@ def lay_under(
         folder: for the file of that config.
     """
     checkpoint = checkpoint_of(verb, arguments, configs)
+    config = config_in(checkpoint)
+    given = [arguments, *map(content_of, configs)]
+    refuse_foreign(config, given, [*GENERATORS.values(), *DISCRIMINATORS.values()])
     path = folder / "config of the checkpoint.yaml"
-    path.write_text(yaml.safe_dump(config_in(checkpoint), sort_keys=False))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path, ["--config", str(path), *arguments, "--ckpt_path", str(checkpoint)]
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -30,6 +29,7 @@ from gan3d.cli.loggers import loggers_of, words_of
 from gan3d.cli.messages import CommandError, is_first_process, say
 from gan3d.cli.options import Refusal, Refusing, explain, flat, naming_options
 from gan3d.cli.plan import outcome
+from gan3d.cli.present_folder import open_present_folder
 from gan3d.cli.record import REQUESTS, DryRun, RunRecord, refuse_changes, refuse_other_data
 from gan3d.cli.run_folder import RunFolder, forget_empty_folder, free_folder
 from gan3d.cli.run_lock import SILENCE, RunLock
@@ -355,8 +355,7 @@ def run(verb: str, arguments: list[str], configs: list[Path]) -> int:
         configs: these paths.
     """
     hush()
-    # A generator of the user's own, by its path; last, so that it hides nothing.
-    sys.path.append(os.getcwd())
+    open_present_folder(arguments, configs)
     with tempfile.TemporaryDirectory() as folder:
         asks = any(word in ASKS_ONLY or word.endswith(".help") for word in arguments)
         if verb != "fit" and not asks:
