@@ -131,9 +131,18 @@ def test_a_file_goes_before_a_packaged_config_and_the_suffix_may_be_left_out(cli
     assert packaged == configs.find("debug") == configs.folder() / "debug.yaml"
     (tmp_path / "debug.yaml").write_text("model: {run: {total_kimg: 7}}\n")
     assert configs.find("debug.yaml") == Path("debug.yaml")
-    assert configs.resolve(["fit", "--config=debug.yaml", "-c", "bf16"])[0] == [
-        "fit", "--config=debug.yaml", "-c", str(configs.folder() / "bf16.yaml"),
+    assert configs.resolve(["--config=debug.yaml", "-c", "bf16"])[0] == [
+        "--config=debug.yaml", "-c", str(configs.folder() / "bf16.yaml"),
     ]  # fmt: skip
+
+
+def test_configs_go_before_options_and_keep_their_order():
+    paths = [configs.folder() / name for name in ("eg3d_heads32.yaml", "debug.yaml")]
+    words = ["--a", "1", "-c", "eg3d_heads32", "--b", "--config=debug", "--c", "--config"]
+    assert configs.resolve(words) == (
+        ["-c", str(paths[0]), f"--config={paths[1]}", "--a", "1", "--b", "--c", "--config"],
+        paths,
+    )
 
 
 def test_the_package_gives_its_names_lazily():

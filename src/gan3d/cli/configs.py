@@ -19,21 +19,27 @@ def print_configs() -> int:
     return 0
 
 
-def resolve(argv: list[str]) -> tuple[list[str], list[Path]]:
-    """Replaces the names after `--config` and `-c` by the paths of the files.
+def resolve(arguments: list[str]) -> tuple[list[str], list[Path]]:
+    """Replaces the names after `--config` and `-c` by the paths of the files, and puts the configs
+    first: an option overrides all configs, wherever it stands.
 
     Returns:
         the arguments with paths, and the paths in order.
     """
-    resolved, found = list(argv), []
-    for k, word in enumerate(argv):
+    first: list[str] = []
+    others: list[str] = []
+    found: list[Path] = []
+    words = iter(arguments)
+    for word in words:
         option, equals, value = word.partition("=")
         if option not in ("--config", "-c"):
-            continue
-        if equals:
+            others.append(word)
+        elif equals:
             found.append(find(value))
-            resolved[k] = f"{option}={found[-1]}"
-        elif k + 1 < len(argv):
-            found.append(find(argv[k + 1]))
-            resolved[k + 1] = str(found[-1])
-    return resolved, found
+            first.append(f"{option}={found[-1]}")
+        elif (value := next(words, "")) != "":
+            found.append(find(value))
+            first += [option, str(found[-1])]
+        else:
+            others.append(word)
+    return first + others, found

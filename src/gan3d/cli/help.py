@@ -12,7 +12,7 @@ what, and where it goes
   --data.path PATH                   folder or zip of images (docs/data.md)
   --run_dir DIR                      folder of the run; runs/<config> by default, auto: a new one
   --ckpt_path last                   go on with the run of that folder, or of a checkpoint's file
-  --resume auto                      the same if there is a checkpoint, else start: for requeued jobs
+  --resume auto                      the same if there is a checkpoint, else start: requeued jobs
   --overwrite true                   start over in a folder that holds a run, which moves aside
   --dry_run true                     check everything, say the plan, and stop
 
