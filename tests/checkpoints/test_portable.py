@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import gan3d
+from gan3d.checkpoints import portable
 from gan3d.checkpoints.portable import (
     class_and_arguments,
     load_discriminator,
@@ -263,3 +264,15 @@ def test_arguments_that_are_no_data_are_refused(tmp_path):
     with pytest.raises(ValueError, match="arguments of EG3D cannot be written"):
         save_pretrained(tmp_path / "g.safetensors", generator)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("PiGAN", "hidden_layers"), ("GRAM", "predictor_layers")]
+)
+def test_a_file_can_not_ask_for_layers_without_end(name, key, monkeypatch):
+    arguments = dict(GENERATORS[name].tiny) | {key: 10**9}
+    with pytest.raises(ValueError, match="1000 at most"):
+        portable.build(GENERATORS, name, arguments, {})
+    monkeypatch.setattr(portable, "MOST_LAYERS", 10**10)
+    with pytest.raises(ValueError, match="they ask for more than 10000 parts"):
+        portable.build(GENERATORS, name, arguments, {})

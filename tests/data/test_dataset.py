@@ -600,3 +600,30 @@ def test_a_pipe_among_the_images_is_refused_and_not_waited_for(tmp_path, place):
     os.mkfifo(pipe)
     with pytest.raises(DataError, match="is a named pipe, no file"):
         images = PosedImages(folder, use_labels=False) if place == "scanned" else images[1]
+
+
+def test_a_member_that_unpacks_to_nothing_but_size_is_refused_unread(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", b"\0" * 2**25)
+        archive.writestr("small.png", b"\0" * 2**20)
+    archive = open_archive(path)
+    with pytest.raises(DataError, match="a bomb"):
+        archive.read("a.png")
+    assert len(archive.read("small.png")) == 2**20
+
+
+def test_an_image_of_another_size_is_refused_before_its_pixels_are_read(monkeypatch):
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "PNG")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="64 px, the first image of the set has 32 px"):
+        decode(stream.getvalue(), "a.png", native=32)
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[2J.png", "a\u202egnp.png"])
+def test_a_file_name_that_can_not_be_printed_is_refused_and_shown_harmless(tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(DataError, match="can not be printed") as caught:
+        open_archive(tmp_path)
+    assert str(caught.value).isprintable()

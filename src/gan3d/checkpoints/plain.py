@@ -5,6 +5,8 @@ them.
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan3d.checkpoints.official.unpickle import UnsafePickleError
+
+# What torch says of a global that it does not load.
+ASKED = re.compile(r"GLOBAL ([^\s\x1b]+)")
 
 
 def load_plain(path: Path | str, *, mmap: bool = False) -> Any:
@@ -28,7 +33,9 @@ def load_plain(path: Path | str, *, mmap: bool = False) -> Any:
         UnsafePickleError: the file is broken, or asks for more than that.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -39,6 +46,11 @@ def load_plain(path: Path | str, *, mmap: bool = False) -> Any:
         AttributeError,
         OSError,  # of some archives that were cut off
     ) as error:
+        if asked := ASKED.search(str(error)):
+            raise UnsafePickleError(
+                f"{path} asks for {asked[1][:80]!r}, which is no tensor: it is hostile, or was "
+                "made by another program; nothing was executed"
+            ) from error
         raise UnsafePickleError(
             f"{path} is broken or holds more than tensors, and was not executed: {_problem(error)}"
         ) from error
@@ -50,8 +62,7 @@ def _problem(error: BaseException) -> str:
     """
     if isinstance(error, pickle.UnpicklingError) and error.__context__ is not None:
         error = error.__context__
-    text = str(error).strip().partition(" was not an allowed global")[0]
-    return (text or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_safetensors(path: Path | str) -> dict[str, Tensor]:

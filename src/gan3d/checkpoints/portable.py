@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of
 
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
@@ -30,6 +33,7 @@ from gan3d.pretrained import FORMAT, FORMAT_KEY
 from gan3d.spelling import closest, did_you_mean
 
 Network = TypeVar("Network", bound=nn.Module)
+MOST_LAYERS = 1000  # that a file may ask for; published models have up to 16
 
 
 def save_pretrained(
@@ -102,8 +106,11 @@ def build(
         another's.
     """
     cls, made_with = class_and_arguments(registry, name, arguments)
+    for key, value in arguments.items():
+        if key.endswith(("layers", "blocks")) and isinstance(value, int) and value > MOST_LAYERS:
+            raise ValueError(f"{name} with {key} {value} is not made; {MOST_LAYERS} at most")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _few_parts(100 * (len(state) + 100)):
             expected = {key: t.shape for key, t in cls(**made_with).state_dict().items()}
     except Exception as error:
         raise ValueError(
@@ -114,6 +121,30 @@ def build(
         module = cls(**made_with)
     module.load_state_dict(state)
     return module
+
+
+@contextmanager
+def _few_parts(most: int) -> Iterator[None]:
+    """Ends the making of modules that have far more parts than their file has tensors."""
+    parts = count()
+
+    def another(*_: Any) -> None:
+        if next(parts) >= most:
+            raise ValueError(f"they ask for more than {most} parts, which the file does not hold")
+
+    hooks = [
+        register(another)
+        for register in (
+            hooks_of.register_module_module_registration_hook,
+            hooks_of.register_module_parameter_registration_hook,
+            hooks_of.register_module_buffer_registration_hook,
+        )
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def class_and_arguments(

@@ -27,6 +27,7 @@ from gan3d.pretrained import FORMAT_KEY, VERSION_KEY
 
 CONFIG_KEY = "gan3d_config"
 CONFIG_FORMAT = 1
+MOST_DEEP = 100
 # How its scenes are seen, where it matters: {"radius": .., "fov": .., "resolution": ..}.
 VIEW_KEY = "gan3d_view"
 LAST = "last.ckpt"
@@ -70,7 +71,26 @@ def unpack_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             f"the checkpoint's config has format {form}, written by gan3d {version}; this is gan3d "
             f"{__version__}, which reads {CONFIG_FORMAT}: use that version"
         )
+    if not isinstance(config, dict) or _depth(config) > MOST_DEEP:
+        raise ValueError(
+            "the checkpoint's config is none: expected a dictionary of at most "
+            f"{MOST_DEEP} levels; the file is broken, or hostile"
+        )
     return config
+
+
+def _depth(tree: Any) -> int:
+    """Levels of nested dictionaries and lists, counted without recursion."""
+    depth, level = 0, [tree]
+    while level:
+        nested = [part for part in level if isinstance(part, (dict, list))]
+        depth += 1
+        level = [
+            inner
+            for part in nested
+            for inner in (part.values() if isinstance(part, dict) else part)
+        ]
+    return depth
 
 
 # ------------------------------------------------------------ files
@@ -175,7 +195,10 @@ def load_training(
         generator, discriminator = networks_of(content, which)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    facts = {"source": which, "images_seen": int(content["state_dict"]["images_seen"])}
+    seen = content["state_dict"].get("images_seen")
+    if not isinstance(seen, Tensor) or seen.numel() != 1:
+        raise ValueError(f"{path} is broken: it does not count images_seen")
+    facts = {"source": which, "images_seen": int(seen)}
     view = content.get(VIEW_KEY) or {}
     facts |= {name: view[name] for name in ("radius", "fov", "resolution") if name in view}
     return generator.eval(), discriminator.eval(), facts
@@ -190,11 +213,15 @@ def networks_of(
     Raises:
         ValueError: the config is not ours, a class is not known here, or the weights are another's.
     """
-    model, state = unpack_config(checkpoint)["model"], checkpoint["state_dict"]
-    return (
-        _network(GENERATORS, model["generator"], state, which),
-        _network(DISCRIMINATORS, model["discriminator"], state, "discriminator"),
-    )
+    config, state = unpack_config(checkpoint), checkpoint["state_dict"]
+    try:
+        made = [
+            _network(registry, config["model"][kind], state, which if kind == "generator" else kind)
+            for registry, kind in ((GENERATORS, "generator"), (DISCRIMINATORS, "discriminator"))
+        ]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"the checkpoint's config or state is broken: {error!r}") from error
+    return made[0], made[1]
 
 
 def _network(

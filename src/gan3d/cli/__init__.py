@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gan3d import __version__
 from gan3d.cli import configs
+from gan3d.cli.bombs import refuse_bombs
 from gan3d.cli.errors import Silent, exit_code, in_words
 from gan3d.cli.help import PAGES
 from gan3d.cli.messages import CommandError, listen, log, nearest, say, wants_traceback
@@ -249,6 +250,7 @@ def _dispatch(words: list[str]) -> int:
             return 0
         asked = ["--help"] if words[1:] == ["--help", "all"] else words[1:]
         resolved, paths = configs.resolve(asked)
+        refuse_bombs(resolved, paths)
         from gan3d.cli.trainer import run
 
         return run(words[0], resolved, paths)

@@ -63,7 +63,10 @@ def config_in(checkpoint: Path) -> dict[str, Any]:
     trainer = config.get("trainer") or {}
     config["trainer"] = {name: trainer[name] for name in KEPT_TRAINER if name in trainer}
     config["run_dir"] = str(_folder_of(checkpoint))
-    config["model"]["run"]["init_from"] = None  # the weights are the checkpoint's
+    try:
+        config["model"]["run"]["init_from"] = None  # the weights are the checkpoint's
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{checkpoint}: its config has no section model.run") from error
     return config
 
 

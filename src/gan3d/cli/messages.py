@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from gan3d.spelling import closest, did_you_mean
 
 log = logging.getLogger(__name__)
+MOST_SHOWN = 8000  # characters of a message
 # Where launchers write which process this is.
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
@@ -58,12 +59,21 @@ class Console(logging.Handler):
         return record.levelno >= logging.ERROR or is_first_process()
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = f"gan3d: {record.getMessage()}"
+        line = f"gan3d: {harmless(record.getMessage())}"
         if "tqdm" in sys.modules:  # a bar may be there
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr)
         sys.stderr.flush()
+
+
+def harmless(text: str) -> str:
+    """A message as a terminal may show it: what a file has put into it moves no cursor, and fills
+    no screen.
+    """
+    text = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} .."
+    shown = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
 
 
 def listen() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 MAX_MEMBER_BYTES = 2**30
+# A member that is larger than this, and packed by more than this factor, holds nothing.
+BOMB_BYTES, BOMB_RATIO = 2**24, 100
 SPECIAL = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -55,6 +57,12 @@ class Archive(ABC):
     def __init__(self, path: Path):
         self.path = path
         self.names: list[str] = sorted(name for name in self._list() if not _is_junk(name))
+        for name in self.names:
+            if not name.isprintable():
+                raise DataError(
+                    f"{path}: the file name {ascii(name)[:80]} has characters that can not be "
+                    "printed; rename it"
+                )
 
     @abstractmethod
     def _list(self) -> list[str]: ...
@@ -161,7 +169,10 @@ class ZipArchive(Archive):
     def read(self, name: str) -> bytes:
         archive = self._open()
         try:
-            size = archive.getinfo(name).file_size
+            info = archive.getinfo(name)
+            size = info.file_size
+            if size > BOMB_BYTES and size > BOMB_RATIO * info.compress_size:
+                raise self._unreadable(name, f"a bomb: {info.compress_size} bytes make {size}")
             if size > MAX_MEMBER_BYTES:
                 why = f"{size} bytes unpacked, the limit is {MAX_MEMBER_BYTES}"
                 raise self._unreadable(name, why)

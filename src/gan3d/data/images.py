@@ -51,13 +51,8 @@ def decode(
         DataError: the image is corrupt, truncated, not square, too large, of an unsupported format
             or smaller than `resolution`.
     """
-    image = _open(data, where)
+    image = _open(data, where, native)
     side = image.width
-    if native is not None and side != native:
-        raise DataError(
-            f"{where}: {side} px, the first image of the set has {native} px; resize it or take it "
-            "out"
-        )
     if resolution is not None and resolution != side:
         if resolution > side:
             raise DataError(
@@ -68,8 +63,8 @@ def decode(
     return torch.from_numpy(rearrange(np.array(image), "h w c -> c h w").copy())
 
 
-def _open(data: bytes, where: str) -> Image.Image:
-    image = _load(data, where)
+def _open(data: bytes, where: str, native: int | None) -> Image.Image:
+    image = _load(data, where, native)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode not in _MODES:
@@ -80,7 +75,7 @@ def _open(data: bytes, where: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _load(data: bytes, where: str) -> Image.Image:
+def _load(data: bytes, where: str, native: int | None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
             width, height = header.size
@@ -91,6 +86,11 @@ def _load(data: bytes, where: str) -> Image.Image:
             if width != height:
                 raise DataError(
                     f"{where}: {width} x {height} pixels, expected a square image; crop it first"
+                )
+            if native not in (None, width):  # before its pixels take memory
+                raise DataError(
+                    f"{where}: {width} px, the first image of the set has {native} px; resize it "
+                    "or take it out"
                 )
             header.verify()  # checksums: some damaged PNGs decode without an error
         image = Image.open(io.BytesIO(data), formats=_FORMATS)

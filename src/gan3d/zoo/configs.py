@@ -13,6 +13,9 @@ import yaml
 
 from gan3d.spelling import closest, did_you_mean
 
+# Of a config; those that come with gan3d have 8 KiB, a depth of 7 and no alias.
+MOST_BYTES, MOST_DEEP, MOST_ALIASES = 2**22, 100, 100
+
 
 def folder() -> Path:
     """Where the configs that come with gan3d lie: inside the wheel, or beside `src` in a
@@ -55,12 +58,37 @@ def summary(name: str) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
+def refuse_bomb(path: Path) -> None:
+    """Refuses a YAML file that would take all memory, or more stack than there is, to be read.
+
+    Raises:
+        ValueError: it is very large, very deep, or refers to its own parts again and again.
+    """
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{path} has {size / 2**20:.0f} MiB; a config has {MOST_BYTES / 2**20:.0f} at most"
+        )
+    depth = aliases = 0
+    try:
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            begins = isinstance(event, yaml.CollectionStartEvent)
+            depth += begins - isinstance(event, yaml.CollectionEndEvent)
+            aliases += isinstance(event, yaml.AliasEvent)
+            if depth > MOST_DEEP or aliases > MOST_ALIASES:
+                most = f"{MOST_DEEP} levels" if depth > MOST_DEEP else f"{MOST_ALIASES} aliases"
+                raise ValueError(f"{path} is no config: it has more than {most}")
+    except (yaml.YAMLError, UnicodeDecodeError):
+        pass  # what is no YAML at all is said, with the line, by who reads it
+
+
 def read(path: Path) -> dict[str, Any]:
     """The content of a config.
 
     Raises:
-        ValueError: it is not YAML, or no dictionary.
+        ValueError: it is not YAML, no dictionary, or a bomb.
     """
+    refuse_bomb(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -250,7 +250,7 @@ def test_the_command_line_refuses_a_hostile_file_in_one_line(tmp_path, capsys, n
 
 def test_a_torch_file_that_holds_more_than_tensors_is_refused(tmp_path):
     torch.save({"G_ema": torch.nn.Linear(1, 1)}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="holds more than tensors, and was not executed"):
+    with pytest.raises(ValueError, match=r"asks for 'torch.nn.*Linear'.*nothing was executed"):
         read_network(tmp_path / "model.pt")
     torch.save({"G_ema": 3}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="not a state dict"):
