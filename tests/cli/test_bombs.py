@@ -80,3 +80,10 @@ def test_a_message_passes_through_it(cli, monkeypatch):
 
     monkeypatch.setattr("gan3d.cli._dispatch", fails)
     assert cli("fit")[2] == "gan3d: error: no \\x1b[31mred\n"
+
+
+def test_no_checkpoint_is_executed_by_an_option(cli, tiny, trained):
+    words = ["fit", "--config", tiny, "--ckpt_path", "last", "--weights_only", "false"]
+    code, _, said = cli(*words)
+    assert code == 2
+    assert "would execute" in said

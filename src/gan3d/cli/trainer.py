@@ -175,8 +175,11 @@ class TrainerCLI(LightningCLI):
         words_of(given.logger)
         check_values({"threads": given.threads})
         self.limit = limit_of(given.trainer.max_time)
-        if given.weights_only is None:
-            given.weights_only = True
+        if given.weights_only is False:
+            raise CommandError(
+                "--weights_only false would execute what stands in the checkpoint; leave it out"
+            )
+        given.weights_only = True
 
         # where it runs, and what it goes on from
         self.run_folder = self._folder(given)
@@ -217,6 +220,9 @@ class TrainerCLI(LightningCLI):
             stem = self.configs[0].stem if self.configs else "run"
             given.run_dir = str(free_folder(stem, reserve=not given.dry_run))
         folder = RunFolder(given.run_dir, given.checkpoints.dir)
+        for option, path in (("run_dir", folder.dir), ("checkpoints.dir", folder.checkpoints_dir)):
+            if path.exists() and not path.is_dir():
+                raise CommandError(f"--{option} {path} is a file", "name a folder, or a new one")
         if resumes:
             if is_first_process():  # a killed job's folder is free when its host has been silent
                 RunLock(folder.dir).refuse_held(patience=SILENCE + 10)
