@@ -88,6 +88,13 @@ def test_a_folder_that_is_not_known_as_a_runs_is_not_touched(cli, tiny, tmp_path
     assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("option", ["run_dir", "checkpoints.dir"])
+def test_a_file_where_a_folder_is_meant_is_said_in_words(cli, tiny, option):
+    code, _, err = cli("fit", "--config", tiny, f"--{option}", tiny)
+    assert code == 2
+    assert f"--{option} {tiny} is a file" in err
+
+
 # ------------------------------------------------------------ other images
 
 

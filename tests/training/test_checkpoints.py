@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from gan3d.checkpoints.runs import checkpoints_in, newest_whole, read_checkpoint
 from gan3d.training import checkpoint_file
@@ -160,6 +161,18 @@ def test_what_is_not_finite_is_not_saved_and_the_tensor_is_named(
     assert names(checkpoints.dir) == ["kimg-000004.000.ckpt", "last.ckpt"]
 
 
+@pytest.mark.parametrize(("starter", "code"), [(LightningEnvironment, 0), (object, 2)])
+def test_the_other_processes_end_with_the_first_and_say_nothing(
+    checkpoints, trainer, starter, code
+):
+    trainer.is_global_zero = False
+    trainer.strategy.broadcast = lambda _: NotSavedError("no room")
+    trainer.strategy.cluster_environment = starter()
+    with pytest.raises(SystemExit) as ended:
+        checkpoints.save(trainer, 4000)
+    assert ended.value.code == code
+
+
 def test_a_run_that_stops_on_a_nan_is_told_which_checkpoint_was_checked(checkpoints, trainer):
     error = NonFiniteError("it stopped.")
     checkpoints.on_exception(trainer, None, error)
@@ -189,6 +202,13 @@ def test_where_no_links_can_be_made_last_is_a_file(checkpoints, trainer, monkeyp
     assert read_checkpoint(newest_whole(checkpoints.dir))["state_dict"]["n"] == 8000
     checkpoints.leave_branch(trainer, 4000)
     assert read_checkpoint(newest_whole(checkpoints.dir))["state_dict"]["n"] == 4000
+
+
+def test_a_last_that_points_nowhere_is_not_in_the_way(checkpoints, trainer):
+    for seen in (1000, 2000):
+        checkpoints.save(trainer, seen)
+    checkpoints.path(2000).unlink()
+    assert newest_whole(checkpoints.dir) == checkpoints.path(1000)
 
 
 def test_a_lone_last_is_found(checkpoints, trainer):

@@ -48,7 +48,7 @@ class Shown(PeriodicCallback):
             os.kill(os.getpid(), self.number)
 
 
-def fit(data: Path, folder: Path, *callbacks: Callback, **options) -> GAN:
+def fit(data: Path, folder: Path, *callbacks: Callback, every_kimg: float = 1.0, **options) -> GAN:
     torch.manual_seed(0)
     discriminator = StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny | {"c_dim": 0})
     gan = GAN(
@@ -60,7 +60,7 @@ def fit(data: Path, folder: Path, *callbacks: Callback, **options) -> GAN:
         accelerator="cpu",
         max_epochs=-1,
         logger=False,
-        callbacks=[StopOnSignal(), *callbacks, Checkpoints(folder, every_kimg=1)],
+        callbacks=[StopOnSignal(), *callbacks, Checkpoints(folder, every_kimg=every_kimg)],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -124,3 +124,17 @@ def test_when_all_is_saved_a_signal_does_what_it_did(posed_zip, tmp_path):
     fit(posed_zip, tmp_path, last)
     assert last.saved
     assert last.handler == before
+
+
+def test_a_checkpoint_is_saved_before_anything_is_shown(posed_zip, tmp_path):
+    class Failing(Shown):
+        def act(self, trainer, pl_module, seen, final):
+            super().act(trainer, pl_module, seen, final)
+            if seen:
+                raise TypeError("a fault of ours")
+
+    shown = Failing()
+    with pytest.raises(TypeError, match="of ours"):
+        fit(posed_zip, tmp_path, shown, every_kimg=BATCH / 1000)
+    assert shown.shown == [0, 8]
+    assert next(path.name for path in sorted(tmp_path.iterdir())) == "kimg-000000.008.ckpt"

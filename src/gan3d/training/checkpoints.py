@@ -21,6 +21,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from gan3d.checkpoints.runs import LAST, checkpoints_in, newest_whole
@@ -115,6 +116,8 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(partial, weights_only=False)
         error = self._conclude(trainer, partial, path) if trainer.is_global_zero else None
         error = trainer.strategy.broadcast(error)
+        if error is not None and not trainer.is_global_zero:  # the first process says it
+            raise SystemExit(code_of_others(trainer, 1 if isinstance(error, NonFiniteError) else 2))
         if isinstance(error, NonFiniteError):
             raise NonFiniteError(
                 f"no checkpoint was written at {images_seen / 1000:.3f} kimg: {error}. {REMEDIES}"
@@ -215,6 +218,15 @@ def point_to(path: Path) -> None:
         except OSError:
             shutil.copyfile(path, fresh)
     os.replace(fresh, last)
+
+
+def code_of_others(trainer: pl.Trainer, code: int) -> int:
+    """Exit code of a process that ends as the first one does: 0 where Lightning itself has started
+    it, as with any other it has the first one killed.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    is_started = isinstance(environment, LightningEnvironment) and not trainer.is_global_zero
+    return 0 if is_started else code
 
 
 def flush(folder: Path) -> None:

@@ -16,11 +16,10 @@ from types import FrameType
 from typing import Any, cast
 
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gan3d.training.callbacks.periodic import images_seen
-from gan3d.training.checkpoints import Checkpoints
+from gan3d.training.checkpoints import Checkpoints, code_of_others
 from gan3d.training.gan import GAN
 
 # Those that a run outlives until it has saved (there are fewer on Windows).
@@ -36,7 +35,7 @@ class Stopped(SystemExit):
         number: of the signal.
         images_seen: by the run.
         checkpoint: that was written; None: there was nothing to save.
-        code: exit code; None is the usual one.
+        code: exit code.
 
     Attributes:
         text: what to tell the user.
@@ -44,10 +43,8 @@ class Stopped(SystemExit):
 
     text = ""
 
-    def __init__(
-        self, number: int, images_seen: int, checkpoint: Path | None, code: int | None = None
-    ):
-        super().__init__(128 + number if code is None else code)
+    def __init__(self, number: int, images_seen: int, checkpoint: Path | None, code: int):
+        super().__init__(code)
         self.signal = signal.Signals(number).name
         self.images_seen, self.checkpoint = images_seen, checkpoint
 
@@ -127,7 +124,7 @@ class StopOnSignal(Callback):
                 path = None
         asked = torch.tensor(self._module.asked_to_stop, device=self._module.device)
         number = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        raise Stopped(number, seen, path, code_of_others(trainer))
+        raise Stopped(number, seen, path, code_of_others(trainer, 128 + number))
 
     def _restore(self) -> None:
         is_main = threading.current_thread() is threading.main_thread()
@@ -140,12 +137,3 @@ class StopOnSignal(Callback):
 def checkpoints_of(trainer: Trainer) -> Checkpoints | None:
     """The callback that saves, where there is one."""
     return next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
-
-
-def code_of_others(trainer: Trainer) -> int | None:
-    """Exit code of the processes that Lightning itself has started beside the first one: with any
-    other than 0 they have the first one killed.
-    """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    is_started = isinstance(environment, LightningEnvironment) and not trainer.is_global_zero
-    return 0 if is_started else None
