@@ -47,7 +47,7 @@ def make(**options) -> GAN:
     options = {
         "total_kimg": 4 * BATCH / 1000,
         "r1": R1(gamma=1.0, interval=4),
-        "log_every_kimg": 0.0,
+        "log_every_kimg": 1e6,  # at the end only
     } | options
     return GAN(StyleGAN2(**StyleGAN2.tiny), discriminator, **grouped(**options))
 
@@ -339,7 +339,7 @@ def make_eg3d(**options) -> GAN:
     options = {
         "total_kimg": 3 * BATCH / 1000,
         "r1": R1(gamma=1.0, interval=4),
-        "log_every_kimg": 0.0,
+        "log_every_kimg": 1e6,  # at the end only
     } | options
     return GAN(EG3D(**EG3D.tiny), DualDiscriminator(**DualDiscriminator.tiny), **grouped(**options))
 

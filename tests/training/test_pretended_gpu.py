@@ -2,6 +2,7 @@
 
 import runpy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from gan3d.apps.symmetry import yaw_sheet
 from gan3d.apps.video import orbit_frames
 from gan3d.apps.views import frontal
 from gan3d.augment import ADA, Augmentation, Blur
+from gan3d.augment.ada import PRESETS
 from gan3d.augment.diffaug import DiffAugment
 from gan3d.camera import Camera, GaussianPose
 from gan3d.cli import configs
@@ -64,6 +66,8 @@ from gan3d.training.run import Run
 
 gpu = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretended_gpu.py"))))
 BATCH = 4
+# What ADA does beside turning pictures whose poses are predicted.
+UNTURNED = replace(PRESETS["bgcfnc"], xflip=0, rotate90=0, rotate=0)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -162,6 +166,7 @@ def everything(generator: Generator, discriminator: Discriminator, **options: An
     if generator.has_field:
         lazy = {"density": DensityRegularization(weight=1.0, interval=2, num_points=20)}
     posed = discriminator.predicts_pose and generator.has_camera
+    ada = ADA(transforms=UNTURNED if posed else PRESETS["bgcfnc"], interval=1)
     latent = discriminator.latent_dim == generator.z_dim
     is_enlarged = generator.has_raw and generator.raw_resolution < generator.img_resolution
     fakes = Fakes(
@@ -174,9 +179,7 @@ def everything(generator: Generator, discriminator: Discriminator, **options: An
         discriminator,
         **{
             "fakes": fakes,
-            "augmentation": Augmentation(
-                Blur(2.0), ADA(preset="bgcfnc", interval=1), DiffAugment(enabled=True)
-            ),
+            "augmentation": Augmentation(Blur(2.0), ada, DiffAugment(enabled=True)),
             "r1": R1(gamma=1.0, interval=2),
             "r2": R2(gamma=1.0),
             "pose": PosePrediction(1.0, 1.0) if posed else PosePrediction(),

@@ -12,6 +12,10 @@ from gan3d.training.phases import Phases
 from gan3d.training.stages import Stages, names_of
 
 
+# Transforms of ADA after which a picture shows another pose.
+TURNING = ("xflip", "rotate90", "rotate")
+
+
 def check_split(generator: Generator, parts: Sequence[Part]) -> None:
     """Refuses a generator whose images depend on their forward pass, for a batch that is split.
 
@@ -76,6 +80,14 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
     if losses.pose.enabled and not generator.has_camera:
         raise ValueError(
             f"{g} has no camera whose pose could be predicted; set --model.pose.weight 0"
+        )
+    pipe = phases.augmentation.ada.pipe
+    turning = [name for name in TURNING if getattr(pipe, name) > 0]
+    if losses.pose.enabled and turning:
+        raise ValueError(
+            f"{d} predicts poses, and ADA's {', '.join(turning)} would turn pictures whose poses it "
+            "is told as they were; set --model.augmentation.ada.preset color, or the weights of "
+            "--model.pose to 0"
         )
     if fakes.views > 1 and not generator.strict_3d:
         raise ValueError(
