@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan3d.generators import GENERATORS
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -83,3 +85,14 @@ def test_the_share_of_the_draws_is_measured(tmp_path):
     assert 0 < result["draws_ms"] < result["iteration_ms"]
     # In one pass per phase: generator and discriminator, and at times density and r1.
     assert 2 <= result["passes_per_iteration"] <= 4
+
+
+def test_errors_in_bfloat16_are_measured_for_every_generator(script, monkeypatch, tmp_path):
+    bf16 = script("bf16")
+    monkeypatch.setattr(bf16, "SEEDS", 1)
+    monkeypatch.setattr(sys, "argv", ["bf16.py", "--out", str(tmp_path)])
+    assert bf16.main() == 0
+    errors = json.loads((tmp_path / "bf16.json").read_text())["errors"]
+    assert set(errors) == set(GENERATORS)
+    assert all(maps["image"]["largest"] <= 0.05 for maps in errors.values())
+    assert errors["StyleGAN2"]["image"]["rms"] > 1e-4  # it was run in bfloat16
