@@ -12,11 +12,12 @@ import torch
 import yaml
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
-from gan3d.cli.record import HELDOUT_KEY
+from gan3d.cli.record import DATA_KEY, HELDOUT_KEY, KEPT_KEY, keep_heldout
 from gan3d.cli.run_folder import MARKER, RUN_KEY, RunFolder
 from gan3d.cli.run_lock import LOCK_FILE, Holder
 from gan3d.cli.slurm import without_requeue
 from gan3d.data.datamodule import PosedImagesModule
+from gan3d.data.fingerprint import fingerprint
 
 BATCH = 8
 
@@ -123,6 +124,25 @@ def test_with_other_images_what_was_held_out_stays_held_out(cli, tiny, trained, 
     drawn = PosedImagesModule(str(other_set), heldout=8, num_workers=0)
     names = [drawn.images.names[item] for item in drawn.heldout_items]
     assert names != before[HELDOUT_KEY]  # a fresh draw would have moved some into training
+
+    # .. and so it does when the run goes on once more, where nothing changes any longer
+    again = (*go_on[:5], *longer(4), "--data.path", other_set)
+    code, _, err = cli(*again)
+    assert code == 0, err
+    after = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert after["state_dict"]["images_seen"] == 4 * BATCH
+    assert after[HELDOUT_KEY] == before[HELDOUT_KEY]
+    assert after[KEPT_KEY]
+
+
+@pytest.mark.parametrize("which", ["drawn", "kept", "kept of others"])
+def test_an_evaluation_holds_out_what_the_run_held_out(posed_zip, other_set, which):
+    data = PosedImagesModule(str(posed_zip), heldout=4, num_workers=0)
+    of = data if which != "kept of others" else PosedImagesModule(str(other_set), num_workers=0)
+    facts = {DATA_KEY: fingerprint(of.images), HELDOUT_KEY: data.images.names[:3]}
+    keep_heldout(facts | {KEPT_KEY: which != "drawn"}, data)
+    assert (data.heldout_items.tolist() == [0, 1, 2]) is (which == "kept")
+    assert len(data.heldout_items) == (3 if which == "kept" else 4)
 
 
 # ------------------------------------------------------------ an earlier point

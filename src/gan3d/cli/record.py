@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from gan3d.data.datamodule import PosedImagesModule
     from gan3d.training.gan import GAN
 
-DATA_KEY, HELDOUT_KEY = "gan3d_data", "gan3d_heldout"  # of the data set in a checkpoint
+# Of the data set in a checkpoint: its fingerprint, the names of the images held out, and whether
+# they are those of another set, which was there before.
+DATA_KEY, HELDOUT_KEY, KEPT_KEY = "gan3d_data", "gan3d_heldout", "gan3d_heldout_kept"
 
 # Requests of one command, no part of the run: never saved, so that config.yaml can be used again.
 REQUESTS = (
@@ -168,7 +170,8 @@ def facts_of(data: PosedImagesModule) -> dict[str, Any]:
     """What a checkpoint holds of its data set: the fingerprint, and which images are held out."""
     names = data.images.names
     heldout = [names[item] for item in data.heldout_items.tolist()]
-    return {DATA_KEY: fingerprint(data.images), HELDOUT_KEY: heldout}
+    is_kept = data.heldout_names is not None
+    return {DATA_KEY: fingerprint(data.images), HELDOUT_KEY: heldout, KEPT_KEY: is_kept}
 
 
 def refuse_other_data(
@@ -186,6 +189,7 @@ def refuse_other_data(
         return
     said = changes(checkpoint[DATA_KEY], fingerprint(data.images))
     if not said:
+        keep_heldout(checkpoint, data)
         return
     if not allowed:
         raise CommandError(
@@ -196,6 +200,14 @@ def refuse_other_data(
         )
     say(f"warning: the run goes on with other images: {', '.join(said)}")
     if data.heldout:
+        data.heldout_names = checkpoint[HELDOUT_KEY]
+
+
+def keep_heldout(checkpoint: Mapping[str, Any], data: PosedImagesModule) -> None:
+    """Holds out what a run does whose data set changed once; of another set nothing is known."""
+    if not (data.heldout and checkpoint.get(KEPT_KEY)):
+        return
+    if not changes(checkpoint[DATA_KEY], fingerprint(data.images)):
         data.heldout_names = checkpoint[HELDOUT_KEY]
 
 

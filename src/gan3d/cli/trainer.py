@@ -30,7 +30,14 @@ from gan3d.cli.messages import CommandError, is_first_process, say
 from gan3d.cli.options import Refusal, Refusing, explain, flat, naming_options
 from gan3d.cli.plan import outcome
 from gan3d.cli.present_folder import open_present_folder
-from gan3d.cli.record import REQUESTS, DryRun, RunRecord, refuse_changes, refuse_other_data
+from gan3d.cli.record import (
+    REQUESTS,
+    DryRun,
+    RunRecord,
+    keep_heldout,
+    refuse_changes,
+    refuse_other_data,
+)
 from gan3d.cli.run_folder import RunFolder, forget_empty_folder, free_folder
 from gan3d.cli.run_lock import SILENCE, RunLock
 from gan3d.cli.slurm import IgnoringRequeues, without_requeue
@@ -317,6 +324,8 @@ class TrainerCLI(LightningCLI):
             ) from error
         if self.verb == "fit":
             refuse_other_data(self.checkpoint, self.datamodule, allowed=given.allow_config_change)
+        else:
+            keep_heldout(self.checkpoint, self.datamodule)
         self.checkpoint = None  # its file is open
 
     def _record(self, given) -> RunRecord:
