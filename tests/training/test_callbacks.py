@@ -659,3 +659,23 @@ def test_where_the_evaluation_of_one_process_fails_none_waits_for_it(monkeypatch
     with pytest.raises(OSError, match="a disk" if here else "another process"):
         evaluation._of_fakes(trainer, SimpleNamespace(device="cpu"))
     assert reduced == [float(here)]
+
+
+def test_a_distance_that_fails_gives_back_the_sums_of_the_other_processes(monkeypatch):
+    """Else the next evaluation would count the reals of all processes again in each."""
+
+    def compute():
+        raise torch.linalg.LinAlgError("did not converge")
+
+    given_back = []
+    evaluation = Evaluation()
+    evaluation.distance = SimpleNamespace(
+        reset=lambda: None,
+        compute=compute,
+        _is_synced=True,
+        unsync=lambda: given_back.append(True),
+    )
+    monkeypatch.setattr(evaluation, "_see_fakes", lambda *_: None)
+    with pytest.raises(torch.linalg.LinAlgError):
+        evaluation._of_fakes(SimpleNamespace(world_size=1), None)
+    assert given_back

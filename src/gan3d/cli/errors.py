@@ -134,7 +134,8 @@ def explaining(
             raise RunFailed(cause, GO_ON) from error
         told = in_words(error, dict(flat(config)))
         if several and rank:
-            leave_word(rank, f"{str(told) or type(told).__name__}")
+            kind = f"{type(told).__name__}: " if exit_code(told) is None else ""
+            leave_word(rank, f"{kind}{told}")
         if told is error:
             raise
         raise told from error

@@ -29,6 +29,7 @@ CURES = {
     errno.EACCES: "make it writable",
     errno.EPERM: "make it writable",
     errno.EROFS: "the disk is mounted read-only: make it writable",
+    errno.EEXIST: "a file stands where a folder should be: move it away",
     errno.ENOTDIR: "a file stands where a folder should be: move it away",
 }
 
