@@ -1,5 +1,6 @@
 """Classes of the present folder, and what a config out of a file may not name."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from gan3d.checkpoints.runs import CONFIG_KEY, pack_config, unpack_config
+from gan3d.cli.present_folder import open_present_folder
 
 MARK = "import pathlib; pathlib.Path(__file__).with_name('executed').touch()\n"
 OWN = "import helper\nfrom gan3d.generators import EG3D\n\n\nclass Own(EG3D):\n    pass\n"
@@ -85,3 +87,18 @@ def test_a_class_that_the_user_names_is_allowed(cli, trained, tmp_path, monkeypa
     given.write_text(json.dumps({"model": {"generator": {"class_path": "own.Own"}}}))
     code, _, said = cli("predict", "--config", given, "--ckpt_path", checkpoint, "--num", 1)
     assert code == 0, said
+
+
+def test_a_module_that_nobody_named_is_not_found(tmp_path, monkeypatch):
+    """As packages look for those that they do without."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for name in ("unnamed_module", "named_module"):
+        (tmp_path / f"{name}.py").write_text("")
+    config = tmp_path / "a.yaml"
+    config.write_text("trainer: {callbacks: [{class_path: named_module.Callback}]}")
+    open_present_folder(["--data.path", "heads32.zip"], [config])
+    assert importlib.util.find_spec("unnamed_module") is None
+    assert importlib.util.find_spec("named_module") is not None
+    open_present_folder([], [])
+    assert importlib.util.find_spec("named_module") is None
