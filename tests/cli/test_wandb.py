@@ -9,12 +9,12 @@ def test_a_run_without_a_key_trains_and_says_how_to_send_its_record(
     cli, tiny, tmp_path, monkeypatch
 ):
     wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # settings are read once per process; the environment names its service
     for name in [name for name in os.environ if name.startswith("WANDB")]:
-        monkeypatch.delenv(name)
+        del os.environ[name]
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    wandb.teardown()  # settings are read once per process
     code, _, said = cli("fit", "--config", tiny, "--logger", "wandb")
     wandb.teardown()
     assert code == 0, said

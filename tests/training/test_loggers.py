@@ -341,7 +341,8 @@ def test_wandb_without_a_key_or_a_network_goes_on_offline(tmp_path, monkeypatch,
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     wandb = pytest.importorskip("wandb")
-    wandb.teardown()  # settings are read once per process
+    wandb.teardown()  # settings are read once per process; the environment names its service
+    os.environ.pop("WANDB_SERVICE", None)
     if why == "no network":
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

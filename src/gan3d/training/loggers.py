@@ -297,14 +297,16 @@ class KimgWandbLogger(WandbLogger):
         self._wandb_init.setdefault("settings", wandb.Settings(init_timeout=ANSWER_SECONDS))
         if is_new and not self._offline and (why := why_offline()):
             self._go_offline(why)
-        try:
-            run = super().experiment
-        except wandb.Error as error:
-            if self._offline:
-                raise OSError(f"W&B did not start: {error}") from error
-            self._go_offline(str(error).partition("\n")[0])
-            wandb.teardown()  # it remembers the run that did not start
-            run = super().experiment
+        run = None
+        while run is None:
+            try:
+                run = super().experiment
+            except wandb.Error as error:
+                why = str(error).partition("\n")[0]
+                if self._offline:
+                    raise OSError(f"W&B did not start: {why} Leave it out of --logger") from error
+                self._go_offline(why)
+                wandb.teardown()  # it remembers the run that did not start
         if is_new:
             run.define_metric("kimg")
             run.define_metric("*", step_metric="kimg", step_sync=True)
