@@ -125,7 +125,7 @@ def test_it_is_silent_beside_an_evaluation():
 def test_the_process_that_the_others_wait_for_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MASTER_PORT", str(os.getpid()))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    watchdog = Watchdog(seconds=8.0)
+    watchdog = Watchdog(seconds=4.0)
     trainer = SimpleNamespace(global_rank=0, world_size=4)
     watchdog.setup(trainer, None, "fit")
     folder = folder_of_beats()
@@ -155,3 +155,9 @@ def test_the_process_that_the_others_wait_for_is_named(tmp_path, monkeypatch):
     watchdog.teardown(trainer, None, "fit")
     (folder / "2.json").unlink()
     assert "process 2 tells nothing" in watchdog._late()
+    for beat in folder.iterdir():
+        beat.unlink()
+    watchdog.setup(trainer, None, "fit")
+    assert seen(lambda: (folder / "0.json").exists(), 20)
+    watchdog.teardown(trainer, None, "fit")
+    assert not folder.exists()

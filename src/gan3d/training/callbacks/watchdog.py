@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -69,6 +70,8 @@ class Watchdog(Callback):
         thread.join(timeout=1)
         if self._beats is not None:
             (self._beats / f"{self._rank}.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not the last one, or it left word
+                self._beats.rmdir()
 
     def _watch(self) -> None:
         since, due = self._beat, self.seconds
