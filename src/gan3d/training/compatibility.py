@@ -11,7 +11,6 @@ from gan3d.training.micro_batches import Part
 from gan3d.training.phases import Phases
 from gan3d.training.stages import Stages, names_of
 
-
 # Transforms of ADA after which a picture shows another pose.
 TURNING = ("xflip", "rotate90", "rotate")
 
@@ -85,8 +84,8 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
     turning = [name for name in TURNING if getattr(pipe, name) > 0]
     if losses.pose.enabled and turning:
         raise ValueError(
-            f"{d} predicts poses, and ADA's {', '.join(turning)} would turn pictures whose poses it "
-            "is told as they were; set --model.augmentation.ada.preset color, or the weights of "
+            f"{d} predicts poses, and ADA's {', '.join(turning)} would turn pictures whose poses "
+            "it is told as they were; set --model.augmentation.ada.preset color, or the weights of "
             "--model.pose to 0"
         )
     if fakes.views > 1 and not generator.strict_3d:
