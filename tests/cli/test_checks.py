@@ -16,11 +16,11 @@ def test_a_device_is_one_that_is_there():
     assert device_of("cpu") == torch.device("cpu")
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(
-        CommandError, match=r"--device cud can not be used: (.|\n)*there is: auto, cpu"
+        CommandError, match=r"--device cud cannot be used: (.|\n)*there is: auto, cpu"
     ):
         device_of("cud")
     with pytest.raises(
-        CommandError, match=r"--device cuda:99 can not be used: (.|\n)*there is: auto, cpu"
+        CommandError, match=r"--device cuda:99 cannot be used: (.|\n)*there is: auto, cpu"
     ):
         device_of("cuda:99")
 

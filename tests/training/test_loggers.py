@@ -260,7 +260,7 @@ def test_log_pictures_shows_them_in_every_logger_that_can_and_says_once_which_ca
     assert board.seen == [("fakes", (8, 9, 3), 1, "HWC"), ("fakes", (8, 9, 3), 2, "HWC")]
     assert len(list((tmp_path / "disk" / "pictures").iterdir())) == 2
     assert [record.message for record in caplog.records] == [
-        "CSVLogger can not show pictures; they go to the other loggers (DiskLogger, WandbLogger) "
+        "CSVLogger cannot show pictures; they go to the other loggers (DiskLogger, WandbLogger) "
         "only"
     ]
 

@@ -134,7 +134,7 @@ def _encode(path: Path, frames: np.ndarray, fps: int) -> None:
         for frame in frames:
             writer.send(np.ascontiguousarray(frame))
         writer.close()
-        # Its exit code is not told. A file that was cut off lacks this table of its frames.
+        # Its exit code is not known. A file that was cut off lacks this table of its frames.
         is_whole = path.exists() and b"moov" in path.read_bytes()
     except OSError as error:
         if error.errno == errno.ENOENT:

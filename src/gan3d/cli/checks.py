@@ -132,7 +132,7 @@ def device_of(name: str) -> torch.device:
         there = ["auto", "cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CommandError(
-            f"--device {name} can not be used: {reason}", f"there is: {', '.join(there)}"
+            f"--device {name} cannot be used: {reason}", f"there is: {', '.join(there)}"
         ) from error
 
 

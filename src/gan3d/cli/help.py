@@ -30,7 +30,7 @@ training
   --model.generator CLASS            and its arguments: --model.generator.z_dim 128
   --model.discriminator CLASS        and its arguments
   --model.r1.gamma 1                 weight of the gradient penalty
-  --model.optimizer_g.lr 0.0025      learning rate; likewise optimizer_d
+  --model.optimizer_g.lr 0.0025      learning rate; also optimizer_d
   --model.augmentation.ada.preset    adaptive augmentation, such as bgc
   --model.run.init_from FILE         start from other weights
   --seed_everything 1                another seed
@@ -62,7 +62,7 @@ Config and data are those of the checkpoint's run; options go before them.
   --ckpt_path FILE                   a checkpoint, such as runs/NAME/checkpoints/last.ckpt
   --run_dir DIR                      folder of the run, for --ckpt_path last
   --data.path PATH                   other images, or the same ones in another place
-  --data.heldout 500                 so many images are compared with
+  --data.heldout 500                 images that are held out, and compared with
 {own}
 more
   lightning {verb} --help all          every option, with its type and default

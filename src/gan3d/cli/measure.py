@@ -106,7 +106,7 @@ def measure(
 ) -> str:
     """Measures a trained generator: prints a table, and writes it with its protocol as JSON.
 
-    What can not be measured is named, and does not cancel the others; the exit code is then 2.
+    What cannot be measured is named, and does not cancel the others; the exit code is then 2.
 
     Args:
         model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
@@ -239,7 +239,7 @@ def _networks(
 
 @contextmanager
 def _refusing(refused: dict[str, str], *names: str) -> Iterator[None]:
-    """Notes why metrics can not be measured, in place of ending all of them."""
+    """Notes why metrics cannot be measured, in place of ending all of them."""
     try:
         yield
     except (ValueError, ArithmeticError) as error:
@@ -263,7 +263,7 @@ def _reals(
 
 
 def _scores(job: Job, refused: dict[str, str]) -> dict[str, float]:
-    """All values by name, in the order asked for; what can not be measured is refused."""
+    """All values by name, in the order asked for; what cannot be measured is refused."""
     kinds = [kind for kind in KINDS if kind in job.names]
     synthesize = None
     if kinds:

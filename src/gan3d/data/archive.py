@@ -60,7 +60,7 @@ class Archive(ABC):
         for name in self.names:
             if not name.isprintable():
                 raise DataError(
-                    f"{path}: the file name {ascii(name)[:80]} has characters that can not be "
+                    f"{path}: the file name {ascii(name)[:80]} has characters that cannot be "
                     "printed; rename it"
                 )
 

@@ -256,7 +256,7 @@ def outlast_signals(worker: int) -> None:
 
 
 def check_batch(batch_size: int, num_items: int, resolution: int) -> None:
-    """Refuses a batch that is larger than the set, or that this machine can not hold.
+    """Refuses a batch that is larger than the set, or that this machine cannot hold.
 
     Args:
         batch_size: images per iteration, over all processes.

@@ -38,8 +38,8 @@ class Checkpoints(Checkpoint):
 
     Args:
         dir: folder of the checkpoints; None is `<default_root_dir>/checkpoints`.
-        every_kimg: a checkpoint every so many thousand images; the end of the run saves one, too.
-        keep: so many of those written last stay; 0 keeps all.
+        every_kimg: thousand images between two checkpoints; the end of the run saves one, too.
+        keep: number of those written last that stay; 0 keeps all.
     """
 
     def __init__(self, dir: Path | str | None = None, every_kimg: float = 20.0, keep: int = 3):

@@ -402,7 +402,7 @@ def _tell_once(logger: Logger, what: str) -> None:
     if (name, what) not in _told:
         _told.add((name, what))
         log.info(
-            "%s can not show %s; they go to the other loggers (DiskLogger, WandbLogger) only",
+            "%s cannot show %s; they go to the other loggers (DiskLogger, WandbLogger) only",
             name,
             what,
         )
@@ -470,7 +470,7 @@ def _log_pictures(
 
 @rank_zero_only
 def log_videos(loggers: Sequence[Logger], key: str, videos: list[Path], step: int) -> None:
-    """Shows video files in every logger that can; says once which can not."""
+    """Shows video files in every logger that can; says once which cannot."""
     for logger in loggers:
         with _tolerated(logger, f"videos/{key}"):
             if hasattr(logger, "log_video"):

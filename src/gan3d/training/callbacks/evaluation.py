@@ -220,7 +220,7 @@ def refuse_too_few(num_images: int) -> None:
 
 
 def image_side(module: GAN, images_seen: int) -> int:
-    """Side of the average's images after so many images."""
+    """Side of the average's images after `images_seen` images."""
     generator = module.generator_ema
     side = module.resolution_at(images_seen) if generator.any_resolution else None
     return side or generator.img_resolution

@@ -48,7 +48,7 @@ BEFORE_KEY = "gan3d_images_before"
 
 
 class PeriodicCallback(Callback, ABC):
-    """Something done at the start of a run, every so many kimg, and at its end.
+    """Something done at the start of a run, every `every_kimg` thousand images, and at its end.
 
     A checkpoint is saved before it is done at the same images: a run that goes on from there does
     it first.
@@ -69,7 +69,7 @@ class PeriodicCallback(Callback, ABC):
 
     @abstractmethod
     def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
-        """Does it, at so many images seen."""
+        """Does it; `seen` images were seen."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before, self._done_at = images_seen(pl_module), None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # The first iterations are slow: they allocate, and they follow the first pictures. The rate counts
-# from the end of them, and is not told before so many iterations.
+# from the end of them, and is not shown before TELLING iterations.
 WARM_UP, TELLING = 3, 20
 
 

@@ -45,7 +45,7 @@ class Snapshots(PeriodicCallback):
         every_kimg: between two snapshots.
         num_heads: heads in the pictures.
         batch_size: heads rendered at once.
-        video_every: a video with every so many-th snapshot and at the end; 0 is never.
+        video_every: a video with every n-th snapshot and at the end; 0 is never.
         video_heads: heads in the video.
         video_frames: of one orbit, at 30 frames per second.
         video_yaw: largest angle of the orbit, radians.
