@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from gan3d.checkpoints.runs import checkpoints_in, newest_whole, read_checkpoint
 from gan3d.training import checkpoint_file
-from gan3d.training.checkpoint_file import NotSavedError, WholeFileIO, write_whole
+from gan3d.training.checkpoint_file import NotSavedError, WholeFileIO, write_checked
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.nan_guard import NonFiniteError
 from gan3d.training.run import Run
@@ -129,7 +129,7 @@ def test_what_is_on_the_disk_is_read_back_before_it_counts(tmp_path, monkeypatch
 
     monkeypatch.setattr(checkpoint_file.os, "fsync", damage)
     with pytest.raises(NotSavedError, match="damaged"):
-        write_whole(content(), tmp_path / "a.ckpt")
+        write_checked(content(), tmp_path / "a.ckpt")
     assert names(tmp_path) == []
 
 

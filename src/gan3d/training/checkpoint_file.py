@@ -26,7 +26,7 @@ class NotSavedError(OSError):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Lightning's reader, with `write_whole` as the writer.
+    """Lightning's reader, with `write_checked` as the writer.
 
     Only the first process writes, and all processes meet after it: an error is kept for
     `take_error`, as raising it here would leave the others waiting.
@@ -40,7 +40,7 @@ class WholeFileIO(TorchCheckpointIO):
     ) -> None:
         try:
             refuse_non_finite(checkpoint)
-            write_whole(checkpoint, Path(path))
+            write_checked(checkpoint, Path(path))
         except (OSError, ArithmeticError, ValueError) as error:
             self._error = error
 
@@ -49,7 +49,7 @@ class WholeFileIO(TorchCheckpointIO):
         return error
 
 
-def write_whole(content: Mapping[str, Any], path: Path) -> None:
+def write_checked(content: Mapping[str, Any], path: Path) -> None:
     """Writes a checkpoint, flushes it to the disk, and checks what lies there.
 
     Raises:
