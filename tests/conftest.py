@@ -36,6 +36,19 @@ def no_handler_is_left():
     _silence()
 
 
+@pytest.fixture(autouse=True)
+def no_network_is_left():
+    """A class that a test defines, or a module that it loads, is registered by its name; tests
+    that walk the registries must not meet it.
+    """
+    registries = GENERATORS, DISCRIMINATORS
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
+
+
 def _silence() -> None:
     logger = logging.getLogger("gan3d")
     logger.handlers.clear()

@@ -420,7 +420,6 @@ def test_a_2d_model_with_labels_is_shown_and_evaluated_with_labels(tmp_path):
             given.append(camera)
             return super().map(z, camera, **options)
 
-    GENERATORS.pop("Labeled")
     fit(tmp_path, [Snapshots(5.0, **SMALL), Evaluation(5.0)], generator=Labeled(), total_kimg=0.1)
     assert len(given) > 4
     assert all(camera is not None for camera in given)
