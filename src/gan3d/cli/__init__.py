@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gan3d import __version__
+from gan3d.allocator import keep_memory
 from gan3d.cli import configs
 from gan3d.cli.bombs import refuse_bombs
 from gan3d.cli.errors import Silent, exit_code, in_words
@@ -251,6 +252,7 @@ def _dispatch(words: list[str]) -> int:
         asked = ["--help"] if words[1:] == ["--help", "all"] else words[1:]
         resolved, paths = configs.resolve(asked)
         refuse_bombs(resolved, paths)
+        keep_memory()
         from gan3d.cli.trainer import run
 
         return run(words[0], resolved, paths)
@@ -312,6 +314,7 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     prog = f"gan3d {' '.join(verb.words)}"
     values = call(stand_in(verb.target), arguments, prog=prog, positional=verb.positional)
     check_values(values)
+    keep_memory()
     module, _, name = verb.target.partition(":")
     result = getattr(importlib.import_module(module), name)(**values)
     if result is not None and not isinstance(result, int):
