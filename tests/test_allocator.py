@@ -4,9 +4,11 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+import gan3d.cli
 from gan3d.allocator import keep_memory
 
 GLIBC = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
@@ -40,6 +42,16 @@ def test_a_verb_makes_the_allocator_keep_what_is_freed_unless_it_is_told_not_to(
     assert faults(verb, None) < PAGES / 100
     # Huge pages, where the kernel has them, are 512 at once.
     assert faults(verb, "default") >= PAGES / 512
+
+
+@pytest.mark.parametrize("verb", gan3d.cli.TRAINER_VERBS)
+def test_so_does_a_verb_of_the_trainer_before_it_runs(monkeypatch, verb):
+    order = []
+    trainer = SimpleNamespace(run=lambda *_: order.append("runs") or 0)
+    monkeypatch.setitem(sys.modules, "gan3d.cli.trainer", trainer)
+    monkeypatch.setattr(gan3d.cli, "keep_memory", lambda: order.append("keeps"))
+    assert gan3d.cli.main([verb]) == 0
+    assert order == ["keeps", "runs"]
 
 
 @pytest.mark.skipif(not GLIBC, reason="mallopt belongs to glibc")

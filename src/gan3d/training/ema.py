@@ -46,5 +46,6 @@ class EMA:
         new: list[Tensor] = list(network.parameters())
         # p_ema + (1 - beta) (p - p_ema): the same as above, in one multi-tensor call.
         torch._foreach_lerp_(old, new, 1.0 - beta)
-        for kept, fresh in zip(average.buffers(), network.buffers(), strict=True):
-            kept.copy_(fresh)
+        kept: list[Tensor] = list(average.buffers())
+        if kept:
+            torch._foreach_copy_(kept, list(network.buffers()))
