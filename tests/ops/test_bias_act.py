@@ -68,6 +68,57 @@ def test_every_activation_is_twice_differentiable(act):
     assert torch.autograd.gradgradcheck(activated, (x, b))
 
 
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
+@pytest.mark.parametrize("clamp", [None, 0.7])
+@pytest.mark.parametrize("biased", [True, False])
+def test_gradients_from_the_result_are_those_of_the_operations_one_by_one(act, clamp, biased):
+    """First to third order, and at inputs of all signs and at 0."""
+    x = noise(3, 5, 4, 1)
+    x[0, 0] = 0
+    x, b = x.requires_grad_(), noise(5, seed=1).requires_grad_() if biased else None
+    inputs = [x] if b is None else [x, b]
+
+    def one_by_one() -> Tensor:
+        y = x if b is None else x + b[:, None, None]
+        y = 1.7 * (torch.where(y > 0, y, 0.2 * y) if act == "lrelu" else y)
+        return y if clamp is None else y.clamp(-clamp, clamp)
+
+    def orders(y: Tensor) -> list[Tensor]:
+        found = [y]
+        for _ in range(3):
+            loss = (found[-1].pow(2) * x.detach().cos().sum()).sum()
+            found += torch.autograd.grad(loss, inputs, create_graph=True)
+        return found
+
+    ours, theirs = orders(bias_act(x, b, act=act, gain=1.7, clamp=clamp)), orders(one_by_one())
+    for actual, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
+def test_only_the_result_is_kept_for_the_backward_pass(act):
+    x, b = noise(3, 5, 4, 4).requires_grad_(), noise(5, seed=1).requires_grad_()
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = bias_act(x, b, act=act, clamp=0.7)
+    (only,) = kept
+    assert only.data_ptr() == y.data_ptr()
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.5, 2.0])
+def test_any_slope_has_its_gradient(alpha):
+    x = torch.tensor([[-2.0, 3.0]], requires_grad=True)
+    bias_act(x, act="lrelu", alpha=alpha, gain=1.0).sum().backward()
+    assert x.grad.tolist() == [[alpha, 1.0]]
+
+
+def test_gradients_of_a_bias_have_its_dtype():
+    x = torch.ones(4, 2, dtype=torch.bfloat16, requires_grad=True)
+    b = torch.ones(2, requires_grad=True)
+    bias_act(x, b, act="lrelu").sum().backward()
+    assert (x.grad.dtype, b.grad.dtype) == (torch.bfloat16, torch.float32)
+
+
 def test_no_gradient_passes_a_clamp():
     x = torch.tensor([[-9.0, 0.5, 9.0]], requires_grad=True)
     bias_act(x, torch.zeros(3), clamp=1.0).sum().backward()

@@ -4,12 +4,17 @@
 
 The default gain roughly preserves the variance of a normal input: sqrt(2) for relu, lrelu and
 swish, 1 for the others.
+
+Leaky ReLU and linear keep one tensor for the backward pass, the result, which the next layer keeps
+anyway. Its sign and its size tell the slope that the gradient is multiplied with:
+
+    dy/dx = gain (1 if y > 0 else alpha)   where |y| < clamp, else 0
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +49,8 @@ def bias_act(
 ) -> Tensor:
     """Adds a bias along dimension 1, then applies activation, gain and clamp.
 
-    Differentiable as many times as the activation.
+    Differentiable as many times as the activation. No gradient passes where the result is at the
+    clamp.
 
     Args:
         x: [b c ..].
@@ -70,6 +76,9 @@ def bias_act(
             "expected one number per channel (dim 1)"
         )
     gain = GAINS[act] if gain is None else gain
+    slope = LRELU_SLOPE if alpha is None else alpha
+    if _is_told_by_its_result(act, slope, gain, clamp) and _is_recorded(x, b):
+        return _FromResult.apply(x, b, slope if act == "lrelu" else None, gain, clamp)
 
     # Without gradients every step after the first works in place, on a tensor made here.
     no_grad = not torch.is_grad_enabled()
@@ -79,7 +88,7 @@ def bias_act(
         x = x.add_(b) if inplace else x + b
         inplace = no_grad
     if act != "linear":
-        x = _activate(x, act, LRELU_SLOPE if alpha is None else alpha, inplace)
+        x = _activate(x, act, slope, inplace)
         inplace = no_grad
     if gain != 1:
         x = x.mul_(gain) if inplace else x * gain
@@ -104,3 +113,51 @@ def _activate(x: Tensor, act: Activation, alpha: float, inplace: bool) -> Tensor
     if act == "swish":
         return F.silu(x, inplace=inplace)
     return torch.tanh(x) if act == "tanh" else torch.sigmoid(x)
+
+
+def _is_recorded(*tensors: Tensor | None) -> bool:
+    """Whether a backward pass can follow."""
+    needed = any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return needed and torch.is_grad_enabled()
+
+
+def _is_told_by_its_result(act: Activation, slope: float, gain: float, clamp: float | None) -> bool:
+    """Whether the result has the sign of its input, so that it tells the derivative."""
+    if act == "linear" and clamp is None:
+        return False  # nothing is kept as it is
+    return (act == "linear" or (act == "lrelu" and slope >= 0)) and gain > 0 and clamp != 0
+
+
+class _FromResult(torch.autograd.Function):
+    """clamp(gain lrelu(x + b)), which keeps its result; `slope` None is linear."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, b: Tensor | None, slope: float | None, gain: float, clamp: float | None
+    ) -> Tensor:
+        # Nothing is recorded here.
+        y = bias_act(x.clone() if b is None else x, b, act="linear", gain=1.0)
+        if slope is not None:
+            F.leaky_relu_(y, slope)
+        if gain != 1:
+            y.mul_(gain)
+        if clamp is not None:
+            y.clamp_(-clamp, clamp)
+        ctx.save_for_backward(y)
+        ctx.numbers, ctx.dtype = (slope, gain, clamp), None if b is None else b.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        slope, gain, clamp = ctx.numbers
+        y, grad, of_bias = ctx.saved_tensors[0].detach(), grads[0], None
+        # All of this is linear in the gradient, and recorded where it is differentiated again; y
+        # only says where, so that it has no part in that.
+        if clamp is not None:
+            grad = torch.ops.aten.hardtanh_backward(grad, y, -clamp, clamp)
+        if slope is not None:
+            grad = torch.ops.aten.leaky_relu_backward(grad, y, slope, True)
+        grad = grad if gain == 1 else grad * gain
+        if ctx.needs_input_grad[1]:
+            of_bias = grad.sum([dim for dim in range(grad.ndim) if dim != 1]).to(ctx.dtype)
+        return grad if ctx.needs_input_grad[0] else None, of_bias, None, None, None
