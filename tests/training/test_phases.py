@@ -394,6 +394,60 @@ def test_separate_logits_of_image_and_raw_image_weigh_one_half_each_in_r1():
     assert float(run(gan, "r1", part)["loss/r1"]) == pytest.approx(float(expected), rel=1e-9)
 
 
+@pytest.mark.parametrize("of", ["input", "image"])
+@pytest.mark.parametrize(
+    ("maker", "judge"),
+    [
+        ("StyleGAN2", "StyleGAN2Discriminator"),
+        ("CIPS3D", "CIPS3DDiscriminator"),
+        ("GRAM", "GRAMDiscriminator"),
+        ("GRAMHD", "GRAMDiscriminator"),
+        ("PiGAN", "PiGANDiscriminator"),
+    ],
+)
+def test_r1_of_every_step_has_the_gradients_of_a_pass_of_its_own(maker, judge, of, monkeypatch):
+    """It shares the discriminator's pass over the reals: one of the fakes, one of the reals."""
+
+    def make(r1: R1) -> GAN:
+        torch.manual_seed(0)
+        generator, discriminator = (
+            GENERATORS[maker](**GENERATORS[maker].tiny),
+            DISCRIMINATORS[judge](**DISCRIMINATORS[judge].tiny),
+        )
+        gan = GAN(
+            generator,
+            discriminator,
+            fakes=Fakes(poses=GaussianPose()),
+            augmentation=Augmentation(Blur(1.0), diffaug=DiffAugment(enabled=True)),
+            r1=r1,
+            patch=Patches(0.5 if discriminator.predicts_patches else 0.0),
+        )
+        return gan.double()
+
+    passes: list[Tensor] = []
+    shared, apart = make(R1(2.0, interval=1, of=of)), make(R1(2.0, interval=2, of=of))
+    shared.discriminator.register_forward_hook(lambda *args: passes.append(args[-1].logits))
+    part = part_of(shared)
+    values = run(shared, "discriminator", part)
+    assert len(passes) == 2
+
+    # The same draws: those of the discriminator's phase.
+    found = run(apart, "discriminator", part)
+    of_both = gradients(apart.discriminator)
+    as_reals = apart.draws(INDICES, "discriminator").in_phase("real")
+    monkeypatch.setattr(apart.phases, "draws", lambda *_: as_reals)
+    found |= run(apart, "r1", part)
+    for name, gradient in gradients(apart.discriminator).items():
+        of_both[name] = of_both.get(name, torch.zeros(())) + gradient / 2  # its interval
+    assert values.keys() == found.keys()
+    assert values["loss/r1"] > 0
+    for name, value in values.items():
+        assert float(value) == pytest.approx(float(found[name]), rel=1e-9)
+    ours = gradients(shared.discriminator)
+    scale = max(float(gradient.abs().max()) for gradient in of_both.values())
+    assert largest_difference(ours, of_both) < 1e-10 * scale
+
+
 def test_r1_without_a_weight_has_that_of_the_whole_batch():
     rule, own = small_gan(r1=R1(None)), small_gan(r1=R1(0.0002 * 32**2 / 64))
     rule.phases.batch_size = 64
@@ -441,11 +495,12 @@ def test_a_paired_game_trains_both_players_with_r1_and_r2():
 
     # the discriminator's loss by hand
     values: dict[str, Tensor] = {}
-    pair, r1, r2 = gan.phases.discriminator_loss(part, values)
+    pair_and_r1, r2 = gan.phases.discriminator_loss(part, values)
+    pair, r1 = values["loss/discriminator"], values["loss/r1"]
+    assert float(pair_and_r1) == pytest.approx(float(pair + r1), rel=1e-9)
     fake = gan.discriminator(_fake_inputs(gan)[0]).logits
     real = gan.discriminator(part.image).logits
     assert float(pair) == pytest.approx(float(F.softplus(fake - real).mean()), rel=1e-9)
-    assert float(values["loss/discriminator"]) == pytest.approx(float(pair), rel=1e-9)
 
     # each penalty at its images
     x = part.image.clone().requires_grad_()

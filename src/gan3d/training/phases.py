@@ -18,7 +18,7 @@ to an image and a phase; `gan.py` adds micro-batches, optimizer steps, averages 
     # discriminator: every iteration
     fake = G(z, camera)                                 # other z and cameras, no gradient
     loss = adversarial.discriminator(D(augment(fake)), D(augment(real))) + pose, latent losses
-         + penalties, if r1.interval is 1
+         + penalties, if r1.interval is 1: R1 of the same D(augment(real))
     step(D)
 
     # r1: every `r1.interval` iterations, a step of its own
@@ -177,9 +177,15 @@ class Phases:
             yield loss_fake  # its graph is gone before the reals are seen
             done = loss_fake.detach()
 
-        # reals
+        # reals; R1 of every step differentiates the logits of this pass, as published
         draw = draw.in_phase("real")
-        of_reals = self.judge(*self.shown(*self.reals(part, draw), draw), part.camera, draw)
+        image, raw = self.reals(part, draw)
+        every_step = self.losses.penalized and not self.losses.lazy_d
+        of_reals, r1 = (
+            self._judged_with_penalty(self._r1(image), image, raw, part.camera, draw)
+            if every_step and self.losses.r1.gamma != 0
+            else (self.judge(*self.shown(image, raw, draw), part.camera, draw), None)
+        )
         self.adaptive_p.collect(of_reals.logits)
         values["logits/real"] = of_reals.logits.mean()
         values["signs/real"] = of_reals.logits.sign().mean()
@@ -194,27 +200,38 @@ class Phases:
             values["pose/real"] = error = pose(of_reals.pose, part.camera).mean()
             loss_real = loss_real + pose.real_weight * error
         values["loss/discriminator"] = loss_real.detach() + done
+        if r1 is not None:
+            values["loss/r1"] = r1
+            loss_real = loss_real + r1
         yield loss_real
 
-        if self.losses.penalized and not self.losses.lazy_d:
-            yield from self.r1_loss(part, values)
+        if every_step:
+            yield from self._r2_loss(part, values)
 
     def r1_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
-        """Gradient penalties on the reals (R1) and on fresh fakes (R2)."""
-        draw, r1 = self.draws(part.indices, "r1"), self.losses.r1
-        if r1.gamma != 0:
+        """Gradient penalties on the reals (R1) and on fresh fakes (R2), as a step of their own."""
+        if self.losses.r1.gamma != 0:
+            draw = self.draws(part.indices, "r1")
             image, raw = self.reals(part, draw)
-            weighted = r1.weighted(self.stage.gamma, image.shape[-1], self.batch_size)
-            values["loss/r1"] = loss = self._penalty(weighted, image, raw, part.camera, draw, True)
-            yield loss * r1.interval
-        if self.losses.r2.gamma > 0:
-            draw = draw.in_phase("fake")
-            fake, latents = self._fresh_fakes(draw)
-            weighted = replace(r1, gamma=self.losses.r2.gamma)
-            values["loss/r2"] = loss = self._penalty(
-                weighted, fake.image, fake.raw, latents.camera, draw, False
+            judged, penalty = self._judged_with_penalty(
+                self._r1(image), image, raw, part.camera, draw
             )
-            yield loss * r1.interval
+            self.adaptive_p.collect(judged.logits)
+            values["loss/r1"] = penalty
+            yield penalty * self.losses.r1.interval
+        yield from self._r2_loss(part, values)
+
+    def _r2_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
+        """Gradient penalty on fresh fakes, if there is one."""
+        if self.losses.r2.gamma > 0:
+            draw = self.draws(part.indices, "r1").in_phase("fake")
+            fake, latents = self._fresh_fakes(draw)
+            weighted = replace(self.losses.r1, gamma=self.losses.r2.gamma)
+            _, penalty = self._judged_with_penalty(
+                weighted, fake.image, fake.raw, latents.camera, draw
+            )
+            values["loss/r2"] = penalty
+            yield penalty * weighted.interval
 
     def take_tracked(self) -> list[list[Tensor]]:
         """Inputs of the running statistics: parts of [b n w] and, if there are any, of [b k]."""
@@ -492,37 +509,39 @@ class Phases:
             total = total + self.losses.patch(loss, *patches).mean()
         return total
 
-    def _penalty(
+    def _r1(self, image: Tensor) -> R1:
+        """R1 with the weight that it has now, for reals [b 3 H W]."""
+        return self.losses.r1.weighted(self.stage.gamma, image.shape[-1], self.batch_size)
+
+    def _judged_with_penalty(
         self,
         penalty: R1,
         image: Tensor,
         raw: Tensor | None,
         camera: Camera | None,
         draw: Randomness,
-        real: bool,
-    ) -> Tensor:
-        """Gradient penalty of the discriminator at some images, a scalar."""
-        patch, separate = self.losses.patch, False
+    ) -> tuple[DiscriminatorOutput, Tensor]:
+        """What the discriminator says of some images, and its gradient penalty there, a scalar."""
+        patch, outputs = self.losses.patch, []
 
         def judge(image: Tensor, raw: Tensor | None) -> Tensor:
-            nonlocal separate
             if penalty.of == "image":
                 image, raw = self.shown(image, raw, draw)
             judged = self.judge(image, raw, camera, draw)
-            if real:
-                self.adaptive_p.collect(judged.logits)
+            outputs.append(judged)
             realness = judged.logits
             if judged.patch_logits is not None and patch.in_r1:
                 realness = realness + patch.realness(judged.patch_logits)
             if judged.raw_logits is not None:
-                separate, realness = True, realness + judged.raw_logits
+                realness = realness + judged.raw_logits
             return realness
 
         if penalty.of == "input":
             image, raw = self.shown(image, raw, draw)
         mean = penalty(judge, image, raw).mean()
+        (judged,) = outputs
         # Separate logits for image and raw image: average the two losses.
-        return mean / 2 if separate else mean
+        return judged, mean if judged.raw_logits is None else mean / 2
 
     def _predictions(
         self, judged: DiscriminatorOutput, latents: Latents, values: Values, of: str
