@@ -1,10 +1,10 @@
-"""EG3D's forward pass in the published order of operations: the baseline of `forward.py`.
+"""EG3D's forward pass in the published order of operations: the baseline of `forward.py`, and its
+renderer that of `train_step.py`, with gradient and draws.
 
 Written from the papers, for the weights of `gan3d.generators.EG3D`. The numbers are the same, but
 computed as published: one kernel per sample in a grouped convolution, FIR filters on zero-inserted
 signals, coordinates projected by matrix products and sampled with grid_sample, all rays at once,
-features sorted with the depths. Deterministic and without gradient; super-resolution layouts 8X and
-8XDC.
+features sorted with the depths. Super-resolution layouts 8X and 8XDC.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from gan3d.camera import Camera
+from gan3d.camera import Camera, Rays
 from gan3d.generators.eg3d import EG3D, Decoder
 from gan3d.layers.superresolution import SuperResolution
 from gan3d.layers.synthesis import SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGB
 from gan3d.ops.composite import Samples, interval_weights, optical_depths, reference
 from gan3d.ops.resample import upfirdn2d_reference
+from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, importance_depths, ray_limits, stratified_depths
+from gan3d.rendering.volume import Field, RayRendering
 
 # Rows are the two axes of a plane, then its normal: (x,y), (x,z), (z,x).
 PLANE_AXES = (
@@ -48,30 +50,48 @@ def features_of(
     decoder: Decoder, options: RenderOptions, planes: Tensor, camera: Camera, side: int
 ) -> Tensor:
     """Feature image [b f h w] in [-1, 1], without chunks."""
-    rays = camera.rays(side)
+
+    def field(points: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        return decoder(plane_features(planes, points, options.box_warp))
+
+    features = 2 * render_rays(field, camera.rays(side), options).features - 1
+    return rearrange(features, "b (h w) f -> b f h w", h=side)
+
+
+def render_rays(
+    field: Field, rays: Rays, options: RenderOptions, randomness: Randomness | None = None
+) -> RayRendering:
+    """Rays rendered all at once; arguments as for `gan3d.rendering.render_rays`."""
+    count, jitter, u = rays.origins.shape[1], None, None
+    if randomness is not None:
+        jitter = randomness.uniform("depth_jitter", count, options.depth_samples)
+        u = randomness.uniform("importance", count, options.importance_samples)
 
     def query(depths: Tensor) -> Samples:
         offsets = depths[..., None] * rays.directions[:, :, None]
-        points = rays.origins[:, :, None] + offsets  # b r s 3
-        features = _sample_planes(planes, points.flatten(1, 2), options.box_warp)
-        sigma, rgb = decoder(features.mean(1))
-        split = depths.shape[1:]
-        return Samples(depths, sigma[..., 0].unflatten(1, split), rgb.unflatten(1, split))
+        sigma, rgb = field(rays.origins[:, :, None] + offsets, rays.directions[:, :, None])
+        return Samples(depths, sigma[..., 0], rgb)
 
     # Coarse samples. The published code also composites their features, and uses the weights only.
     near, far = ray_limits(rays, options)
-    coarse = query(stratified_depths(near, far, options.depth_samples))
+    coarse = query(stratified_depths(near, far, options.depth_samples, jitter=jitter))
     reference(coarse)
     weights = interval_weights(optical_depths(coarse.sigma, coarse.depths))
 
     # Importance samples, sorted together with the coarse ones.
-    fine = query(importance_depths(coarse.depths, weights, options.importance_samples))
+    fine = query(importance_depths(coarse.depths, weights, options.importance_samples, u=u))
     depths, order = torch.cat([coarse.depths, fine.depths], -1).sort(-1)
     sigma = torch.cat([coarse.sigma, fine.sigma], -1).gather(-1, order)
     rgb = torch.cat([coarse.rgb, fine.rgb], -2)
     rgb = rgb.gather(-2, order[..., None].expand(-1, -1, -1, rgb.shape[-1]))
-    features = 2 * reference(Samples(depths, sigma, rgb)).rgb - 1
-    return rearrange(features, "b (h w) f -> b f h w", h=side)
+    color, depth, opacity = reference(Samples(depths, sigma, rgb))
+    return RayRendering(color, depth[..., None], opacity[..., None])
+
+
+def plane_features(planes: Tensor, points: Tensor, box_warp: float) -> Tensor:
+    """Mean over the planes at points [b .. 3], [b .. c]."""
+    sampled = _sample_planes(planes, points.flatten(1, -2), box_warp)
+    return sampled.mean(1).unflatten(1, points.shape[1:-1])
 
 
 def superresolve(network: SuperResolution, features: Tensor, w: Tensor) -> Tensor:

@@ -1,0 +1,138 @@
+"""The published order of operations for training: the baseline of `train_step.py`.
+
+Written from the papers. `operations()` puts it in the place of gan3d's own in networks that exist,
+so that both train the same weights through the same harness with the same draws:
+
+    styles     scale the input and the result of a shared kernel; demodulation from one scaled
+               kernel per sample; channels first throughout
+    FIR        on the zero-inserted signal, one 4 x 4 kernel
+    bias_act   bias, activation, gain and clamp are one operation each
+    renderer   planes by grid_sample, all rays at once, features sorted with the depths
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import published
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan3d.layers.synthesis import SynthesisBlock
+from gan3d.ops import resample
+from gan3d.ops.bias_act import GAINS
+from gan3d.ops.resample import conv2d_resample, upfirdn2d_reference
+
+WITH_BIAS_ACT = ("convolution", "linear", "synthesis")
+
+
+@contextmanager
+def operations() -> Iterator[None]:
+    """Within it, StyleGAN2, EG3D and their discriminators compute in the published order."""
+    with ExitStack() as stack:
+
+        def put(place: object, name: str, ours: object) -> None:
+            stack.enter_context(patch.object(place, name, ours))
+
+        for layer in WITH_BIAS_ACT:
+            stack.enter_context(patch(f"gan3d.layers.{layer}.bias_act", bias_act))
+        stack.enter_context(patch("gan3d.layers.synthesis.modulated_conv2d", modulated_conv2d))
+        stack.enter_context(patch("gan3d.generators.eg3d.render_rays", published.render_rays))
+        stack.enter_context(patch("gan3d.generators.eg3d.PlaneTable", Planes))
+        put(resample, "upfirdn2d", upfirdn2d_reference)
+        put(SynthesisBlock, "forward", _block)
+        yield
+
+
+def bias_act(
+    x: Tensor,
+    b: Tensor | None = None,
+    *,
+    act: str = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
+    overwrite: bool = False,
+) -> Tensor:
+    """Each step a pass of its own; lrelu and linear."""
+    if b is not None:
+        x = x + b.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)])
+    x = F.leaky_relu(x, 0.2) if act == "lrelu" else x
+    gain = GAINS[act] if gain is None else gain
+    x = x * gain if gain != 1 else x
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    noise: Tensor | None = None,
+    up: int = 1,
+    padding: int = 0,
+    resample_filter: Tensor | None = None,
+    demodulate: bool = True,
+    flip_weight: bool = True,
+    fused: bool | None = None,
+) -> Tensor:
+    """The form that the published code trains with: a shared kernel, scaled input and result."""
+    y = conv2d_resample(
+        x * styles[:, :, None, None],
+        weight,
+        resample_filter,
+        up=up,
+        padding=padding,
+        flip_weight=flip_weight,
+    )
+    if not demodulate:
+        return y
+    each = weight * styles[:, None, :, None, None]  # b o i k k
+    d = (each.square().sum([2, 3, 4]) + 1e-8).rsqrt()[:, :, None, None]
+    return y * d if noise is None else torch.addcmul(noise, y, d)
+
+
+def _block(self, x, img, ws, *, noise=None, randomness=None):
+    """`SynthesisBlock.forward` of the "skip" architecture, channels first."""
+    latents = iter(ws.unbind(1))
+    if x is None:
+        x = self.const[None].repeat(len(ws), 1, 1, 1)
+    else:
+        x = self.conv0(x, next(latents), noise=noise, randomness=randomness)
+    x = self.conv1(x, next(latents), noise=noise, randomness=randomness)
+    if img is not None and self.up > 1:
+        img = resample.upsample2d(img, self.resample_filter, up=self.up)
+    rgb = self.torgb(x, next(latents))
+    return x, rgb if img is None else img + rgb
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Tri-planes that are looked up by grid_sample, one after the other: [b 3 c h w]."""
+
+    planes: Tensor
+
+    @classmethod
+    def of(cls, planes: Tensor, axes: str) -> Planes:
+        assert axes == "official"
+        return cls(planes)
+
+    def features(self, points: Tensor, *, box_warp: float) -> Tensor:
+        return published.plane_features(self.planes, points, box_warp)
+
+
+def adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam as the published code makes it: on a CPU a series of operations per parameter."""
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.0, 0.99), eps=1e-8)
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, network: nn.Module, beta: float) -> None:
+    """The average, one parameter after the other."""
+    for old, new in zip(average.parameters(), network.parameters(), strict=True):
+        old.copy_(new.lerp(old, beta))
+    for old, new in zip(average.buffers(), network.buffers(), strict=True):
+        old.copy_(new)

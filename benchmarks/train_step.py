@@ -1,0 +1,402 @@
+"""One training iteration on one CPU thread, phase by phase, against the published order.
+
+    python benchmarks/train_step.py [--members eg3d-reduced ..] [--pairs 3] [--out FOLDER]
+
+Both forms train the same weights through `gan3d.training.phases` with the same draws. Losses and
+gradients are compared first (to 1e-3 of the largest gradient); then each phase is timed A B A B.
+CPU seconds are medians. Memory is the peak of live tensor bytes above the start of the phase, and
+the bytes that are kept for the backward pass. All of it twice, each time in a process of its own:
+with the allocator as it is, and keeping memory (`gan3d.allocator`). An iteration is generator,
+discriminator, Adam and the average; `amortized` adds the lazy phases by their intervals.
+
+`shared` compares discriminators with R1 in every step: one pass over the reals, and two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import published_training
+import torch
+from machine import facts, write
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from gan3d.allocator import VARIABLE, keep_memory
+from gan3d.camera import GaussianPose
+from gan3d.discriminators import DISCRIMINATORS, DualDiscriminator, StyleGAN2Discriminator
+from gan3d.generators import EG3D, GENERATORS, StyleGAN2
+from gan3d.generators.eg3d import BackboneOptions
+from gan3d.layers.superresolution import SuperResolutionOptions
+from gan3d.training.fakes import Fakes
+from gan3d.training.gan import GAN
+from gan3d.training.losses import R1, DensityRegularization, PathLength
+from gan3d.training.micro_batches import Part
+
+TOLERANCE = 1e-3
+SETTINGS = ("default", "kept")  # the allocator's
+Form = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A pair of networks.
+
+    Attributes:
+        build: makes the harness.
+        batch: images per iteration.
+        lazy: the generator's lazy regularizer.
+    """
+
+    build: Callable[[], GAN]
+    batch: int
+    lazy: str
+
+
+def eg3d(sizes: dict[str, Any], of_discriminator: dict[str, Any]) -> GAN:
+    generator = EG3D(**sizes)
+    with torch.no_grad():
+        generator.decoder.net[2].bias[0] = 3.0  # a visible density
+    return GAN(
+        generator,
+        DualDiscriminator(img_resolution=generator.img_resolution, **of_discriminator),
+        fakes=Fakes(poses=GaussianPose()),
+        r1=R1(1.0),
+        density=DensityRegularization(0.25),
+    )
+
+
+def stylegan2(sizes: dict[str, Any], of_discriminator: dict[str, Any]) -> GAN:
+    generator = StyleGAN2(**sizes)
+    discriminator = StyleGAN2Discriminator(
+        img_resolution=generator.img_resolution, **of_discriminator
+    )
+    return GAN(
+        generator,
+        discriminator,
+        fakes=Fakes(poses=GaussianPose()),
+        r1=R1(1.0, of="image"),
+        path_length=PathLength(2.0),
+    )
+
+
+SMALL_EG3D = {
+    "img_resolution": 128,
+    "raw_resolution": 32,
+    "backbone": BackboneOptions(channel_base=4096, channel_max=64),
+    "superresolution": SuperResolutionOptions(layout="8X", channels=(64, 32)),
+}
+TINY_EG3D = EG3D.tiny | {
+    "img_resolution": 64,
+    "superresolution": replace(EG3D.tiny["superresolution"], layout="8X"),
+}
+TINY_JUDGE = {"channel_base": 256, "channel_max": 16, "mapping_layers": 2, "group_size": 2}
+MEMBERS = {
+    "eg3d-tiny": Member(lambda: eg3d(TINY_EG3D, TINY_JUDGE), 2, "density"),
+    "eg3d-reduced": Member(
+        lambda: eg3d(SMALL_EG3D, {"channel_base": 4096, "channel_max": 64}), 2, "density"
+    ),
+    "eg3d-full": Member(lambda: eg3d({"raw_resolution": 64}, {}), 1, "density"),
+    "stylegan2-tiny": Member(
+        lambda: stylegan2(StyleGAN2.tiny, TINY_JUDGE | {"conv_clamp": None}), 2, "path_length"
+    ),
+    "stylegan2-reduced": Member(
+        lambda: stylegan2(
+            {"img_resolution": 64, "channel_base": 4096}, {"channel_base": 4096, "group_size": 2}
+        ),
+        4,
+        "path_length",
+    ),
+    "stylegan2-full": Member(lambda: stylegan2({}, {}), 2, "path_length"),
+}
+# Discriminators whose recipes have R1 in every step, at full width and at 32 px.
+SHARED = {
+    "cips3d": ("CIPS3D", "CIPS3DDiscriminator", {"img_resolution": 32}),
+    "gram": ("GRAM", "GRAMDiscriminator", {"img_resolution": 32}),
+    "pigan": ("PiGAN", "PiGANDiscriminator", {"img_resolution": 32}),
+}
+SHARED_BATCH = 4
+
+
+# ------------------------------------------------------------ what is timed
+
+
+def part_of(gan: GAN, batch: int) -> Part:
+    """Reals of a batch, with cameras."""
+    side = gan.discriminator.img_resolution
+    image = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
+    draw = gan.draws(range(batch), "reals")
+    return Part(image.clamp(-1, 1), GaussianPose().sample(draw), list(range(batch)))
+
+
+def run(gan: GAN, terms: Iterator[Tensor], of_generator: bool) -> None:
+    """Backward through the terms of a loss; gradients are left in one network."""
+    for network in (gan.generator, gan.discriminator):
+        network.requires_grad_((network is gan.generator) == of_generator)
+        network.zero_grad(set_to_none=True)
+    for term in terms:
+        term.backward()
+    gan.phases.tracked = []
+
+
+def phases_of(gan: GAN, member: Member) -> dict[str, Form]:
+    """The phases of an iteration, by name."""
+    part = part_of(gan, member.batch)
+    gan.phases.batch_size = member.batch
+
+    def phase(name: str) -> Form:
+        loss = getattr(gan.phases, f"{name}_loss")
+        of_generator = name not in ("discriminator", "r1")
+        return lambda: run(gan, loss(part, {}), of_generator)
+
+    return {name: phase(name) for name in ("generator", member.lazy, "discriminator", "r1")}
+
+
+def updates(gan: GAN, theirs: bool) -> Form:
+    """Both optimizers and the average, on gradients that are there already."""
+    networks, average = (gan.generator, gan.discriminator), gan.generator_ema
+    lists = [[p for p in net.parameters() if p.grad is not None] for net in networks]
+    if theirs:
+        optimizers = [published_training.adam(some, 0.0) for some in lists]
+    else:
+        rates = (gan.optimizer_g, gan.optimizer_d)
+        optimizers = [replace(adam, lr=0.0).build(p) for adam, p in zip(rates, lists, strict=True)]
+
+    def step() -> None:
+        for optimizer in optimizers:
+            optimizer.step()
+        if theirs:
+            published_training.move_average(average, gan.generator, 0.5)
+        else:
+            gan.ema.update(average, gan.generator, images_seen=1000, batch_size=50)
+
+    return step
+
+
+def gradients(gan: GAN) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in gan.named_parameters() if p.grad is not None}
+
+
+def difference(gan: GAN, ours: Form, theirs: Form) -> float:
+    """Largest difference of the gradients of two forms, relative to the largest gradient; one that
+    is not there is 0.
+    """
+    ours()
+    mine = gradients(gan)
+    theirs()
+    other = gradients(gan)
+    scale = max(float(g.abs().max()) for g in other.values())
+    zero = torch.zeros(())
+    names = mine.keys() | other.keys()
+    most = max(float((mine.get(n, zero) - other.get(n, zero)).abs().max()) for n in names)
+    return most / max(scale, 1e-30)
+
+
+# ------------------------------------------------------------ measuring
+
+
+def kept_bytes(work: Form) -> int:
+    """Bytes that autograd keeps for the backward passes of `work`, at most at one time."""
+    storages: dict[int, int] = {}
+    most = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal most
+        storage = tensor.untyped_storage()
+        if not tensor.is_leaf or not tensor.requires_grad:  # parameters are there anyway
+            storages[storage.data_ptr()] = storage.nbytes()
+            most = max(most, sum(storages.values()))
+        return tensor
+
+    backward = Tensor.backward
+
+    def backward_then_forget(tensor: Tensor, *args: Any, **options: Any) -> None:
+        backward(tensor, *args, **options)
+        storages.clear()
+
+    Tensor.backward = backward_then_forget  # type: ignore[method-assign]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            work()
+    finally:
+        Tensor.backward = backward  # type: ignore[method-assign]
+    return most
+
+
+def peak_bytes(work: Form) -> int:
+    """Peak of the bytes of live tensors above those at the start."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    assert profiler.profiler is not None
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return most
+
+
+def compare(
+    forms: dict[str, Form], around: dict[str, AbstractContextManager], pairs: int, memory: bool
+) -> dict[str, Any]:
+    """CPU seconds of each form, A B A B, medians; memory of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(pairs):
+        for name, work in forms.items():
+            with around[name]:
+                start = time.process_time()
+                work()
+                seconds[name].append(time.process_time() - start)
+    row: dict[str, Any] = {name: statistics.median(some) for name, some in seconds.items()}
+    if memory:
+        for name, work in forms.items():
+            with around[name]:
+                row[f"{name}_kept_mb"] = kept_bytes(work) / 1e6
+                row[f"{name}_peak_mb"] = peak_bytes(work) / 1e6
+    return row
+
+
+class Published(AbstractContextManager):
+    """`published_training.operations`, to be entered many times."""
+
+    def __enter__(self) -> None:
+        self._within = published_training.operations()
+        self._within.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._within.__exit__(*error)
+
+
+def measure(name: str, pairs: int) -> dict[str, Any]:
+    """All phases of a member, and its whole iteration."""
+    torch.manual_seed(0)
+    member = MEMBERS[name]
+    gan = member.build()
+    phases, theirs = phases_of(gan, member), Published()
+    around: dict[str, AbstractContextManager] = {"ours": nullcontext(), "published": theirs}
+    rows: dict[str, Any] = {}
+    for phase, work in phases.items():
+
+        def published_work(work: Form = work) -> None:
+            with theirs:
+                work()
+
+        error = difference(gan, work, published_work)
+        if not error <= TOLERANCE:
+            raise SystemExit(f"{name} {phase}: the two forms differ by {error:.2g}; not measured")
+        forms = {"ours": work, "published": work}
+        rows[phase] = compare(forms, around, pairs, memory=True) | {"difference": error}
+
+    # Gradients of both networks, for the optimizers.
+    phases["generator"]()
+    of_generator = {p: p.grad for p in gan.generator.parameters()}
+    phases["discriminator"]()
+    for p, gradient in of_generator.items():
+        p.grad = gradient
+    none = {"ours": nullcontext(), "published": nullcontext()}
+    forms = {"ours": updates(gan, False), "published": updates(gan, True)}
+    rows["updates"] = compare(forms, none, max(pairs, 3), memory=False)
+
+    losses = gan.losses
+    interval = losses.density.interval if member.lazy == "density" else losses.path_length.interval
+    for form in ("ours", "published"):
+        once = sum(rows[phase][form] for phase in ("generator", "discriminator", "updates"))
+        lazily = rows[member.lazy][form] / interval + rows["r1"][form] / losses.r1.interval
+        rows.setdefault("iteration", {})[form] = once
+        rows.setdefault("amortized", {})[form] = once + lazily
+    for row in rows.values():
+        row["ratio"] = row["ours"] / row["published"]
+    return {"batch": member.batch, "rows": rows}
+
+
+def measure_shared(name: str, pairs: int, tiny: bool) -> dict[str, Any]:
+    """A discriminator's step with R1: its pass over the reals shared, and made twice."""
+    torch.manual_seed(0)
+    maker, judge, sizes = SHARED[name]
+    cls = DISCRIMINATORS[judge]
+    gan = GAN(
+        GENERATORS[maker](**GENERATORS[maker].tiny),
+        cls(**(cls.tiny if tiny else sizes)),
+        fakes=Fakes(poses=GaussianPose()),
+        r1=R1(10.0, interval=1, of="image"),
+    )
+    part = part_of(gan, SHARED_BATCH)
+    without = replace(gan.losses, r1=R1(0.0, interval=1))
+    alone = replace(copy.copy(gan.phases), losses=without)
+
+    def twice() -> Iterator[Tensor]:
+        yield from alone.discriminator_loss(part, {})
+        yield from gan.phases.r1_loss(part, {})
+
+    forms: dict[str, Form] = {
+        "ours": lambda: run(gan, gan.phases.discriminator_loss(part, {}), False),
+        "twice": lambda: run(gan, twice(), False),
+    }
+    error = difference(gan, forms["ours"], forms["twice"])
+    if not error <= TOLERANCE:
+        raise SystemExit(f"{name}: shared and separate passes differ by {error:.2g}")
+    row = compare(forms, {"ours": nullcontext(), "twice": nullcontext()}, pairs, memory=True)
+    return row | {"difference": error, "ratio": row["ours"] / row["twice"]}
+
+
+# ------------------------------------------------------------ the command
+
+
+def in_own_process(setting: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What is measured with an allocator's setting, by a new process."""
+    command = [sys.executable, __file__, "--child", setting, "--pairs", str(options.pairs)]
+    command += ["--members", *options.members, "--shared", *options.shared]
+    env = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    env |= {VARIABLE: "default"} if setting == "default" else {}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """What a child prints."""
+    kept, result = keep_memory(), {"members": {}, "shared": {}}
+    result["memory_is_kept"] = kept
+    for name in options.members:
+        result["members"][name] = measure(name, options.pairs)
+        print(f"{name} done", file=sys.stderr)
+    tiny = all(name.endswith("tiny") for name in options.members)
+    for name in options.shared:
+        result["shared"][name] = measure_shared(name, options.pairs, tiny)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    default = [name for name in MEMBERS if not name.endswith("tiny")]
+    add("--members", nargs="*", choices=list(MEMBERS), default=default)
+    add("--shared", nargs="*", choices=list(SHARED), default=list(SHARED))
+    add("--pairs", type=int, default=3, help="how often A B is repeated")
+    add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
+    add("--child", choices=SETTINGS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.child:
+        print(json.dumps(measured(options)))
+        return
+    result: dict[str, Any] = facts() | {"pairs": options.pairs, "tolerance": TOLERANCE}
+    result["allocator"] = {setting: in_own_process(setting, options) for setting in SETTINGS}
+    print(write("train_step", result, options.out))
+
+
+if __name__ == "__main__":
+    main()
