@@ -1,13 +1,14 @@
 """One training iteration on one CPU thread, phase by phase, against the published order.
 
-    python benchmarks/train_step.py [--members eg3d-reduced ..] [--pairs 3] [--out FOLDER]
+    python benchmarks/train_step.py [--subjects eg3d-reduced ..] [--pairs 3] [--out FOLDER]
 
 Both forms train the same weights through `gan3d.training.phases` with the same draws. Losses and
 gradients are compared first (to 1e-3 of the largest gradient); then each phase is timed A B A B.
 CPU seconds are medians. Memory is the peak of live tensor bytes above the start of the phase, and
-the bytes that are kept for the backward pass. All of it twice, each time in a process of its own:
-with the allocator as it is, and keeping memory (`gan3d.allocator`). An iteration is generator,
-discriminator, Adam and the average; `amortized` adds the lazy phases by their intervals.
+the bytes that are kept for the backward pass. Seconds are measured twice, each time in a process of
+its own: with the allocator as it is, and keeping memory (`gan3d.allocator`). An iteration is
+generator, discriminator, Adam and the average; `amortized` adds the lazy phases by their intervals.
+One subject is one JSON, train_step_SUBJECT.json.
 
 `shared` compares discriminators with R1 in every step: one pass over the reals, and two.
 """
@@ -279,7 +280,7 @@ class Published(AbstractContextManager):
         self._within.__exit__(*error)
 
 
-def measure(name: str, pairs: int) -> dict[str, Any]:
+def measure(name: str, pairs: int, memory: bool) -> dict[str, Any]:
     """All phases of a member, and its whole iteration."""
     torch.manual_seed(0)
     member = MEMBERS[name]
@@ -297,7 +298,7 @@ def measure(name: str, pairs: int) -> dict[str, Any]:
         if not error <= TOLERANCE:
             raise SystemExit(f"{name} {phase}: the two forms differ by {error:.2g}; not measured")
         forms = {"ours": work, "published": work}
-        rows[phase] = compare(forms, around, pairs, memory=True) | {"difference": error}
+        rows[phase] = compare(forms, around, pairs, memory) | {"difference": error}
 
     # Gradients of both networks, for the optimizers.
     phases["generator"]()
@@ -321,7 +322,7 @@ def measure(name: str, pairs: int) -> dict[str, Any]:
     return {"batch": member.batch, "rows": rows}
 
 
-def measure_shared(name: str, pairs: int, tiny: bool) -> dict[str, Any]:
+def measure_shared(name: str, pairs: int, tiny: bool = False) -> dict[str, float]:
     """A discriminator's step with R1: its pass over the reals shared, and made twice."""
     torch.manual_seed(0)
     maker, judge, sizes = SHARED[name]
@@ -347,34 +348,30 @@ def measure_shared(name: str, pairs: int, tiny: bool) -> dict[str, Any]:
     error = difference(gan, forms["ours"], forms["twice"])
     if not error <= TOLERANCE:
         raise SystemExit(f"{name}: shared and separate passes differ by {error:.2g}")
-    row = compare(forms, {"ours": nullcontext(), "twice": nullcontext()}, pairs, memory=True)
+    row = compare(forms, {"ours": nullcontext(), "twice": nullcontext()}, pairs, False)
     return row | {"difference": error, "ratio": row["ours"] / row["twice"]}
 
 
 # ------------------------------------------------------------ the command
 
 
-def in_own_process(setting: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What is measured with an allocator's setting, by a new process."""
-    command = [sys.executable, __file__, "--child", setting, "--pairs", str(options.pairs)]
-    command += ["--members", *options.members, "--shared", *options.shared]
+def measured(subject: str, pairs: int, memory: bool) -> dict[str, Any]:
+    """What a process measures of a subject."""
+    result: dict[str, Any] = {"memory_is_kept": keep_memory()}
+    if subject == "shared":
+        return result | {"rows": {name: measure_shared(name, pairs) for name in SHARED}}
+    return result | measure(subject, pairs, memory)
+
+
+def in_own_process(subject: str, setting: str, pairs: int) -> dict[str, Any]:
+    """The same with one of the allocator's settings, in a new process."""
+    command = [sys.executable, __file__, "--child", setting, "--pairs", str(pairs)]
     env = {name: value for name, value in os.environ.items() if name != VARIABLE}
     env |= {VARIABLE: "default"} if setting == "default" else {}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    done = subprocess.run(
+        [*command, "--subjects", subject], check=True, stdout=subprocess.PIPE, text=True, env=env
+    )
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """What a child prints."""
-    kept, result = keep_memory(), {"members": {}, "shared": {}}
-    result["memory_is_kept"] = kept
-    for name in options.members:
-        result["members"][name] = measure(name, options.pairs)
-        print(f"{name} done", file=sys.stderr)
-    tiny = all(name.endswith("tiny") for name in options.members)
-    for name in options.shared:
-        result["shared"][name] = measure_shared(name, options.pairs, tiny)
-    return result
 
 
 def main() -> None:
@@ -382,20 +379,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    default = [name for name in MEMBERS if not name.endswith("tiny")]
-    add("--members", nargs="*", choices=list(MEMBERS), default=default)
-    add("--shared", nargs="*", choices=list(SHARED), default=list(SHARED))
+    subjects = [*MEMBERS, "shared"]
+    default = [name for name in subjects if not name.endswith("tiny")]
+    add("--subjects", nargs="+", choices=subjects, default=default)
     add("--pairs", type=int, default=3, help="how often A B is repeated")
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     add("--child", choices=SETTINGS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.child:
-        print(json.dumps(measured(options)))
+    if options.child:  # memory is the same with either setting
+        memory = options.child == "default"
+        print(json.dumps(measured(options.subjects[0], options.pairs, memory)))
         return
-    result: dict[str, Any] = facts() | {"pairs": options.pairs, "tolerance": TOLERANCE}
-    result["allocator"] = {setting: in_own_process(setting, options) for setting in SETTINGS}
-    print(write("train_step", result, options.out))
+    for subject in options.subjects:
+        result: dict[str, Any] = facts() | {"pairs": options.pairs, "tolerance": TOLERANCE}
+        result["subject"] = subject
+        result["allocator"] = {
+            setting: in_own_process(subject, setting, options.pairs) for setting in SETTINGS
+        }
+        print(write(f"train_step_{subject}", result, options.out))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""The benchmark of a training iteration compares equal gradients, and its page is up to date."""
+
+import importlib
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script(name) imports benchmarks/name.py."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("name", ["eg3d-tiny", "stylegan2-tiny"])
+def test_the_published_order_has_the_gradients_of_ours_in_every_phase(script, name, monkeypatch):
+    bench, published = script("train_step"), script("published_training")
+    torch.manual_seed(0)
+    member = bench.MEMBERS[name]
+    gan = member.build().double()
+    gan.phases.path_mean = gan.path_mean
+    part = bench.part_of(gan, member.batch)
+    part = bench.replace(part, image=part.image.double(), camera=part.camera.to(torch.float64))
+    monkeypatch.setattr(bench, "part_of", lambda *_: part)
+    for phase, work in bench.phases_of(gan, member).items():
+
+        def theirs(work=work):
+            with published.operations():
+                work()
+
+        assert bench.difference(gan, work, theirs) < 1e-9, phase
+        assert bench.gradients(gan), phase
+
+
+def test_the_published_order_is_left_behind(script):
+    published = script("published_training")
+    from gan3d.layers import synthesis
+    from gan3d.ops import resample
+
+    before = (synthesis.bias_act, synthesis.SynthesisBlock.forward, resample.upfirdn2d)
+    with published.operations():
+        assert synthesis.bias_act is published.bias_act
+        assert resample.upfirdn2d is resample.upfirdn2d_reference
+    assert before == (synthesis.bias_act, synthesis.SynthesisBlock.forward, resample.upfirdn2d)
+
+
+def test_bytes_that_are_kept_and_live_are_counted(script):
+    bench = script("train_step")
+    x = torch.randn(1000, requires_grad=True)
+
+    def work() -> None:
+        for _ in range(2):  # the first is gone before the second
+            (x.sin() * x.cos()).sum().backward()
+
+    # sin(x) and cos(x) for their product; x is a leaf.
+    assert bench.kept_bytes(work) == 2 * 4000
+    assert 3 * 4000 <= bench.peak_bytes(work) <= 8 * 4000
+
+
+def test_every_phase_the_iteration_and_the_shared_pass_are_measured(script, monkeypatch):
+    bench = script("train_step")
+    monkeypatch.setattr(bench, "keep_memory", lambda: True)  # not in the process of the tests
+    rows = bench.measured("stylegan2-tiny", 1, memory=True)["rows"]
+    lazy = ("generator", "path_length", "discriminator", "r1")
+    assert set(rows) == {*lazy, "updates", "iteration", "amortized"}
+    for row in (*rows.values(), bench.measure_shared("pigan", 1, tiny=True)):
+        assert min(row["ours"], row["ratio"]) > 0
+    assert rows["generator"]["ours_kept_mb"] < 0.8 * rows["generator"]["published_kept_mb"]
+    once = sum(rows[name]["ours"] for name in ("generator", "discriminator", "updates"))
+    assert rows["iteration"]["ours"] == pytest.approx(once)
+    assert rows["amortized"]["ours"] == pytest.approx(
+        once + rows["path_length"]["ours"] / 4 + rows["r1"]["ours"] / 16
+    )
+
+
+@pytest.mark.parametrize(("setting", "variable"), [("default", "default"), ("kept", None)])
+def test_each_setting_of_the_allocator_has_a_process_of_its_own(
+    script, monkeypatch, setting, variable
+):
+    bench, seen = script("train_step"), {}
+
+    def run(command, env, **_):
+        seen.update(command=command, malloc=env.get("GAN3D_MALLOC"))
+        return Namespace(stdout='a word\n{"rows": 1}\n')
+
+    monkeypatch.setenv("GAN3D_MALLOC", "default")
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    assert bench.in_own_process("eg3d-full", setting, 2) == {"rows": 1}
+    assert seen["malloc"] == variable
+    assert seen["command"][2:4] == ["--child", setting]
+
+
+def test_the_page_shows_the_results_that_are_committed(script):
+    page = script("performance_page")
+    shown = page.PAGE.read_text()
+    assert page.written(shown) == shown, "run python benchmarks/performance_page.py"
+    assert shown.count(page.HEAD) == shown.count(page.FOOT) == 1
