@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan3d.generators.eg3d import Decoder
 from gan3d.layers.synthesis import SynthesisBlock
 from gan3d.ops import resample
 from gan3d.ops.bias_act import GAINS
@@ -45,6 +46,7 @@ def operations() -> Iterator[None]:
         stack.enter_context(patch("gan3d.generators.eg3d.PlaneTable", Planes))
         put(resample, "upfirdn2d", upfirdn2d_reference)
         put(SynthesisBlock, "forward", _block)
+        put(Decoder, "forward", _decode)
         yield
 
 
@@ -107,6 +109,12 @@ def _block(self, x, img, ws, *, noise=None, randomness=None):
         img = resample.upsample2d(img, self.resample_filter, up=self.up)
     rgb = self.torgb(x, next(latents))
     return x, rgb if img is None else img + rgb
+
+
+def _decode(self: Decoder, features: Tensor) -> tuple[Tensor, Tensor]:
+    """`Decoder.forward`, of all points at once."""
+    out = self.net(features)
+    return out[..., :1], 1.002 * torch.sigmoid(out[..., 1:]) - 0.001
 
 
 @dataclass(frozen=True)

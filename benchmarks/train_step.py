@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,15 +208,18 @@ def difference(gan: GAN, ours: Form, theirs: Form) -> float:
 # ------------------------------------------------------------ measuring
 
 
-def kept_bytes(work: Form) -> int:
-    """Bytes that autograd keeps for the backward passes of `work`, at most at one time."""
+def kept_bytes(work: Form, there_anyway: Iterable[Tensor] = ()) -> int:
+    """Bytes that autograd keeps for the backward passes of `work`, at most at one time, beside
+    those of some tensors.
+    """
+    weights = {tensor.untyped_storage().data_ptr() for tensor in there_anyway}
     storages: dict[int, int] = {}
     most = 0
 
     def pack(tensor: Tensor) -> Tensor:
         nonlocal most
         storage = tensor.untyped_storage()
-        if not tensor.is_leaf or not tensor.requires_grad:  # parameters are there anyway
+        if storage.data_ptr() not in weights:
             storages[storage.data_ptr()] = storage.nbytes()
             most = max(most, sum(storages.values()))
         return tensor
@@ -250,9 +253,12 @@ def peak_bytes(work: Form) -> int:
 
 
 def compare(
-    forms: dict[str, Form], around: dict[str, AbstractContextManager], pairs: int, memory: bool
+    forms: dict[str, Form],
+    around: dict[str, AbstractContextManager],
+    pairs: int,
+    weighed: GAN | None = None,
 ) -> dict[str, Any]:
-    """CPU seconds of each form, A B A B, medians; memory of each."""
+    """CPU seconds of each form, A B A B, medians; with a harness, the memory of each beside it."""
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(pairs):
         for name, work in forms.items():
@@ -261,10 +267,11 @@ def compare(
                 work()
                 seconds[name].append(time.process_time() - start)
     row: dict[str, Any] = {name: statistics.median(some) for name, some in seconds.items()}
-    if memory:
+    if weighed is not None:
+        weights = [*weighed.parameters(), *weighed.buffers()]
         for name, work in forms.items():
             with around[name]:
-                row[f"{name}_kept_mb"] = kept_bytes(work) / 1e6
+                row[f"{name}_kept_mb"] = kept_bytes(work, weights) / 1e6
                 row[f"{name}_peak_mb"] = peak_bytes(work) / 1e6
     return row
 
@@ -298,7 +305,8 @@ def measure(name: str, pairs: int, memory: bool) -> dict[str, Any]:
         if not error <= TOLERANCE:
             raise SystemExit(f"{name} {phase}: the two forms differ by {error:.2g}; not measured")
         forms = {"ours": work, "published": work}
-        rows[phase] = compare(forms, around, pairs, memory) | {"difference": error}
+        rows[phase] = compare(forms, around, pairs, gan if memory else None)
+        rows[phase]["difference"] = error
 
     # Gradients of both networks, for the optimizers.
     phases["generator"]()
@@ -308,7 +316,7 @@ def measure(name: str, pairs: int, memory: bool) -> dict[str, Any]:
         p.grad = gradient
     none = {"ours": nullcontext(), "published": nullcontext()}
     forms = {"ours": updates(gan, False), "published": updates(gan, True)}
-    rows["updates"] = compare(forms, none, max(pairs, 3), memory=False)
+    rows["updates"] = compare(forms, none, max(pairs, 3))
 
     losses = gan.losses
     interval = losses.density.interval if member.lazy == "density" else losses.path_length.interval
@@ -348,7 +356,7 @@ def measure_shared(name: str, pairs: int, tiny: bool = False) -> dict[str, float
     error = difference(gan, forms["ours"], forms["twice"])
     if not error <= TOLERANCE:
         raise SystemExit(f"{name}: shared and separate passes differ by {error:.2g}")
-    row = compare(forms, {"ours": nullcontext(), "twice": nullcontext()}, pairs, False)
+    row = compare(forms, {"ours": nullcontext(), "twice": nullcontext()}, pairs)
     return row | {"difference": error, "ratio": row["ours"] / row["twice"]}
 
 

@@ -32,6 +32,7 @@ from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.superresolution import SuperResolution, SuperResolutionOptions
 from gan3d.layers.synthesis import SynthesisNetwork
+from gan3d.ops.field_decoder import decode
 from gan3d.ops.triplane import PROJECTIONS, PlaneAxes, PlaneTable
 from gan3d.randomness import Randomness
 from gan3d.rendering import RenderOptions, render_rays
@@ -183,8 +184,11 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[.. c] -> sigma [.. 1], rgb [.. f]."""
-        out = self.net(features)
-        return out[..., :1], 1.002 * torch.sigmoid(out[..., 1:]) - 0.001
+        layers = (layer for layer in self.net if isinstance(layer, EqualizedLinear))
+        (w1, b1), (w2, b2) = (layer.scaled(features.dtype) for layer in layers)
+        assert b1 is not None
+        assert b2 is not None
+        return decode(features, w1, b1, w2, b2)
 
 
 class Backbone(nn.Module):

@@ -46,9 +46,13 @@ class EqualizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [.. in] -> y [.. out]."""
-        bias = None if self.bias is None else self.bias.to(x.dtype) * self.lr_multiplier
-        y = F.linear(x, self.weight.to(x.dtype) * self.weight_gain, bias)
+        y = F.linear(x, *self.scaled(x.dtype))
         return bias_act(y, act=self.activation, overwrite=True)
+
+    def scaled(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Weight [out in] and bias [out] as they are applied."""
+        bias = None if self.bias is None else self.bias.to(dtype) * self.lr_multiplier
+        return self.weight.to(dtype) * self.weight_gain, bias
 
     def extra_repr(self) -> str:
         sizes = f"{self.in_features}, {self.out_features}"

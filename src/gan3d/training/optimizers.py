@@ -49,7 +49,7 @@ class Adam:
         series of operations: the same to rounding. State of either goes on with the other.
         """
         fused = all(p.device.type in FUSED and p.is_floating_point() for p in parameters)
-        form = {"fused": fused, "foreach": None}
+        form: dict[str, Any] = {"fused": fused, "foreach": None}
         optimizer = torch.optim.Adam(parameters, **self._numbers(None, lazy_interval), **form)
 
         def keep_form(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
