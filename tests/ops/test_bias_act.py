@@ -101,8 +101,19 @@ def test_only_the_result_is_kept_for_the_backward_pass(act):
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         y = bias_act(x, b, act=act, clamp=0.7)
-    (only,) = kept
-    assert only.data_ptr() == y.data_ptr()
+    large = [tensor for tensor in kept if tensor.numel() > b.numel()]
+    assert [tensor.data_ptr() for tensor in large] == [y.data_ptr()]
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_gradient_penalty_gives_what_comes_before_a_leaky_relu_zeros(with_bias):
+    """Not None: Adam leaves parameters without a gradient out of its step."""
+    x, earlier = noise(3, 5).requires_grad_(), noise(5, seed=1).requires_grad_()
+    y = bias_act(x, earlier, act="lrelu") if with_bias else bias_act(x + earlier, act="lrelu")
+    (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (gradient * x.detach()).sum().backward()
+    assert earlier.grad is not None
+    assert not earlier.grad.any()
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.5, 2.0])

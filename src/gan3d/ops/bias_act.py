@@ -78,7 +78,10 @@ def bias_act(
     gain = GAINS[act] if gain is None else gain
     slope = LRELU_SLOPE if alpha is None else alpha
     if _is_told_by_its_result(act, slope, gain, clamp) and _is_recorded(x, b):
-        return _FromResult.apply(x, b, slope if act == "lrelu" else None, gain, clamp)
+        if act == "linear":
+            return _FromResult.apply(x, b, None, None, gain, clamp)
+        earlier = _Handle.apply(x) if b is None else b
+        return _FromResult.apply(x, b, earlier, slope, gain, clamp)
 
     # Without gradients every step after the first works in place, on a tensor made here.
     no_grad = not torch.is_grad_enabled()
@@ -133,7 +136,13 @@ class _FromResult(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, b: Tensor | None, slope: float | None, gain: float, clamp: float | None
+        ctx: Any,
+        x: Tensor,
+        b: Tensor | None,
+        earlier: Tensor | None,
+        slope: float | None,
+        gain: float,
+        clamp: float | None,
     ) -> Tensor:
         # Nothing is recorded here.
         y = bias_act(x.clone() if b is None else x, b, act="linear", gain=1.0)
@@ -143,16 +152,22 @@ class _FromResult(torch.autograd.Function):
             y.mul_(gain)
         if clamp is not None:
             y.clamp_(-clamp, clamp)
-        ctx.save_for_backward(y)
+        ctx.save_for_backward(y, earlier)
+        ctx.set_materialize_grads(False)
         ctx.numbers, ctx.dtype = (slope, gain, clamp), None if b is None else b.dtype
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         slope, gain, clamp = ctx.numbers
-        y, grad, of_bias = ctx.saved_tensors[0].detach(), grads[0], None
+        (y, earlier), grad, of_bias = ctx.saved_tensors, grads[0], None
+        if grad is None:  # nothing comes from here: no zeros are computed
+            return None, None, None, None, None, None
         # All of this is linear in the gradient, and recorded where it is differentiated again; y
         # only says where, so that it has no part in that.
+        y = y.detach()
+        if torch.is_grad_enabled() and earlier is not None:
+            grad = _Zeros.apply(grad, earlier)
         if clamp is not None:
             grad = torch.ops.aten.hardtanh_backward(grad, y, -clamp, clamp)
         if slope is not None:
@@ -160,4 +175,34 @@ class _FromResult(torch.autograd.Function):
         grad = grad if gain == 1 else grad * gain
         if ctx.needs_input_grad[1]:
             of_bias = grad.sum([dim for dim in range(grad.ndim) if dim != 1]).to(ctx.dtype)
-        return grad if ctx.needs_input_grad[0] else None, of_bias, None, None, None
+        return grad if ctx.needs_input_grad[0] else None, of_bias, None, None, None, None
+
+
+class _Zeros(torch.autograd.Function):
+    """The gradient, whose own gradient with respect to an `earlier` tensor is 0, as that of
+    torch's leaky ReLU is. Without it a bias would have none at all under a gradient penalty, and
+    Adam would leave it out of the step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, earlier: Tensor) -> Tensor:
+        ctx.save_for_backward(earlier)
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (earlier,) = ctx.saved_tensors
+        return grads[0], torch.zeros_like(earlier) if ctx.needs_input_grad[1] else None
+
+
+class _Handle(torch.autograd.Function):
+    """One number that stands for x in the graph, so that x itself is not kept; gradients 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return x.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].new_zeros(()).expand(ctx.shape)
