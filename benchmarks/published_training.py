@@ -45,6 +45,7 @@ def operations() -> Iterator[None]:
         stack.enter_context(patch("gan3d.generators.eg3d.render_rays", published.render_rays))
         stack.enter_context(patch("gan3d.generators.eg3d.PlaneTable", Planes))
         put(resample, "upfirdn2d", upfirdn2d_reference)
+        put(resample, "is_product", lambda x: False)
         put(SynthesisBlock, "forward", _block)
         put(Decoder, "forward", _decode)
         yield

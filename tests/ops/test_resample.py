@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from gan3d.ops.resample import (
     conv2d_resample,
@@ -282,3 +283,26 @@ def test_convolution_with_resampling_is_twice_differentiable(up, down, k):
     inputs = noise(1, 2, 4, 4).requires_grad_(), noise(2, 2, k, k, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(convolved, inputs)
     assert torch.autograd.gradgradcheck(convolved, inputs)
+
+
+@pytest.mark.parametrize("factors", [{"down": 2}, {"up": 2}, {}])
+def test_a_gradient_penalty_takes_as_many_convolutions_for_many_channels_as_for_one(factors):
+    counts = []
+    for channels in (1, 9):
+        x = noise(2, channels, 8, 8).requires_grad_()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            y = upfirdn2d(x, setup_filter([1, 3, 3, 1]), padding=2, **factors)
+            (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+            gradient.square().sum().backward()
+        counts.append(sum(event.name == "aten::convolution" for event in profiler.events()))
+    assert counts[0] == counts[1]
+
+
+def test_a_filter_that_is_learned_has_a_gradient():
+    x, f = noise(1, 2, 5, 5), noise(3, 3, seed=1).requires_grad_()
+    for factors in ({"down": 2}, {"up": 2}):
+        fast, slow = (make(x, f, padding=1, **factors) for make in (upfirdn2d, upfirdn2d_reference))
+        for mine, other in zip(
+            *(torch.autograd.grad(y, f, torch.ones_like(y)) for y in (fast, slow))
+        ):
+            torch.testing.assert_close(mine, other)

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.layers.precision import full_precision, runs_in_half
+from gan3d.ops.pointwise import is_product, pointwise
 from gan3d.ops.resample import conv2d_resample
 
 EPS = 1e-8
@@ -47,7 +48,8 @@ def modulated_conv2d(
         demodulate: whether to scale every output channel back to unit variance (3).
         flip_weight: True is correlation, False true convolution.
         fused: True for one kernel per sample, False for a shared kernel; None chooses the former
-            for a single sample without gradient, where it is one plain convolution.
+            for a single sample without gradient, where it is one plain convolution, and for 1x1
+            kernels where they are a product of matrices (`ops.pointwise`).
 
     Returns:
         [b o H W].
@@ -63,8 +65,14 @@ def modulated_conv2d(
         )
     if demodulate and runs_in_half(x):
         weight, styles = _keep_in_range(weight, styles)
-    fused = b == 1 and not torch.is_grad_enabled() if fused is None else fused
     d = demodulation(weight, styles) if demodulate else None
+
+    # A product with one small matrix per sample: the styles need no pass over x.
+    if fused is None and weight[0, 0].numel() == up == 1 and padding == 0 and is_product(x):
+        w = weight[:, :, 0, 0] * styles[:, None]  # b o i
+        y = pointwise(x, w if d is None else w * d[:, :, None])
+        return y if noise is None else y + noise
+    fused = b == 1 and not torch.is_grad_enabled() if fused is None else fused
 
     # One kernel per sample.
     if fused:

@@ -16,14 +16,17 @@ number of times.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.ops.pointwise import is_product, pointwise
+
 Pair = int | Sequence[int]
 Padding = int | Sequence[int]
+Size = tuple[int, int]  # height and width
 
 
 def setup_filter(
@@ -238,10 +241,10 @@ def conv2d_resample(
         (left, right), (top, bottom) = (downsampling_padding(n, down) for n in taps_along(f))
         around = (padding + left, padding + right, padding + top, padding + bottom)
         if k == 1:
-            return F.conv2d(upfirdn2d(x, f, down=down, padding=around), w, groups=groups)
+            return _convolve(upfirdn2d(x, f, down=down, padding=around), w, 0, groups)
         return F.conv2d(upfirdn2d(x, f, padding=around), w, stride=down, groups=groups)
 
-    y = F.conv2d(x, w, padding=padding, groups=groups)
+    y = _convolve(x, w, padding, groups)
     return upsample2d(y, f, up=up) if up > 1 else y
 
 
@@ -253,6 +256,13 @@ def upsampling_padding(taps: int, up: int) -> tuple[int, int]:
 def downsampling_padding(taps: int, down: int) -> tuple[int, int]:
     """Zeros (before, after) for an output of 1/down of the size."""
     return (taps - down + 1) // 2, (taps - down) // 2
+
+
+def _convolve(x: Tensor, w: Tensor, padding: int, groups: int) -> Tensor:
+    """A plain convolution; as a product of matrices where that is faster."""
+    if w.shape[-1] == groups == 1 and padding == 0 and is_product(x):
+        return pointwise(x, w[:, :, 0, 0])
+    return F.conv2d(x, w, padding=padding, groups=groups)
 
 
 def _conv_then_upsample(
@@ -326,16 +336,14 @@ def _passes(
 
 def _filter_and_drop(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
     """Strided depthwise convolution, with the convolution's own padding if the sides allow it."""
-    c = x.shape[1]
     down_x, down_y = step.down
     left, right, top, bottom = step.padding
-    w = kernel.flip(0, 1).expand(c, 1, *kernel.shape)  # correlation with the reversed kernel
+    w = kernel.flip(0, 1)  # correlation with the reversed kernel
     if left >= right >= 0 and top >= bottom >= 0:
         width = (x.shape[3] + left + right - kernel.shape[1]) // down_x + 1
         height = (x.shape[2] + top + bottom - kernel.shape[0]) // down_y + 1
-        y = F.conv2d(x, w, stride=(down_y, down_x), padding=(top, left), groups=c)
-        return y[:, :, :height, :width]
-    return F.conv2d(F.pad(x, [left, right, top, bottom]), w, stride=(down_y, down_x), groups=c)
+        return _correlate(x, w, (down_y, down_x), (top, left))[:, :, :height, :width]
+    return _correlate(F.pad(x, [left, right, top, bottom]), w, (down_y, down_x), (0, 0))
 
 
 def _insert_and_filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
@@ -344,7 +352,6 @@ def _insert_and_filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
     Without padding it returns the full convolution, (n - 1) up + k samples; the result starts
     k - 1 - before samples into it and ends k - up - after samples before its end.
     """
-    c = x.shape[1]
     ky, kx = kernel.shape
     up_x, up_y = step.up
     down_x, down_y = step.down
@@ -355,11 +362,68 @@ def _insert_and_filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
     # The convolution crops both sides alike; the rest is cropped or padded afterwards.
     own_y = max(min(crop_y), 0)
     own_x = max(min(crop_x), 0)
-    w = kernel.expand(c, 1, ky, kx)
-    y = F.conv_transpose2d(x, w, stride=(up_y, up_x), padding=(own_y, own_x), groups=c)
+    height = (x.shape[2] - 1) * up_y + ky - 2 * own_y
+    width = (x.shape[3] - 1) * up_x + kx - 2 * own_x
+    y = _spread(x, kernel, (up_y, up_x), (own_y, own_x), (height, width))
     rest = [own_x - crop_x[0], own_x - crop_x[1], own_y - crop_y[0], own_y - crop_y[1]]
     y = F.pad(y, rest) if any(rest) else y
     return y[:, :, ::down_y, ::down_x]
+
+
+def _correlate(x: Tensor, kernel: Tensor, stride: Size, padding: Size) -> Tensor:
+    """Every channel of x [b c h w] with a kernel [ky kx], by `F.conv2d`."""
+    if kernel.requires_grad:  # a filter that is learned
+        return F.conv2d(x, _depthwise(x, kernel), None, stride, padding, 1, x.shape[1])
+    return _Correlate.apply(x, kernel, stride, padding)
+
+
+def _spread(x: Tensor, kernel: Tensor, stride: Size, padding: Size, size: Size) -> Tensor:
+    """The transposed map of `_correlate`, from x [b c h w] to a `size` (height, width)."""
+    rest = [
+        n - (m - 1) * step + 2 * cut - k
+        for n, m, step, cut, k in zip(size, x.shape[2:], stride, padding, kernel.shape)
+    ]
+    if kernel.requires_grad:
+        w = _depthwise(x, kernel)
+        return F.conv_transpose2d(x, w, None, stride, padding, rest, x.shape[1])
+    return _Spread.apply(x, kernel, stride, padding, rest)
+
+
+def _depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    """A kernel for each channel of x."""
+    return kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+
+
+class _Correlate(torch.autograd.Function):
+    """A convolution with a constant depthwise kernel, and `_Spread`, its transpose: each is the
+    other's gradient. torch's own double backward pass computes the gradient of the kernel, too,
+    channel after channel, for nobody.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: Size, padding: Size) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.form = stride, padding, tuple(x.shape[2:])
+        return F.conv2d(x, _depthwise(x, kernel), None, stride, padding, 1, x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _spread(grads[0], *ctx.saved_tensors, *ctx.form), None, None, None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: Tensor, stride: Size, padding: Size, rest: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.form = stride, padding
+        w = _depthwise(x, kernel)
+        return F.conv_transpose2d(x, w, None, stride, padding, rest, x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _correlate(grads[0], *ctx.saved_tensors, *ctx.form), None, None, None, None
 
 
 def _pair(value: Pair) -> tuple[int, int]:

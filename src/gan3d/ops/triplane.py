@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -92,10 +93,13 @@ class PlaneTable:
             raise ValueError(f"plane axes {axes!r} are unknown; choose {' or '.join(PROJECTIONS)}")
         batch, _, _, height, width = planes.shape
         projections = PROJECTIONS[axes]
+        # Taken apart together: each alone would have a gradient of the size of all three. It comes
+        # back as an image in channels-last order, which is how backbones make it.
+        each = rearrange(planes, "b k c h w -> b h w k c").unbind(3)
         if axes == "official" and height == width:
-            planes = torch.stack([planes[:, 0], planes[:, 1] + planes[:, 2].mT], 1)
-            projections = projections[:2]
-        return cls(rearrange(planes, "b k c h w -> (b k h w) c"), batch, height, width, projections)
+            each, projections = (each[0], each[1] + each[2].transpose(1, 2)), projections[:2]
+        rows = torch.stack(each, 1).flatten(0, 3)
+        return cls(rows, batch, height, width, projections)
 
     def features(self, points: Tensor, *, box_warp: float) -> Tensor:
         """F(x) of points [b .. 3] -> [b .. c]; a table of one scene accepts points of any batch.
@@ -108,75 +112,91 @@ class PlaneTable:
                 f"{self.batch} scenes do not match points of a batch of {len(points)}; "
                 f"give planes of 1 or {len(points)} scenes"
             )
-        # The two texels around each coordinate, along the width and along the height.
-        flat = (points * (2 / box_warp)).flatten(1, -2)  # b p 3
-        columns = [_taps(flat[..., axis], self.width) for axis in range(3)]
-        rows = columns
-        if self.height != self.width:
-            rows = [_taps(flat[..., axis], self.height) for axis in range(3)]
+        # The two texels around each coordinate, along the width and along the height: 2 k b p.
+        # Points come last: all that follows then runs over long rows.
+        flat = (points * (2 / box_warp)).flatten(1, -2).movedim(-1, 0)  # 3 b p
+        along_width, along_height = (list(axes) for axes in zip(*self.projections))
+        columns, column_weights = _taps(flat[along_width], self.width)
+        rows, row_weights = _taps(flat[along_height], self.height)
 
-        # First row of each scene in the table.
-        texels = self.height * self.width
-        scene = torch.zeros(1, 1, dtype=torch.long, device=points.device)
-        if self.batch > 1:
-            numbers = torch.arange(self.batch, device=points.device)[:, None]
-            scene = numbers * (len(self.projections) * texels)
+        # First row of each plane of each scene in the table, [k b 1].
+        k, texels = len(self.projections), self.height * self.width
+        first = torch.arange(self.batch * k, dtype=rows.dtype, device=points.device) * texels
+        rows = rows * self.width + first.view(self.batch, k).t()[..., None]
 
-        # Four texels of each plane.
-        indices, weights = [], []
-        for plane, (u, v) in enumerate(self.projections):
-            for row, row_weight in rows[v]:
-                start = row * self.width + (scene + plane * texels)
-                for column, column_weight in columns[u]:
-                    indices.append(start + column)
-                    weights.append(row_weight * column_weight)
-
-        # The mean is over three planes, whether one is folded or not.
+        # Four texels of each plane. The mean is over three planes, whether one is folded or not.
+        indices = rows[:, None] + columns  # 2 2 k b p
+        weights = row_weights[:, None] * (column_weights / 3)
         gathered = _WeightedRows.apply(
-            self.rows,
-            torch.stack(weights, -1).flatten(0, 1) / 3,
-            torch.stack(indices, -1).flatten(0, 1),
+            self.rows, weights.flatten(0, 2).flatten(1), indices.flatten(0, 2).flatten(1)
         )
         return gathered.unflatten(0, points.shape[:-1])
 
 
-def _taps(coordinate: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """(index, weight) of the two texels around a coordinate; the weight is 0 outside the plane."""
+def _taps(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Indices and weights of the two texels around coordinates [..], [2 ..] each; a weight is 0
+    outside the plane.
+    """
     position = ((coordinate + 1) * size - 1) / 2
     # Clamping keeps far points (and infinities) within the range of integers; their weights are
     # still 0.
     low = position.detach().floor().clamp(-2, size)
     fraction = (position - low).clamp(0, 1)
-    index = low.long()
-    taps = []
-    for tap, weight in ((index, 1 - fraction), (index + 1, fraction)):
-        exists = (tap >= 0) & (tap < size)
-        taps.append((tap.clamp(0, size - 1), weight * exists))
-    return taps
+    index = low.int()
+    taps = torch.stack([index, index + 1])
+    inside = taps.clamp(0, size - 1)
+    return inside, torch.stack([1 - fraction, fraction]) * (inside == taps)
 
 
 class _WeightedRows(torch.autograd.Function):
-    """out_p = sum_k weights[p, k] rows[indices[p, k]].
+    """out_p = sum_k weights[k, p] rows[indices[k, p]].
 
-    rows [n c], weights [p k], indices [p k] -> [p c]. The forward pass is `F.embedding_bag`; unlike
-    it, this function has derivatives of any order. The backward pass scatters one tap after the
-    other, which takes a third of the time of embedding_bag's own on a CPU (it sorts).
+    rows [n c], weights [k p], indices [k p] -> [p c]. The forward pass is `F.embedding_bag`; unlike
+    it, this function has derivatives of any order. The gradient of the rows is the same function of
+    the transposed weights: on a CPU it is computed so, from sorted taps (`_transposed`). Elsewhere,
+    and where it is differentiated again, the taps are scattered one after the other.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
         ctx.save_for_backward(rows, weights, indices)
-        return F.embedding_bag(indices, rows, mode="sum", per_sample_weights=weights)
+        of_points = indices.t().contiguous()
+        return F.embedding_bag(of_points, rows, mode="sum", per_sample_weights=weights.t())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, weights, indices = ctx.saved_tensors
         grad, grad_rows, grad_weights = grads[0], None, None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and _sorts(grad):
+            grad_rows = _transposed(grad, weights, indices, len(rows))
+        elif ctx.needs_input_grad[0]:
             grad_rows = torch.zeros_like(rows)
-            for tap in range(indices.shape[1]):
-                grad_rows = grad_rows.index_add_(0, indices[:, tap], weights[:, tap, None] * grad)
+            for tap, weight in zip(indices, weights):
+                grad_rows = grad_rows.index_add_(0, tap, weight[:, None] * grad)
         if ctx.needs_input_grad[1]:
-            taps = range(indices.shape[1])
-            grad_weights = torch.stack([(rows[indices[:, tap]] * grad).sum(-1) for tap in taps], -1)
+            grad_weights = torch.stack([(rows[tap] * grad).sum(-1) for tap in indices])
         return grad_rows, grad_weights, None
+
+
+def _sorts(grad: Tensor) -> bool:
+    """Whether `_transposed` may be used: on a CPU, and where nothing is recorded."""
+    return grad.is_cpu and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
+def _transposed(grad: Tensor, weights: Tensor, indices: Tensor, rows: int) -> Tensor:
+    """sum over taps with indices[k, p] = r of weights[k, p] grad_p, [r c], on the CPU.
+
+    A tap is sorted as one number, its row in the upper half and its place in the lower: numpy sorts
+    plain numbers several times faster than torch sorts pairs, and no two are equal.
+    """
+    flat = indices.flatten()
+    tagged = (flat.long() << 32) | torch.arange(len(flat))
+    places = torch.from_numpy(np.sort(tagged.numpy())) & 0xFFFFFFFF
+    starts = F.pad(torch.bincount(flat, minlength=rows).cumsum(0)[:-1], (1, 0))
+    return F.embedding_bag(
+        places % len(grad),
+        grad,
+        starts,
+        mode="sum",
+        per_sample_weights=weights.flatten()[places],
+    )
