@@ -133,6 +133,7 @@ def test_any_number_of_workers_gives_the_same_batches(make_folder, num_workers):
 def test_a_start_gives_the_tail_of_the_whole_run(make_folder):
     path = str(make_folder(num=5).path)
     whole = take(PosedImagesModule(path, batch_size=3, num_workers=0).train_dataloader(), 6)
+    assert whole[0].pixels.dtype == torch.uint8
     later = PosedImagesModule(path, batch_size=3, num_workers=0)
     later.start = 6
     assert same(whole[2:], take(later.train_dataloader(), 4))
@@ -179,7 +180,7 @@ def test_a_broken_image_is_one_readable_error_also_from_a_worker(make_folder, nu
 def test_batches_are_pinned_and_move_to_the_gpu(make_folder, num_workers):
     data = PosedImagesModule(str(make_folder().path), batch_size=2, num_workers=num_workers)
     batch = take(data.train_dataloader(), 1)[0]
-    tensors = (batch.image, batch.camera.cam2world, batch.camera.intrinsics, batch.index)
+    tensors = (batch.pixels, batch.camera.cam2world, batch.camera.intrinsics, batch.index)
     assert all(tensor.is_pinned() for tensor in tensors)
     moved = move_data_to_device(batch, torch.device("cuda"))
     assert torch.equal(moved.image.cpu(), batch.image)

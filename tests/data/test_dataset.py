@@ -279,12 +279,24 @@ def test_a_batch_has_pixels_from_minus_one_to_one():
     assert len(batch) == 2
 
 
-def test_a_batch_moves_as_one():
+def test_levels_become_the_same_floats_as_ever_and_floats_stay():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    batch = Batch(levels, None, torch.tensor([0]), levels)
+    assert torch.equal(batch.image, levels.float() / 127.5 - 1)
+    assert torch.equal(batch.mask, levels.float() / 255)
+    assert batch.pixels.dtype == torch.uint8  # reading them changed nothing
+    floats = Batch(batch.image.double(), None, batch.index, batch.mask.double())
+    assert floats.image is floats.pixels
+    assert floats.mask is floats.coverage
+
+
+def test_a_batch_moves_as_one_and_as_levels():
     label = Camera.from_angles(0.1, 0.2).label()[0]
     pixels = torch.zeros(3, 4, 4, dtype=torch.uint8)
     batch = collate([Sample(0, pixels, label, pixels[:1])])
     moved = batch.to("meta")
     assert isinstance(moved, Batch)
+    assert (moved.pixels.dtype, moved.coverage.dtype) == (torch.uint8, torch.uint8)
     tensors = (moved.image, moved.camera.cam2world, moved.camera.intrinsics, moved.mask)
     assert all(tensor.device.type == "meta" for tensor in tensors)
     assert moved.index.device.type == "cpu"  # names draws, which the host asks for

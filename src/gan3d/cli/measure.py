@@ -315,7 +315,7 @@ def _of_pictures(job: Job, refused: dict[str, str]) -> dict[str, float]:
             collate_fn=collate,
             num_workers=job.num_workers,
         )
-        batches = (batch.image.to(job.device) for batch in _progress(loader, len(loader), "reals"))
+        batches = (batch.to(job.device).image for batch in _progress(loader, len(loader), "reals"))
         real = collect(batches, of_reals)
     fakes = fake_pictures(job.generator, job.protocol, job.cameras)
     fake = collect(_progress(fakes, job.protocol.num_batches, "fakes"), of_fakes)

@@ -34,12 +34,22 @@ COMPANIONS = ("depth/", "mask/")
 class Batch:
     """Images as the networks see them.
 
-    Attributes:
-        image: [b 3 H W], float32 in [-1, 1].
+        image = x / 127.5 - 1,   mask = x / 255   of the 8-bit levels x
+
+    Images and masks travel as they are stored, a quarter of the bytes, and become floats where they
+    are read, on whatever device the batch then is: read them once.
+
+    Args:
+        image: [b 3 H W], uint8 levels, or floats in [-1, 1], which stay as they are.
         camera: b cameras, or None if the set is used without labels.
         index: int64 [b], the image index of the run in training, the position among the held-out
             images in evaluation; it stays on the host, which names draws by it.
-        mask: coverage of the foreground, [b 1 H W] in [0, 1], or None if no masks are used.
+        mask: coverage of the foreground, [b 1 H W], uint8 levels or floats in [0, 1]; None if no
+            masks are used.
+
+    Attributes:
+        pixels: the images as they were given.
+        coverage: the masks as they were given, or None.
     """
 
     # Not a dataclass: Lightning's precision plugins convert the fields of dataclasses.
@@ -47,10 +57,24 @@ class Batch:
     def __init__(
         self, image: Tensor, camera: Camera | None, index: Tensor, mask: Tensor | None = None
     ):
-        self.image = image
+        self.pixels = image
+        self.coverage = mask
         self.camera = camera
         self.index = index
-        self.mask = mask
+
+    @property
+    def image(self) -> Tensor:
+        """The images, [b 3 H W] in [-1, 1], float32 where they are stored as levels."""
+        if self.pixels.dtype != torch.uint8:
+            return self.pixels
+        return _quotient(self.pixels, 127.5).sub_(1)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Coverage of the foreground, [b 1 H W] in [0, 1], or None if no masks are used."""
+        if self.coverage is None or self.coverage.dtype != torch.uint8:
+            return self.coverage
+        return _quotient(self.coverage, 255)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -67,8 +91,16 @@ class Batch:
         camera = self.camera
         if camera is not None:
             camera = Camera(move(camera.cam2world), move(camera.intrinsics))
-        mask = None if self.mask is None else move(self.mask)
-        return Batch(move(self.image), camera, self.index, mask)
+        mask = None if self.coverage is None else move(self.coverage)
+        return Batch(move(self.pixels), camera, self.index, mask)
+
+
+def _quotient(levels: Tensor, divisor: float) -> Tensor:
+    """levels / divisor in float32, the same on every device.
+
+    The divisor is a tensor: by a plain number CUDA multiplies with the rounded inverse.
+    """
+    return levels.float().div_(torch.full((), divisor, device=levels.device))
 
 
 class PosedImages(Dataset):
@@ -214,14 +246,14 @@ class ImageSequence(Dataset):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Collates samples: images as x / 127.5 - 1, labels as a Camera, masks as x / 255."""
+    """Collates samples: images and masks as they are, labels as a Camera."""
     labels = [s.label for s in samples if s.label is not None]
     masks = [s.mask for s in samples if s.mask is not None]
     return Batch(
-        torch.stack([s.image for s in samples]).float() / 127.5 - 1,
+        torch.stack([s.image for s in samples]),
         Camera.from_label(torch.stack(labels)) if labels else None,
         torch.tensor([s.index for s in samples]),
-        torch.stack(masks).float() / 255 if masks else None,
+        torch.stack(masks) if masks else None,
     )
 
 

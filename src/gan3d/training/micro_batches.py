@@ -15,10 +15,14 @@ from gan3d.camera import Camera
 class PosedBatch(Protocol):
     """What training data give: see gan3d.data.Batch."""
 
-    image: Tensor
     camera: Camera | None
     index: Tensor
-    mask: Tensor | None
+
+    @property
+    def image(self) -> Tensor: ...
+
+    @property
+    def mask(self) -> Tensor | None: ...
 
     def __len__(self) -> int: ...
 
@@ -65,6 +69,8 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
             "model.run.micro_batch_size or the discriminator's group_size"
         )
 
+    images, masks = batch.image, batch.mask  # these may be made as they are read
+
     def part(start: int) -> Part:
         def strided(values: Tensor) -> Tensor:
             some = values[start : start + size]
@@ -73,8 +79,8 @@ def micro_batches(batch: PosedBatch, size: int, group_size: int, dtype: torch.dt
         camera = batch.camera
         if camera is not None:
             camera = Camera(strided(camera.cam2world), strided(camera.intrinsics)).to(dtype)
-        mask = None if batch.mask is None else strided(batch.mask).to(dtype)
-        image, indices = strided(batch.image).to(dtype), strided(batch.index).tolist()
+        mask = None if masks is None else strided(masks).to(dtype)
+        image, indices = strided(images).to(dtype), strided(batch.index).tolist()
         return Part(image, camera, indices, size / local, mask)
 
     return [part(start) for start in range(0, local, size)]

@@ -206,8 +206,9 @@ class Evaluation(PeriodicCallback):
         for batch in [] if datamodule is None else datamodule.val_dataloader():
             if limit <= 0:
                 return
-            yield batch.image[:limit]
-            limit -= len(batch.image)
+            images = batch.image[:limit]
+            yield images
+            limit -= len(images)
 
 
 def refuse_too_few(num_images: int) -> None:
