@@ -8,6 +8,7 @@ CPU seconds are medians. Memory is the peak of live tensor bytes above the start
 the bytes that are kept for the backward pass. Seconds are measured twice, each time in a process of
 its own: with the allocator as it is, and keeping memory (`gan3d.allocator`). An iteration is
 generator, discriminator, Adam and the average; `amortized` adds the lazy phases by their intervals.
+Where R1 is of every step, it is part of the discriminator's.
 One subject is one JSON, train_step_SUBJECT.json.
 
 `shared` compares discriminators with R1 in every step: one pass over the reals, and two.
@@ -45,6 +46,7 @@ from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1, DensityRegularization, PathLength
 from gan3d.training.micro_batches import Part
+from gan3d.training.ray_gradients import RayGradients
 
 TOLERANCE = 1e-3
 SETTINGS = ("default", "kept")  # the allocator's
@@ -58,12 +60,13 @@ class Member:
     Attributes:
         build: makes the harness.
         batch: images per iteration.
-        lazy: the generator's lazy regularizer.
+        lazy: the generator's lazy regularizer; None: neither network has a lazy phase, and R1 is
+            part of the discriminator's step.
     """
 
     build: Callable[[], GAN]
     batch: int
-    lazy: str
+    lazy: str | None = None
 
 
 def eg3d(sizes: dict[str, Any], of_discriminator: dict[str, Any]) -> GAN:
@@ -91,6 +94,29 @@ def stylegan2(sizes: dict[str, Any], of_discriminator: dict[str, Any]) -> GAN:
         r1=R1(1.0, of="image"),
         path_length=PathLength(2.0),
     )
+
+
+def pair(
+    maker: str, of_maker: dict[str, Any], judge: str, of_judge: dict[str, Any], rays: int = 0
+) -> GAN:
+    """Any pair, with R1 in every step; with `rays`, only so many carry the gradient."""
+    return GAN(
+        GENERATORS[maker](**of_maker),
+        DISCRIMINATORS[judge](**of_judge),
+        fakes=Fakes(poses=GaussianPose()),
+        rays=RayGradients(mode="partial", num_rays=rays) if rays else RayGradients(),
+        r1=R1(10.0, interval=1, of="image"),
+    )
+
+
+def of_size(maker: str, judge: str, side: int, rays: int = 0) -> Callable[[], GAN]:
+    """A published pair that makes images of some size."""
+    size = {"img_resolution": side}
+    return lambda: pair(maker, size, judge, size, rays)
+
+
+def tiny_pair(maker: str, judge: str, rays: int = 0) -> Callable[[], GAN]:
+    return lambda: pair(maker, GENERATORS[maker].tiny, judge, DISCRIMINATORS[judge].tiny, rays)
 
 
 SMALL_EG3D = {
@@ -121,6 +147,22 @@ MEMBERS = {
         "path_length",
     ),
     "stylegan2-full": Member(lambda: stylegan2({}, {}), 2, "path_length"),
+    "stylegan3-tiny": Member(tiny_pair("StyleGAN3", "StyleGAN2Discriminator"), 2),
+    "stylegan3-reduced": Member(
+        lambda: pair(
+            "StyleGAN3",
+            {"img_resolution": 64, "channel_base": 4096},
+            "StyleGAN2Discriminator",
+            {"img_resolution": 64, "channel_base": 4096, "group_size": 2},
+        ),
+        2,
+    ),
+    "cips3d-tiny": Member(tiny_pair("CIPS3D", "CIPS3DDiscriminator", rays=256), 2),
+    "cips3d-partial": Member(of_size("CIPS3D", "CIPS3DDiscriminator", 64, rays=32**2), 2),
+    "gram-tiny": Member(tiny_pair("GRAM", "GRAMDiscriminator"), 2),
+    "gram-32": Member(of_size("GRAM", "GRAMDiscriminator", 32), 2),
+    "pigan-tiny": Member(tiny_pair("PiGAN", "PiGANDiscriminator"), 2),
+    "pigan-32": Member(of_size("PiGAN", "PiGANDiscriminator", 32), 2),
 }
 # Discriminators whose recipes have R1 in every step, at full width and at 32 px.
 SHARED = {
@@ -162,7 +204,9 @@ def phases_of(gan: GAN, member: Member) -> dict[str, Form]:
         of_generator = name not in ("discriminator", "r1")
         return lambda: run(gan, loss(part, {}), of_generator)
 
-    return {name: phase(name) for name in ("generator", member.lazy, "discriminator", "r1")}
+    lazily = [] if member.lazy is None else [member.lazy]
+    names = ["generator", *lazily, "discriminator", *(["r1"] if gan.losses.lazy_d else [])]
+    return {name: phase(name) for name in names}
 
 
 def updates(gan: GAN, theirs: bool) -> Form:
@@ -319,12 +363,15 @@ def measure(name: str, pairs: int, memory: bool) -> dict[str, Any]:
     rows["updates"] = compare(forms, none, max(pairs, 3))
 
     losses = gan.losses
-    interval = losses.density.interval if member.lazy == "density" else losses.path_length.interval
+    intervals = {"r1": losses.r1.interval, "density": losses.density.interval}
+    intervals["path_length"] = losses.path_length.interval
+    lazy = [phase for phase in phases if phase in intervals]
     for form in ("ours", "published"):
         once = sum(rows[phase][form] for phase in ("generator", "discriminator", "updates"))
-        lazily = rows[member.lazy][form] / interval + rows["r1"][form] / losses.r1.interval
         rows.setdefault("iteration", {})[form] = once
-        rows.setdefault("amortized", {})[form] = once + lazily
+        if lazy:
+            lazily = sum(rows[phase][form] / intervals[phase] for phase in lazy)
+            rows.setdefault("amortized", {})[form] = once + lazily
     for row in rows.values():
         row["ratio"] = row["ours"] / row["published"]
     return {"batch": member.batch, "rows": rows}
