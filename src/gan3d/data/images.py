@@ -13,10 +13,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from gan3d.data import png
 from gan3d.data.archive import DataError
 
 ResizeFilter = Literal["lanczos", "bicubic", "bilinear", "box"]
@@ -51,6 +51,10 @@ def decode(
         DataError: the image is corrupt, truncated, not square, too large, of an unsupported format
             or smaller than `resolution`.
     """
+    if resolution is None or resolution == native:
+        pixels = _plain_pixels(data, native)
+        if pixels is not None:
+            return _channels_first(pixels)
     image = _open(data, where, native)
     side = image.width
     if resolution is not None and resolution != side:
@@ -60,7 +64,21 @@ def decode(
                 "or less"
             )
         image = image.resize((resolution, resolution), resample=_filter(resize_filter))
-    return torch.from_numpy(rearrange(np.array(image), "h w c -> c h w").copy())
+    return _channels_first(np.array(image))
+
+
+def _channels_first(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _plain_pixels(data: bytes, native: int | None) -> np.ndarray | None:
+    """RGB [H W 3] of a plain, square PNG of side `native`; None of everything else, which is then
+    decoded, or refused, the longer way.
+    """
+    file = png.plain(data)
+    if file is None or file.width != file.height or not 0 < file.width <= MAX_SIDE:
+        return None
+    return file.pixels() if native in (None, file.width) else None
 
 
 def _open(data: bytes, where: str, native: int | None) -> Image.Image:
