@@ -25,6 +25,7 @@ from gan3d.ops.composite import Samples, composite, interval_weights, optical_de
 from gan3d.randomness import Randomness
 
 Background = Literal["black", "white", "random"]
+FULL_RAY = 48  # coarse samples of the rays that `free_chunk` counts
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -57,8 +58,9 @@ class RenderOptions:
             camera that is inside the box, and rays that miss are sampled from the smallest to the
             largest *near* limit of the whole batch.
         ray_chunk: number of rays (of all images together) rendered at once. None: without gradient
-            512 on a CPU and 16,384 on a GPU, all with gradient. With gradient, an explicit number
-            recomputes each chunk in the backward pass: less memory, more time.
+            512 on a CPU and 16,384 on a GPU, more if there are fewer than 48 samples, and with
+            gradient all. With gradient, an explicit number recomputes each chunk in the backward
+            pass: less memory, more time.
 
     Raises:
         ValueError: the numbers of samples, the limits or the chunk are invalid.
@@ -156,7 +158,9 @@ def render_rays(
     with_gradient = torch.is_grad_enabled()
     chunk = options.ray_chunk
     if not chunk:
-        chunk = batch * count if with_gradient else free_chunk(rays.origins.device)
+        # Rays of fewer samples: more of them at once.
+        free = free_chunk(rays.origins.device) * max(1, FULL_RAY // options.depth_samples)
+        chunk = batch * count if with_gradient else free
     per_image = max(1, chunk // batch)
     recompute = with_gradient and per_image < count
 
