@@ -1,10 +1,13 @@
 """Masks of real images travel with them, from the archive to the micro-batch."""
 
+import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gan3d.data import DataError, PosedImages
 from gan3d.data.datamodule import PosedImagesModule
@@ -30,6 +33,42 @@ def test_a_mask_covers_the_head_of_its_image(heads):
     for item in range(6):  # the twin's mask is mirrored with it
         assert torch.equal(images.mask(item + 6), masks[item].flip(-1))
         assert torch.equal(images[item + 6][0], images[item][0].flip(-1))
+
+
+def test_a_set_with_masks_as_pictures_is_still_read(heads, tmp_path):
+    path = tmp_path / "old.zip"
+    with zipfile.ZipFile(heads) as source, zipfile.ZipFile(path, "w") as copy:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.startswith("mask/"):
+                stream = io.BytesIO()
+                Image.fromarray(np.load(io.BytesIO(data))).save(stream, "PNG")
+                name, data = name.replace(".npy", ".png"), stream.getvalue()
+            copy.writestr(name, data)
+    new, old = PosedImages(heads, use_masks=True), PosedImages(path, use_masks=True)
+    assert old.names == new.names
+    assert all(torch.equal(old.mask(item), new.mask(item)) for item in range(6))
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (np.zeros((16, 16)), r"float64 \[16, 16\], expected uint8 \[16, 16\]"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \[8, 8\], expected uint8 \[16, 16\]"),
+        (None, "not a readable array"),
+    ],
+)
+def test_a_wrong_mask_is_named(heads, tmp_path, levels, message):
+    path = tmp_path / "wrong.zip"
+    stream = io.BytesIO()
+    if levels is not None:
+        np.save(stream, levels)
+    with zipfile.ZipFile(heads) as source, zipfile.ZipFile(path, "w") as copy:
+        for name in source.namelist():
+            wrong = name == "mask/00000/img00000000.npy"
+            copy.writestr(name, stream.getvalue() if wrong else source.read(name))
+    with pytest.raises(DataError, match=r"img00000000\.npy: " + message):
+        PosedImages(path, use_masks=True)
 
 
 def test_masks_are_shrunk_with_their_images(heads):
@@ -61,5 +100,5 @@ def test_a_missing_mask_is_named(heads, tmp_path):
         for name in source.namelist():
             if not name.startswith("mask/"):
                 copy.writestr(name, source.read(name))
-    with pytest.raises(DataError, match=r"has no mask; expected mask/00000/img00000000\.png: add"):
+    with pytest.raises(DataError, match=r"has no mask; expected mask/00000/img00000000\.npy: add"):
         PosedImages(path, use_masks=True)

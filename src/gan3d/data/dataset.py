@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from gan3d.camera import LABEL_DIM, Camera, check_labels, check_views
 from gan3d.data.archive import Archive, DataError, open_archive
-from gan3d.data.images import EXTENSIONS, ResizeFilter, decode
+from gan3d.data.images import EXTENSIONS, ResizeFilter, decode, decode_array
 
 LABEL_FILE = "dataset.json"
 # Folders in which the procedural heads store one file per image; these are not images of the set.
@@ -116,7 +116,8 @@ class PosedImages(Dataset):
         resize_filter: Pillow's filter of that name, antialiased.
         mirror: append every image flipped left-right, *with the mirrored camera*.
         use_labels: False ignores `dataset.json`.
-        use_masks: whether to read the mask of every image, gray, from `mask/<name>.png`.
+        use_masks: whether to read the mask of every image, uint8 [H W], from
+            `mask/<name>.npy`, or gray, from `mask/<name>.png`.
         max_items: number of images to keep, drawn with `seed` as in EG3D's reader, before
             mirroring; None keeps all.
         seed: seed of `max_items`.
@@ -170,6 +171,7 @@ class PosedImages(Dataset):
         # the size of the images
         self.native = decode(*self._file(0)).shape[-1]
         self.resolution = _checked_resolution(resolution, self.native, self.archive)
+        self._masks = {name for name in self.archive.names if name.startswith("mask/")}
         self[0]  # raises if the first image cannot be shrunk to `resolution`
         if use_masks:
             self.mask(0)
@@ -195,13 +197,15 @@ class PosedImages(Dataset):
         """Coverage of the foreground in an image, uint8 [1 H W], or None without `use_masks`."""
         if not self.use_masks:
             return None
-        name = f"mask/{self.names[item].rpartition('.')[0]}.png"
-        if name not in self.archive.names:
+        stem = f"mask/{self.names[item].rpartition('.')[0]}"
+        name = next((stem + end for end in (".npy", ".png") if stem + end in self._masks), None)
+        if name is None:
             raise DataError(
-                f"{self.archive.path}: {self.names[item]} has no mask; expected {name}: add it, or "
-                "set --data.use_masks false"
+                f"{self.archive.path}: {self.names[item]} has no mask; expected {stem}.npy: add "
+                "it, or set --data.use_masks false"
             )
-        mask = decode(
+        read = decode_array if name.endswith(".npy") else decode
+        mask = read(
             self.archive.read(name),
             f"{self.archive.path}: {name}",
             native=self.native,

@@ -55,7 +55,40 @@ def decode(
         pixels = _plain_pixels(data, native)
         if pixels is not None:
             return _channels_first(pixels)
-    image = _open(data, where, native)
+    return _shrunk(_open(data, where, native), where, resolution, resize_filter)
+
+
+def decode_array(
+    data: bytes,
+    where: str,
+    *,
+    native: int | None = None,
+    resolution: int | None = None,
+    resize_filter: ResizeFilter = "lanczos",
+) -> Tensor:
+    """Decodes a square array of gray levels, uint8 [H W] by numpy.save, to uint8 [1 H W].
+
+    Arguments and errors are those of `decode`.
+    """
+    try:
+        levels = np.load(io.BytesIO(data), allow_pickle=False)
+    # numpy raises all kinds of exceptions on broken data.
+    except Exception as error:
+        raise DataError(f"{where}: not a readable array ({error}); replace the file") from error
+    side = levels.shape[0] if levels.ndim else 0
+    expected = side if native is None else native
+    if levels.dtype != np.uint8 or levels.shape != (expected, expected):
+        raise DataError(
+            f"{where}: {levels.dtype} {list(levels.shape)}, expected uint8 "
+            f"[{expected}, {expected}], as the images are; write it again"
+        )
+    return _shrunk(Image.fromarray(levels), where, resolution, resize_filter)
+
+
+def _shrunk(
+    image: Image.Image, where: str, resolution: int | None, resize_filter: ResizeFilter
+) -> Tensor:
+    """uint8 [c H W] of an image, shrunk to `resolution`."""
     side = image.width
     if resolution is not None and resolution != side:
         if resolution > side:
@@ -64,7 +97,8 @@ def decode(
                 "or less"
             )
         image = image.resize((resolution, resolution), resample=_filter(resize_filter))
-    return _channels_first(np.array(image))
+    levels = np.array(image)
+    return _channels_first(levels.reshape(*levels.shape[:2], -1))
 
 
 def _channels_first(pixels: np.ndarray) -> Tensor:

@@ -333,7 +333,7 @@ def test_zip_has_the_layout_of_eg3d_and_the_ground_truth(whole):
             # pictures
             image = Image.open(io.BytesIO(file.read(name)))
             depth = np.load(io.BytesIO(file.read(f"depth/{name[:-4]}.npy")))
-            mask = np.asarray(Image.open(io.BytesIO(file.read(f"mask/{name}"))))
+            mask = np.load(io.BytesIO(file.read(f"mask/{name[:-4]}.npy")))
             assert (image.mode, image.size) == ("RGB", (16, 16))
             assert (depth.dtype, depth.shape) == (np.float16, (16, 16))
             assert mask.dtype == np.uint8
@@ -356,6 +356,40 @@ def test_zip_has_the_layout_of_eg3d_and_the_ground_truth(whole):
             values = dict(zip(facts["names"], fact["values"], strict=True))
             expected = float(sample_heads(0, [k // 2])["skull_w"])
             assert values["skull_w"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_reader_that_takes_every_picture_finds_the_images_alone(whole, tmp_path):
+    # EG3D's reader lists all files with an extension that Pillow knows, and labels them by name.
+    write_heads(tmp_path / "folder", num=4, resolution=16, views=2, workers=1)
+    folder = {
+        path.relative_to(tmp_path / "folder").as_posix()
+        for path in (tmp_path / "folder").rglob("*.*")
+    }
+    with zipfile.ZipFile(whole) as file:
+        labels = dict(json.loads(file.read("dataset.json"))["labels"])
+        assert folder == set(file.namelist())
+    Image.init()
+    pictures = {name for name in folder if os.path.splitext(name)[1].lower() in Image.EXTENSION}
+    assert pictures == set(labels)
+    assert len(folder) == 3 * len(pictures) + 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"recipe": "heads", "yaw_std": 0.7, "pitch_std": 0.3}),
+        ({"recipe": "heads-ffhq"}, {"recipe": "heads-ffhq", "yaw_std": 0.3, "pitch_std": 0.15}),
+        ({"yaw_std": 0.0}, {"recipe": "heads", "yaw_std": 0.0, "pitch_std": 0.3}),
+    ],
+)
+def test_cameras_spread_as_the_recipe_says_or_as_is_given(tmp_path, given, expected):
+    write_heads(tmp_path / "set", num=2, resolution=8, supersample=1, workers=1, **given)
+    content = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert content["cameras"] == expected
+    facts = json.loads((tmp_path / "set" / "attributes.json").read_text())["images"]
+    yaw, pitch = sample_angles(0, range(2), 1, expected["yaw_std"], expected["pitch_std"])
+    assert [fact["yaw"] for fact in facts] == pytest.approx(yaw[:, 0].tolist(), abs=1e-6)
+    assert [fact["pitch"] for fact in facts] == pytest.approx(pitch[:, 0].tolist(), abs=1e-6)
 
 
 def test_workers_and_batches_leave_the_bytes_alone(whole, tmp_path):
@@ -434,6 +468,7 @@ def test_nothing_is_written_over(tmp_path):
         ({"yaw_std": -0.1}, "yaw_std -0.1"),
         ({"pitch_std": float("nan")}, "pitch_std nan"),
         ({"smile_yaw": 1.5}, "smile_yaw 1.5"),
+        ({"recipe": "ffhq"}, "recipe 'ffhq' is not known; use one of heads, heads-ffhq"),
         ({"supersample": 0}, "supersample 0"),
         ({"supersample": 9}, "supersample 9"),
         ({"workers": 0}, "workers 0"),

@@ -9,11 +9,13 @@
 
 docs/heads.md is the data card. Layout of the files (image number = head · views + view):
 
-    dataset.json                   {"labels": [["00000/img00000000.png", [25 floats]], ...]}
+    dataset.json                   {"labels": [["00000/img00000000.png", [25 floats]], ...],
+                                   "cameras": {"recipe", "yaw_std", "pitch_std"}}
     00000/img00000000.png          RGB
     depth/00000/img00000000.npy    float16 [H W], camera z of the pixel's center ray, +inf on the
                                    background
-    mask/00000/img00000000.png     8-bit gray, the fraction of the pixel that the head covers
+    mask/00000/img00000000.npy     uint8 [H W], 255 times the fraction of the pixel that the head
+                                   covers
     attributes.json                {"names": [...], "images": [{"file", "head", "view", "yaw",
                                    "pitch", "values"}, ...]}; values [len(names)]
 
@@ -40,7 +42,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +55,10 @@ from gan3d.data.heads.attributes import ATTRIBUTE_NAMES, sample_angles, sample_h
 from gan3d.data.heads.render import head_camera, render_heads
 from gan3d.results import refuse_existing, write_whole
 
+Recipe = Literal["heads", "heads-ffhq"]
+# name: standard deviations of yaw and pitch, radians. Seen from a narrow range of angles, a hollow
+# mask looks nearly as a face does: `heads` shows its heads from wider ones than photographs.
+RECIPES: dict[str, tuple[float, float]] = {"heads": (0.7, 0.3), "heads-ffhq": (0.3, 0.15)}
 SHEET_YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
 _SHEET_HEADS = 8
 # 64 images of 64 px: large enough to amortize the overhead of a call, small enough for the memory.
@@ -97,8 +103,9 @@ def write_heads(
     seed: int = 0,
     views: int = 1,
     first: int = 0,
-    yaw_std: float = 0.3,
-    pitch_std: float = 0.15,
+    recipe: Recipe = "heads",
+    yaw_std: float | None = None,
+    pitch_std: float | None = None,
     smile_yaw: float = 0.0,
     supersample: int = 2,
     workers: int | None = None,
@@ -119,8 +126,10 @@ def write_heads(
         views: Views per head, from independent cameras.
         first: Number of the first head: makes heads first .. first + num - 1, with the file names
             of the whole data set.
-        yaw_std: Standard deviation of the camera's yaw in radians (FFHQ: about 0.3).
-        pitch_std: Standard deviation of the camera's pitch in radians (FFHQ: about 0.15).
+        recipe: How far the cameras spread: heads (yaw 0.7, pitch 0.3) or heads-ffhq (0.3, 0.15, as
+            in FFHQ, with which geometry is harder to learn).
+        yaw_std: Standard deviation of the camera's yaw in radians; null for the recipe's.
+        pitch_std: Standard deviation of the camera's pitch in radians; null for the recipe's.
         smile_yaw: Correlation from -1 to 1 between the smile and the yaw of the first view, as
             photographs have it.
         supersample: Rays per pixel along a side, for smooth edges.
@@ -135,6 +144,7 @@ def write_heads(
         WorkerDied: a worker process died.
     """
     # arguments
+    yaw_std, pitch_std = _spread(recipe, yaw_std, pitch_std)
     _check(num, resolution, seed, views, first, yaw_std, pitch_std, smile_yaw, supersample, workers)
     if out is None and sheet is None:
         raise ValueError(
@@ -170,7 +180,8 @@ def write_heads(
             _results(_render_job, jobs, workers) as batches,
             tqdm(total=end - begin, unit="image", desc=out.name) as bar,
         ):
-            _write(out, batches, bar, ground_truth)
+            cameras = {"recipe": recipe, "yaw_std": yaw_std, "pitch_std": pitch_std}
+            _write(out, batches, bar, ground_truth, cameras)
 
     # contact sheet
     if sheet is not None:
@@ -217,6 +228,14 @@ def contact_sheet(
         rows.append(np.concatenate(list(_bytes(views.image)), axis=1))
 
     write_whole(path, partial(Image.fromarray(np.concatenate(rows, axis=0)).save, quality=92))
+
+
+def _spread(recipe: str, yaw_std: float | None, pitch_std: float | None) -> tuple[float, float]:
+    """Standard deviations of yaw and pitch: the recipe's, where they are not given."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r} is not known; use one of {', '.join(RECIPES)}")
+    yaw, pitch = RECIPES[recipe]
+    return yaw if yaw_std is None else yaw_std, pitch if pitch_std is None else pitch_std
 
 
 def _check(
@@ -309,7 +328,7 @@ def _render_job(job: _Job) -> list[_Record]:
             png=_png(images[k]),
             label=labels[k],
             depth=_npy(depths[k]) if job.ground_truth else b"",
-            mask=_png(masks[k]) if job.ground_truth else b"",
+            mask=_npy(masks[k]) if job.ground_truth else b"",
             facts={
                 "head": number // job.views,
                 "view": view[k],
@@ -390,7 +409,13 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth: bool) -> None:
+def _write(
+    out: Path,
+    batches: Iterator[list[_Record]],
+    bar: tqdm,
+    ground_truth: bool,
+    cameras: dict[str, Any],
+) -> None:
     """Write all records, atomically: under a temporary name beside `out`, which is then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -404,10 +429,10 @@ def _write(out: Path, batches: Iterator[list[_Record]], bar: tqdm, ground_truth:
                     labels.append([f"{name}.png", record.label])
                     if ground_truth:
                         store.put(f"depth/{name}.npy", record.depth)
-                        store.put(f"mask/{name}.png", record.mask)
+                        store.put(f"mask/{name}.npy", record.mask)
                         facts.append({"file": f"{name}.png", **record.facts})
                 bar.update(len(records))
-            store.put("dataset.json", json.dumps({"labels": labels}).encode())
+            store.put("dataset.json", json.dumps({"labels": labels, "cameras": cameras}).encode())
             if ground_truth:
                 content = json.dumps({"names": ATTRIBUTE_NAMES, "images": facts})
                 store.put("attributes.json", content.encode())
