@@ -147,7 +147,8 @@ def test_an_installed_wheel_resolves_a_packaged_config(installed, tmp_path):
 @pytest.mark.slow
 def test_an_installed_wheel_has_the_front_door_and_its_types(wheel, installed, tmp_path):
     files = zipfile.ZipFile(wheel).namelist()
-    assert {"gan3d/__init__.pyi", "gan3d/zoo/__init__.py"} <= set(files)
+    expected = {"__init__.pyi", "zoo/__init__.py", "metrics/weights/headnet.safetensors"}
+    assert {f"gan3d/{name}" for name in expected} <= set(files)
     program = (
         "import gan3d\n"
         "for name in gan3d.__all__: getattr(gan3d, name)\n"
