@@ -176,6 +176,23 @@ def test_only_what_is_asked_for_is_measured(true_views):
     assert set(measure_heads(Known(true_views), heads, relief=False)) == {"turn", "identity"}
 
 
+def test_truncation_resolution_and_every_batch_reach_the_generator(true_views):
+    asked = []
+
+    class Asked(Known):
+        def map(self, z, camera, *, truncation=1.0):
+            asked.append((len(z), len(camera), truncation))
+            return super().map(z, camera)
+
+        def render(self, scene, camera, *, resolution=None, raw=True):
+            asked.append((len(scene), len(camera), resolution, raw))
+            return super().render(scene, camera)
+
+    heads = [torch.zeros(NUM, 1)] * 2
+    measure_heads(Asked(true_views), heads, truncation=0.7, resolution=48, turn=False)
+    assert asked == [(NUM, NUM, 0.7), (NUM, NUM, 48, False)] * 2
+
+
 def test_what_has_no_camera_or_no_depth_is_refused(true_views):
     flat = Known(lambda yaw: Rendering(true_views(yaw).image))
     with pytest.raises(ValueError, match="Known shows no depth"):
