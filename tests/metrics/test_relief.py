@@ -33,6 +33,15 @@ def test_the_slope_is_the_factor_of_the_relief(side, region):
     torch.testing.assert_close(slope, torch.tensor([1, 0.5, 0, -1]).double(), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("side", [16, 32])
+def test_pixels_on_the_edge_of_a_region_do_not_count(side):
+    """A wall behind the head lies in them, too."""
+    for region in ("face", "body"):
+        depth = torch.where(getattr(mean_head(64), region) > 0, reliefs(1), 3.4)
+        small = torch.nn.functional.adaptive_avg_pool2d(depth, side)
+        assert relief_slope(small, None, front(), region).item() == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("radius", [0.7, 2.7])
 def test_a_world_of_another_scale_and_a_head_that_is_nearer_have_the_same_slope(radius):
     depth = reliefs(0.5) * radius / 2.7
