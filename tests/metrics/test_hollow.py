@@ -58,3 +58,17 @@ def test_the_report_says_whether_the_heads_are_hollow(tmp_path, value, says):
     DiskLogger(tmp_path).log_metrics({"alarm/bulge": value, "alarm/flatness": 0.02}, step=1000)
     words = {what: figure for figure, what in key_figures(read_run(tmp_path))}
     assert words[f"{says}: center before the rim, camera radii"] == f"{value:.3g}"
+
+
+@pytest.mark.parametrize(
+    ("convex", "turn", "says"),
+    [(0.1, 0.8, "hollow or flat: share of convex faces"), (0.9, 0.1, "do not turn: turn of the")],
+)
+def test_the_report_trusts_the_truth_more_than_the_rim(tmp_path, convex, turn, says):
+    values = {"alarm/bulge": 0.02, "alarm/flatness": 0.02}
+    values |= {"heads/face_convex": convex, "heads/turn": turn}
+    DiskLogger(tmp_path).log_metrics(values, step=1000)
+    words = [what for _, what in key_figures(read_run(tmp_path))]
+    assert any(what.startswith(says) for what in words)
+    assert not any("not hollow" in what for what in words)
+    assert sum(what.startswith(("hollow", "do not turn")) for what in words) == 1

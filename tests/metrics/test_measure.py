@@ -13,6 +13,7 @@ from gan3d.cli import measure as command
 from gan3d.cli.measure import measure
 from gan3d.data.dataset import PosedImages
 from gan3d.data.fingerprint import fingerprint
+from gan3d.data.heads import write_heads
 from gan3d.generators import EG3D, StyleGAN2, StyleGAN3
 from gan3d.metrics.features import quantized
 from gan3d.metrics.measure import Protocol, collect, fake_pictures, path_steps
@@ -178,6 +179,27 @@ def test_the_command_measures_equivariance_without_data(tmp_path):
     assert list(record["results"]) == ["eqr", "eqt"]
     assert record["results"]["eqt"] > 40
     assert printed.startswith("eqr ")
+
+
+def test_the_command_measures_heads_against_the_truth(tmp_path, posed_zip, capsys):
+    """Without data, with a set of procedural heads, and not with another set."""
+    file, options = saved(EG3D, tmp_path), {"num": 2, "batch_size": 1, "num_workers": 0}
+    printed = measure(file, "turn,relief", **options)
+    record = json.loads((tmp_path / "EG3D.metrics.json").read_text())["results"]
+    assert list(record) == [
+        *("turn", "identity"),
+        *("face_slope", "face_convex", "body_slope", "body_convex", "background_behind"),
+    ]
+    assert "1 right, 0 flat, -1 hollow" in printed
+    write_heads(tmp_path / "heads.zip", num=1, resolution=32, workers=1)
+    measure(file, "relief", tmp_path / "heads.zip", out=tmp_path / "again.json", **options)
+    again = json.loads((tmp_path / "again.json").read_text())["results"]
+    assert again == {name: record[name] for name in again}
+    assert len(again) == 5
+    with pytest.raises(ValueError, match="holds no procedural heads with their ground truth"):
+        measure(file, "relief", posed_zip, out=tmp_path / "other.json", **options)
+    with pytest.raises(ValueError, match="StyleGAN2 has no camera to move"):
+        measure(saved(StyleGAN2, tmp_path), "turn", **options)
 
 
 def test_published_names_come_from_published_networks_only(tmp_path, posed_zip, stub):

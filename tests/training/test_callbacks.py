@@ -253,6 +253,29 @@ def test_a_billboard_raises_the_flatness_alarm_value_of_zero(run_dir):
     assert set(values["alarm/camera_leak"].values()) == {0.0}
 
 
+class KnownHeads(Colors):
+    """As `Colors`, of a set of procedural heads."""
+
+    is_heads = True
+
+
+def test_the_signed_measures_are_logged_and_shown_where_the_data_are_procedural_heads(
+    run_dir, tmp_path, capsys
+):
+    assert not [name for name in table(run_dir) if name.startswith("heads/")]
+    bar = KimgProgressBar(print_seconds=0.0)
+    fit(tmp_path, [Snapshots(0.4, **SMALL), bar], data=KnownHeads())
+    values = table(tmp_path)
+    assert list(values["heads/face_slope"]) == [0, 400, 800, 1000]
+    assert max(map(abs, values["heads/face_slope"].values())) < 1e-4  # a plane
+    assert set(values["heads/face_convex"].values()) == {0.0}
+    assert {"heads/body_slope", "heads/background_behind", "heads/identity"} <= set(values)
+    turn = values["heads/turn"][800]
+    assert (
+        f"face {values['heads/face_slope'][800]:+.2f}, turn {turn:.2f}" in capsys.readouterr().err
+    )
+
+
 def test_reference_distances_are_logged_once_and_frame_the_scale(run_dir):
     values = table(run_dir)
     assert list(values["distance/floor"]) == list(values["distance/mean_image"]) == [0]
@@ -473,6 +496,19 @@ def test_flat_hollow_and_transparent_heads_have_a_sentence_each(values, name, sa
     assert re.search(says, sentences[name])
 
 
+def test_the_truth_calls_hollow_what_flatness_and_bulge_call_good():
+    fine = {"alarm/flatness": 0.02, "alarm/bulge": 0.02, "alarm/opaque": 0.4}
+    right = {"heads/face_convex": 0.9, "heads/face_slope": 0.8, "heads/turn": 0.7}
+    assert alarms(fine | right, AlarmLevels()) == {}
+    hollow = fine | right | {"heads/face_convex": 0.1, "heads/face_slope": -0.6}
+    sentences = alarms(hollow, AlarmLevels())
+    assert list(sentences) == ["heads/face_convex"]
+    assert re.search(r"hollow or flat: 10% are convex .* -0\.60", sentences["heads/face_convex"])
+    still = alarms(fine | right | {"heads/turn": -0.05}, AlarmLevels())
+    assert list(still) == ["heads/turn"]
+    assert "do not turn: by -0.05" in still["heads/turn"]
+
+
 def test_intervals_and_heads_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="every_kimg 0 is not positive"):
         Evaluation(0)
@@ -497,6 +533,12 @@ def test_the_line_counts_images_and_estimates_the_time_left():
     metrics = {"loss/generator": torch.tensor(0.812), "loss/discriminator": 1.2}
     line = progress_line(60_000, 100, 400.0, None, metrics)
     assert line == "60.0/100 kimg, 400 images/s, 01:40 left, G 0.81, D 1.20"
+
+
+def test_the_line_shows_relief_and_turn_where_they_are_known():
+    metrics = {"loss/generator": 0.8, "heads/face_slope": torch.tensor(-0.312), "heads/turn": 0.4}
+    line = progress_line(60_000, 100, 400.0, None, metrics)
+    assert line.endswith("01:40 left, G 0.80, face -0.31, turn 0.40")
 
 
 def test_the_time_left_is_that_of_the_limit_where_this_comes_first():

@@ -34,6 +34,7 @@ from gan3d.generators import GENERATORS, Generator
 from gan3d.host import set_number
 from gan3d.metrics import FrechetDistance, SmallFeatures, flatness, z_sensitivity
 from gan3d.metrics.equivariance import measure_equivariance
+from gan3d.metrics.heads import measure_heads
 from gan3d.metrics.measure import (
     Protocol,
     collect,
@@ -385,6 +386,8 @@ def test_metrics_keep_to_the_device(name):
         views = generator.render(scene, camera)
         walk("flatness", lambda: float(flatness(views.depth, views.opacity, camera).mean()))
         walk("reprojection", lambda: pairwise_reprojection(views, camera).mean_psnr)
+        for relief in (True, False):
+            walk("heads", lambda relief=relief: measure_heads(generator, [z], relief=relief))
         walk("symmetry", lambda: mirror_symmetry(generator, z, num=2).score)
     if hasattr(generator, "encoding"):
         scene = generator.represent(generator.map(z[:1], None))

@@ -193,6 +193,11 @@ def key_figures(run: RunFiles) -> list[tuple[str, str]]:
     for name, what in (
         ("distance/floor", "floor: real images against real images"),
         ("distance/mean_image", "the mean image's distance"),
+        ("heads/face_convex", "share of convex faces"),
+        ("heads/face_slope", "relief of the face (right 1, flat 0, hollow -1)"),
+        ("heads/body_convex", "share of convex heads, with shoulders"),
+        ("heads/background_behind", "background behind the face, camera radii (true heads: 0.32)"),
+        ("heads/turn", "turn of the head per turn of the camera (right 1)"),
         ("alarm/flatness", "relief of the heads, camera radii (a plane: 0)"),
         ("alarm/bulge", "center before the rim, camera radii"),
         ("alarm/opaque", "share of opaque pixels (fog: 0)"),
@@ -201,8 +206,12 @@ def key_figures(run: RunFiles) -> list[tuple[str, str]]:
     ):
         if run.columns.get(name):
             value = run.columns[name][-1][1]
-            if name == "alarm/bulge":
+            if name == "alarm/bulge" and "heads/face_convex" not in run.columns:
                 what = f"{'hollow' if value < 0 else 'not hollow'}: {what}"
+            if name == "heads/face_convex":
+                what = f"{'hollow or flat: ' if value < 0.5 else ''}{what}"
+            if name == "heads/turn":
+                what = f"{'do not turn: ' if value < 0.2 else ''}{what}"
             figures.append((f"{value:.3g}", what))
 
     # speed and memory
@@ -306,6 +315,12 @@ PLOTS = (
         "Of depth from its best-fit plane, and of the center before the rim, camera radii; a "
         "billboard has 0, a hollow head a negative bulge.",
         ("alarm/flatness", "alarm/bulge"),
+    ),
+    Plot(
+        "Heads against the truth",
+        "Of the heads seen from the front: the slope of their relief over the true one (1 right, 0 "
+        "flat, -1 hollow), and how far they turn with the camera (1 right, 0 not at all).",
+        ("heads/face_slope", "heads/body_slope", "heads/turn"),
     ),
     Plot(
         "What changes the head",

@@ -27,9 +27,19 @@ from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.models import beside
-from gan3d.cli.scores import SCORES, Network, left, names_of, reasons, without_reals
+from gan3d.cli.scores import (
+    SCORES,
+    Network,
+    left,
+    names_of,
+    parts_of,
+    reasons,
+    says,
+    without_reals,
+)
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
 from gan3d.data.fingerprint import fingerprint
+from gan3d.data.heads import is_heads
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
 from gan3d.metrics.equivariance import Kind, measure_equivariance
@@ -40,6 +50,7 @@ from gan3d.metrics.features import (
     vgg_features,
 )
 from gan3d.metrics.frechet import SmallFeatures, feature_moments, frechet_distance
+from gan3d.metrics.heads import measure_heads
 from gan3d.metrics.inception import inception_score
 from gan3d.metrics.kernel import kernel_distance
 from gan3d.metrics.measure import (
@@ -111,7 +122,8 @@ def measure(
     Args:
         model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
             (docs/checkpoints.md); of a training checkpoint the average is taken.
-        metrics: with commas between them: fid, kid, pr, is, ppl, eqt, eqt_frac, eqr.
+        metrics: with commas between them: fid, kid, pr, is, ppl, eqt, eqt_frac, eqr; for generators
+            of procedural heads also relief and turn (docs/metrics.md), for which 64 heads will do.
         data: folder or zip of real images; their labels are the cameras of the fakes, too. All
             images are used.
         out: the JSON file; by default beside the checkpoint, ending in .metrics.json.
@@ -279,6 +291,10 @@ def _scores(job: Job, refused: dict[str, str]) -> dict[str, float]:
             found["ppl"] = float(
                 trimmed_mean(torch.cat(list(_progress(steps, job.protocol.num_batches, "paths"))))
             )
+    of_heads = [name for name in job.names if SCORES[name].of_heads]
+    if of_heads:
+        with _refusing(refused, *of_heads):
+            found |= _of_heads(job)
     if synthesize is not None:
         with _refusing(refused, *kinds):
             latents = latent_batches(job.generator, job.protocol, job.cameras)
@@ -288,12 +304,31 @@ def _scores(job: Job, refused: dict[str, str]) -> dict[str, float]:
             found |= {str(kind): value for kind, value in moved.items()}
     values: dict[str, float] = {}
     for name in job.names:
-        parts = ("precision", "recall") if name == "pr" else (name,)
+        parts = parts_of(name)
         if any(math.isnan(found.get(part, 0.0)) for part in parts):
             refused[name] = "it came out as NaN: the generator's pictures are not finite"
         elif name not in refused:
             values |= {part: found[part] for part in parts}
     return values
+
+
+def _of_heads(job: Job) -> dict[str, float]:
+    """The signed measures of procedural heads, from the cameras of these."""
+    if job.reals is not None and not is_heads(job.reals.archive):
+        raise ValueError(
+            f"{job.reals.archive.path} holds no procedural heads with their ground truth, and "
+            "these metrics know the shape and the camera of those only; leave them out, or give "
+            "--data a set of gan3d data heads"
+        )
+    draws = _progress(job.protocol.draws(job.device), job.protocol.num_batches, "heads")
+    return measure_heads(
+        job.generator,
+        (draw.normal("z", job.generator.z_dim) for draw in draws),
+        truncation=job.protocol.truncation,
+        resolution=job.protocol.resolution,
+        relief="relief" in job.names,
+        turn="turn" in job.names,
+    )
 
 
 def _of_pictures(job: Job, refused: dict[str, str]) -> dict[str, float]:
@@ -420,4 +455,4 @@ def _table(values: dict[str, float], num: int, path: Path) -> str:
 
 def _says(name: str) -> str:
     name = next((long for long, short in SMALL_NAMES.items() if short == name), name)
-    return SCORES["pr" if name in ("precision", "recall") else name].says
+    return says(name)

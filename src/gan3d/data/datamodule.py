@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, Subset
 
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
+from gan3d.data.heads import is_heads
 from gan3d.data.images import ResizeFilter
 from gan3d.data.sampler import EndlessBatches, EndlessOrder, permutation
 from gan3d.data.twins import twins
@@ -110,6 +111,11 @@ class PosedImagesModule(LightningDataModule):
             max_items=self.max_items,
             seed=self.seed,
         )
+
+    @cached_property
+    def is_heads(self) -> bool:
+        """Whether these are procedural heads, whose true shape and pose are known."""
+        return is_heads(self.images.archive)
 
     @cached_property
     def heldout_items(self) -> np.ndarray:

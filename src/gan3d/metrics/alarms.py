@@ -20,8 +20,8 @@ def flatness(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
         min over a, b, c of rms(z - (a x + b y + c)),   (x, y, z) = z K^-1 (u, v, 1) in camera axes
 
     A billboard gives 0, at any tilt. Real heads have 0.021 camera radii on average and at least
-    0.014. The value is linear in the relief; it does not say whether the relief is right, see
-    `bulge`.
+    0.014. The value is linear in the relief; it does not say whether the relief is right: a hollow
+    head has the same. `bulge` has a sign, and `relief_slope` knows the truth of procedural heads.
 
     Args:
         depth: camera z [b 1 h w].
@@ -46,7 +46,7 @@ def bulge(depth: Tensor, opacity: Tensor | None, camera: Camera) -> Tensor:
     Center and rim are the quarters of its pixels nearest to and farthest from their centroid in the
     image, and depth is what deviates from the best-fit plane, so that a tilted plane gives 0. A
     surface that bulges towards the camera is positive, one that is hollow, such as the inside of a
-    mask, negative.
+    mask, negative. A hollow face within a convex head may go unnoticed.
 
     Args:
         depth: camera z [b 1 h w].

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from gan3d.data.archive import open_archive
+from gan3d.data.datamodule import PosedImagesModule
 from gan3d.data.heads import (
     ATTRIBUTE_NAMES,
     FOV,
@@ -25,6 +27,7 @@ from gan3d.data.heads import (
     dataset,
     head_camera,
     head_distance,
+    is_heads,
     render_heads,
     sample_angles,
     sample_heads,
@@ -317,6 +320,18 @@ def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("heads") / "deep" / "heads.zip"
     write_heads(path, num=4, resolution=16, views=2, workers=1)
     return path
+
+
+def test_a_set_of_heads_is_known_by_its_ground_truth(whole, posed_zip, tmp_path):
+    write_heads(tmp_path / "bare.zip", num=1, resolution=16, workers=1, ground_truth=False)
+    assert is_heads(open_archive(whole))
+    assert PosedImagesModule(str(whole)).is_heads
+    assert not is_heads(open_archive(posed_zip))
+    assert not is_heads(open_archive(tmp_path / "bare.zip"))
+    (tmp_path / "folder").mkdir()
+    for content in ("{}", "[", '{"names": ["age"], "images": []}'):
+        (tmp_path / "folder" / "attributes.json").write_text(content)
+        assert not is_heads(open_archive(tmp_path / "folder"))
 
 
 def test_zip_has_the_layout_of_eg3d_and_the_ground_truth(whole):

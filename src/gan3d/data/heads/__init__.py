@@ -6,7 +6,7 @@ from gan3d.data.heads.attributes import (
     sample_angles,
     sample_heads,
 )
-from gan3d.data.heads.dataset import contact_sheet, write_heads
+from gan3d.data.heads.dataset import contact_sheet, is_heads, write_heads
 from gan3d.data.heads.render import (
     FOV,
     RADIUS,
@@ -25,6 +25,7 @@ __all__ = [
     "contact_sheet",
     "head_camera",
     "head_distance",
+    "is_heads",
     "render_heads",
     "sample_angles",
     "sample_heads",

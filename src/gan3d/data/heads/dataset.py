@@ -50,7 +50,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from gan3d.data.archive import StoredZip
+from gan3d.data.archive import Archive, StoredZip
 from gan3d.data.heads.attributes import ATTRIBUTE_NAMES, sample_angles, sample_heads
 from gan3d.data.heads.render import head_camera, render_heads
 from gan3d.results import refuse_existing, write_whole
@@ -59,6 +59,7 @@ Recipe = Literal["heads", "heads-ffhq"]
 # name: standard deviations of yaw and pitch, radians. Seen from a narrow range of angles, a hollow
 # mask looks nearly as a face does: `heads` shows its heads from wider ones than photographs.
 RECIPES: dict[str, tuple[float, float]] = {"heads": (0.7, 0.3), "heads-ffhq": (0.3, 0.15)}
+ATTRIBUTES = "attributes.json"
 SHEET_YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
 _SHEET_HEADS = 8
 # 64 images of 64 px: large enough to amortize the overhead of a call, small enough for the memory.
@@ -193,6 +194,16 @@ def write_heads(
             resolution=resolution,
             supersample=supersample,
         )
+
+
+def is_heads(archive: Archive) -> bool:
+    """Whether a data set is one of `write_heads`, with its ground truth and these attributes."""
+    if ATTRIBUTES not in archive.names:
+        return False
+    try:
+        return tuple(json.loads(archive.read(ATTRIBUTES))["names"]) == ATTRIBUTE_NAMES
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def contact_sheet(
@@ -435,7 +446,7 @@ def _write(
             store.put("dataset.json", json.dumps({"labels": labels, "cameras": cameras}).encode())
             if ground_truth:
                 content = json.dumps({"names": ATTRIBUTE_NAMES, "images": facts})
-                store.put("attributes.json", content.encode())
+                store.put(ATTRIBUTES, content.encode())
         os.replace(beside, out)  # replaces an empty folder too
     finally:
         if beside.is_dir():

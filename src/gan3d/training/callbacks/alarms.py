@@ -17,6 +17,8 @@ class AlarmLevels:
         flatness: relief below this share of the camera's radius is flat (real heads: 0.02).
         bulge: a center that is this share of the radius behind the rim, or more, is hollow (real
             heads: 0.02 in front of it).
+        convex: a smaller share of convex faces, where the truth is known, is hollow.
+        turn: heads that turn less than this, per angle of the camera, do not turn.
         z_sensitivity: images of different z differing less than this, of a range of 2, are the same
             head.
         camera_leak: the conditioning camera changing the head this much, relative to z, is too
@@ -27,6 +29,8 @@ class AlarmLevels:
     opaque: float = 0.01
     flatness: float = 0.004
     bulge: float = 0.004
+    convex: float = 0.5
+    turn: float = 0.2
     z_sensitivity: float = 0.03
     camera_leak: float = 0.5
 
@@ -39,6 +43,8 @@ def alarms(values: Mapping[str, float], levels: AlarmLevels) -> dict[str, str]:
     bulge = values.get("alarm/bulge", 0.0)
     same = values.get("alarm/z_sensitivity", math.inf)
     leak = values.get("alarm/camera_leak", 0.0)
+    convex = values.get("heads/face_convex", 1.0)
+    turn = values.get("heads/turn", 1.0)
     if opaque < levels.opaque:
         sentences["alarm/opaque"] = (
             f"Nothing is opaque ({100 * opaque:.2g} % of the pixels, alarm below "
@@ -59,6 +65,19 @@ def alarms(values: Mapping[str, float], levels: AlarmLevels) -> dict[str, str]:
             "cameras of training only; condition the discriminator on the camera, check the "
             "convention of the labels (docs/data.md), or start again with another "
             "--model.run.seed."
+        )
+    if opaque >= levels.opaque and convex < levels.convex:
+        sentences["heads/face_convex"] = (
+            f"The faces are hollow or flat: {convex:.0%} are convex (alarm below "
+            f"{levels.convex:.0%}, slope of their relief {values['heads/face_slope']:+.2f} where "
+            "true heads have 1): train on wider cameras, or condition the discriminator on the "
+            "camera (docs/metrics.md)."
+        )
+    if turn < levels.turn:
+        sentences["heads/turn"] = (
+            f"The heads do not turn: by {turn:.2f} of the angle of the camera (alarm below "
+            f"{levels.turn:g}); the discriminator does not see the pose: condition it on the "
+            "camera, train on wider cameras, or train longer (docs/metrics.md)."
         )
     if same < levels.z_sensitivity:
         sentences["alarm/z_sensitivity"] = (

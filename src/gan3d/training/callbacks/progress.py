@@ -159,14 +159,15 @@ def progress_line(
     limit: float | None,
     metrics: Mapping[str, Any],
 ) -> str:
-    """`12.3/100 kimg, 450 images/s, 3:15 left, G 0.81, D 1.20`.
+    """`12.3/100 kimg, 450 images/s, 3:15 left, G 0.81, D 1.20, face +0.31, turn 0.42`.
 
     Args:
         seen: images seen.
         total_kimg: length of the run.
         rate: images per second; None is not known yet.
         limit: seconds until the session is stopped.
-        metrics: with the losses.
+        metrics: with the losses, and of procedural heads the slope of the face's relief (1 right, 0
+            flat, -1 hollow) and their turn (1 right, 0 none).
     """
     parts = [f"{seen / 1000:.{_digits(total_kimg, rate)}f}/{total_kimg:g} kimg"]
     if rate:
@@ -179,6 +180,9 @@ def progress_line(
     for letter, name in (("G", "loss/generator"), ("D", "loss/discriminator")):
         if name in metrics:
             parts.append(f"{letter} {float(metrics[name]):.2f}")
+    if "heads/face_slope" in metrics:
+        parts.append(f"face {float(metrics['heads/face_slope']):+.2f}")
+        parts.append(f"turn {float(metrics['heads/turn']):.2f}")
     return ", ".join(parts)
 
 

@@ -14,10 +14,17 @@ from torch import Tensor
 
 from gan3d.apps.samples import picture
 from gan3d.apps.video import ffmpeg, orbit_video
-from gan3d.apps.views import frontal, orbit_like, render_views, repeated
+from gan3d.apps.views import evaluating, frontal, orbit_like, render_views, repeated
 from gan3d.camera import Camera
 from gan3d.generators.contract import Rendering
-from gan3d.metrics import bulge, camera_leak, flatness, opaque_share, z_sensitivity
+from gan3d.metrics import (
+    bulge,
+    camera_leak,
+    flatness,
+    measure_heads,
+    opaque_share,
+    z_sensitivity,
+)
 from gan3d.training.callbacks.alarms import AlarmLevels, alarms
 from gan3d.training.callbacks.periodic import (
     PeriodicCallback,
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VIDEO = "the video"
+SHOWN = "heads/face_slope", "heads/turn"  # beside the losses in the progress
 
 
 class Snapshots(PeriodicCallback):
@@ -39,7 +47,10 @@ class Snapshots(PeriodicCallback):
 
     Logs `fakes` (a grid), `layers` (raw | image | depth of every head, for models that have them),
     `orbit` (video) and `alarm/opaque`, `alarm/flatness`, `alarm/bulge` (both in camera radii),
-    `alarm/z_sensitivity`, `alarm/camera_leak`. Only the first process renders.
+    `alarm/z_sensitivity`, `alarm/camera_leak`. If the data are procedural heads, whose shape and
+    pose are known, also `heads/face_slope`, `heads/face_convex`, `heads/body_slope`,
+    `heads/body_convex`, `heads/background_behind`, `heads/turn` and `heads/identity`
+    (docs/metrics.md), of `num_heads` heads. Only the first process renders.
 
     Args:
         every_kimg: between two snapshots.
@@ -153,12 +164,28 @@ class Snapshots(PeriodicCallback):
             images = self._views(module, every_z, repeated(front, num * num), conditioning).image
             leak = camera_leak(rearrange(images, "(z c) k h w -> z c k h w", z=num))
             values["alarm/camera_leak"] = float(leak)
+        values |= self._of_true_heads(trainer, module, z)
         log_metrics(trainer.loggers, values, seen)
+        if self._follows_iteration:  # Lightning allows it only then
+            shown = {name: values[name] for name in SHOWN if name in values}
+            module.log_dict(shown, logger=False, on_step=True, on_epoch=False, rank_zero_only=True)
         sounding = alarms(values, self.alarm) if seen >= self.alarm.after_kimg * 1000 else {}
         if trainer.is_global_zero:
             for name in sounding.keys() - self._sounding:
                 log.warning("%g kimg: %s", seen / 1000, sounding[name])
         self._sounding = set(sounding)
+
+    def _of_true_heads(self, trainer: Trainer, module: GAN, z: Tensor) -> dict[str, float]:
+        """The signed measures, if the data are heads whose truth is known."""
+        generator = module.generator_ema
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not (generator.has_camera and getattr(data, "is_heads", False)):
+            return {}
+        with evaluating(generator):
+            found = measure_heads(
+                generator, z.split(self.batch_size), resolution=module.resolution_now()
+            )
+        return {f"heads/{name}": value for name, value in found.items()}
 
     def _video(self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera, seen: int) -> None:
         with tolerated(VIDEO), tempfile.TemporaryDirectory() as folder:
