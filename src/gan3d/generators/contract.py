@@ -338,16 +338,26 @@ class RayView(NamedTuple):
     """The rays of b views, and how values along them become maps.
 
     Attributes:
+        camera: of the b views.
         rays: b views of r rays.
         randomness: their draws, those of the whole view where only some rays are seen.
         side: of the whole view, pixels.
         whole: whether all its rays are here.
     """
 
+    camera: Camera
     rays: Rays
     randomness: Randomness | None
     side: int
     whole: bool
+
+    def places(self) -> Tensor:
+        """Where the rays pass the picture: (u, v) in [-1, 1], u to the right, v down, [b r 2].
+
+        Without gradient: a ray keeps its place when its camera moves.
+        """
+        pixels, _ = self.camera.project(self.rays.origins + self.rays.directions)
+        return (2 * pixels - 1).detach()
 
     def maps(self, values: Tensor) -> Tensor:
         """[b r c] -> [b c h w] of a whole view, [b c r 1] of some rays."""
@@ -375,7 +385,7 @@ def cast_rays(
         )
     if rays is not None and randomness is not None:
         randomness = randomness.chosen(rays, side * side)
-    return RayView(camera.rays(side, rays), randomness, side, rays is None)
+    return RayView(camera, camera.rays(side, rays), randomness, side, rays is None)
 
 
 def label_of(z: Tensor, camera: Camera | None, c_dim: int) -> Tensor | None:
