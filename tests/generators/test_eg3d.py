@@ -502,3 +502,4 @@ def test_without_the_options_there_is_nothing_more_in_the_file():
     assert not [name for name in tiny().state_dict() if "backdrop" in name]
     more = set(backed().state_dict()) - set(tiny().state_dict())
     assert more == {"backdrop.affine.weight", "backdrop.affine.bias"}
+    assert set(backed().parts) - set(tiny().parts) == {"backdrop"}  # may be frozen and mixed

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan3d.camera import Camera, Rays
+from gan3d.camera import Camera, Rays, frontal
 from gan3d.pretrained import write_pretrained
 from gan3d.randomness import Randomness
 from gan3d.rendering import Background
@@ -256,6 +256,16 @@ class Generator(nn.Module, ABC):
             f"{type(self).__name__} has no surfaces with pictures; use a model of radiance "
             "manifolds, such as GRAMHD, or fuse its depth maps to a mesh: gan3d fuse"
         )
+
+    def frontal_condition(self, cameras: Camera, num: int) -> Camera | None:
+        """What `map` is told of `num` scenes that are shown from some cameras, where no pose is
+        meant: a frontal camera like them.
+
+        A generator that is conditioned on the pose has never seen another "neutral" camera: without
+        one, EG3D is told 25 zeros, and makes other, worse heads. None for generators that are not
+        conditioned.
+        """
+        return frontal(cameras).select([0] * num) if self.camera_conditioned else None
 
     def save_pretrained(
         self,

@@ -234,7 +234,6 @@ class EG3D(Generator):
         "planes": ("backbone.synthesis.",),
         "decoder": ("decoder.",),
         "superresolution": ("superresolution.",),
-        "backdrop": ("backdrop.",),
     }
     camera_conditioned: bool = True
     tiny: ClassVar[dict[str, Any]] = {
@@ -305,6 +304,7 @@ class EG3D(Generator):
         self.backdrop: Backdrop | None = None
         if render.background == "learned":
             self.backdrop = Backdrop(w_dim, decoder.feature_channels)
+            self.parts = {**self.parts, "backdrop": ("backdrop.",)}
         # Spread of the data set's labels, which published training stores with the weights.
         self.register_buffer("dataset_label_std", torch.zeros(LABEL_DIM))
 
