@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "render": replace(EG3D.tiny["render"], background="learned"),
         "density_prior": DensityPrior("ball"),
     },
+    "CIPS3DDiscriminator of poses": {"predicts_pose": True},
     "DualDiscriminator of poses": {"predicts_pose": True},
     "StyleGAN2Discriminator of poses": {"predicts_pose": True},
 }

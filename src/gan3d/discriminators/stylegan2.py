@@ -160,6 +160,13 @@ class DiscriminatorEpilogue(nn.Module):
             return self.fc(self.conv(x).flatten(1))
 
 
+def pose_head(channels: int) -> EqualizedLinear:
+    """From the features that `out` is computed from to (pitch, yaw), as `Camera.sphere_pose`; it
+    starts at the frontal camera.
+    """
+    return EqualizedLinear(channels, 2, bias_init=math.pi / 2)
+
+
 class StyleGAN2Discriminator(Discriminator):
     """Realness of single images, optionally conditioned on the label of the camera.
 
@@ -265,9 +272,7 @@ class StyleGAN2Discriminator(Discriminator):
             mbstd_channels=mbstd_channels,
         )
         self.predicts_pose = predicts_pose
-        self.pose: EqualizedLinear | None = None
-        if predicts_pose:  # starts at the frontal camera
-            self.pose = EqualizedLinear(channels, 2, bias_init=math.pi / 2)
+        self.pose = pose_head(channels) if predicts_pose else None
 
     def forward(
         self,
