@@ -61,8 +61,8 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
         )
     if losses.pose.enabled and not discriminator.predicts_pose:
         raise ValueError(
-            f"{d} predicts no pose; set its predicts_pose, if it has that argument, or the weights of "
-            "--model.pose to 0"
+            f"{d} predicts no pose; set predicts_pose, if that is one of its arguments, or the "
+            "weights of --model.pose to 0"
         )
     if losses.latent.weight > 0 and discriminator.latent_dim != generator.z_dim:
         size = discriminator.latent_dim
