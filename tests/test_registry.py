@@ -3,32 +3,53 @@ free.
 """
 
 import copy
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 
 from gan3d.camera import Camera
 from gan3d.discriminators import DISCRIMINATORS, Discriminator, DiscriminatorOutput, check_pair
-from gan3d.generators import GENERATORS, Generator, Rendering
+from gan3d.generators import EG3D, GENERATORS, Generator, Rendering
 from gan3d.randomness import Randomness
+from gan3d.rendering import DensityPrior
 
 BATCH = 4
 
 
-@pytest.fixture(params=sorted(GENERATORS))
+# Options that add to a network are walked as networks of their own.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "EG3D with a backdrop and a ball": {
+        "render": replace(EG3D.tiny["render"], background="learned"),
+        "density_prior": DensityPrior("ball"),
+    },
+    "CIPS3DDiscriminator of poses": {"predicts_pose": True},
+    "DualDiscriminator of poses": {"predicts_pose": True},
+    "StyleGAN2Discriminator of poses": {"predicts_pose": True},
+}
+
+
+def walked(registry: Mapping[str, Any]) -> list[str]:
+    return [*sorted(registry), *(name for name in OPTIONS if name.split()[0] in registry)]
+
+
+def made(registry: Mapping[str, Any], name: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    cls = registry[name.split()[0]]
+    return cls(**{**cls.tiny, **OPTIONS.get(name, {})})
+
+
+@pytest.fixture(params=walked(GENERATORS))
 def generator(request) -> Generator:
-    torch.manual_seed(0)
-    cls = GENERATORS[request.param]
-    return cls(**cls.tiny)
+    return made(GENERATORS, request.param)
 
 
-@pytest.fixture(params=sorted(DISCRIMINATORS))
+@pytest.fixture(params=walked(DISCRIMINATORS))
 def discriminator(request) -> Discriminator:
-    torch.manual_seed(0)
-    cls = DISCRIMINATORS[request.param]
-    return cls(**cls.tiny)
+    return made(DISCRIMINATORS, request.param)
 
 
 def cameras(b: int = BATCH, spread: float = 0.4) -> Camera:
@@ -150,9 +171,8 @@ def test_gradients_reach_every_trainable_parameter(generator):
 
 
 def test_a_state_dict_makes_an_equal_model(generator):
-    cls = type(generator)
     torch.manual_seed(123)
-    twin = cls(**cls.tiny)
+    twin = type(generator)(**generator.arguments)
     assert not torch.equal(show(twin).image, show(generator).image)
     twin.load_state_dict(generator.state_dict())
     assert torch.equal(show(twin).image, show(generator).image)
@@ -173,10 +193,9 @@ def error(rough: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", sorted(GENERATORS))
+@pytest.mark.parametrize("name", walked(GENERATORS))
 def test_bf16_bends_neither_image_nor_geometry(name, seed):
-    torch.manual_seed(seed)
-    generator = GENERATORS[name](**GENERATORS[name].tiny)
+    generator = made(GENERATORS, name, seed)
     exact = show(generator, Randomness(seed, range(BATCH)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = show(generator, Randomness(seed, range(BATCH)))

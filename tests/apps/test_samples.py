@@ -21,7 +21,7 @@ def test_a_seed_is_the_first_scene_of_that_seed_from_the_front(generator):
     z = torch.cat([Randomness(seed, range(4)).normal("z", generator.z_dim)[:1] for seed in (5, 3)])
     camera = Camera.from_angles(torch.zeros(2), torch.zeros(2))
     with torch.no_grad():
-        expected = generator.eval().render(generator.represent(generator.map(z)), camera)
+        expected = generator.eval().render(generator.represent(generator.map(z, camera)), camera)
     torch.testing.assert_close(shown.image, expected.image)
     torch.testing.assert_close(shown.depth, expected.depth)
     assert shown.extras["seed"].tolist() == [5, 3]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gan3d.apps.video import orbit_frames, orbit_video, write_video
-from gan3d.apps.views import evaluating, frontal, orbit_like, render_views
-from gan3d.camera import Camera, orbit
+from gan3d.apps.views import evaluating, orbit_like, render_views
+from gan3d.camera import Camera, frontal, orbit
 from gan3d.generators import Rendering
 
 
@@ -38,6 +38,15 @@ def test_all_frames_share_one_conditioning_camera(balls):
     orbit_frames(balls, torch.randn(3, 3), orbit(4), conditioning=front, progress=False)
     assert torch.equal(balls.conditioning.cam2world, front.cam2world.expand(3, 4, 4))
     orbit_frames(balls, torch.randn(3, 3), orbit(4), progress=False)
+    assert torch.equal(balls.conditioning.cam2world, frontal(orbit(4)).cam2world.expand(3, 4, 4))
+
+
+def test_views_without_a_conditioning_camera_are_those_of_heads_told_to_face_the_front(balls):
+    cameras = Camera.from_angles(torch.linspace(-0.5, 0.5, 3), 0.2, radius=1.5, fov=30.0)
+    render_views(balls, torch.randn(3, 3), cameras)
+    assert torch.allclose(balls.conditioning.label(), frontal(cameras).label().expand(3, -1))
+    balls.camera_conditioned = False
+    render_views(balls, torch.randn(3, 3), cameras)
     assert balls.conditioning is None
 
 

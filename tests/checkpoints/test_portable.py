@@ -4,7 +4,7 @@ executed.
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -20,8 +20,9 @@ from gan3d.checkpoints.portable import (
     read_facts,
     save_pretrained,
 )
-from gan3d.discriminators import DISCRIMINATORS
+from gan3d.discriminators import DISCRIMINATORS, DualDiscriminator
 from gan3d.generators import EG3D, GENERATORS
+from gan3d.rendering import DensityPrior
 
 
 def tiny(registry, name):
@@ -73,6 +74,20 @@ def test_every_discriminator_comes_back_equal(name, tmp_path):
     loaded = load_discriminator(path)
     assert type(loaded) is type(judge)
     assert equal(loaded, judge)
+
+
+def test_options_beyond_the_published_models_come_back_equal(tmp_path):
+    torch.manual_seed(0)
+    behind = replace(EG3D.tiny["render"], background="learned")
+    ball = DensityPrior("ball", radius=0.25)
+    generator = EG3D(**{**EG3D.tiny, "render": behind, "density_prior": ball})
+    judge = DualDiscriminator(**DualDiscriminator.tiny, predicts_pose=True)
+    path = save_pretrained(tmp_path / "pair.safetensors", generator, judge)
+    loaded, other = load_generator(path), load_discriminator(path)
+    assert loaded.arguments == generator.arguments
+    assert (loaded.density_prior, other.predicts_pose) == (ball, True)
+    assert equal(loaded, generator)
+    assert equal(other, judge)
 
 
 def test_a_module_knows_its_arguments_defaults_included():

@@ -26,9 +26,10 @@ COMPLETE = [name for name in configs.names() if not configs.summary(name).starts
 SIDE, BATCH = 32, 8
 # What a config may say of a network at a tiny size, too: how it works, not how large it is.
 KINDS = {
-    "planes.axes", "backbone.network", "render.background", "superresolution.layout",
-    "c_scale", "inputs", "hierarchical", "last_back", "clamp_mode", "kind", "aux", "patch",
-    "lock_view", "geometry", "lookup", "frozen", "checkpointing", "config", "group_size",
+    "planes.axes", "backbone.network", "render.background", "density_prior.shape", "predicts_pose",
+    "superresolution.layout", "c_scale", "inputs", "hierarchical", "last_back", "clamp_mode",
+    "kind", "aux", "patch", "lock_view", "geometry", "lookup", "frozen", "checkpointing", "config",
+    "group_size",
 }  # fmt: skip
 
 

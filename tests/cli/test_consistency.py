@@ -7,11 +7,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gan3d.camera import Camera
 from gan3d.checkpoints.portable import save_pretrained
-from gan3d.cli import consistency
+from gan3d.cli import consistency, symmetry
 from gan3d.cli.options import call
-from gan3d.generators import GENERATORS, Generator, Rendering, StyleGAN2
+from gan3d.generators import EG3D, GENERATORS, Generator, Rendering, StyleGAN2
 from gan3d.generators.contract import SurfaceLayer
+
+TOLD: list[Camera | None] = []  # conditioning of all scenes that were made
 
 
 class Ball(Generator):
@@ -25,6 +28,7 @@ class Ball(Generator):
         self.radius = nn.Parameter(torch.tensor(radius))
 
     def map(self, z, camera=None, *, truncation=1.0, truncation_cutoff=None):
+        TOLD.append(camera)
         return truncation * z[:, None]
 
     def represent(self, ws, *, randomness=None):
@@ -138,6 +142,60 @@ def test_export_manifolds_writes_the_layers_of_a_model_that_has_some(
     said = command(consistency.export_surfaces, checkpoint, "--device", "cpu")
     assert said == "manifolds.glb: 1 of 1 surfaces, farthest first"
     assert (tmp_path / "manifolds.glb").read_bytes()[:4] == b"glTF"
+
+
+SMALL = {
+    "write_epi_of": ["--num", 2, "--frames", 2, "--radius", 2.5, "--fov", 14],
+    "fuse_to_mesh": [
+        *["--num_yaw", 1, "--num_pitch", 1, "--voxels", 16, "--extent", 0.6],
+        *["--radius", 2.5, "--fov", 14],
+    ],
+    "reproject_views": ["--num", 1, "--views", 2, "--yaw", 0.1, "--radius", 2.5, "--fov", 14],
+    "export_surfaces": [],
+}
+
+
+@pytest.mark.parametrize("function", SMALL)
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_a_pose_conditioned_model_is_told_the_frontal_camera_of_the_view(
+    command, checkpoint, monkeypatch, function, conditioned
+):
+    layer = SurfaceLayer(
+        *["a", torch.zeros(2, 2, 3), torch.ones(2, 2, dtype=torch.bool)],
+        *[torch.zeros(2, 2, 2), torch.zeros(4, 8, 8)],
+    )
+    monkeypatch.setattr(Ball, "surfaces", lambda self, scene: [layer])
+    monkeypatch.setattr(Ball, "camera_conditioned", conditioned)
+    TOLD.clear()
+    command(getattr(consistency, function), checkpoint, *SMALL[function], "--device", "cpu")
+    (told,) = TOLD
+    if not conditioned:
+        assert told is None
+        return
+    seen = {"radius": 2.5, "fov": 14.0} if SMALL[function] else {"radius": 2.7, "fov": 18.83}
+    front = Camera.from_angles(0.0, 0.0, **seen).label()
+    assert torch.allclose(told.label(), front.expand(len(told), -1), atol=1e-5)
+
+
+def test_the_verb_symmetry_tells_the_frontal_camera_in_all_that_it_shows(
+    command, tmp_path, monkeypatch
+):
+    torch.manual_seed(0)
+    path = save_pretrained(tmp_path / "eg3d.safetensors", EG3D(**EG3D.tiny))
+    told, map_of = [], EG3D.map
+
+    def watched(self, z, camera=None, **options):
+        told.append(camera)
+        return map_of(self, z, camera, **options)
+
+    monkeypatch.setattr(EG3D, "map", watched)
+    words = ["--num", 2, "--steps", 2, "--resolution", 8, "--radius", 2.75, "--device", "cpu"]
+    command(symmetry.measure_symmetry, path, *words)
+    front = Camera.from_angles(0.0, 0.0, radius=2.75).label()
+    assert len(told) > 3  # two heads, the sheet, and the encoding
+    for camera in told:
+        assert camera is not None
+        assert torch.allclose(camera.label(), front.expand(len(camera), -1), atol=1e-5)
 
 
 @pytest.mark.parametrize(

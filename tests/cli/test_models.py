@@ -9,7 +9,7 @@ import torch
 
 from gan3d.cli import VERBS, main
 from gan3d.cli.messages import CommandError
-from gan3d.cli.models import beside, load_3d_generator
+from gan3d.cli.models import beside, load_with_view
 from gan3d.generators import StyleGAN2
 
 OF_A_MODEL = {
@@ -61,8 +61,8 @@ def test_what_is_said_of_somebody_elses_file_goes_into_the_present_folder(tmp_pa
 
 
 def test_a_model_without_a_camera_is_refused_and_views_are_locked(run, tmp_path):
-    assert load_3d_generator("runs/heads", "cpu").lock_view
+    assert load_with_view("runs/heads", "cpu")[0].lock_view
     torch.manual_seed(0)
     StyleGAN2(**StyleGAN2.tiny).save_pretrained("flat")
     with pytest.raises(CommandError, match="flat holds StyleGAN2, which has no camera"):
-        load_3d_generator("flat", "cpu")
+        load_with_view("flat", "cpu")

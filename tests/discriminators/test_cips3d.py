@@ -248,3 +248,28 @@ def test_bf16_autocast_stays_close_to_full_precision():
         rough = judge(image, raw=image)
     for a, b in ((exact.logits, rough.logits), (exact.raw_logits, rough.raw_logits)):
         assert (a - b.float()).abs().max() < 0.05 * a.abs().max()
+
+
+# -- The pose --------------------------------------------------------------------------------------
+
+
+def test_a_pose_is_predicted_from_images_of_every_size_and_from_no_raw_image():
+    judge, plain = discriminator(predicts_pose=True), discriminator()
+    assert (judge.predicts_pose, plain.predicts_pose) == (True, False)
+    assert set(judge.state_dict()) - set(plain.state_dict()) == {"pose.weight", "pose.bias"}
+    for side in judge.img_resolutions:
+        image, raw = normal(2, side), normal(2, side, seed=1)
+        output = judge(image, raw=raw)
+        assert output.pose.shape == (2, 2)
+        assert torch.equal(judge(image, raw=-raw).pose, output.pose)
+        assert torch.equal(judge(image).pose, output.pose)
+        assert ((judge(-image, raw=raw).pose - output.pose).abs() > 1e-6).all()
+    assert plain(image, raw=raw).pose is None
+
+
+def test_the_pose_loss_reaches_the_layers_before_it():
+    judge = discriminator(predicts_pose=True)
+    judge(normal(2, 32)).pose.square().sum().backward()
+    for name in ("pose.weight", "main_disc.epilogue.fc.weight", "main_disc.conv_in.32.weight"):
+        assert judge.get_parameter(name).grad.abs().max() > 0, name
+    assert judge.main_disc.epilogue.out.weight.grad is None

@@ -193,3 +193,39 @@ def test_a_missing_raw_image_is_refused():
 def test_a_batch_that_does_not_divide_into_groups_is_refused(cls):
     with pytest.raises(ValueError, match=r"6 images.*groups of 4"):
         discriminator(cls)(**pair(6))
+
+
+# -- The pose --------------------------------------------------------------------------------------
+
+
+@CLASSES
+@pytest.mark.parametrize("c_dim", [0, 25])
+def test_a_pose_is_predicted_from_the_image_and_never_from_the_label(cls, c_dim):
+    judge = discriminator(cls, predicts_pose=True, c_dim=c_dim).requires_grad_(False)
+    plain = discriminator(cls, c_dim=c_dim).requires_grad_(False)
+    assert (judge.predicts_pose, plain.predicts_pose) == (True, False)
+    assert set(judge.state_dict()) - set(plain.state_dict()) == {"pose.weight", "pose.bias"}
+    seen, output = pair(), judge(**pair())
+    assert torch.equal(output.logits, plain(**seen).logits)
+    assert output.pose.shape == (4, 2)
+    other = judge(**{**seen, "camera": cameras().mirror()})
+    assert torch.equal(other.pose, output.pose)
+    moved = judge(**{**seen, "image": normal(4, 3, 16, 16, seed=2)})
+    assert ((moved.pose - output.pose).abs() > 1e-6).all()
+
+
+def test_a_pose_starts_near_the_frontal_camera():
+    output = discriminator(DualDiscriminator, predicts_pose=True, channel_max=64)(**pair())
+    front = Camera.from_angles(torch.zeros(1), torch.zeros(1)).sphere_pose()
+    assert (output.pose - front).abs().mean() < 1.5  # as a linear layer's outputs spread about it
+    judge = discriminator(DualDiscriminator, predicts_pose=True).requires_grad_(False)
+    judge.pose.weight.zero_()
+    assert torch.allclose(judge(**pair()).pose, front.expand(4, 2))
+
+
+def test_the_pose_loss_reaches_the_layers_before_it():
+    judge = discriminator(DualDiscriminator, predicts_pose=True)
+    (judge(**pair()).pose - cameras().sphere_pose()).square().mean().backward()
+    for name in ("pose.weight", "pose.bias", "b4.fc.weight", "b16.fromrgb.weight"):
+        assert judge.get_parameter(name).grad.abs().max() > 0, name
+    assert judge.b4.out.weight.grad is None

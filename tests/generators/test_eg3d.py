@@ -14,6 +14,7 @@ from gan3d.camera import Camera
 from gan3d.generators import EG3D, GENERATORS
 from gan3d.generators.eg3d import MappingOptions, SuperResolutionOptions
 from gan3d.randomness import Randomness
+from gan3d.rendering import DensityPrior
 
 
 def changed(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -412,3 +413,93 @@ def test_without_super_resolution_all_views_show_one_scene():
     layout = {"layout": "none"}
     assert tiny(raw_resolution=32, superresolution=layout).strict_3d
     assert not tiny().strict_3d
+
+
+# -- a backdrop and a ball: unlike the published model ---------------------------------------------
+
+
+def backed(**changes) -> EG3D:
+    return tiny(render={"background": "learned"}, **changes)
+
+
+def test_a_learned_backdrop_shows_where_the_scene_does_not():
+    plain, generator = tiny().requires_grad_(False), backed().requires_grad_(False)
+    generator.load_state_dict(plain.state_dict(), strict=False)
+    z, camera = latents(generator), cameras()
+    black, seen = plain(z, camera), generator(z, camera)
+    # (u, v) of the pixels of a 16 px picture, row by row
+    line = (torch.arange(16) + 0.5) / 8 - 1
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    places = torch.stack([u, v], -1).view(1, 256, 2).expand(2, -1, -1)
+    w = generator.map(z, camera)[:, -1]
+    backdrop = generator.backdrop(w, places).transpose(1, 2).unflatten(2, (16, 16))
+    behind = (1 - black.opacity) * 2 * backdrop
+    expected = black.extras["features"] + behind
+    assert torch.allclose(seen.extras["features"], expected, atol=1e-5)
+    assert torch.equal(seen.raw, seen.extras["features"][:, :3])
+    assert torch.equal(seen.depth, black.depth)
+
+
+def test_a_backdrop_hangs_in_the_picture_and_is_part_of_no_other_background():
+    generator = backed().requires_grad_(False)
+    generator.decoder.net[2].bias[0] = -50.0  # nothing stands in front of it
+    scene = generator.represent(generator.map(latents(generator, 1)))
+    left, right = generator.render(scene, cameras()).raw
+    assert torch.allclose(left, right, atol=1e-4)
+    assert left.std() > 0.05
+    assert generator.background is None  # masked reals keep theirs
+    assert not backed(superresolution={"layout": "none"}, img_resolution=16).strict_3d
+
+
+def test_single_rays_see_the_backdrop_of_the_whole_picture():
+    generator = backed(
+        superresolution={"layout": "none"}, img_resolution=16, density_prior=DensityPrior("ball")
+    ).requires_grad_(False)
+    scene = generator.represent(generator.map(latents(generator)))
+    whole = generator.render(scene, cameras())
+    rays = torch.tensor([3, 100, 255])
+    some = generator.render(scene, cameras(), rays=rays)
+    assert torch.allclose(some.image[..., 0], whole.image.flatten(2)[..., rays], atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_chunks_of_rays_change_nothing_with_a_backdrop_and_a_ball(gradient):
+    generator = backed(density_prior=DensityPrior("ball"))
+    plain_options, results = generator.options, []
+    for chunk in (None, 50):
+        generator.options = replace(plain_options, ray_chunk=chunk)
+        generator.zero_grad()
+        with torch.set_grad_enabled(gradient):
+            image = generator(latents(generator), cameras()).image
+        if gradient:
+            image.square().mean().backward()
+        results.append([image, *(p.grad for p in generator.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1])
+    for whole, chunked in zip(*results):
+        assert torch.allclose(whole, chunked, rtol=1e-3, atol=1e-5)
+
+
+def test_a_ball_is_convex_before_anything_is_learnt_and_part_of_the_field():
+    fine = {"depth_samples": 24, "importance_samples": 24}
+    plain, ball = tiny(render=fine), tiny(render=fine, density_prior=DensityPrior("ball"))
+    assert list(plain.state_dict()) == list(ball.state_dict())
+    z = latents(ball)
+    scene = ball.represent(ball.map(z))
+    points = torch.zeros(2, 1, 3)
+    height = ball.field(scene, points)[0] - plain.field(scene, points)[0]
+    assert torch.allclose(height, torch.full_like(height, 4.0), atol=0.01)
+    # a field that has learnt nothing: the ball alone, round from wherever it is seen
+    for parameter in ball.decoder.net[2].parameters():
+        parameter.data.zero_()
+    seen = ball(z, cameras())
+    depth, opacity = seen.depth[:, 0], seen.opacity[:, 0]
+    for i, j in ((8, 2), (8, 13), (2, 8), (13, 8)):
+        assert (depth[:, 8, 8] < depth[:, i, j] - 0.02).all()
+        assert (opacity[:, 8, 8] > opacity[:, i, j] + 0.5).all()
+
+
+def test_without_the_options_there_is_nothing_more_in_the_file():
+    assert not [name for name in tiny().state_dict() if "backdrop" in name]
+    more = set(backed().state_dict()) - set(tiny().state_dict())
+    assert more == {"backdrop.affine.weight", "backdrop.affine.bias"}
+    assert set(backed().parts) - set(tiny().parts) == {"backdrop"}  # may be frozen and mixed

@@ -214,6 +214,7 @@ class Dots(Generator):
         self.nothing = nn.Parameter(torch.zeros(()))
 
     def map(self, z, camera=None, *, truncation=1.0, truncation_cutoff=None):
+        self.told = camera
         return z[:, None] * truncation
 
     def represent(self, ws, *, randomness=None):
@@ -263,6 +264,17 @@ def test_the_cameras_have_the_given_radius_and_field_of_view():
         expected = symmetry_of_views(views, yaw=0.3, num=2)
     torch.testing.assert_close(found.similarity, expected.similarity)
     assert found.frontal == pytest.approx(expected.frontal)
+
+
+def test_a_pose_conditioned_generator_is_told_the_frontal_camera_and_no_zeros():
+    z = torch.tensor([[0.1, 0.05], [-0.08, 0.1]])
+    dots = Dots()
+    mirror_symmetry(dots, z, yaw=0.3, num=2, radius=1.5, fov=25.0)
+    assert dots.told is None
+    dots.camera_conditioned = True
+    mirror_symmetry(dots, z, yaw=0.3, num=2, radius=1.5, fov=25.0)
+    expected = Camera.from_angles(0.0, 0.0, radius=1.5, fov=25.0)
+    assert torch.allclose(dots.told.label(), expected.label(), atol=1e-6)
 
 
 def test_a_real_generator_and_its_refusals():

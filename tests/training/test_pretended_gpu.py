@@ -22,11 +22,10 @@ from gan3d.apps.samples import sample
 from gan3d.apps.stylize import style_sheet
 from gan3d.apps.symmetry import yaw_sheet
 from gan3d.apps.video import orbit_frames
-from gan3d.apps.views import frontal
 from gan3d.augment import ADA, Augmentation, Blur
 from gan3d.augment.ada import PRESETS
 from gan3d.augment.diffaug import DiffAugment
-from gan3d.camera import Camera, GaussianPose
+from gan3d.camera import Camera, GaussianPose, frontal
 from gan3d.cli import configs
 from gan3d.data.dataset import Batch
 from gan3d.discriminators import DISCRIMINATORS, Discriminator, check_pair

@@ -40,8 +40,9 @@ def orbit_frames(
         z: [b z_dim].
         path: one camera per frame; None is an orbit of 60 frames at the default radius and field of
             view.
-        conditioning: one camera for `generator.map` of all scenes; None is neutral conditioning. It
-            does not follow the path, which would change the heads of a conditioned model.
+        conditioning: one camera for `generator.map` of all scenes; None is a frontal one for a
+            generator that is conditioned on the pose. It does not follow the path, which would
+            change the heads of a conditioned model.
         truncation: truncation of `generator.map`.
         resolution: resolution of `generator.render`.
         depth: show depth.
@@ -60,7 +61,10 @@ def orbit_frames(
     frames = []
     span = None
     with evaluating(generator, lock_view=lock_view):
-        ws = generator.map(z, repeated(conditioning, len(z)), truncation=truncation)
+        told = repeated(conditioning, len(z))
+        if told is None:
+            told = generator.frontal_condition(path, len(z))
+        ws = generator.map(z, told, truncation=truncation)
         representation = generator.represent(ws)
         steps = tqdm(
             range(len(path)), desc="orbit", unit="frame", leave=False, disable=not progress

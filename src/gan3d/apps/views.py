@@ -51,7 +51,8 @@ def render_views(
         generator: any generator.
         z: [b z_dim].
         camera: b cameras for rendering; None for 2D models.
-        conditioning: b cameras for `generator.map`; None is neutral conditioning.
+        conditioning: b cameras for `generator.map`; None is that of
+            `Generator.frontal_condition`.
         truncation: truncation of `generator.map`.
         resolution: resolution of `generator.render`.
         raw: request the raw image, which may take extra time.
@@ -60,12 +61,15 @@ def render_views(
     Returns:
         b views on the CPU.
     """
+    told = conditioning
+    if told is None and camera is not None:
+        told = generator.frontal_condition(camera, len(z))
     parts = []
     with evaluating(generator):
         for start in range(0, len(z), batch_size):
             part = slice(start, start + batch_size)
-            map_camera = None if conditioning is None else conditioning[part]
             view_camera = None if camera is None else camera[part]
+            map_camera = None if told is None else told[part]
             ws = generator.map(z[part], map_camera, truncation=truncation)
             scene = generator.represent(ws)
             parts.append(generator.render(scene, view_camera, resolution=resolution, raw=raw))
@@ -85,13 +89,6 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 def repeated(camera: Camera | None, num: int) -> Camera | None:
     """One camera for `num` scenes; None stays None."""
     return None if camera is None else camera.select([0] * num)
-
-
-def frontal(cameras: Camera) -> Camera:
-    """A frontal camera (yaw = pitch = 0) with the mean radius and focal length of other cameras."""
-    radius, focal = cameras.origins.norm(dim=-1).mean(), cameras.focal.mean()
-    camera = Camera.from_angles(0.0, 0.0, radius=float(radius), focal=float(focal))
-    return camera.to(cameras.cam2world)
 
 
 def orbit_like(cameras: Camera, num: int, *, yaw: float = 0.5, pitch: float = 0.0) -> Camera:

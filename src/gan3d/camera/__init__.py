@@ -19,7 +19,7 @@ from gan3d.camera.poses import (
     TruncatedGaussianPose,
     UniformPose,
 )
-from gan3d.camera.trajectories import eg3d_wiggle, orbit, wiggle
+from gan3d.camera.trajectories import eg3d_wiggle, frontal, orbit, wiggle
 
 __all__ = [
     "LABEL_DIM",
@@ -36,6 +36,7 @@ __all__ = [
     "check_views",
     "eg3d_wiggle",
     "flip_camera_axes",
+    "frontal",
     "intrinsics_from_eg3d_fov",
     "intrinsics_from_focal",
     "intrinsics_from_fov",

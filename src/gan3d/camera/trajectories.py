@@ -108,6 +108,13 @@ def yaw_path(
     return _cameras(position, -position, fov, resolution)
 
 
+def frontal(cameras: Camera) -> Camera:
+    """A frontal camera (yaw = pitch = 0) with the mean radius and focal length of other cameras."""
+    radius, focal = cameras.origins.norm(dim=-1).mean(), cameras.focal.mean()
+    camera = Camera.from_angles(0.0, 0.0, radius=float(radius), focal=float(focal))
+    return camera.to(cameras.cam2world)
+
+
 def circle(
     num: int,
     *,

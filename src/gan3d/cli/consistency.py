@@ -20,7 +20,7 @@ from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.cli.checks import at_least, file_for
 from gan3d.cli.messages import CommandError
-from gan3d.cli.models import load_3d_generator, load_with_view
+from gan3d.cli.models import View, load_with_view
 from gan3d.generators import Generator
 from gan3d.generators.contract import Rendering
 from gan3d.metrics.reprojection import pairwise_reprojection
@@ -65,7 +65,7 @@ def write_epi_of(
     at_least(1, "num", num)
     at_least(2, "frames", frames)
     generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
-    scene = _scenes(generator, seed, range(num), truncation)
+    scene = _scenes(generator, seed, range(num), truncation, view)
     path = sweep(frames, yaw=yaw, radius=view.radius, fov=view.fov).to(_place(generator))
     lines = epi(
         generator,
@@ -123,7 +123,7 @@ def fuse_to_mesh(
     for name, count in (("num_yaw", num_yaw), ("num_pitch", num_pitch)):
         at_least(1, name, count)
     generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
-    scene = _scenes(generator, seed, [0], truncation)
+    scene = _scenes(generator, seed, [0], truncation, view)
     cameras = view_grid(
         num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=view.radius, fov=view.fov
     ).to(_place(generator))
@@ -179,7 +179,7 @@ def reproject_views(
     cameras = sweep(views, yaw=yaw, radius=view.radius, fov=view.fov).to(_place(generator))
     rows = []
     for k in range(num):
-        scene = _scenes(generator, seed, [k], truncation)
+        scene = _scenes(generator, seed, [k], truncation, view)
         pairs = pairwise_reprojection(
             _shown(generator, scene, cameras, view.resolution), cameras, tolerance=tolerance
         )
@@ -222,9 +222,9 @@ def export_surfaces(
         overwrite: replace a file that is there.
     """
     out = file_for(out, ".glb", overwrite=overwrite)
-    generator = load_3d_generator(model, device)
+    generator, view = load_with_view(model, device, seen=False)
     with evaluating(generator):
-        layers = generator.surfaces(_scenes(generator, seed, [0], truncation))
+        layers = generator.surfaces(_scenes(generator, seed, [0], truncation, view))
     names = export_manifolds(out, layers)
     return f"{out}: {len(names)} of {len(layers)} surfaces, farthest first"
 
@@ -233,11 +233,17 @@ def _place(generator: Generator) -> torch.device:
     return next(generator.parameters()).device
 
 
-def _scenes(generator: Generator, seed: int, indices: Sequence[int], truncation: float) -> Any:
-    """The representation of scenes number `indices` of a seed; conditioning is neutral."""
+def _scenes(
+    generator: Generator, seed: int, indices: Sequence[int], truncation: float, view: View
+) -> Any:
+    """The representation of scenes number `indices` of a seed, conditioned on the frontal camera of
+    a view.
+    """
     z = Randomness(seed, indices).normal("z", generator.z_dim).to(_place(generator))
+    front = Camera.from_angles(0.0, 0.0, radius=view.radius, fov=view.fov).to(z)
+    told = generator.frontal_condition(front, len(z))
     with evaluating(generator):
-        return generator.represent(generator.map(z, truncation=truncation))
+        return generator.represent(generator.map(z, told, truncation=truncation))
 
 
 def _shown(generator: Generator, scene: Any, cameras: Camera, resolution: int | None) -> Rendering:

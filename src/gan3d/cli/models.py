@@ -31,17 +31,6 @@ class View:
     resolution: int | None
 
 
-def load_3d_generator(model: Path | str, device: str = "auto") -> Generator:
-    """A model with a camera, on a device (auto: the GPU where there is one). View directions are
-    locked.
-
-    Raises:
-        CommandError: the device is not there, or the model has no camera.
-        ValueError: there is no such model.
-    """
-    return _load(model, device)[0]
-
-
 def load_with_view(
     model: Path | str,
     device: str = "auto",
@@ -49,25 +38,31 @@ def load_with_view(
     radius: float | None = None,
     fov: float | None = None,
     resolution: int | None = None,
+    seen: bool = True,
 ) -> tuple[Generator, View]:
-    """The same, and how the model is seen: as the user says, else as in training, as far as its
-    file tells.
+    """A model with a camera, its view directions locked, and how it is seen: as the user says, else
+    as in training, as far as its file tells.
 
     Args:
-        model: as of `load_3d_generator`.
-        device: the same.
+        model: a file, a folder, a run folder, or a name.
+        device: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
         radius: distance of the cameras that the user asks for, or None.
         fov: field of view in degrees that the user asks for, or None.
         resolution: of the rendering that the user asks for, or None.
+        seen: whether the scenes are rendered: a view that shows nothing is then refused, and one
+            that is only assumed is said.
 
     Raises:
-        CommandError: as there, or no sample of a ray lies in the scene at that distance.
+        CommandError: the device is not there, the model has no camera, or no sample of a ray lies
+            in the scene at that distance.
         ValueError: there is no such model.
     """
     generator, facts = _load(model, device)
     asked = {"radius": radius, "fov": fov, "resolution": resolution}
     known = facts | {name: value for name, value in asked.items() if value is not None}
     view = View(known.get("radius", RADIUS), known.get("fov", DEFAULT_FOV), known.get("resolution"))
+    if not seen:
+        return generator, view
     _refuse_unseen(model, generator, view.radius)
     if missing := [f"--{name}" for name in ("radius", "fov") if name not in known]:
         say(

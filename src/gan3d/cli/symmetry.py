@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gan3d.apps.symmetry import draw_encoding, draw_symmetry, yaw_sheet
+from gan3d.camera import Camera
 from gan3d.cli.checks import at_least, folder_for
 from gan3d.cli.models import load_with_view
 from gan3d.cli.stylize import write_picture
@@ -90,7 +91,8 @@ def measure_symmetry(
     )
     write_picture(out / "heads.png", sheet)
     draw_symmetry(out / "symmetry.png", found)
-    curve = _encoding(generator, z[:1], truncation)
+    front = Camera.from_angles(0.0, 0.0, radius=view.radius, fov=view.fov).to(z)
+    curve = _encoding(generator, z[:1], generator.frontal_condition(front, 1), truncation)
     if curve is not None:
         draw_encoding(out / "encoding.png", curve)
     record = _record(found, curve)
@@ -99,7 +101,9 @@ def measure_symmetry(
     return _table(found, curve)
 
 
-def _encoding(generator: Generator, z: Tensor, truncation: float) -> EncodingCurve | None:
+def _encoding(
+    generator: Generator, z: Tensor, told: Camera | None, truncation: float
+) -> EncodingCurve | None:
     """Of the first head: of the model's `encoding(representation, points)`, else of the colors of
     its field.
     """
@@ -107,7 +111,7 @@ def _encoding(generator: Generator, z: Tensor, truncation: float) -> EncodingCur
     if known is None and not generator.has_field:
         return None
     with torch.no_grad():
-        scene = generator.represent(generator.map(z, truncation=truncation))
+        scene = generator.represent(generator.map(z, told, truncation=truncation))
 
     def encode(points: Tensor) -> Tensor:
         return (

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
-from gan3d.discriminators.stylegan2 import DiscriminatorEpilogue
+from gan3d.discriminators.stylegan2 import DiscriminatorEpilogue, pose_head
 from gan3d.layers.convolution import EqualizedConv2d
+from gan3d.layers.linear import EqualizedLinear
+from gan3d.layers.precision import full_precision
 from gan3d.layers.synthesis import block_resolutions, channels_at
 from gan3d.randomness import Randomness
 
@@ -77,6 +79,15 @@ class ResidualDiscriminator(nn.Module):
 
     def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
         """Logits [b] of images [b 3 R R]; `fade` is the weight of the block at R."""
+        return self.logits(self.features(image, fade))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """[b c] -> [b]."""
+        with full_precision(features):
+            return self.epilogue.out(features).squeeze(1)
+
+    def features(self, image: Tensor, fade: float = 1.0) -> Tensor:
+        """What the logits are computed from, [b c]; arguments as for `forward`."""
         side = image.shape[-1]
         x = self.convs[str(side)](self.conv_in[str(side)](image))
         side //= 2
@@ -85,7 +96,7 @@ class ResidualDiscriminator(nn.Module):
         while side > 4:
             x = self.convs[str(side)](x)
             side //= 2
-        return self.epilogue(x, None).squeeze(1)
+        return self.epilogue.features(x, None)
 
 
 class CIPS3DDiscriminator(Discriminator):
@@ -109,6 +120,9 @@ class CIPS3DDiscriminator(Discriminator):
         aux_channels: channels of the auxiliary discriminator.
         aux_first_downsample: first_downsample of the auxiliary discriminator.
         group_size: images per group of the minibatch standard deviation; 0 or 1 for none.
+        predicts_pose: whether a linear layer on the last features of the image predicts the
+            camera's pitch and yaw (for `losses.PosePrediction`). unlike cips3d, whose game never
+            sees a camera: nothing else makes its heads turn.
 
     Raises:
         ValueError: the sizes are invalid.
@@ -134,6 +148,7 @@ class CIPS3DDiscriminator(Discriminator):
         aux_channels: tuple[int, ...] | None = None,
         aux_first_downsample: bool = True,
         group_size: int = 0,
+        predicts_pose: bool = False,
     ):
         super().__init__()
         resolutions = block_resolutions(img_resolution)[::-1]
@@ -168,6 +183,10 @@ class CIPS3DDiscriminator(Discriminator):
             self.aux_disc = network(
                 aux_channel_max, aux_channels, "aux_channels", aux_first_downsample
             )
+        self.predicts_pose = predicts_pose
+        self.pose: EqualizedLinear | None = None
+        if predicts_pose:
+            self.pose = pose_head(self.main_disc.epilogue.out.in_features)
 
     def forward(
         self,
@@ -177,11 +196,15 @@ class CIPS3DDiscriminator(Discriminator):
         camera: Camera | None = None,
         randomness: Randomness | None = None,
     ) -> DiscriminatorOutput:
-        logits = self.main_disc(self._checked(image), self.fade)
+        features = self.main_disc.features(self._checked(image), self.fade)
+        logits, pose = self.main_disc.logits(features), None
+        if self.pose is not None:
+            with full_precision(features):
+                pose = self.pose(features)
         if raw is None or self.aux_disc is None:
-            return DiscriminatorOutput(logits)
+            return DiscriminatorOutput(logits, pose=pose)
         raw_logits = self.aux_disc(self._checked(raw), self.fade)
-        return DiscriminatorOutput(logits, raw_logits=raw_logits)
+        return DiscriminatorOutput(logits, raw_logits=raw_logits, pose=pose)
 
     def _checked(self, image: Tensor) -> Tensor:
         """The image, after a check of its size."""

@@ -145,13 +145,26 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x: Tensor, img: Tensor | None) -> Tensor:
         """[b i 4 4] -> [b out_features]."""
+        features = self.features(x, img)
+        with full_precision(x):
+            return self.out(features)
+
+    def features(self, x: Tensor, img: Tensor | None) -> Tensor:
+        """What `out` is computed from, [b i 4 4] -> [b i]."""
         with full_precision(x):
             x = x.to(self.out.weight.dtype)
             if self.architecture == "skip":
                 assert img is not None
                 x = x + self.fromrgb(img.to(x.dtype))
             x = x if self.mbstd is None else self.mbstd(x)
-            return self.out(self.fc(self.conv(x).flatten(1)))
+            return self.fc(self.conv(x).flatten(1))
+
+
+def pose_head(channels: int) -> EqualizedLinear:
+    """From the features that `out` is computed from to (pitch, yaw), as `Camera.sphere_pose`; it
+    starts at the frontal camera.
+    """
+    return EqualizedLinear(channels, 2, bias_init=math.pi / 2)
 
 
 class StyleGAN2Discriminator(Discriminator):
@@ -176,6 +189,9 @@ class StyleGAN2Discriminator(Discriminator):
             al. 2020).
         disc_c_noise: standard deviation of label noise in training, relative to that of all
             labels, or of the labels at hand outside of a run (EG3D, supplement).
+        predicts_pose: whether a linear layer on the last features predicts the camera's pitch and
+            yaw, without seeing the label (for `losses.PosePrediction`; GRAM, section 3.4). Real
+            images then teach it what a turned head looks like, which a label alone does slowly.
 
     Raises:
         ValueError: an argument is unknown or out of range.
@@ -207,6 +223,7 @@ class StyleGAN2Discriminator(Discriminator):
         mbstd_channels: int = 1,
         freeze_layers: int = 0,
         disc_c_noise: float = 0.0,
+        predicts_pose: bool = False,
     ):
         super().__init__()
         self.img_resolution = img_resolution
@@ -254,6 +271,8 @@ class StyleGAN2Discriminator(Discriminator):
             group_size=group_size,
             mbstd_channels=mbstd_channels,
         )
+        self.predicts_pose = predicts_pose
+        self.pose = pose_head(channels) if predicts_pose else None
 
     def forward(
         self,
@@ -263,17 +282,16 @@ class StyleGAN2Discriminator(Discriminator):
         camera: Camera | None = None,
         randomness: Randomness | None = None,
     ) -> DiscriminatorOutput:
-        return DiscriminatorOutput(self.logits(image, self._label(camera, randomness)))
+        return self.judge(image, self._label(camera, randomness))
 
-    def logits(self, image: Tensor, c: Tensor | None = None) -> Tensor:
-        """Realness of images.
+    def features(self, image: Tensor) -> Tensor:
+        """The last features of images, from which everything is told.
 
         Args:
             image: [b img_channels H W].
-            c: labels [b c_dim], None if c_dim is 0.
 
         Returns:
-            [b].
+            [b c].
 
         Raises:
             ValueError: the images have another size.
@@ -291,11 +309,32 @@ class StyleGAN2Discriminator(Discriminator):
         )
         for resolution in self.resolutions:
             x, img = self.get_submodule(f"b{resolution}")(x, img)
-        out = self.b4(x, img)
+        assert x is not None
+        return self.b4.features(x, img)
+
+    def logits(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+        """Realness of images, [b]; arguments as for `judge`."""
+        return self.judge(image, c).logits
+
+    def judge(self, image: Tensor, c: Tensor | None = None) -> DiscriminatorOutput:
+        """Realness and, if `predicts_pose`, pose of images.
+
+        Args:
+            image: [b img_channels H W].
+            c: labels [b c_dim], None if c_dim is 0.
+
+        Raises:
+            ValueError: the images have another size.
+        """
+        features = self.features(image)
+        with full_precision(features):
+            logits = self.b4.out(features)
+            pose = None if self.pose is None else self.pose(features)
         if self.c_dim == 0:
-            return out.squeeze(1)
+            return DiscriminatorOutput(logits.squeeze(1), pose=pose)
         cmap = self.mapping(None, c)
-        return (out * cmap).sum(1) / math.sqrt(cmap.shape[1])
+        logits = (logits * cmap).sum(1) / math.sqrt(cmap.shape[1])
+        return DiscriminatorOutput(logits, pose=pose)
 
     def _label(self, camera: Camera | None, randomness: Randomness | None) -> Tensor | None:
         """Labels [b c_dim], with noise in training."""
@@ -357,6 +396,7 @@ class DualDiscriminator(StyleGAN2Discriminator):
         freeze_layers: int = 0,
         disc_c_noise: float = 0.0,
         raw_gain: float = 1.0,
+        predicts_pose: bool = False,
     ):
         super().__init__(
             img_resolution=img_resolution,
@@ -373,6 +413,7 @@ class DualDiscriminator(StyleGAN2Discriminator):
             mbstd_channels=mbstd_channels,
             freeze_layers=freeze_layers,
             disc_c_noise=disc_c_noise,
+            predicts_pose=predicts_pose,
         )
         self.raw_gain = raw_gain
         # Unused, but part of the published state dicts.
@@ -390,8 +431,7 @@ class DualDiscriminator(StyleGAN2Discriminator):
             raise ValueError(
                 "DualDiscriminator needs the raw image besides the final one; give raw [b 3 h w]"
             )
-        label = self._label(camera, randomness)
-        return DiscriminatorOutput(self.logits(self.pair(image, raw), label))
+        return self.judge(self.pair(image, raw), self._label(camera, randomness))
 
     def pair(self, image: Tensor, raw: Tensor) -> Tensor:
         """Concatenates the image and the raw image resized to it, [b 2*img_channels H W]."""

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan3d.camera import Camera, Rays
+from gan3d.camera import Camera, Rays, frontal
 from gan3d.pretrained import write_pretrained
 from gan3d.randomness import Randomness
 from gan3d.rendering import Background
@@ -257,6 +257,16 @@ class Generator(nn.Module, ABC):
             "manifolds, such as GRAMHD, or fuse its depth maps to a mesh: gan3d fuse"
         )
 
+    def frontal_condition(self, cameras: Camera, num: int) -> Camera | None:
+        """What `map` is told of `num` scenes that are shown from some cameras, where no pose is
+        meant: a frontal camera like them.
+
+        A generator that is conditioned on the pose has never seen another "neutral" camera: without
+        one, EG3D is told 25 zeros, and makes other, worse heads. None for generators that are not
+        conditioned.
+        """
+        return frontal(cameras).select([0] * num) if self.camera_conditioned else None
+
     def save_pretrained(
         self,
         path: Path | str,
@@ -338,16 +348,26 @@ class RayView(NamedTuple):
     """The rays of b views, and how values along them become maps.
 
     Attributes:
+        camera: of the b views.
         rays: b views of r rays.
         randomness: their draws, those of the whole view where only some rays are seen.
         side: of the whole view, pixels.
         whole: whether all its rays are here.
     """
 
+    camera: Camera
     rays: Rays
     randomness: Randomness | None
     side: int
     whole: bool
+
+    def places(self) -> Tensor:
+        """Where the rays pass the picture: (u, v) in [-1, 1], u to the right, v down, [b r 2].
+
+        Without gradient: a ray keeps its place when its camera moves.
+        """
+        pixels, _ = self.camera.project(self.rays.origins + self.rays.directions)
+        return (2 * pixels - 1).detach()
 
     def maps(self, values: Tensor) -> Tensor:
         """[b r c] -> [b c h w] of a whole view, [b c r 1] of some rays."""
@@ -375,7 +395,7 @@ def cast_rays(
         )
     if rays is not None and randomness is not None:
         randomness = randomness.chosen(rays, side * side)
-    return RayView(camera.rays(side, rays), randomness, side, rays is None)
+    return RayView(camera, camera.rays(side, rays), randomness, side, rays is None)
 
 
 def label_of(z: Tensor, camera: Camera | None, c_dim: int) -> Tensor | None:

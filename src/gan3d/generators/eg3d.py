@@ -28,6 +28,7 @@ from gan3d.camera import LABEL_DIM, Camera
 from gan3d.generators.contract import Generator, Rendering, background_color, cast_rays
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import AliasFreeLayers
+from gan3d.layers.backdrop import Backdrop
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.superresolution import SuperResolution, SuperResolutionOptions
@@ -35,7 +36,7 @@ from gan3d.layers.synthesis import SynthesisNetwork
 from gan3d.ops.field_decoder import decode
 from gan3d.ops.triplane import PROJECTIONS, PlaneAxes, PlaneTable
 from gan3d.randomness import Randomness
-from gan3d.rendering import RenderOptions, render_rays
+from gan3d.rendering import DensityPrior, RenderOptions, render_rays
 
 # Images after which the StyleGAN3 backbone's old magnitudes weigh half.
 MAGNITUDE_HALF_LIFE = 20_000
@@ -223,6 +224,7 @@ class EG3D(Generator):
         decoder: the network from plane features to density and color.
         render: how rays are sampled and composited.
         superresolution: how the rendered features become the image.
+        density_prior: a solid that stands in the scene from the start; unlike eg3d, which has none.
     """
 
     has_field: ClassVar[bool] = True
@@ -260,6 +262,7 @@ class EG3D(Generator):
         decoder: DecoderOptions = DecoderOptions(),
         render: RenderOptions = RenderOptions(),
         superresolution: SuperResolutionOptions = SuperResolutionOptions(),
+        density_prior: DensityPrior = DensityPrior(),
     ):
         super().__init__()
         # Facts of the contract.
@@ -278,7 +281,9 @@ class EG3D(Generator):
             )
 
         self.c_scale, self.plane_axes, self.options = c_scale, planes.axes, render
-        self.background, self.strict_3d = render.background, superresolution.layout == "none"
+        self.background = None if render.background == "learned" else render.background
+        self.strict_3d = superresolution.layout == "none" and self.background is not None
+        self.density_prior = density_prior
         self.legacy_raw = superresolution.legacy_raw
 
         # Parameters are drawn in this order.
@@ -295,6 +300,11 @@ class EG3D(Generator):
                 in_channels=decoder.feature_channels,
                 w_dim=w_dim,
             )
+        # unlike eg3d: a backdrop, if asked for.
+        self.backdrop: Backdrop | None = None
+        if render.background == "learned":
+            self.backdrop = Backdrop(w_dim, decoder.feature_channels)
+            self.parts = {**self.parts, "backdrop": ("backdrop.",)}
         # Spread of the data set's labels, which published training stores with the weights.
         self.register_buffer("dataset_label_std", torch.zeros(LABEL_DIM))
 
@@ -370,12 +380,15 @@ class EG3D(Generator):
 
             seen = render_rays(field, sight.rays, options, sight.randomness)
 
-        features = 2 * seen.features - 1  # b r f
-        if self.background == "random":
-            # Black features lie at -1: a color is added where the rays end behind the scene.
-            color = background_color("random", randomness, len(features)).to(features)
-            behind = F.pad(color + 1, (0, features.shape[2] - 3))
-            features = features + (1 - seen.opacity) * behind[:, None]
+            # Black features lie at -1: what shows behind the scene is added.
+            features = 2 * seen.features - 1  # b r f
+            if self.background == "random":
+                color = background_color("random", randomness, len(features)).to(features)
+                behind = F.pad(color + 1, (0, features.shape[2] - 3))
+                features = features + (1 - seen.opacity) * behind[:, None]
+            if self.backdrop is not None:
+                behind = 2 * self.backdrop(representation.w, sight.places())
+                features = features + (1 - seen.opacity) * behind
         features = sight.maps(features)
         image = low = features[:, :3]
         if self.superresolution is not None:
@@ -415,4 +428,6 @@ class EG3D(Generator):
         return None if magnitudes is None or magnitudes.shape[1] == 0 else magnitudes
 
     def _query(self, representation: TriPlanes, points: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decoder(representation.table.features(points, box_warp=self.options.box_warp))
+        side = self.options.box_warp
+        sigma, rgb = self.decoder(representation.table.features(points, box_warp=side))
+        return self.density_prior.added(sigma, points, side), rgb

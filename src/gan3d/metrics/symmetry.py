@@ -220,7 +220,8 @@ def mirror_symmetry(
     resolution: int | None = None,
     raw: bool = False,
 ) -> MirrorSymmetry:
-    """Mirror symmetry of a generator, from pictures at 2 num + 1 yaws with neutral conditioning.
+    """Mirror symmetry of a generator, from pictures at 2 num + 1 yaws, conditioned on the
+    frontal camera.
 
     Args:
         generator: a generator with a camera, in evaluation mode.
@@ -241,10 +242,17 @@ def mirror_symmetry(
         raise ValueError(f"{name} has no camera to move; mirror symmetry needs a 3D generator")
     if raw and not generator.has_raw:
         raise ValueError(f"{name} has no raw image; set raw to False")
-    scenes = [generator.represent(generator.map(one[None], truncation=truncation)) for one in z]
+
+    def seen_from(angle: float) -> Camera:
+        return Camera.from_angles(angle, 0.0, radius=radius, fov=fov).to(z)
+
+    told = generator.frontal_condition(seen_from(0.0), 1)
+    scenes = [
+        generator.represent(generator.map(one[None], told, truncation=truncation)) for one in z
+    ]
 
     def views(angle: float) -> Tensor:
-        camera = Camera.from_angles(angle, 0.0, radius=radius, fov=fov).to(z)
+        camera = seen_from(angle)
         pictures = []
         for scene in scenes:
             view = generator.render(scene, camera, resolution=resolution, raw=raw)

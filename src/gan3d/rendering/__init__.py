@@ -1,5 +1,6 @@
 """Rendering along rays: radiance fields (mid-point and left-point rules), radiance manifolds."""
 
+from gan3d.rendering.density_prior import DensityPrior
 from gan3d.rendering.volume import (
     Background,
     Field,
@@ -15,6 +16,7 @@ from gan3d.rendering.volume import (
 
 __all__ = [
     "Background",
+    "DensityPrior",
     "Field",
     "RayRendering",
     "RenderOptions",

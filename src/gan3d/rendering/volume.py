@@ -25,6 +25,7 @@ from gan3d.ops.composite import Samples, composite, interval_weights, optical_de
 from gan3d.randomness import Randomness
 
 Background = Literal["black", "white", "random"]
+BackgroundOrLearned = Literal[Background, "learned"]
 FULL_RAY = 48  # coarse samples of the rays that `free_chunk` counts
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -48,8 +49,9 @@ class RenderOptions:
         box_warp: side of the cube around the origin that contains the scene; used by "auto".
         disparity: whether samples are equally spaced in 1 / depth instead of depth.
         background: features behind everything: 0 (black), 1 (white), or for "random" a color per
-            scene in the first three channels, by the draw "background" (gray without draws); the
-            generator adds a random one.
+            scene in the first three channels, by the draw "background" (gray without draws),
+            which the generator adds. "learned" is a backdrop that the generator makes of the
+            scene's latent and adds (`layers.backdrop`).
         density_noise: standard deviation of noise on the raw density; needs a `randomness`.
         depth_clamp: depth of an empty ray: its own last sample ("ray"), or the farthest sample of
             the whole batch ("batch", as published; images then depend on their batch).
@@ -72,7 +74,7 @@ class RenderOptions:
     ray_end: float | Literal["auto"] = 3.3
     box_warp: float = 1.0
     disparity: bool = False
-    background: Background = "black"
+    background: BackgroundOrLearned = "black"
     density_noise: float = 0.0
     depth_clamp: Literal["batch", "ray"] = "ray"
     auto_limits: Literal["clipped", "official"] = "clipped"
@@ -100,10 +102,10 @@ class RenderOptions:
             raise ValueError(
                 "disparity needs numbers 0 < ray_start < ray_end; 'auto' limits may start at 0"
             )
-        if self.background not in get_args(Background):
+        if self.background not in get_args(BackgroundOrLearned):
             raise ValueError(
                 f"background {self.background!r} is unknown; choose one of "
-                f"{', '.join(get_args(Background))}"
+                f"{', '.join(get_args(BackgroundOrLearned))}"
             )
         if self.box_warp <= 0:
             raise ValueError(

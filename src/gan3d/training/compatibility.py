@@ -60,7 +60,10 @@ def check_compatibility(phases: Phases, stages: Stages, freeze: Iterable[str]) -
             f"consistency compares whole images; set --model.rays.mode full, got {phases.rays.mode}"
         )
     if losses.pose.enabled and not discriminator.predicts_pose:
-        raise ValueError(f"{d} predicts no pose; set the weights of --model.pose to 0")
+        raise ValueError(
+            f"{d} predicts no pose; set predicts_pose, if that is one of its arguments, or the "
+            "weights of --model.pose to 0"
+        )
     if losses.latent.weight > 0 and discriminator.latent_dim != generator.z_dim:
         size = discriminator.latent_dim
         predicted = f"predicts a z of {size}" if size else "predicts no z"

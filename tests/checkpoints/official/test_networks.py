@@ -14,7 +14,12 @@ from torch import nn
 from gan3d.camera import Camera
 from gan3d.checkpoints.official import eg3d, stylegan2
 from gan3d.checkpoints.official.networks import Network, read_network
-from gan3d.checkpoints.portable import load_discriminator, load_generator, read_facts
+from gan3d.checkpoints.portable import (
+    load_discriminator,
+    load_generator,
+    read_facts,
+    save_pretrained,
+)
 from gan3d.cli import main
 from gan3d.discriminators import DISCRIMINATORS, DualDiscriminator
 from gan3d.generators import EG3D, StyleGAN2
@@ -25,6 +30,7 @@ from gan3d.generators.eg3d import (
     RenderOptions,
     SuperResolutionOptions,
 )
+from gan3d.rendering import DensityPrior
 
 hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hostile.py"))))
 RENDERING = {
@@ -60,6 +66,7 @@ ARGUMENTS = {
     "superresolution": SuperResolutionOptions(
         layout="8XDC", channels=(12, 10), input_resolution=16, noise="const", antialias=False
     ),
+    "density_prior": DensityPrior(),  # official code has none
 }
 
 
@@ -150,6 +157,30 @@ def test_an_eg3d_state_dict_is_imported_and_exported_again(tmp_path, suffix):
     again = torch.load(tmp_path / "again.pt", weights_only=True)
     assert list(again) == list(state)
     assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    ("which", "of_generator", "of_discriminator", "message"),
+    [
+        (
+            "generator",
+            {"render": replace(EG3D.tiny["render"], background="learned")},
+            {},
+            "the generator of .* has render.background learned, which official code",
+        ),
+        ("generator", {"density_prior": DensityPrior("ball")}, {}, "density_prior.shape ball"),
+        ("discriminator", {}, {"predicts_pose": True}, "the discriminator of .* predicts_pose"),
+    ],
+)
+def test_what_official_code_does_not_know_is_not_written_for_it(
+    tmp_path, which, of_generator, of_discriminator, message
+):
+    generator = EG3D(**{**EG3D.tiny, **of_generator})
+    judge = DualDiscriminator(**DualDiscriminator.tiny, **of_discriminator)
+    path = save_pretrained(tmp_path / "ours.safetensors", generator, judge)
+    with pytest.raises(ValueError, match=message):
+        eg3d.export_eg3d(path, tmp_path / "official.pt", which=which)
+    assert not (tmp_path / "official.pt").exists()
 
 
 @pytest.mark.parametrize(("layout", "side"), [("2X", 32), ("4X", 32), ("8X", 64), ("8XDC", 64)])

@@ -138,10 +138,26 @@ def export_eg3d(
             "weights"
         )
     module = generator if which == "generator" else load_discriminator(file)
+    more = _unpublished(module.arguments)
+    if more:
+        raise ValueError(
+            f"the {which} of {file} has {more}, which official code does not know; only models "
+            "without it can be written for official code"
+        )
     write_tensors(path, to_published(module.state_dict()))
     fixed = module is generator and generator.arguments["planes"].axes == "fixed"
     also = "; its planes are the fixed ones: correct the official code, too" if fixed else ""
     return f"{path}: a state dict of official names{also}"
+
+
+def _unpublished(arguments: Mapping[str, Any]) -> str:
+    """What a network has that official code lacks, by the name of its option; empty if nothing."""
+    if "render" not in arguments:
+        return "predicts_pose" if arguments.get("predicts_pose") else ""
+    if arguments["render"].background == "learned":
+        return "render.background learned"
+    shape = arguments["density_prior"].shape
+    return "" if shape == "none" else f"density_prior.shape {shape}"
 
 
 def generator_from_official(network: Network, *, plane_axes: PlaneAxes = "official") -> Generator:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gan3d.apps.samples import picture
 from gan3d.apps.video import ffmpeg, orbit_video
-from gan3d.apps.views import evaluating, frontal, orbit_like, render_views, repeated
-from gan3d.camera import Camera
+from gan3d.apps.views import evaluating, orbit_like, render_views, repeated
+from gan3d.camera import Camera, frontal
 from gan3d.generators.contract import Rendering
 from gan3d.metrics import (
     bulge,
