@@ -33,7 +33,7 @@ from tqdm import trange
 
 from gan3d.apps.epi import sweep, write_epi
 from gan3d.camera import Camera
-from gan3d.cli.models import load_3d_generator
+from gan3d.cli.models import load_with_view
 from gan3d.discriminators import GRAMDiscriminator
 from gan3d.generators import Generator, Rendering
 from gan3d.layers.manifold_superresolution import BackgroundSuperResolution
@@ -60,7 +60,7 @@ def main() -> int:
 
     # Measure.
     torch.set_num_threads(1)
-    generator = strict(load_3d_generator(args.checkpoint, "cpu"))
+    generator = strict(load_with_view(args.checkpoint, "cpu")[0])
     upsampler = train_upsampler(generator, args)
     measured = compare(generator, upsampler, args)
 
