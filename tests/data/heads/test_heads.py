@@ -105,6 +105,30 @@ def test_pixels_of_a_head_do_not_depend_on_its_batch():
         assert torch.equal(alone.mask[0], batch.mask[k])
 
 
+@pytest.mark.slow
+def test_a_compiled_distance_makes_the_same_pictures():
+    """Of any number of tiles: 1 is compiled on its own by torch, unless it is avoided."""
+    heads, zero = sample_heads(3, range(6)), torch.zeros(6)
+    camera = head_camera(torch.linspace(-0.8, 0.8, 6), zero)
+    plain, fast = (render_heads(heads, camera, 24, compile=on) for on in (False, True))
+    assert (plain.image - fast.image).abs().max() * 127.5 < 1
+    assert torch.equal(plain.mask, fast.mask)
+    torch.testing.assert_close(plain.depth, fast.depth, atol=1e-5, rtol=0)
+    alone = render_heads(heads.select([2]), head_camera(torch.tensor([-0.16]), zero[:1]), 24)
+    again = render_heads(
+        heads.select([2]), head_camera(torch.tensor([-0.16]), zero[:1]), 24, compile=True
+    )
+    assert (alone.image - again.image).abs().max() * 127.5 < 1
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match=r"no C\+\+ compiler .*apt install g\+\+"):
+        write_heads(tmp_path / "heads.zip", num=1, resolution=8, workers=1, compile=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_shape_attribute_reaches_the_picture():
     # fmt: off
     fixed = {

@@ -79,6 +79,7 @@ class _Job:
     pitch_std: float
     smile_yaw: float
     ground_truth: bool
+    compile: bool
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def write_heads(
     smile_yaw: float = 0.0,
     supersample: int = 2,
     workers: int | None = None,
+    compile: bool = False,
     ground_truth: bool = True,
     sheet: Path | None = None,
     overwrite: bool = False,
@@ -135,13 +137,17 @@ def write_heads(
             photographs have it.
         supersample: Rays per pixel along a side, for smooth edges.
         workers: Number of worker processes; null for one per core, 1 to render in this process.
+        compile: Compile the distance to a head first, for one to two minutes: then images are made
+            2.5 times as fast, to rounding the same. It pays from some 2,000 images of 64 px on, and
+            needs a C++ compiler.
         ground_truth: Write true depth, masks and attributes beside the images.
         sheet: Also draw a contact sheet (heads x yaws, .png or .jpg) here. Without `out` only the
             sheet is made.
         overwrite: Replace a zip or a sheet that is there; a folder must be new or empty.
 
     Raises:
-        ValueError: an argument is out of range, or a file is there already.
+        ValueError: an argument is out of range, a file is there already, or there is no C++
+            compiler for `compile`.
         WorkerDied: a worker process died.
     """
     # arguments
@@ -174,9 +180,12 @@ def write_heads(
                 pitch_std=pitch_std,
                 smile_yaw=smile_yaw,
                 ground_truth=ground_truth,
+                compile=compile,
             )
             for k in range(begin, end, per_job)
         ]
+        if compile:
+            _compile(out.name)
         with (
             _results(_render_job, jobs, workers) as batches,
             tqdm(total=end - begin, unit="image", desc=out.name) as bar,
@@ -311,6 +320,14 @@ def _checked_sheet(sheet: Path) -> Path:
     return sheet
 
 
+def _compile(name: str) -> None:
+    """Compiles the distance to a head, here: workers find it in torch's cache."""
+    with tqdm(total=1, unit="program", desc=f"{name}: compiling") as bar:
+        heads = sample_heads(0, [0, 1])
+        render_heads(heads, head_camera(torch.zeros(2), torch.zeros(2)), 32, compile=True)
+        bar.update()
+
+
 def _render_job(job: _Job) -> list[_Record]:
     """Render and encode the images of a job."""
     # head and view of every image
@@ -325,7 +342,12 @@ def _render_job(job: _Job) -> list[_Record]:
     yaw, pitch = yaw[rows, view], pitch[rows, view]
     camera = head_camera(yaw, pitch)
     views = render_heads(
-        attributes.select(rows), camera, job.resolution, job.supersample, depth=job.ground_truth
+        attributes.select(rows),
+        camera,
+        job.resolution,
+        job.supersample,
+        depth=job.ground_truth,
+        compile=job.compile,
     )
 
     # encode

@@ -10,7 +10,7 @@ from torch import Tensor
 from gan3d.camera import Camera
 from gan3d.data.heads.anatomy import build_scene
 from gan3d.data.heads.attributes import HeadAttributes
-from gan3d.data.heads.scene import HEAD_SCALE, Scene, distance
+from gan3d.data.heads.scene import HEAD_SCALE, Scene, compiled, distance
 from gan3d.data.heads.shading import background, footprint_at, shade
 from gan3d.data.heads.trace import HeadRays, Packing, trace_grid
 
@@ -47,6 +47,7 @@ def render_heads(
     resolution: int,
     supersample: int = 2,
     depth: bool = True,
+    compile: bool = False,
 ) -> HeadViews:
     """Render head k from camera k.
 
@@ -57,12 +58,16 @@ def render_heads(
         supersample: rays per pixel along a side.
         depth: False saves the extra ray per pixel that exact depth needs; the depth of a pixel is
             then the smallest depth of its rays.
+        compile: compile the distance to the heads first. It takes about a minute once and a C++
+            compiler; then images are made two to three times as fast. Colors are the same to
+            rounding.
 
     Returns:
         HeadViews. The pixels of a head do not depend on the rest of the batch.
 
     Raises:
-        ValueError: heads and cameras differ in number, or a size is less than 1.
+        ValueError: heads and cameras differ in number, a size is less than 1, or there is no
+            C++ compiler where one is needed.
 
     Convention: world y up, camera OpenCV, intrinsics in units of the image size.
     """
@@ -77,28 +82,29 @@ def render_heads(
         )
     flush = torch.set_flush_denormal(True)  # far-away bumps are denormal: slow and negligible
     try:
-        scene = build_scene(attributes)
-        focal = camera.intrinsics[:, 0, 0]
-        cam2world = camera.cam2world
-        size = resolution * supersample
-        spacing = float(1 / (size * focal.min()))
+        with compiled(compile):
+            scene = build_scene(attributes)
+            focal = camera.intrinsics[:, 0, 0]
+            cam2world = camera.cam2world
+            size = resolution * supersample
+            spacing = float(1 / (size * focal.min()))
 
-        # Colors. They tolerate an eighth of the ray spacing, exact depth does not.
-        if depth and supersample == 1:
-            tolerance = _DEPTH_TOLERANCE
-        else:
-            tolerance = min(0.12 * spacing / HEAD_SCALE, 6 * _DEPTH_TOLERANCE)
-        rays, found = trace_grid(scene, size, focal, cam2world, tolerance)
-        color = _colors(scene, rays, found, spacing)
-        hit = found.isfinite()
+            # Colors. They tolerate an eighth of the ray spacing, exact depth does not.
+            if depth and supersample == 1:
+                tolerance = _DEPTH_TOLERANCE
+            else:
+                tolerance = min(0.12 * spacing / HEAD_SCALE, 6 * _DEPTH_TOLERANCE)
+            rays, found = trace_grid(scene, size, focal, cam2world, tolerance)
+            color = _colors(scene, rays, found, spacing)
+            hit = found.isfinite()
 
-        # Depth, at the pixel centers, which need rays of their own.
-        if depth and supersample > 1:
-            guess = _guess(found, size, supersample)
-            _, found = trace_grid(scene, resolution, focal, cam2world, _DEPTH_TOLERANCE, guess)
-            exact = found.reshape(len(attributes), 1, resolution, resolution)
-        else:
-            exact = -_pool(-found.reshape(-1, 1, size, size), supersample, "max")
+            # Depth, at the pixel centers, which need rays of their own.
+            if depth and supersample > 1:
+                guess = _guess(found, size, supersample)
+                _, found = trace_grid(scene, resolution, focal, cam2world, _DEPTH_TOLERANCE, guess)
+                exact = found.reshape(len(attributes), 1, resolution, resolution)
+            else:
+                exact = -_pool(-found.reshape(-1, 1, size, size), supersample, "max")
     finally:
         if flush:
             torch.set_flush_denormal(False)

@@ -13,8 +13,13 @@ to 1.4 near the surface, so a ray must step 0.9 of them or less.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -41,6 +46,7 @@ PLANES = (
 )
 # fmt: on
 BODY = ("neck", "shoulders", "collar", "scoop", "wy")  # these do not tilt with the head
+_COMPILED: ContextVar[bool] = ContextVar("compiled", default=False)
 FAR = 1e3  # added to a distance to remove a part
 
 
@@ -134,6 +140,9 @@ def smoothstep(low: float, high: float, value: Tensor) -> Tensor:
 def monomials(points: Tensor) -> Tensor:
     """Monomials [x² y² z² xy xz yz x y z 1] of points, [t 3 l] -> [t 10 l]."""
     x, y, z = points.unbind(1)
+    if torch.compiler.is_compiling():  # one pass, without a tensor in between
+        rows = x * x, y * y, z * z, x * y, x * z, y * z, x, y, z, torch.ones_like(x)
+        return torch.stack(rows, 1)
     out = points.new_empty(points.shape[0], 10, points.shape[2])
     torch.mul(points, points, out=out[:, 0:3])
     torch.mul(x, y, out=out[:, 3])
@@ -217,7 +226,46 @@ def measure(scene: Scene, points: Tensor, paint: bool = True) -> Parts:
 
 def distance(scene: Scene, points: Tensor) -> Tensor:
     """Distance bound [t l] to the head at points [t 3 l]; negative inside."""
-    return measure(scene, points, paint=False).distance()
+    if not _COMPILED.get():
+        return measure(scene, points, paint=False).distance()
+    # torch compiles a size of 1 on its own: such tiles go twice.
+    tensors = [scene.rows, scene.heights, scene.numbers, points]
+    if len(points) == 1:
+        tensors = [tensor.repeat(2, *[1] * (tensor.ndim - 1)) for tensor in tensors]
+    return _program(tuple(scene.names))(*tensors)[: len(points)]
+
+
+@contextmanager
+def compiled(on: bool) -> Iterator[None]:
+    """`distance` as one compiled pass over the points, to rounding the same, if `on`.
+
+    The first call takes about a minute, later programs find the result in torch's cache.
+
+    Raises:
+        ValueError: there is no C++ compiler.
+    """
+    if on and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        raise ValueError(
+            "there is no C++ compiler (neither g++ nor clang++ is in PATH), which compile needs; "
+            "install one (apt install g++), or leave compile out"
+        )
+    token = _COMPILED.set(on)
+    try:
+        yield
+    finally:
+        _COMPILED.reset(token)
+
+
+@cache
+def _program(names: tuple[str, ...]) -> Callable[..., Tensor]:
+    """The compiled `distance` of scenes with some names of numbers."""
+    columns = {name: column for column, name in enumerate(names)}
+
+    def of_tensors(rows: Tensor, heights: Tensor, numbers: Tensor, points: Tensor) -> Tensor:
+        scene = Scene(rows, heights, numbers, numbers, columns)  # no colors are needed
+        return measure(scene, points, paint=False).distance()
+
+    return torch.compile(of_tensors, dynamic=True, fullgraph=True)
 
 
 def _skin(
@@ -371,6 +419,9 @@ def _hair(
     hair = smooth_min(hair, solid["knot"] - 0.5 * waves, 0.015) + scene["bald_far"]
 
     # curtain, in the tiles of heads with long hair
+    if torch.compiler.is_compiling():  # in all tiles: a program does not depend on numbers
+        curtain = _curtain(scene, cylinder, x, y, waves)
+        return torch.where(scene["long"] != 0, smooth_min(hair, curtain, 0.03), hair)
     long = scene["long"][:, 0].nonzero()[:, 0]
     if len(long):
         cylinder = {name: values[long] for name, values in cylinder.items()}
@@ -393,16 +444,27 @@ def _curtain(
 
 def _glasses(scene: Scene, plane: dict[str, Tensor], pair: Callable[[str], Tensor]) -> Tensor:
     """Distance [t l] to rims, lenses, bridge, hinges and arms; FAR on heads without glasses."""
+    gx, gy, gz, x = pair("gx"), plane["gy"], plane["gz"], plane["hx"]
+    if torch.compiler.is_compiling():  # in all tiles, as the curtain
+        return torch.where(scene["glasses"] != 0, _frame(scene, gx, gy, gz, x.abs()), FAR)
     worn = scene["glasses"][:, 0].nonzero()[:, 0]
-    out = torch.full_like(plane["gy"], FAR)
+    out = torch.full_like(gy, FAR)
     if not len(worn):
         return out
-    part = scene.select(worn)
-    gx = pair("gx")[worn]
-    gy = plane["gy"][worn]
-    gz = plane["gz"][worn]
-    x = plane["hx"][worn].abs()
+    frame = _frame(scene.select(worn), gx[worn], gy[worn], gz[worn], x[worn].abs())
+    return out.index_copy(0, worn, frame)
 
+
+def _frame(part: Scene, gx: Tensor, gy: Tensor, gz: Tensor, x: Tensor) -> Tensor:
+    """The same for tiles of heads with glasses.
+
+    Args:
+        part: their scene.
+        gx: x beside each lens, [t 2 l].
+        gy: y above the lenses, [t l].
+        gz: z before the lenses, [t l].
+        x: distance to the plane of symmetry, [t l].
+    """
     # rims, between a circle and a rounded square, and lenses
     u2 = (gx * part["rim_ia"][:, None]).square_()
     v2 = (gy * part["rim_ib"]).square_()[:, None]
@@ -425,5 +487,4 @@ def _glasses(scene: Scene, plane: dict[str, Tensor], pair: Callable[[str], Tenso
     arms = ((x - arm_x).square_() + dy2 + along.square_()).sqrt_() - 0.0044
 
     frame = torch.minimum(torch.minimum(bridge, hinge), arms)
-    frame = torch.minimum(torch.minimum(rims[:, 0], rims[:, 1]), frame)
-    return out.index_copy(0, worn, frame)
+    return torch.minimum(torch.minimum(rims[:, 0], rims[:, 1]), frame)
