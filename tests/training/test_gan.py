@@ -187,15 +187,20 @@ def test_augmentation_grows_with_the_signs_of_the_reals_and_is_logged(posed_zip,
     assert "augment/p" not in rows(tmp_path / "off")[0]
 
 
-def test_everything_the_discriminator_sees_is_augmented(posed_zip):
+@pytest.mark.parametrize(("interval", "passes"), [(1, 6), (2, 7)])
+def test_everything_the_discriminator_sees_is_augmented(posed_zip, interval, passes):
+    """Two iterations: fakes for G, fakes and reals for D; R1 of every step is of these reals, lazy
+    R1 of reals of its own.
+    """
     seen: list[float] = []
     black = Transforms(cutout=1, cutout_size=2.5)  # leaves nothing of an image
-    gan = make(ada=ADA(transforms=black, p=1.0), r1=R1(gamma=1.0, interval=1), total_kimg=0.016)
+    r1 = R1(gamma=1.0, interval=interval)
+    gan = make(ada=ADA(transforms=black, p=1.0), r1=r1, total_kimg=0.016)
     gan.discriminator.register_forward_pre_hook(
         lambda _, inputs: seen.append(float(inputs[0].detach().abs().max()))
     )
     fit(gan, posed_zip)
-    assert seen == [0.0] * 8  # two iterations: fakes for G, fakes and reals for D, reals for R1
+    assert seen == [0.0] * passes
 
 
 class Poison(Callback):
