@@ -61,10 +61,10 @@ def orbit_frames(
     frames = []
     span = None
     with evaluating(generator, lock_view=lock_view):
-        told = repeated(conditioning, len(z))
-        if told is None:
-            told = generator.frontal_condition(path, len(z))
-        ws = generator.map(z, told, truncation=truncation)
+        condition = repeated(conditioning, len(z))
+        if condition is None:
+            condition = generator.frontal_condition(path, len(z))
+        ws = generator.map(z, condition, truncation=truncation)
         representation = generator.represent(ws)
         steps = tqdm(
             range(len(path)), desc="orbit", unit="frame", leave=False, disable=not progress

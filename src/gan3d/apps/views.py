@@ -61,15 +61,14 @@ def render_views(
     Returns:
         b views on the CPU.
     """
-    told = conditioning
-    if told is None and camera is not None:
-        told = generator.frontal_condition(camera, len(z))
+    if conditioning is None and camera is not None:
+        conditioning = generator.frontal_condition(camera, len(z))
     parts = []
     with evaluating(generator):
         for start in range(0, len(z), batch_size):
             part = slice(start, start + batch_size)
             view_camera = None if camera is None else camera[part]
-            map_camera = None if told is None else told[part]
+            map_camera = None if conditioning is None else conditioning[part]
             ws = generator.map(z[part], map_camera, truncation=truncation)
             scene = generator.represent(ws)
             parts.append(generator.render(scene, view_camera, resolution=resolution, raw=raw))

@@ -240,10 +240,9 @@ def _scenes(
     a view.
     """
     z = Randomness(seed, indices).normal("z", generator.z_dim).to(_place(generator))
-    front = Camera.from_angles(0.0, 0.0, radius=view.radius, fov=view.fov).to(z)
-    told = generator.frontal_condition(front, len(z))
     with evaluating(generator):
-        return generator.represent(generator.map(z, told, truncation=truncation))
+        ws = generator.map(z, view.condition(generator, z), truncation=truncation)
+        return generator.represent(ws)
 
 
 def _shown(generator: Generator, scene: Any, cameras: Camera, resolution: int | None) -> Rendering:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from gan3d.camera import Camera
 from gan3d.camera.pinhole import DEFAULT_FOV
 from gan3d.checkpoints.models import load_model
 from gan3d.cli.checks import device_of
@@ -29,6 +32,13 @@ class View:
     radius: float
     fov: float
     resolution: int | None
+
+    def condition(self, generator: Generator, z: Tensor) -> Camera | None:
+        """The camera that `generator.map` takes with the latents of some scenes z [b z_dim]: the
+        frontal one of this view, or None.
+        """
+        front = Camera.from_angles(0.0, 0.0, radius=self.radius, fov=self.fov).to(z)
+        return generator.frontal_condition(front, len(z))
 
 
 def load_with_view(

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from gan3d.apps.symmetry import draw_encoding, draw_symmetry, yaw_sheet
-from gan3d.camera import Camera
 from gan3d.cli.checks import at_least, folder_for
-from gan3d.cli.models import load_with_view
+from gan3d.cli.models import View, load_with_view
 from gan3d.cli.stylize import write_picture
 from gan3d.generators import Generator
 from gan3d.metrics.symmetry import EncodingCurve, MirrorSymmetry, encoding_curve, mirror_symmetry
@@ -91,8 +90,7 @@ def measure_symmetry(
     )
     write_picture(out / "heads.png", sheet)
     draw_symmetry(out / "symmetry.png", found)
-    front = Camera.from_angles(0.0, 0.0, radius=view.radius, fov=view.fov).to(z)
-    curve = _encoding(generator, z[:1], generator.frontal_condition(front, 1), truncation)
+    curve = _encoding(generator, z[:1], view, truncation)
     if curve is not None:
         draw_encoding(out / "encoding.png", curve)
     record = _record(found, curve)
@@ -102,7 +100,7 @@ def measure_symmetry(
 
 
 def _encoding(
-    generator: Generator, z: Tensor, told: Camera | None, truncation: float
+    generator: Generator, z: Tensor, view: View, truncation: float
 ) -> EncodingCurve | None:
     """Of the first head: of the model's `encoding(representation, points)`, else of the colors of
     its field.
@@ -111,7 +109,8 @@ def _encoding(
     if known is None and not generator.has_field:
         return None
     with torch.no_grad():
-        scene = generator.represent(generator.map(z, told, truncation=truncation))
+        ws = generator.map(z, view.condition(generator, z), truncation=truncation)
+        scene = generator.represent(ws)
 
     def encode(points: Tensor) -> Tensor:
         return (

@@ -171,9 +171,9 @@ class PosedImages(Dataset):
         # the size of the images
         self.native = decode(*self._file(0)).shape[-1]
         self.resolution = _checked_resolution(resolution, self.native, self.archive)
-        self._masks = {name for name in self.archive.names if name.startswith("mask/")}
         self[0]  # raises if the first image cannot be shrunk to `resolution`
         if use_masks:
+            self._masks = {name for name in self.archive.names if name.startswith("mask/")}
             self.mask(0)
 
     def __len__(self) -> int:

@@ -285,7 +285,7 @@ class StyleGAN2Discriminator(Discriminator):
         return self.judge(image, self._label(camera, randomness))
 
     def features(self, image: Tensor) -> Tensor:
-        """The last features of images, from which everything is told.
+        """The last features of images, which logits and pose are computed from.
 
         Args:
             image: [b img_channels H W].

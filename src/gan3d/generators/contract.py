@@ -258,11 +258,11 @@ class Generator(nn.Module, ABC):
         )
 
     def frontal_condition(self, cameras: Camera, num: int) -> Camera | None:
-        """What `map` is told of `num` scenes that are shown from some cameras, where no pose is
+        """The camera that `map` takes for `num` scenes shown from some cameras, where no pose is
         meant: a frontal camera like them.
 
         A generator that is conditioned on the pose has never seen another "neutral" camera: without
-        one, EG3D is told 25 zeros, and makes other, worse heads. None for generators that are not
+        one, EG3D gets 25 zeros, and makes other, worse heads. None for generators that are not
         conditioned.
         """
         return frontal(cameras).select([0] * num) if self.camera_conditioned else None

@@ -246,9 +246,9 @@ def mirror_symmetry(
     def seen_from(angle: float) -> Camera:
         return Camera.from_angles(angle, 0.0, radius=radius, fov=fov).to(z)
 
-    told = generator.frontal_condition(seen_from(0.0), 1)
+    condition = generator.frontal_condition(seen_from(0.0), 1)
     scenes = [
-        generator.represent(generator.map(one[None], told, truncation=truncation)) for one in z
+        generator.represent(generator.map(one[None], condition, truncation=truncation)) for one in z
     ]
 
     def views(angle: float) -> Tensor:

@@ -77,7 +77,7 @@ def bias_act(
         )
     gain = GAINS[act] if gain is None else gain
     slope = LRELU_SLOPE if alpha is None else alpha
-    if _is_told_by_its_result(act, slope, gain, clamp) and _is_recorded(x, b):
+    if _result_has_its_sign(act, slope, gain, clamp) and _is_recorded(x, b):
         if act == "linear":
             return _FromResult.apply(x, b, None, None, gain, clamp)
         earlier = _Handle.apply(x) if b is None else b
@@ -124,7 +124,7 @@ def _is_recorded(*tensors: Tensor | None) -> bool:
     return needed and torch.is_grad_enabled()
 
 
-def _is_told_by_its_result(act: Activation, slope: float, gain: float, clamp: float | None) -> bool:
+def _result_has_its_sign(act: Activation, slope: float, gain: float, clamp: float | None) -> bool:
     """Whether the result has the sign of its input, so that it tells the derivative."""
     if act == "linear" and clamp is None:
         return False  # nothing is kept as it is
