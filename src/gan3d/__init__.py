@@ -28,7 +28,7 @@ _HOMES = {
     "GAN": "gan3d.training.gan",
     "create": "gan3d.checkpoints.models",
     "from_pretrained": "gan3d.checkpoints.models",
-    "list_models": "gan3d.zoo.configs",
+    "list_models": "gan3d.zoo.models",
     "picture": "gan3d.apps.samples",
     "sample": "gan3d.apps.samples",
     "save_pretrained": "gan3d.checkpoints.portable",

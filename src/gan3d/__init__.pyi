@@ -25,7 +25,7 @@ from gan3d.generators import Generator as Generator
 from gan3d.generators import Rendering as Rendering
 from gan3d.randomness import Randomness as Randomness
 from gan3d.training.gan import GAN as GAN
-from gan3d.zoo.configs import list_models as list_models
+from gan3d.zoo.models import list_models as list_models
 
 __version__: str
 

@@ -25,6 +25,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ def write_pretrained(
     networks: Mapping[str, nn.Module],
     *,
     facts: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> Path:
     """Writes networks with what is needed to make them again; an existing file is replaced in one
     step.
@@ -57,18 +59,21 @@ def write_pretrained(
         networks: by kind, generator and discriminator: class, constructor arguments and state are
             kept.
         facts: more to keep: numbers, texts, lists and dictionaries of them.
+        half: keep floating-point tensors as float16, in half the bytes. What is loaded has its own
+            dtype again, with weights rounded to 11 bits.
 
     Returns:
         the path.
 
     Raises:
-        ValueError: the arguments or facts are not data, or the path has another format's ending.
+        ValueError: the arguments or facts are not data, the path has another format's ending, or a
+            weight is too large for float16.
         OSError: nothing can be written there.
     """
     path = Path(path).expanduser()
     metadata = describe(networks, facts or {})
     tensors = {
-        f"{kind}.{name}": tensor.detach().cpu().clone().contiguous()
+        f"{kind}.{name}": _kept(name, tensor, half)
         for kind, network in networks.items()
         for name, tensor in network.state_dict().items()
     }
@@ -136,6 +141,18 @@ def card(name: str, networks: Mapping[str, nn.Module], facts: Mapping[str, Any])
             "",
         ]
     )
+
+
+def _kept(name: str, tensor: Tensor, half: bool) -> Tensor:
+    """A copy of a tensor as the file holds it."""
+    kept = tensor.detach().cpu().clone().contiguous()
+    if not half or not kept.is_floating_point():
+        return kept
+    halved = kept.half()
+    if not torch.equal(halved.isfinite(), kept.isfinite()):
+        largest = float(kept.abs().max())
+        raise ValueError(f"{name} holds {largest:.3g}, float16 at most 65504; save without half")
+    return halved
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -10,9 +10,10 @@ import torch
 
 import gan3d
 from gan3d.checkpoints.models import create, find_model, from_pretrained, load_model
+from gan3d.cli.zoo import print_models
 from gan3d.generators import PiGAN
 from gan3d.zoo import configs
-from gan3d.zoo.configs import list_models
+from gan3d.zoo.models import list_models, read_card
 
 
 def equal(a, b) -> bool:
@@ -180,6 +181,29 @@ def test_what_is_no_name_of_a_repository_is_not_asked_of_the_hub(hub, name):
     with pytest.raises(ValueError, match="there is no model"):
         find_model(name)
     assert hub.asked == []
+
+
+def test_models_with_weights_are_listed_and_described_without_torch(small, capsys):
+    scores = {"distance": {"value": 0.1234}, "turn": {"value": 0.5}}
+    facts = {"scores": scores, "status": "preview"}
+    small.save_pretrained("shipped/heads.safetensors", facts=facts)
+    small.save_pretrained("shipped/other.safetensors")
+    assert list_models(pretrained=True) == ["heads", "other"]
+    assert list_models("o*", pretrained=True) == ["other"]
+    card = read_card("heads")
+    assert (card.architecture, card.resolution, card.facts) == (
+        "PiGAN",
+        small.img_resolution,
+        facts,
+    )
+    assert card.megabytes == Path("shipped/heads.safetensors").stat().st_size / 1e6
+    print_models()
+    heading, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split()[:6] == ["model", "architecture", "px", "MB", "distance", "bodies"]
+    assert first.split()[4:] == ["0.12", "-", "-", "0.50", "preview"]
+    assert second.split()[4:] == ["-", "-", "-", "-"]
+    print_models("none")
+    assert "no trained model that comes with gan3d fits 'none'" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------ generators of packaged configs

@@ -115,6 +115,27 @@ def test_facts_come_back(file):
     assert read_facts(file) == {"kimg": 1.5, "list": [1]}
 
 
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_half_the_bytes_come_back_rounded_in_the_dtype_of_the_module(name, tmp_path):
+    generator = tiny(GENERATORS, name)
+    whole = generator.save_pretrained(tmp_path / "whole.safetensors")
+    halved = generator.save_pretrained(tmp_path / "half.safetensors", half=True)
+    assert halved.stat().st_size < 0.7 * whole.stat().st_size
+    state, back = generator.state_dict(), load_generator(halved).state_dict()
+    for key, tensor in state.items():
+        assert back[key].dtype == tensor.dtype
+        torch.testing.assert_close(back[key], tensor, rtol=2**-11, atol=1e-7)
+
+
+def test_a_weight_that_half_does_not_hold_is_refused(tmp_path):
+    generator = tiny(GENERATORS, "PiGAN")
+    with torch.no_grad():
+        next(generator.parameters()).view(-1)[0] = 1e5
+    with pytest.raises(ValueError, match=r"holds 1e\+05, float16 at most 65504"):
+        generator.save_pretrained(tmp_path / "half.safetensors", half=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_loading_leaves_the_global_generator_alone(file):
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -42,6 +42,7 @@ def save_pretrained(
     discriminator: Discriminator | None = None,
     *,
     facts: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> Path:
     """Writes a trained network, as `from_pretrained` reads it: `generator.save_pretrained(path)` is
     the same.
@@ -52,6 +53,7 @@ def save_pretrained(
         generator: its class, constructor arguments and state are kept.
         discriminator: kept with it, if given.
         facts: more to keep: numbers, texts, lists and dictionaries of them.
+        half: keep weights as float16, in half the bytes; loaded they are float32 again.
 
     Returns:
         the path.
@@ -63,7 +65,7 @@ def save_pretrained(
         >>> type(gan3d.from_pretrained(path)).__name__
         'EG3D'
     """
-    return generator.save_pretrained(path, discriminator, facts=facts)
+    return generator.save_pretrained(path, discriminator, facts=facts, half=half)
 
 
 def load_generator(path: Path | str) -> Generator:

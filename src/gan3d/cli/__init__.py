@@ -46,6 +46,12 @@ class Verb:
 VERBS = (
     Verb(("configs",), "gan3d.cli.configs:print_configs", "list the packaged configs"),
     Verb(
+        ("models",),
+        "gan3d.cli.zoo:print_models",
+        "list the trained models that come with gan3d",
+        True,
+    ),
+    Verb(
         ("data", "heads"),
         "gan3d.data.heads:write_heads",
         "make the procedural multi-view heads",

@@ -16,6 +16,7 @@ def export_training(
     out: Path | None = None,
     which: Which = "generator_ema",
     discriminator: bool = True,
+    half: bool = False,
     overwrite: bool = False,
 ) -> str:
     """Turns a training checkpoint into a portable file, a fraction of its size.
@@ -25,6 +26,7 @@ def export_training(
         out: the new file; by default beside the checkpoint, ending in .safetensors.
         which: the average of the generator over training, or the last one.
         discriminator: whether the file holds it, too.
+        half: keep weights as float16, in half the bytes; loaded they are float32 again.
         overwrite: replace a file that is there.
     """
     if out is not None:
@@ -34,5 +36,5 @@ def export_training(
         raise CommandError(f"{checkpoint} is a portable file already; give a run or a checkpoint")
     path = out or file_for(checkpoint.with_suffix(SUFFIX), overwrite=overwrite)
     generator, judge, facts = load_training(checkpoint, which)
-    generator.save_pretrained(path, judge if discriminator else None, facts=facts)
+    generator.save_pretrained(path, judge if discriminator else None, facts=facts, half=half)
     return f"{path}: {type(generator).__name__}, {facts['images_seen'] / 1000:g} kimg"

@@ -273,6 +273,7 @@ class Generator(nn.Module, ABC):
         discriminator: nn.Module | None = None,
         *,
         facts: Mapping[str, Any] | None = None,
+        half: bool = False,
     ) -> Path:
         """Writes this generator as `gan3d.from_pretrained` reads it.
 
@@ -281,6 +282,7 @@ class Generator(nn.Module, ABC):
                 config.json, README.md.
             discriminator: kept with it, if given.
             facts: more to keep: numbers, texts, lists and dictionaries of them.
+            half: keep weights as float16, in half the bytes.
 
         Returns:
             the path.
@@ -295,7 +297,7 @@ class Generator(nn.Module, ABC):
         """
         pair = {"generator": self, "discriminator": discriminator}
         networks = {kind: network for kind, network in pair.items() if network is not None}
-        return write_pretrained(path, networks, facts=facts)
+        return write_pretrained(path, networks, facts=facts, half=half)
 
     def is_part_of(self, name: str, parts: Iterable[str]) -> bool:
         """Whether the parameter of a name belongs to one of some `parts`."""

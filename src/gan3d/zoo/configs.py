@@ -4,7 +4,6 @@ top of them. This is the one place that knows where they lie.
 
 from __future__ import annotations
 
-import fnmatch
 import importlib.resources
 from pathlib import Path
 from typing import Any
@@ -104,21 +103,3 @@ def generator_of(config: dict[str, Any]) -> dict[str, Any] | None:
     if isinstance(section, str):
         return {"class_path": section, "init_args": {}}
     return section if section and "class_path" in section else None
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the packaged configs that hold a model: `create` makes it, `lightning fit --config`
-    trains it.
-
-    Args:
-        pattern: as of file names: * is anything, ? one letter.
-
-    Example:
-        >>> import gan3d
-        >>> gan3d.list_models("eg3d_heads*")
-        ['eg3d_heads32', 'eg3d_heads64']
-        >>> gan3d.list_models("*afhq*")
-        ['cips3d_afhq256', 'eg3d_afhq512']
-    """
-    fitting = fnmatch.filter([name.removesuffix(".yaml") for name in names()], pattern)
-    return [name for name in fitting if generator_of(read(folder() / f"{name}.yaml"))]
