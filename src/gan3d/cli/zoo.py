@@ -7,8 +7,8 @@ from gan3d.zoo.models import Card, list_models, read_card
 # Scores in the list, as far as a card has them: key of the card, heading.
 SCORES = {
     "distance": "distance",
-    "convex_body": "bodies",
-    "convex_face": "faces",
+    "body_convex": "bodies",
+    "face_convex": "faces",
     "turn": "turn",
 }
 

@@ -1,0 +1,262 @@
+"""Trains, measures and packs the models that come with gan3d (docs/zoo.md).
+
+    python benchmarks/zoo.py FOLDER                            # all of them: hours of one core
+    python benchmarks/zoo.py FOLDER --names eg3d_heads32 pigan_heads32
+    python benchmarks/zoo.py --page                            # docs/zoo.md from the cards alone
+
+Each is trained by the packaged config of its name on `gan3d data heads`. What lies in FOLDER is
+kept: a finished run is not trained again, one that was stopped goes on. Every step is a verb of
+`gan3d`, one thread.
+
+Measured for the card: four times the signed measures of 64 heads, and four times the distance
+(small features, 1000 fakes) to 1000 heads that no training has seen; mean and 95 % interval
+(Student's t over the four draws of latents). A 3D member is one if bodies, faces and turn reach
+`DEMANDS`, else a preview.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from head_runs import MADE_WITH, fit, gan3d, heads, measured, sheet, training_seconds, view
+from machine import ROOT
+from PIL import Image
+
+from gan3d.checkpoints.models import find_model, load_model
+from gan3d.generators import Generator
+from gan3d.zoo.models import SHIPPED, Card, list_models, read_card
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model to be trained.
+
+    Attributes:
+        px: resolution of its data.
+        after: the model whose newest checkpoint it starts from.
+        about: a sentence for the page: what to see in it.
+    """
+
+    px: int
+    after: str | None = None
+    about: str = ""
+
+
+MEMBERS = {
+    "eg3d_heads32": Member(32),
+    "cips3d_heads32": Member(32),
+    "gram_heads32": Member(32),
+    "gramhd_heads64": Member(64, after="gram_heads32"),
+    "pigan_heads32": Member(32),
+    "stylegan2_heads64": Member(64),
+    "stylegan3t_heads64": Member(64),
+}
+DATA_HEADS, DATA_SEED = 4000, 5
+EVAL_HEADS, EVAL_SEED = 1000, 905
+DRAWS, HEADS, FAKES = 4, 64, 1000
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182}  # 97.5 % quantile of t with one degree less
+DEMANDS = {"body_convex": 0.9, "face_convex": 0.8, "turn": 0.5}
+MOST_BYTES = 4_000_000
+VISIBLE = 1.0  # gray levels of 255 by which float16 weights may change a picture
+
+PAGE, PICTURES = ROOT / "docs" / "zoo.md", ROOT / "docs" / "images" / "zoo"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="of data and runs")
+    parser.add_argument("--names", nargs="+", choices=MEMBERS, default=list(MEMBERS))
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of the packed models")
+    parser.add_argument("--page", action="store_true", help="only write docs/zoo.md")
+    parser.add_argument("--tiny", action="store_true", help="try the script in a minute")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if not args.page:
+        if args.folder is None:
+            parser.error("give the folder of data and runs")
+        args.folder.mkdir(parents=True, exist_ok=True)
+        for name in args.names:
+            run = train(name, args.folder, args.tiny)
+            pack(name, run, args.folder, args.out, args.tiny)
+    if args.out == SHIPPED:
+        write_page()
+
+
+# ------------------------------------------------------------ training
+
+
+def train(name: str, folder: Path, tiny: bool) -> Path:
+    """The run folder of a model, trained to the end of its config."""
+    if (after := MEMBERS[name].after) is not None:
+        train(after, folder, tiny)
+    fit(folder / name, _recipe(name, folder, tiny))
+    return folder / name
+
+
+def _recipe(name: str, folder: Path, tiny: bool) -> list[Any]:
+    """Arguments of `fit` that say what is trained."""
+    member = MEMBERS[name]
+    data = heads(folder, member.px, 64 if tiny else DATA_HEADS, DATA_SEED)
+    arguments: list[Any] = ["--config", f"{name}.yaml", "--data.path", data]
+    if member.after is not None:
+        arguments += ["--model.run.init_from", find_model(folder / member.after)]
+    if tiny:
+        arguments += ["--model.run.total_kimg", 0.016, "--data.heldout", 32]
+        arguments += ["--evaluation.num_images", 32]
+    return arguments
+
+
+# ------------------------------------------------------------ measuring
+
+
+def pack(name: str, run: Path, folder: Path, out: Path, tiny: bool) -> Path:
+    """Measures a finished run, and writes its weights with their card."""
+    _refuse_another_recipe(name, run, folder, tiny)
+    generator, known = load_model(run)
+    scores = measure(name, run, generator, folder, tiny)
+    path = out / f"{name}.safetensors"
+    out.mkdir(parents=True, exist_ok=True)
+    card = {
+        **{key: known[key] for key in ("source", "images_seen", "radius", "fov") if key in known},
+        "config": f"{name}.yaml",
+        "data": f"gan3d data heads --recipe heads --resolution {MEMBERS[name].px} --num "
+        f"{DATA_HEADS} --seed {DATA_SEED}",
+        "training_minutes": round(training_seconds(run) / 60, 1),
+        "made_with": json.loads((run / MADE_WITH).read_text()),
+        "scores": scores,
+        "status": status(generator, scores),
+    }
+    half = float16_error(generator, path) <= VISIBLE
+    generator.save_pretrained(path, facts=card, half=half)
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise SystemExit(f"{path} has {size:,} bytes, at most {MOST_BYTES:,} are to be shipped")
+    print(f"{path}: {size / 1e6:.2f} MB, {'float16' if half else 'float32'}, {card['status']}")
+    if out == SHIPPED:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet(generator)).save(PICTURES / f"{name}.png", optimize=True)
+    return path
+
+
+def _refuse_another_recipe(name: str, run: Path, folder: Path, tiny: bool) -> None:
+    """Refuses a run whose config is no longer that of its name."""
+    printed = gan3d("fit", *_recipe(name, folder, tiny), "--print_config", quiet=True)
+    now, then = yaml.safe_load(printed), yaml.safe_load((run / "config.yaml").read_text())
+    for config in (now, then):
+        config["data"].pop("path")
+        del config["model"]["run"]["init_from"], config["model"]["run"]["seed"]
+    for section in ("seed_everything", "model", "data"):
+        if now[section] != then[section]:
+            raise SystemExit(
+                f"{run} was trained with another {section} than {name}.yaml has now; train it "
+                "again in another folder"
+            )
+
+
+def measure(
+    name: str, run: Path, generator: Generator, folder: Path, tiny: bool
+) -> dict[str, dict[str, float]]:
+    """Mean and half of the 95 % interval of each score, over several draws of latents."""
+    sizes = (2, 4, 16) if tiny else (DRAWS, HEADS, FAKES)
+    reals = heads(folder, MEMBERS[name].px, 16 if tiny else EVAL_HEADS, EVAL_SEED)
+    found = measured(run, reals, *sizes, has_camera=generator.has_camera)
+    return {key: _interval(values) for key, values in found.items()}
+
+
+def _interval(values: list[float]) -> dict[str, float]:
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return {
+        "value": round(statistics.mean(values), 4),
+        "interval": round(STUDENT[len(values)] * spread, 4),
+    }
+
+
+def status(generator: Generator, scores: dict[str, dict[str, float]]) -> str:
+    """Whether a 3D model meets the demands, by its mean scores; of 2D models nothing is asked."""
+    if not generator.has_camera:
+        return "member"
+    met = all(scores[key]["value"] >= least for key, least in DEMANDS.items())
+    return "member" if met else "preview"
+
+
+def float16_error(generator: Generator, path: Path) -> float:
+    """Largest change of a gray level (of 255) that float16 weights make in 16 pictures."""
+    trial = path.with_name(f".{path.name}")
+    try:
+        generator.save_pretrained(trial, half=True)
+        halved, _ = load_model(trial)
+    finally:
+        trial.unlink(missing_ok=True)
+    pictures = [view(network, 16).image for network in (generator, halved)]
+    return float((pictures[0] - pictures[1]).abs().max()) * 127.5
+
+
+# ------------------------------------------------------------ page
+
+
+def write_page() -> None:
+    """Puts table and pictures of the models into docs/zoo.md, between its marks."""
+    cards = [read_card(name) for name in list_models(pretrained=True)]
+    text = PAGE.read_text(encoding="utf-8")
+    begin, end = "<!-- zoo: begin -->\n", "<!-- zoo: end -->"
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    body = "\n".join([*_table(cards), "", *(line for card in cards for line in _section(card))])
+    PAGE.write_text(f"{head}{begin}{body}\n{end}{tail}", encoding="utf-8")
+
+
+def _table(cards: Iterable[Card]) -> list[str]:
+    keys = {
+        "distance": "distance",
+        "body_convex": "bodies convex",
+        "face_convex": "faces convex",
+        "face_slope": "face slope",
+        "turn": "turn",
+        "identity": "identity",
+    }
+    lines = [
+        f"| model | architecture | px | MB | images | minutes | {' | '.join(keys.values())} | |",
+        "|" + "---|" * (7 + len(keys)),
+    ]
+    for card in cards:
+        numbers = " | ".join(_score(card, key) for key in keys)
+        about = card.facts
+        lines.append(
+            f"| `{card.name}` | {card.architecture} | {card.resolution} | {card.megabytes:.1f} | "
+            f"{about['images_seen']:,} | {about['training_minutes']:.0f} | {numbers} | "
+            f"{'preview' if about['status'] == 'preview' else ''} |"
+        )
+    return lines
+
+
+def _score(card: Card, key: str) -> str:
+    score = card.facts["scores"].get(key)
+    return "" if score is None else f"{score['value']:.2f} ± {score['interval']:.2f}"
+
+
+def _section(card: Card) -> list[str]:
+    about, made = card.facts, card.facts["made_with"]
+    return [
+        f"### `{card.name}`",
+        "",
+        f"![{card.name}](images/zoo/{card.name}.png)",
+        "",
+        *([MEMBERS[card.name].about, ""] if MEMBERS[card.name].about else []),
+        f"`{about['config']}` on `{about['data']}`; {about['images_seen']:,} images, "
+        f"{about['training_minutes']:.0f} minutes on {made['threads']} thread of "
+        f"{made['machine']}, commit {made['commit']}, {made['date'][:10]}.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    main()
