@@ -503,3 +503,17 @@ def test_without_the_options_there_is_nothing_more_in_the_file():
     more = set(backed().state_dict()) - set(tiny().state_dict())
     assert more == {"backdrop.affine.weight", "backdrop.affine.bias"}
     assert set(backed().parts) - set(tiny().parts) == {"backdrop"}  # may be frozen and mixed
+
+
+@pytest.mark.parametrize("use_noise", [True, False])
+def test_planes_have_noise_only_where_it_is_asked_for(use_noise):
+    generator = tiny(backbone={"use_noise": use_noise}).eval().requires_grad_(False)
+    strengths = [w for name, w in generator.named_parameters() if name.endswith("noise_strength")]
+    assert len(strengths) == (11 if use_noise else 4)  # 4 of them in the super-resolution
+    for strength in strengths:
+        strength.fill_(1.0)
+    ws = generator.map(latents(generator), cameras())
+    planes = [
+        generator.represent(ws, randomness=Randomness(seed, [0, 1])).table.rows for seed in (0, 1)
+    ]
+    assert torch.equal(*planes) is not use_noise

@@ -78,6 +78,9 @@ class BackboneOptions:
         channel_base: width rule: min(channel_base / resolution, channel_max) channels.
         channel_max: see channel_base.
         conv_clamp: bound of the activations; None is off.
+        use_noise: whether the layers of StyleGAN2 have per-pixel noise, as published. It is drawn
+            anew in training and constant afterwards, a pattern at fixed places of the planes that
+            super-resolution may show as dots; False also omits its parameters.
     """
 
     network: Literal["StyleGAN2", "StyleGAN3", "StyleGAN3-R"] = "StyleGAN2"
@@ -86,6 +89,7 @@ class BackboneOptions:
     channel_base: int = 32768
     channel_max: int = 512
     conv_clamp: float | None = None
+    use_noise: bool = True
 
     def __post_init__(self) -> None:
         if self.network not in ("StyleGAN2", "StyleGAN3", "StyleGAN3-R"):
@@ -105,6 +109,7 @@ class BackboneOptions:
                 channels,
                 channel_base=self.channel_base,
                 channel_max=self.channel_max,
+                use_noise=self.use_noise,
                 conv_clamp=self.conv_clamp,
             )
         layers = AliasFreeLayers(
