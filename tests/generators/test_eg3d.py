@@ -509,7 +509,7 @@ def test_without_the_options_there_is_nothing_more_in_the_file():
 def test_planes_have_noise_only_where_it_is_asked_for(use_noise):
     generator = tiny(backbone={"use_noise": use_noise}).eval().requires_grad_(False)
     strengths = [w for name, w in generator.named_parameters() if name.endswith("noise_strength")]
-    assert len(strengths) == (11 if use_noise else 4)  # 4 of them in the super-resolution
+    assert len(strengths) == (9 if use_noise else 4)  # 4 of them in the super-resolution
     for strength in strengths:
         strength.fill_(1.0)
     ws = generator.map(latents(generator), cameras())
