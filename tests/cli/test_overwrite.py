@@ -15,6 +15,7 @@ CASES = {
     ("measure",): (["model.safetensors", "--data", "images.zip"], "model.metrics.json"),
     ("epi",): (["model.safetensors"], "epi.png"),
     ("fuse",): (["model.safetensors"], "mesh.glb"),
+    ("sample",): (["model.safetensors", "--sheet", "true"], "samples/sheet.png"),
     ("stylize",): (["model.safetensors", "model.safetensors"], "stylized/sheet.png"),
     ("symmetry",): (["model.safetensors"], "symmetry/symmetry.json"),
     ("export", "manifolds"): (["model.safetensors"], "manifolds.glb"),
@@ -24,7 +25,7 @@ for method in ("eg3d", "stylegan2", "stylegan3", "cips3d", "pigan", "gram"):
     CASES["import", method] = (["model.pkl"], "model.safetensors")
     ending = "pt" if method in ("eg3d", "stylegan2", "stylegan3") else "pth"
     CASES["export", method] = (["model.safetensors"], f"model.{ending}")
-WRITES_NOTHING = {("configs",), ("reproject",)}
+WRITES_NOTHING = {("configs",), ("models",), ("reproject",)}
 
 
 def test_every_verb_is_here():

@@ -23,6 +23,8 @@ REFUSALS = {
     "epi here.ckpt --frames 1": "--frames 1 is too few; give 2 or more",
     "epi here.ckpt --out a.gif": "--out a.gif does not end in .png",
     "epi here.ckpt --device gpu": "--device gpu is not a device",
+    "sample here.ckpt --seeds 1-": "'1-' is no seed; give whole numbers",
+    "sample here.ckpt --layers normal": "did you mean normals?",
     "fuse here.ckpt --voxels some": "--voxels: 'some' is not of type int",
     "fuse her.ckpt": "did you mean here.ckpt?",
     "reproject here.ckpt --num 0": "--num 0 is too few; give 1 or more",

@@ -13,8 +13,11 @@ from einops import rearrange, repeat
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from gan3d.apps.normals import surface_normals
+from gan3d.camera import Camera
 from gan3d.generators.contract import SURFACE_OPACITY, Rendering
 
+LAYERS = ("image", "raw", "depth", "normals", "opacity")
 PAPER = 255  # background: white
 INK = "black"  # labels
 
@@ -96,6 +99,38 @@ def sheet(
     return np.asarray(canvas)
 
 
+def contact_sheet(
+    rows: Sequence[np.ndarray],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    columns: int,
+    side: int = 128,
+) -> np.ndarray:
+    """A `sheet` whose long rows are broken into lines of some columns, uint8 [h w 3].
+
+    The last line is padded with white pictures.
+
+    Args:
+        rows: uint8 [b H W 3] each, all of the same shape.
+        row_labels: label to the left of each row, in every line.
+        column_labels: label above each of the b columns.
+        columns: of a line, at most.
+        side: smaller pictures are enlarged to this side (`enlarge`).
+    """
+    num = len(column_labels)
+    columns = min(num, columns)
+    lines = []
+    for start in range(0, num, columns):
+        part = slice(start, start + columns)
+        missing = columns - len(column_labels[part])
+        blank = ((0, missing), (0, 0), (0, 0), (0, 0))
+        padded = [np.pad(row[part], blank, constant_values=PAPER) for row in rows]
+        labels = [*column_labels[part], *[""] * missing]
+        lines.append(sheet(padded, row_labels, labels, side=side))
+    return np.concatenate(lines)
+
+
 @dataclass(frozen=True)
 class DepthRange:
     """The range of depths of a color map, world units."""
@@ -145,24 +180,76 @@ def _surface(depth: Tensor, opacity: Tensor | None) -> Tensor:
     return seen if opacity is None else seen & (opacity > SURFACE_OPACITY)
 
 
-def layers(rendering: Rendering, span: DepthRange | None = None) -> list[np.ndarray]:
-    """Pictures of raw image, image and depth, as far as a rendering has them, each uint8 [b H W 3].
+def draw(
+    rendering: Rendering,
+    layer: str,
+    camera: Camera | None = None,
+    span: DepthRange | None = None,
+) -> np.ndarray:
+    """One layer of views as pictures of the image's size, uint8 [b H W 3].
 
-    Raw image and depth are enlarged to the size of the image by nearest-neighbor interpolation,
-    which shows their true resolution.
+    Layers of lower resolution are enlarged by nearest-neighbor interpolation, which shows their
+    true resolution.
+
+        image     the final image
+        raw       the volume-rendered image before super-resolution
+        depth     near is bright, far is dark
+        normals   of the surface that the depth describes (gan3d.apps.normals)
+        opacity   0 is black, 1 is white
+
+    Depth and normals are white where nothing is opaque.
+
+    Args:
+        rendering: b views.
+        layer: one of LAYERS.
+        camera: the b cameras of the views, for normals.
+        span: range of the depth colors; None is the range of these views.
+
+    Raises:
+        ValueError: the rendering has no such layer.
+    """
+    side = rendering.image.shape[-2]
+    opacity = None if rendering.opacity is None else _resized(rendering.opacity, side)
+    if layer == "image":
+        return to_uint8(rendering.image)
+    if layer == "raw" and rendering.raw is not None:
+        return to_uint8(_resized(rendering.raw, side))
+    if layer == "opacity" and opacity is not None:
+        return to_uint8(repeat(2 * opacity - 1, "b 1 h w -> b c h w", c=3))
+    if layer == "depth" and rendering.depth is not None:
+        span = span or depth_range(rendering.depth, rendering.opacity)
+        return depth_colors(_resized(rendering.depth, side), opacity, span)
+    if layer == "normals" and rendering.depth is not None and camera is not None:
+        colors = to_uint8(_resized(surface_normals(rendering.depth, camera), side))
+        seen = _surface(_resized(rendering.depth, side), opacity)[:, 0].cpu().numpy()
+        return np.where(seen[..., None], colors, np.uint8(PAPER))
+    raise ValueError(
+        f"the views have no layer {layer!r}; they have {', '.join(layers_of(rendering, camera))}"
+    )
+
+
+def layers_of(rendering: Rendering, camera: Camera | None = None) -> tuple[str, ...]:
+    """The layers that views have, of LAYERS; with the cameras also normals."""
+    there = {
+        "image": True,
+        "raw": rendering.raw is not None,
+        "depth": rendering.depth is not None,
+        "normals": rendering.depth is not None and camera is not None,
+        "opacity": rendering.opacity is not None,
+    }
+    return tuple(layer for layer in LAYERS if there[layer])
+
+
+def layers(rendering: Rendering, span: DepthRange | None = None) -> list[np.ndarray]:
+    """Pictures of raw image, image and depth, as far as a rendering has them: `draw` of each.
 
     Args:
         rendering: b views.
         span: range of the depth colors; None is the range of these views.
     """
-    side = rendering.image.shape[-2]
-    parts = [] if rendering.raw is None else [to_uint8(_resized(rendering.raw, side))]
-    parts.append(to_uint8(rendering.image))
-    if rendering.depth is not None:
-        span = span or depth_range(rendering.depth, rendering.opacity)
-        opacity = None if rendering.opacity is None else _resized(rendering.opacity, side)
-        parts.append(depth_colors(_resized(rendering.depth, side), opacity, span))
-    return parts
+    there = layers_of(rendering)
+    names = [name for name in ("raw", "image", "depth") if name in there]
+    return [draw(rendering, name, span=span) for name in names]
 
 
 def side_by_side(

@@ -7,13 +7,14 @@ picture(rendering).show()
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from gan3d.apps.pictures import PAPER, layers, sheet
-from gan3d.apps.views import render_views, repeated
+from gan3d.apps.pictures import contact_sheet, layers
+from gan3d.apps.views import render_turned, repeated
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering
 from gan3d.randomness import Randomness
@@ -57,21 +58,52 @@ def sample(
         >>> gan3d.sample(generator, seeds=[0, 1], camera=camera, truncation=0.7).image.shape
         torch.Size([2, 3, 32, 32])
     """
+    (views,) = sample_turned(
+        model, seeds, [camera], truncation, resolution=resolution, batch_size=batch_size
+    )
+    return views
+
+
+def sample_turned(
+    model: Generator,
+    seeds: Iterable[int],
+    cameras: Sequence[Camera | None],
+    truncation: float = 1.0,
+    *,
+    resolution: int | None = None,
+    raw: bool = True,
+    batch_size: int = 4,
+) -> list[Rendering]:
+    """Renders several views of each seed: `sample` with each of some cameras, where every scene is
+    computed once.
+
+    Args:
+        cameras: of every view, as of `sample`.
+        raw: request the raw image, which may take extra time.
+    """
     seeds = list(seeds)
     if not seeds:
         raise ValueError("there are no seeds; give one or more, such as seeds=[0, 1]")
     like = next(model.parameters())
-    z = torch.cat([Randomness(seed, [0]).normal("z", model.z_dim) for seed in seeds]).to(like)
-    views = render_views(
+    views = render_turned(
         model,
-        z,
-        _cameras(model, camera, len(seeds), like),
+        latents(model, seeds),
+        [_cameras(model, camera, len(seeds), like) for camera in cameras],
         truncation=truncation,
         resolution=resolution,
+        raw=raw,
         batch_size=batch_size,
     )
     extras = {"seed": torch.tensor(seeds)}
-    return Rendering(views.image, views.raw, views.depth, views.opacity, extras=extras)
+    return [replace(view, extras=extras) for view in views]
+
+
+def latents(model: Generator, seeds: Iterable[int]) -> Tensor:
+    """z of each seed, where the model is: the first of the scenes that the commands show for
+    `--seed`, [b z_dim].
+    """
+    like = next(model.parameters())
+    return torch.cat([Randomness(seed, [0]).normal("z", model.z_dim) for seed in seeds]).to(like)
 
 
 def _cameras(
@@ -116,17 +148,4 @@ def picture(
     names = ["raw"] * (rendering.raw is not None) + ["image"]
     rows = layers(rendering)
     names += ["depth"] * (len(rows) - len(names))
-
-    # Long rows are split into several; the last one is padded with white pictures.
-    columns = min(num, MAX_COLUMNS)
-    lines = []
-    for start in range(0, num, columns):
-        part = slice(start, start + columns)
-        missing = columns - len(labels[part])
-        padded = [_padded(row[part], missing) for row in rows]
-        lines.append(sheet(padded, names, [*labels[part], *[""] * missing], side=side))
-    return Image.fromarray(np.concatenate(lines))
-
-
-def _padded(pictures: np.ndarray, missing: int) -> np.ndarray:
-    return np.pad(pictures, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=PAPER)
+    return Image.fromarray(contact_sheet(rows, names, labels, columns=MAX_COLUMNS, side=side))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -45,35 +45,84 @@ def render_views(
     raw: bool = True,
     batch_size: int = 4,
 ) -> Rendering:
-    """Renders one view of each z, without gradients, jitter or noise.
+    """Renders one view of each z: `render_turned` with one camera for each z.
+
+    Args:
+        camera: b cameras for rendering; None for 2D models.
+    """
+    (views,) = render_turned(
+        generator,
+        z,
+        [camera],
+        conditioning=conditioning,
+        truncation=truncation,
+        resolution=resolution,
+        raw=raw,
+        batch_size=batch_size,
+    )
+    return views
+
+
+def render_turned(
+    generator: Generator,
+    z: Tensor,
+    cameras: Sequence[Camera | None],
+    *,
+    conditioning: Camera | None = None,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    raw: bool = True,
+    batch_size: int = 4,
+) -> list[Rendering]:
+    """Renders several views of each z, without gradients, jitter or noise; every scene is computed
+    once.
 
     Args:
         generator: any generator.
         z: [b z_dim].
-        camera: b cameras for rendering; None for 2D models.
+        cameras: b cameras for every view; None for 2D models.
         conditioning: b cameras for `generator.map`; None is that of
-            `Generator.frontal_condition`.
+            `Generator.frontal_condition` for the first view.
         truncation: truncation of `generator.map`.
         resolution: resolution of `generator.render`.
         raw: request the raw image, which may take extra time.
         batch_size: views rendered at once.
 
     Returns:
-        b views on the CPU.
+        b views on the CPU for each of the cameras.
     """
-    if conditioning is None and camera is not None:
-        conditioning = generator.frontal_condition(camera, len(z))
-    parts = []
+    if conditioning is None and cameras[0] is not None:
+        conditioning = generator.frontal_condition(cameras[0], len(z))
+    parts: list[list[Rendering]] = [[] for _ in cameras]
     with evaluating(generator):
         for start in range(0, len(z), batch_size):
             part = slice(start, start + batch_size)
-            view_camera = None if camera is None else camera[part]
             map_camera = None if conditioning is None else conditioning[part]
             ws = generator.map(z[part], map_camera, truncation=truncation)
             scene = generator.represent(ws)
-            parts.append(generator.render(scene, view_camera, resolution=resolution, raw=raw))
+            for views, camera in zip(parts, cameras, strict=True):
+                view_camera = None if camera is None else camera[part]
+                view = generator.render(scene, view_camera, resolution=resolution, raw=raw)
+                views.append(_changed(view, Tensor.cpu))
+    return [together(views) for views in parts]
+
+
+def pick(views: Rendering, k: int) -> Rendering:
+    """View k alone, [1 c h w] each."""
+    return _changed(views, lambda maps: maps[k : k + 1])
+
+
+def _changed(view: Rendering, change: Callable[[Tensor], Tensor]) -> Rendering:
+    def of(maps: Tensor | None) -> Tensor | None:
+        return None if maps is None else change(maps)
+
+    return Rendering(change(view.image), of(view.raw), of(view.depth), of(view.opacity))
+
+
+def together(parts: Sequence[Rendering]) -> Rendering:
+    """Views of several renderings as one rendering, without their extras."""
     return Rendering(
-        image=torch.cat([part.image.cpu() for part in parts]),
+        image=torch.cat([part.image for part in parts]),
         raw=_joined([part.raw for part in parts]),
         depth=_joined([part.depth for part in parts]),
         opacity=_joined([part.opacity for part in parts]),
@@ -81,7 +130,7 @@ def render_views(
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    present = [part.cpu() for part in parts if part is not None]
+    present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None
 
 

@@ -52,6 +52,12 @@ VERBS = (
         True,
     ),
     Verb(
+        ("sample",),
+        "gan3d.cli.stills:write_stills",
+        "draw pictures of a model: images, depth, normals, one by one or on a sheet",
+        True,
+    ),
+    Verb(
         ("data", "heads"),
         "gan3d.data.heads:write_heads",
         "make the procedural multi-view heads",

@@ -57,6 +57,7 @@ SPANS = {
     "fov": Span(0, 180, open=True),
     "extent": Span(0, open=True),
     "voxels": Span(2),
+    "scale": Span(1, 64),
     "band": Span(0, open=True),
     "tolerance": Span(0, open=True),
 }

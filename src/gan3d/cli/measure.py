@@ -4,7 +4,6 @@ stand for.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import subprocess
@@ -26,7 +25,7 @@ from gan3d.camera import DatasetPoses
 from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
 from gan3d.cli.messages import CommandError, say
-from gan3d.cli.models import beside
+from gan3d.cli.models import beside, sha256_of
 from gan3d.cli.scores import (
     SCORES,
     Network,
@@ -176,7 +175,7 @@ def measure(
         "not_measured": refused,
         "checkpoint": {
             "file": str(checkpoint),
-            "sha256": _digest(checkpoint),
+            "sha256": sha256_of(checkpoint),
             "class": type(generator).__name__,
         }
         | facts,
@@ -433,11 +432,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def _digest(path: Path) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

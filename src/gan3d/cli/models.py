@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from gan3d.camera import Camera
 from gan3d.camera.pinhole import DEFAULT_FOV
 from gan3d.checkpoints.models import load_model
 from gan3d.cli.checks import device_of
+from gan3d.cli.choices import LAYERS
 from gan3d.cli.messages import CommandError, say
 from gan3d.generators import Generator
 
@@ -68,11 +71,79 @@ def load_with_view(
         ValueError: there is no such model.
     """
     generator, facts = _load(model, device)
+    if not generator.has_camera:
+        raise CommandError(
+            f"{model} holds {type(generator).__name__}, which has no camera; use a 3D generator"
+        )
+    return generator, _view(model, generator, facts, radius, fov, resolution, seen)
+
+
+def load_shown(
+    model: Path | str,
+    device: str = "auto",
+    *,
+    radius: float | None = None,
+    fov: float | None = None,
+    resolution: int | None = None,
+    lock_view: bool = True,
+) -> tuple[Generator, View | None]:
+    """As `load_with_view`, and also a model without a camera, which has no view.
+
+    Args:
+        lock_view: whether colors are independent of the direction of view.
+
+    Raises:
+        CommandError: as `load_with_view`, or a camera or resolution is asked for that the model
+            does not have.
+    """
+    generator, facts = _load(model, device)
+    if generator.has_camera:
+        generator.lock_view = lock_view
+        return generator, _view(model, generator, facts, radius, fov, resolution)
+    for name, value in (("radius", radius), ("fov", fov), ("resolution", resolution)):
+        if value is not None:
+            kind = type(generator).__name__
+            raise CommandError(f"{model} holds {kind}, a 2D model: leave out --{name}")
+    return generator, None
+
+
+def refuse_layers(model: Path | str, generator: Generator, layers: Iterable[str]) -> None:
+    """Refuses layers of a view that a model does not have.
+
+    Raises:
+        CommandError: it is a 2D model, or makes no raw image.
+    """
+    absent = set() if generator.has_raw else {"raw"}
+    absent |= set() if generator.has_camera else {"depth", "normals", "opacity"}
+    there = [layer for layer in LAYERS if layer not in absent]
+    for layer in layers:
+        if layer in absent:
+            kind = type(generator).__name__
+            raise CommandError(
+                f"{model} holds {kind}, which has no layer {layer}; it has {', '.join(there)}"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """What tells a file from all others, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _view(
+    model: Path | str,
+    generator: Generator,
+    facts: dict[str, Any],
+    radius: float | None,
+    fov: float | None,
+    resolution: int | None,
+    seen: bool = True,
+) -> View:
     asked = {"radius": radius, "fov": fov, "resolution": resolution}
     known = facts | {name: value for name, value in asked.items() if value is not None}
     view = View(known.get("radius", RADIUS), known.get("fov", DEFAULT_FOV), known.get("resolution"))
     if not seen:
-        return generator, view
+        return view
     _refuse_unseen(model, generator, view.radius)
     if missing := [f"--{name}" for name in ("radius", "fov") if name not in known]:
         say(
@@ -80,16 +151,12 @@ def load_with_view(
             f"{view.radius:g}, with a field of view of {view.fov:g} degrees; if that is wrong, set "
             f"{' and '.join(missing)}"
         )
-    return generator, view
+    return view
 
 
 def _load(model: Path | str, device: str) -> tuple[Generator, dict[str, Any]]:
     place = device_of(device)
     generator, facts = load_model(model)
-    if not generator.has_camera:
-        raise CommandError(
-            f"{model} holds {type(generator).__name__}, which has no camera; use a 3D generator"
-        )
     generator.lock_view = (
         True  # what is drawn or measured of a scene is not to change with the camera
     )

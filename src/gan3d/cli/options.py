@@ -46,6 +46,7 @@ class FunctionParser(Refusing, ArgumentParser):
 
 def call(function: Callable, arguments: list[str], *, prog: str, positional: bool) -> Any:
     """Calls a function with arguments from the command line."""
+    arguments = with_values(arguments)
     try:
         return auto_cli(
             function,
@@ -57,6 +58,24 @@ def call(function: Callable, arguments: list[str], *, prog: str, positional: boo
         )
     except Refusal as refusal:
         raise explain(str(refusal), refusal.parser, arguments, [], prog) from refusal
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """Arguments with every value that begins with a minus sign joined to its option, as
+    `--yaw -0.5,0,0.5` would else be read as two options.
+
+    Example:
+        >>> with_values(["--yaw", "-0.5,0", "--num", "2"])
+        ['--yaw=-0.5,0', '--num', '2']
+    """
+    joined: list[str] = []
+    for word in arguments:
+        option = joined[-1] if joined else ""
+        if re.match(r"-[\d.]", word) and option.startswith("--") and "=" not in option:
+            joined[-1] = f"{option}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-LIGHT = ("gan3d.cli.checks", "gan3d.cli.messages", "gan3d.cli.scores")
+LIGHT = ("gan3d.cli.checks", "gan3d.cli.choices", "gan3d.cli.messages", "gan3d.cli.scores")
 
 
 def stand_in(target: str) -> Callable[..., dict[str, Any]]:
