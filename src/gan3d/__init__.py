@@ -29,6 +29,7 @@ _HOMES = {
     "create": "gan3d.checkpoints.models",
     "from_pretrained": "gan3d.checkpoints.models",
     "list_models": "gan3d.zoo.models",
+    "orbit": "gan3d.apps.samples",
     "picture": "gan3d.apps.samples",
     "sample": "gan3d.apps.samples",
     "save_pretrained": "gan3d.checkpoints.portable",

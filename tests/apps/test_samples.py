@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from gan3d.apps.samples import picture, sample
+from gan3d.apps.pictures import to_uint8
+from gan3d.apps.samples import orbit, picture, sample, sample_turned
 from gan3d.camera import Camera
 from gan3d.generators import EG3D, Rendering, StyleGAN2
 from gan3d.randomness import Randomness
@@ -61,6 +63,33 @@ def test_a_2d_model_needs_no_camera_and_takes_none():
     assert picture(shown).size[0] > 128
     with pytest.raises(ValueError, match="StyleGAN2 has no camera, got one"):
         sample(flat, [0], Camera.from_angles(0.0, 0.0))
+
+
+def test_an_orbit_shows_the_scenes_of_the_seeds_and_writes_them(generator, tmp_path):
+    path = Camera.from_angles(torch.tensor([-0.3, 0.0, 0.3]), 0.0)
+    frames = orbit(generator, [5, 3], tmp_path / "a.gif", path, 0.7, progress=False)
+    assert frames.shape == (3, 32, 64, 3)
+    turned = sample(generator, [5, 3], Camera.from_angles(0.3, 0.0), 0.7).image
+    assert np.array_equal(np.split(frames[2], 2, axis=1), to_uint8(turned))
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 3
+    layers = orbit(generator, [5], None, path, layers=["raw", "normals"], progress=False)
+    assert layers.shape == (3, 64, 32, 3)
+
+
+def test_a_2d_model_has_no_orbit():
+    with pytest.raises(ValueError, match="StyleGAN2 has no camera to move"):
+        orbit(StyleGAN2(**StyleGAN2.tiny), [0])
+
+
+def test_views_of_several_cameras_are_those_of_each(generator):
+    cameras = [Camera.from_angles(yaw, 0.0) for yaw in (-0.3, 0.4)]
+    both = sample_turned(generator, [1, 2, 3], cameras, batch_size=2)
+    for camera, views in zip(cameras, both, strict=True):
+        alone = sample(generator, [1, 2, 3], camera)
+        torch.testing.assert_close(views.image, alone.image)
+        torch.testing.assert_close(views.depth, alone.depth)
+        assert views.extras["seed"].tolist() == [1, 2, 3]
 
 
 def test_wrong_numbers_are_refused(generator):

@@ -4,8 +4,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from gan3d.apps.video import orbit_frames, orbit_video, write_video
+from gan3d.apps.video import film, orbit_frames, orbit_video, side_by_side, write_video
 from gan3d.apps.views import evaluating, orbit_like, render_views
 from gan3d.camera import Camera, frontal, orbit
 from gan3d.generators import Rendering
@@ -107,6 +108,52 @@ def test_an_empty_or_float_video_is_refused(tmp_path):
     for frames in (np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3))):
         with pytest.raises(ValueError, match="expected uint8"):
             write_video(tmp_path / "a.mp4", frames)
+
+
+def test_a_gif_plays_for_ever_at_its_speed(tmp_path):
+    frames = np.zeros((3, 20, 30, 3), np.uint8)
+    frames[1:, :, :, 0], frames[2:, :, :, 1] = 200, 90
+    with Image.open(write_video(tmp_path / "a.gif", frames, fps=20, scale=2)) as image:
+        assert (image.n_frames, image.size) == (3, (60, 40))
+        assert (image.info["duration"], image.info["loop"]) == (50, 0)
+        for k in range(3):
+            image.seek(k)
+            assert np.array_equal(np.asarray(image.convert("RGB"))[1, 1], frames[k, 0, 0])
+
+
+def test_frames_may_come_one_by_one_and_are_checked(tmp_path):
+    good, bad = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    write_video(tmp_path / "a.gif", iter([good, good]))
+    with pytest.raises(ValueError, match=r"uint8 \[8, 8\], expected uint8 \[H W 3\]"):
+        write_video(tmp_path / "b.gif", iter([good, bad]))
+    with pytest.raises(ValueError, match=r"c.avi does not end in .mp4 or .gif"):
+        write_video(tmp_path / "c.avi", iter([good]))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+def test_a_film_leaves_gradients_and_modes_alone_between_its_frames(balls):
+    balls.train()
+    frames = film(balls, torch.zeros(1, 1, 3), orbit(3), progress=False)
+    next(frames)
+    assert torch.is_grad_enabled()
+    assert balls.training
+
+
+def test_scenes_that_change_need_a_camera_for_each_frame(balls):
+    with pytest.raises(ValueError, match="latents of 4 frames and a path of 3"):
+        next(film(balls, torch.zeros(4, 1, 1, 3), orbit(3), progress=False))
+
+
+def test_films_of_several_sizes_stand_side_by_side_below_their_labels():
+    small = np.full((2, 16, 16, 3), 10, np.uint8)
+    large = np.full((2, 32, 32, 3), 200, np.uint8)
+    frames = list(side_by_side([small, large], ["a", "b"]))
+    assert len(frames) == 2
+    height, width, _ = frames[0].shape
+    assert 256 + 8 < height < 256 + 30
+    assert 2 * 256 + 2 <= width < 2 * 256 + 10
+    assert (frames[0][-256:, -256:] == 200).all()
+    assert (frames[0][-256:, -514:-258] == 10).all()
 
 
 def test_views_do_not_depend_on_the_batch_size(balls):

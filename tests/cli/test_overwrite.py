@@ -16,6 +16,7 @@ CASES = {
     ("epi",): (["model.safetensors"], "epi.png"),
     ("fuse",): (["model.safetensors"], "mesh.glb"),
     ("sample",): (["model.safetensors", "--sheet", "true"], "samples/sheet.png"),
+    ("video",): (["model.safetensors"], "video.mp4"),
     ("stylize",): (["model.safetensors", "model.safetensors"], "stylized/sheet.png"),
     ("symmetry",): (["model.safetensors"], "symmetry/symmetry.json"),
     ("export", "manifolds"): (["model.safetensors"], "manifolds.glb"),

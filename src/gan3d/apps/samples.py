@@ -1,19 +1,23 @@
-"""Pictures of a generator in two calls, for notebooks and scripts:
+"""Pictures of a generator in two calls, a video in one, for notebooks and scripts:
 
 rendering = sample(generator, seeds=range(8), truncation=0.7)
 picture(rendering).show()
+orbit(generator, seeds=[3], out="head.mp4")
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from gan3d.apps.pictures import contact_sheet, layers
+from gan3d.apps.video import scene_frames, write_video
 from gan3d.apps.views import render_turned, repeated
 from gan3d.camera import Camera
 from gan3d.generators.contract import Generator, Rendering
@@ -82,12 +86,10 @@ def sample_turned(
         raw: request the raw image, which may take extra time.
     """
     seeds = list(seeds)
-    if not seeds:
-        raise ValueError("there are no seeds; give one or more, such as seeds=[0, 1]")
-    like = next(model.parameters())
+    z, like = latents(model, seeds), next(model.parameters())
     views = render_turned(
         model,
-        latents(model, seeds),
+        z,
         [_cameras(model, camera, len(seeds), like) for camera in cameras],
         truncation=truncation,
         resolution=resolution,
@@ -102,6 +104,9 @@ def latents(model: Generator, seeds: Iterable[int]) -> Tensor:
     """z of each seed, where the model is: the first of the scenes that the commands show for
     `--seed`, [b z_dim].
     """
+    seeds = list(seeds)
+    if not seeds:
+        raise ValueError("there are no seeds; give one or more, such as seeds=[0, 1]")
     like = next(model.parameters())
     return torch.cat([Randomness(seed, [0]).normal("z", model.z_dim) for seed in seeds]).to(like)
 
@@ -118,6 +123,64 @@ def _cameras(
     if len(camera) not in (1, num):
         raise ValueError(f"got {len(camera)} cameras for {num} seeds; give one, or one per seed")
     return camera if len(camera) == num else repeated(camera, num)
+
+
+def orbit(
+    model: Generator,
+    seeds: Iterable[int],
+    out: Path | str | None = None,
+    path: Camera | None = None,
+    truncation: float = 1.0,
+    *,
+    layers: Sequence[str] = ("image",),
+    columns: int | None = None,
+    resolution: int | None = None,
+    fps: int = 30,
+    progress: bool = True,
+) -> np.ndarray:
+    """A video of scenes while the camera moves around them; every scene is computed once.
+
+    Args:
+        model: a generator with a camera; it is not changed.
+        seeds: seeds of the scenes, as of `sample`.
+        out: a file to write, .mp4 or .gif; None writes none.
+        path: one camera per frame (`gan3d.camera.camera_path` has some by name); None is an orbit
+            of 60 frames at radius 2.7, fov 18.83, as in EG3D. Published GRAM and CIPS-3D need
+            `gan3d.camera.orbit(60, radius=1, fov=12)`.
+        truncation: psi; 1 is no truncation.
+        layers: what to show, below each other: image, raw, depth, normals, opacity.
+        columns: scenes beside each other; None makes the grid about square.
+        resolution: resolution of `Generator.render`.
+        fps: frames per second.
+        progress: show a progress bar.
+
+    Returns:
+        frames, uint8 [t H W 3].
+
+    Raises:
+        ValueError: there are no seeds, the model has no camera, or there is no such layer.
+
+    Example:
+        >>> import gan3d
+        >>> generator = gan3d.EG3D(**gan3d.EG3D.tiny)
+        >>> path = gan3d.camera.orbit(4)
+        >>> gan3d.orbit(generator, [0, 1], "heads.mp4", path, progress=False).shape
+        (4, 32, 64, 3)
+    """
+    z = latents(model, list(seeds))
+    frames = scene_frames(
+        model,
+        z,
+        path,
+        truncation=truncation,
+        layers=layers,
+        columns=columns,
+        resolution=resolution,
+        progress=progress,
+    )
+    if out is not None:
+        write_video(out, frames, fps=fps)
+    return frames
 
 
 def picture(

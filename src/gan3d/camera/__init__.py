@@ -2,6 +2,7 @@
 
 from gan3d.camera.camera import LABEL_DIM, Camera, Rays
 from gan3d.camera.labels import check_labels, check_views
+from gan3d.camera.paths import PathName, camera_path
 from gan3d.camera.pinhole import (
     flip_camera_axes,
     intrinsics_from_eg3d_fov,
@@ -27,11 +28,13 @@ __all__ = [
     "DatasetPoses",
     "FixedPose",
     "GaussianPose",
+    "PathName",
     "PosePrior",
     "Rays",
     "SphereUniformPose",
     "TruncatedGaussianPose",
     "UniformPose",
+    "camera_path",
     "check_labels",
     "check_views",
     "eg3d_wiggle",

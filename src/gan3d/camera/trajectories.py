@@ -1,6 +1,7 @@
 """Camera paths for videos.
 
-    orbit, wiggle       closed paths of this package
+    orbit, wiggle,
+    dolly               closed paths of this package
     eg3d_wiggle         the path of EG3D's videos (specs/eg3d.md 16)
     the others          the paths of CIPS-3D's and pi-GAN's videos, frame by frame
                         (specs/cips3d.md 16). CIPS-3D's segments include both ends, so frames
@@ -22,7 +23,14 @@ import torch
 from torch import Tensor
 
 from gan3d.camera.camera import Camera
-from gan3d.camera.pinhole import Vector, intrinsics_from_focal, intrinsics_from_fov, look_at
+from gan3d.camera.pinhole import (
+    DEFAULT_FOV,
+    Vector,
+    focal_length,
+    intrinsics_from_focal,
+    intrinsics_from_fov,
+    look_at,
+)
 
 ALPHA = math.pi / 15  # half the opening angle of the cone of the circle, radians
 MAX_FOV = 20.0  # degrees
@@ -72,6 +80,30 @@ def wiggle(
     pitches = pitch_mean + pitch * phase.cos()
     camera = Camera.from_angles(yaws, pitches, radius=radius, fov=fov, focal=focal, target=target)
     return camera.to(torch.float32)
+
+
+def dolly(
+    num: int,
+    *,
+    radius: float = 2.7,
+    far: float | None = None,
+    fov: float = DEFAULT_FOV,
+) -> Camera:
+    """A frontal camera that moves away and back while its lens keeps the head's size (the dolly
+    zoom), a closed path of `num` frames, t = k / num.
+
+        r(t) = radius + (far - radius) (1 - cos 2 pi t) / 2,   f(t) = f(0) r(t) / radius
+
+    Args:
+        num: frames.
+        radius: distance from the origin at the start.
+        far: largest distance; None is 1.15 times the radius.
+        fov: degrees at the start, from edge to edge.
+    """
+    most = 1.15 * radius if far is None else far
+    distance = radius + (most - radius) * (1 - _phases(num).cos()) / 2
+    focal = focal_length(fov, None) * distance / radius
+    return Camera.from_angles(0.0, 0.0, radius=distance, focal=focal).to(torch.float32)
 
 
 def eg3d_wiggle(

@@ -58,6 +58,12 @@ VERBS = (
         True,
     ),
     Verb(
+        ("video",),
+        "gan3d.cli.videos:write_video_of",
+        "film a model: the camera moves, heads turn into others, or both",
+        True,
+    ),
+    Verb(
         ("data", "heads"),
         "gan3d.data.heads:write_heads",
         "make the procedural multi-view heads",

@@ -58,6 +58,8 @@ SPANS = {
     "extent": Span(0, open=True),
     "voxels": Span(2),
     "scale": Span(1, 64),
+    "fps": Span(1, 120),
+    "cut": Span(1),
     "band": Span(0, open=True),
     "tolerance": Span(0, open=True),
 }

@@ -10,6 +10,7 @@ import re
 from math import isfinite
 
 from gan3d.cli.messages import CommandError, nearest
+from gan3d.zoo.models import locate
 
 LAYERS = ("image", "raw", "depth", "normals", "opacity")  # those of gan3d.apps.pictures
 MOST_SEEDS = 10_000
@@ -84,3 +85,29 @@ def layers_in(option: str, text: str) -> list[str]:
     if len(set(names)) < len(names):
         raise CommandError(f"--{option} {text} names a layer twice; name each once")
     return names
+
+
+def grid_in(option: str, text: str) -> tuple[int, int]:
+    """Columns and rows of a grid: "4x2".
+
+    Raises:
+        CommandError: that is no grid.
+    """
+    found = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text.strip())
+    if found is None:
+        raise CommandError(
+            f"--{option} {text} is no grid; give columns x rows, such as --{option} 4x2"
+        )
+    return int(found[1]), int(found[2])
+
+
+def models_in(option: str, text: str) -> list[str]:
+    """Models with commas between them.
+
+    Raises:
+        ValueError: there is no such model; the nearest names are given.
+    """
+    models = [word.strip() for word in text.split(",") if word.strip()]
+    for model in models:
+        locate(model)
+    return models
