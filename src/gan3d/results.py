@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+MARKER = ".gan3d-run"  # the file that makes a folder known as that of a run
+
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
     """Refuses to write where something is, unless `overwrite`.

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -12,6 +13,7 @@ from PIL import Image
 from gan3d.apps.curves import Curve, curve_svg, log_ticks, thinned, ticks
 from gan3d.apps.report import key_figures, read_run, spread, write_report
 from gan3d.apps.video import write_video
+from gan3d.results import MARKER
 from gan3d.training.loggers import DiskLogger
 
 VOID = {"meta", "img", "line", "polyline", "br"}
@@ -210,3 +212,29 @@ def test_a_report_embeds_nothing_from_outside_of_its_run(run_dir, tmp_path):
     (run_dir / "pictures" / "mine_000000001.png").unlink()
     (run_dir / "pictures" / "mine_000000001.png").write_bytes(secret.read_bytes())
     assert encoded in write_report(run_dir).read_text()
+
+
+def test_the_page_says_what_was_trained_and_how_to_do_it_again(run_dir):
+    assert "How it was trained" not in write_report(run_dir).read_text()
+    plan = {"data": "heads<32>.zip: 4,000 images", "device": "cpu (A processor), 1 thread"}
+    (run_dir / MARKER).write_text(json.dumps({"run": "1", "plan": plan}))
+    tags = parsed(write_report(run_dir).read_text())
+    assert "heads<32>.zip: 4,000 images" in tags.text
+    assert "cpu (A processor), 1 thread" in tags.text
+    config = run_dir / "config.yaml"
+    assert f"lightning fit --config {config} --run_dir ANOTHER_FOLDER" in tags.text
+    for broken in ("", "[]", '{"plan": 3}'):
+        (run_dir / MARKER).write_text(broken)
+        assert read_run(run_dir).plan == {}
+
+
+def test_trained_models_are_shown_beside_the_run_first(run_dir):
+    folder = run_dir / "zoo"
+    folder.mkdir()
+    Image.new("RGB", (8, 8), "red").save(folder / "eg3d_heads32.turned.png")
+    (folder / "notes.txt").write_text("no picture")
+    page = write_report(run_dir).read_text()
+    shown = base64.b64encode((folder / "eg3d_heads32.turned.png").read_bytes()).decode()
+    assert page.index(shown) < page.index("<h2>Results</h2>")
+    assert "eg3d_heads32, trained before: turned" in parsed(page).text
+    assert len(read_run(run_dir).compared) == 1

@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from pathlib import Path
 from PIL import Image
 
 from gan3d.apps.curves import Curve, curve_svg
-from gan3d.results import refuse_existing, write_whole
+from gan3d.results import MARKER, refuse_existing, write_whole
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 GENERATED = '<meta name="generator" content="gan3d report">'
 MAX_MOMENTS = 6  # pictures of the progress of a run
+COMPARED = "zoo"  # folder in a run of pictures and videos of trained models, to be shown beside it
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class RunFiles:
         columns: logged numbers: name -> list of (images seen, value), in order.
         pictures: key -> list of (images seen, file), in order.
         videos: key -> list of (images seen, file), in order.
+        compared: pictures and videos of trained models, `<model>.<what>.<suffix>`.
+        plan: what was to be trained on what, by subject.
         config: text of the config, or of the hyperparameters if there is no config.
     """
 
@@ -36,6 +40,8 @@ class RunFiles:
     columns: dict[str, list[tuple[int, float]]]
     pictures: dict[str, list[tuple[int, Path]]]
     videos: dict[str, list[tuple[int, Path]]]
+    compared: list[Path]
+    plan: dict[str, str]
     config: str
 
 
@@ -58,7 +64,15 @@ def write_report(run_dir: str | Path, *, overwrite: bool = False) -> Path:
         raise ValueError(
             f"{run_dir} holds neither metrics.csv nor pictures; give the folder of a run"
         )
-    sections = (_head(run), _results(run), _progress(run), _curves(run), _config(run))
+    sections = (
+        _head(run),
+        _compared(run),
+        _results(run),
+        _progress(run),
+        _curves(run),
+        _training(run),
+        _config(run),
+    )
     body = "\n".join(section for section in sections if section)
     title = html.escape(run.dir.resolve().name)
     page = (
@@ -106,10 +120,27 @@ def read_run(run_dir: Path) -> RunFiles:
         columns=_columns(run_dir / "metrics.csv"),
         pictures=_media(run_dir / "pictures"),
         videos=_media(run_dir / "videos"),
+        compared=[
+            path
+            for path in sorted((run_dir / COMPARED).glob("*"))
+            if path.suffix in MIME and _inside(path, run_dir)
+        ],
+        plan=_plan(run_dir),
         config=next(
             (path.read_text(encoding="utf-8") for path in texts if _inside(path, run_dir)), ""
         ),
     )
+
+
+def _plan(run_dir: Path) -> dict[str, str]:
+    """The plan in the marker of a run."""
+    if not _inside(run_dir / MARKER, run_dir):
+        return {}
+    try:
+        plan = json.loads((run_dir / MARKER).read_text(encoding="utf-8")).get("plan", {})
+        return {str(subject): str(text) for subject, text in plan.items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -228,6 +259,7 @@ CAPTIONS = {
     "fakes": "Heads of the averaged generator, each seen from its own camera.",
     "layers": "Each head as the volume renderer draws it (if there is super-resolution), as the "
     "final image, and its depth: near is bright, all heads on one scale, white is background.",
+    "reals": "Real heads, held out from training.",
     "orbit": "The camera moves, the head should not change. Below the images: depth.",
 }
 
@@ -237,12 +269,40 @@ def _results(run: RunFiles) -> str:
     figures = ""
     for key, videos in run.videos.items():
         step, path = videos[-1]
-        video = f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>'
-        figures += _figure(video, key, step)
+        figures += _figure(_shown(path, key), key, step)
     for key, pictures in run.pictures.items():
         step, path = pictures[-1]
-        figures += _figure(f'<img alt="{html.escape(key)}" src="{_data(path)}">', key, step)
+        figures += _figure(_shown(path, key), key, step)
     return f"<h2>Results</h2>\n<div class='results'>{figures}</div>" if figures else ""
+
+
+def _compared(run: RunFiles) -> str:
+    """Trained models, to be seen before what this run has made."""
+    figures = ""
+    for path in run.compared:
+        model, _, what = path.stem.partition(".")
+        caption = f"{html.escape(model)}, trained before" + (
+            f": {html.escape(what)}" if what else ""
+        )
+        figures += (
+            f"<figure>{_shown(path, what or model)}<figcaption>{caption}</figcaption></figure>"
+        )
+    if not figures:
+        return ""
+    return f"<h2>A trained model</h2>\n<div class='results'>{figures}</div>"
+
+
+def _training(run: RunFiles) -> str:
+    """What was trained, on which machine, and the command that does it again."""
+    if not run.plan:
+        return ""
+    rows = "".join(
+        f"<tr><th>{html.escape(subject)}</th><td>{html.escape(text)}</td></tr>"
+        for subject, text in run.plan.items()
+    )
+    again = f"lightning fit --config {run.dir / 'config.yaml'} --run_dir ANOTHER_FOLDER"
+    rows += f"<tr><th>again</th><td><code>{html.escape(again)}</code></td></tr>"
+    return f"<h2>How it was trained</h2>\n<table>{rows}</table>"
 
 
 def _progress(run: RunFiles) -> str:
@@ -361,6 +421,13 @@ def _figure(content: str, key: str, step: int) -> str:
     return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
 
 
+def _shown(path: Path, what: str) -> str:
+    """A picture or a video as an element of the page."""
+    if path.suffix == ".mp4":
+        return f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>'
+    return f'<img alt="{html.escape(what)}" src="{_data(path)}">'
+
+
 def _data(path: Path) -> str:
     """A file as a data URL."""
     return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -415,6 +482,9 @@ svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }
 svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+table { border-collapse: collapse; font-size: .9rem; }
+th { text-align: left; color: var(--soft); font-weight: normal; padding: .2rem 1.2rem .2rem 0;
+  vertical-align: top; }
 summary { cursor: pointer; color: var(--soft); }
 pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto;
   font-size: .82rem; }

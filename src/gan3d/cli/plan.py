@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +22,20 @@ if TYPE_CHECKING:
     from gan3d.training.gan import GAN
 
 
-def plan(trainer: Trainer, module: GAN, data: PosedImagesModule, folder: Path) -> str:
-    """The plan of a run, a line per subject."""
-    rows = {
+def plan(trainer: Trainer, module: GAN, data: PosedImagesModule) -> dict[str, str]:
+    """The plan of a run, by subject."""
+    return {
         "model": _models(module),
         "data": _data(data),
         "batch": _batch(trainer, module, data),
         "schedule": _schedule(module, data),
         "device": _device(trainer),
-        "folder": str(folder),
     }
+
+
+def in_lines(plan: Mapping[str, str], folder: Path) -> str:
+    """A plan as text, a line per subject, and the folder of its run."""
+    rows = {**plan, "folder": str(folder)}
     return "\n".join(["the plan", *(f"  {name:9} {text}" for name, text in rows.items())])
 
 
@@ -162,7 +168,7 @@ def _changes(stage: Stage) -> str:
 
 def _device(trainer: Trainer) -> str:
     root: Any = trainer.strategy.root_device
-    kind = torch.cuda.get_device_name(root) if root.type == "cuda" else root.type
+    kind = torch.cuda.get_device_name(root) if root.type == "cuda" else f"cpu{_processor()}"
     threads = torch.get_num_threads()
     parts = [
         f"{trainer.world_size} x {kind}" if trainer.world_size > 1 else kind,
@@ -172,3 +178,13 @@ def _device(trainer: Trainer) -> str:
     if trainer.world_size > 1:
         parts.append(f"strategy {trainer.strategy.strategy_name}")  # type: ignore[attr-defined]
     return ", ".join(parts)
+
+
+def _processor() -> str:
+    """The processor's name in brackets, as far as the system says it."""
+    try:
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    name = found[1].strip() if found else platform.processor()
+    return f" ({name})" if name else ""

@@ -16,7 +16,7 @@ import yaml
 from gan3d.checkpoints.runs import CONFIG_KEY, checkpoints_in, pack_config, unpack_config
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.options import flat
-from gan3d.cli.plan import interruption, plan, stop
+from gan3d.cli.plan import in_lines, interruption, plan, stop
 from gan3d.cli.run_folder import RUN_KEY, WANDB_FILE, WANDB_KEY, RunFolder
 from gan3d.cli.run_lock import RunLock
 from gan3d.data.fingerprint import changes, fingerprint
@@ -107,16 +107,17 @@ class RunRecord(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, data = cast("GAN", pl_module), trainer.datamodule  # type: ignore[attr-defined]
         self.began_at, self._clock = images_seen(module), time.monotonic()
-        say(plan(trainer, module, data, self.folder.dir))
+        planned = plan(trainer, module, data)
+        say(in_lines(planned, self.folder.dir))
         if self.dry_run:
             raise DryRun
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._begin(trainer)
+            self._begin(trainer, planned)
             self._data = facts_of(data)
         # Metrics from after the checkpoint that the run goes on from come again.
         forget_later(trainer, self.began_at)
 
-    def _begin(self, trainer: pl.Trainer) -> None:
+    def _begin(self, trainer: pl.Trainer, planned: Mapping[str, str]) -> None:
         folder = self.folder
         folder.dir.mkdir(parents=True, exist_ok=True)
         self._lock.take()
@@ -130,7 +131,7 @@ class RunRecord(pl.Callback):
             aside = folder.move_aside(self.leftovers)
             if aside is not None:
                 say(f"what the former run wrote is now in {aside}")
-        folder.mark(self.number)
+        folder.mark(self.number, planned)
         (folder.dir / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         if self.wandb_id is not None:
             (folder.dir / WANDB_FILE).write_text(self.wandb_id + "\n")

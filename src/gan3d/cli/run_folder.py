@@ -22,11 +22,11 @@ from typing import Any
 from gan3d import __version__
 from gan3d.checkpoints.runs import LAST, checkpoints_in, newest_whole
 from gan3d.cli.messages import CommandError, is_first_process, nearest
+from gan3d.results import MARKER
 
 WANDB_KEY, WANDB_FILE = "gan3d_wandb_id", "wandb_id.txt"  # of W&B's run id in checkpoint and folder
 FOLDER_VARIABLE = "GAN3D_RUN_DIR"  # tells the processes that a run starts its folder
 
-MARKER = ".gan3d-run"
 RUN_KEY = "gan3d_run"  # of the run's number in a checkpoint
 MOST_OLD = 2
 
@@ -69,10 +69,10 @@ class RunFolder:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def mark(self, number: str) -> None:
-        """Makes the folder known as that of a run."""
+    def mark(self, number: str, plan: Mapping[str, str] | None = None) -> None:
+        """Makes the folder known as that of a run, with its plan, which the report shows."""
         began = datetime.now().astimezone().isoformat(timespec="seconds")
-        facts = {"run": number, "began": began, "gan3d_version": __version__}
+        facts = {"run": number, "began": began, "gan3d_version": __version__, "plan": plan or {}}
         (self.dir / MARKER).write_text(json.dumps(facts) + "\n")
 
     def newest(self) -> Path:

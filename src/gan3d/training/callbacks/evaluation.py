@@ -11,7 +11,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from gan3d.apps.samples import picture
 from gan3d.apps.views import render_views
+from gan3d.generators.contract import Rendering
 from gan3d.layers.resize import filtered_resizing
 from gan3d.metrics import FrechetDistance, SmallFeatures
 from gan3d.training.callbacks.periodic import (
@@ -20,13 +22,15 @@ from gan3d.training.callbacks.periodic import (
     forget_later,
     images_seen,
 )
-from gan3d.training.loggers import log_metrics
+from gan3d.training.loggers import log_metrics, log_pictures
 from gan3d.training.tolerance import is_tolerable
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
 
 log = logging.getLogger(__name__)
+
+SHOWN = 16  # real images in the picture
 
 
 class Evaluation(PeriodicCallback):
@@ -35,11 +39,11 @@ class Evaluation(PeriodicCallback):
 
     Logs `distance/frechet`, and at the start of a run `distance/floor` (one half of the reals
     against the other: what perfect fakes would get, or a little more, as the halves are smaller)
-    and `distance/mean_image` (the mean real image: what ignoring z would get). As many fakes as
-    reals are used; compare numbers at equal n only. The fakes are shared out over the processes and
-    rounded to 8 bits, like the reals. In a stage of lower resolution, fakes are made and reals are
-    shrunk to it, and floor and mean image are logged again: numbers of different stages do not
-    compare.
+    and `distance/mean_image` (the mean real image: what ignoring z would get), and a picture of some
+    `reals`. As many fakes as reals are used; compare numbers at equal n only. The fakes are shared
+    out over the processes and rounded to 8 bits, like the reals. In a stage of lower resolution,
+    fakes are made and reals are shrunk to it, and floor, mean image and picture are logged again:
+    numbers of different stages do not compare.
 
     Args:
         every_kimg: between two evaluations.
@@ -163,13 +167,12 @@ class Evaluation(PeriodicCallback):
         side = image_side(module, images_seen(module))
         self.distance = self._distance(module, reset_real=False)
         halves = self._distance(module)
-        total, num = (
-            torch.zeros((1, 3, side, side), device=module.device),
-            0,
-        )
+        total, num = torch.zeros((1, 3, side, side), device=module.device), 0
+        shown: Tensor | None = None
         with torch.random.fork_rng(devices=[]):  # the iterator of a DataLoader draws a seed
             for images in self._reals(trainer, len(range(rank, self.num_images, world_size))):
                 images = shrunk(images.to(module.device), side)
+                shown = images[:SHOWN] if shown is None else shown
                 self.distance.update(images, real=True)
                 place = rank + world_size * torch.arange(
                     num, num + len(images), device=module.device
@@ -193,6 +196,9 @@ class Evaluation(PeriodicCallback):
                 "distance/mean_image": float(self.distance.compute()),
             }
             log_metrics(trainer.loggers, metrics, images_seen(module))
+            if shown is not None and trainer.is_global_zero:
+                reals = picture(Rendering(shown.cpu()))
+                log_pictures(trainer.loggers, "reals", [reals], step=images_seen(module))
             self._floor_side = side
 
     def _distance(self, module: GAN, reset_real: bool = True) -> FrechetDistance:
