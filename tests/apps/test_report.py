@@ -229,12 +229,12 @@ def test_the_page_says_what_was_trained_and_how_to_do_it_again(run_dir):
 
 
 def test_trained_models_are_shown_beside_the_run_first(run_dir):
-    folder = run_dir / "zoo"
-    folder.mkdir()
-    Image.new("RGB", (8, 8), "red").save(folder / "eg3d_heads32.turned.png")
+    folder = run_dir / "zoo" / "eg3d_heads32"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(folder / "sheet.png")
     (folder / "notes.txt").write_text("no picture")
     page = write_report(run_dir).read_text()
-    shown = base64.b64encode((folder / "eg3d_heads32.turned.png").read_bytes()).decode()
+    shown = base64.b64encode((folder / "sheet.png").read_bytes()).decode()
     assert page.index(shown) < page.index("<h2>Results</h2>")
-    assert "eg3d_heads32, trained before: turned" in parsed(page).text
+    assert "eg3d_heads32, trained before: sheet." in parsed(page).text
     assert len(read_run(run_dir).compared) == 1

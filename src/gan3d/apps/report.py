@@ -31,7 +31,7 @@ class RunFiles:
         columns: logged numbers: name -> list of (images seen, value), in order.
         pictures: key -> list of (images seen, file), in order.
         videos: key -> list of (images seen, file), in order.
-        compared: pictures and videos of trained models, `<model>.<what>.<suffix>`.
+        compared: pictures and videos of trained models, `<model>/<what>.<suffix>`.
         plan: what was to be trained on what, by subject.
         config: text of the config, or of the hyperparameters if there is no config.
     """
@@ -122,7 +122,7 @@ def read_run(run_dir: Path) -> RunFiles:
         videos=_media(run_dir / "videos"),
         compared=[
             path
-            for path in sorted((run_dir / COMPARED).glob("*"))
+            for path in sorted((run_dir / COMPARED).glob("*/*"))
             if path.suffix in MIME and _inside(path, run_dir)
         ],
         plan=_plan(run_dir),
@@ -280,13 +280,8 @@ def _compared(run: RunFiles) -> str:
     """Trained models, to be seen before what this run has made."""
     figures = ""
     for path in run.compared:
-        model, _, what = path.stem.partition(".")
-        caption = f"{html.escape(model)}, trained before" + (
-            f": {html.escape(what)}" if what else ""
-        )
-        figures += (
-            f"<figure>{_shown(path, what or model)}<figcaption>{caption}</figcaption></figure>"
-        )
+        caption = f"{html.escape(path.parent.name)}, trained before: {html.escape(path.stem)}."
+        figures += f"<figure>{_shown(path, path.stem)}<figcaption>{caption}</figcaption></figure>"
     if not figures:
         return ""
     return f"<h2>A trained model</h2>\n<div class='results'>{figures}</div>"
