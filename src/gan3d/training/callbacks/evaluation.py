@@ -39,11 +39,11 @@ class Evaluation(PeriodicCallback):
 
     Logs `distance/frechet`, and at the start of a run `distance/floor` (one half of the reals
     against the other: what perfect fakes would get, or a little more, as the halves are smaller)
-    and `distance/mean_image` (the mean real image: what ignoring z would get), and a picture of some
-    `reals`. As many fakes as reals are used; compare numbers at equal n only. The fakes are shared
-    out over the processes and rounded to 8 bits, like the reals. In a stage of lower resolution,
-    fakes are made and reals are shrunk to it, and floor, mean image and picture are logged again:
-    numbers of different stages do not compare.
+    and `distance/mean_image` (the mean real image: what ignoring z would get), and a picture of
+    some `reals`. As many fakes as reals are used; compare numbers at equal n only. The fakes are
+    shared out over the processes and rounded to 8 bits, like the reals. In a stage of lower
+    resolution, fakes are made and reals are shrunk to it, and floor, mean image and picture are
+    logged again: numbers of different stages do not compare.
 
     Args:
         every_kimg: between two evaluations.
