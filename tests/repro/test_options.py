@@ -1,8 +1,10 @@
 """An option before `--config` is not lost, and weights that hardly fit are named (12, 23)."""
 
 import pytest
+import torch
 import yaml
 
+import gan3d
 from gan3d.checkpoints.portable import save_pretrained
 from gan3d.checkpoints.weights import init_from
 from gan3d.cli import main
@@ -42,3 +44,14 @@ def test_weights_of_which_few_fit_are_counted_and_refused_unless_asked_for(tmp_p
     small = StyleGAN2(**StyleGAN2.tiny)
     with pytest.raises(ValueError, match=r"expected at least 50%.*--model\.run\.init_partial true"):
         init_from(path, {"generator": small})
+
+
+def test_a_second_stage_starts_from_its_first_of_which_all_is_used(tmp_path):
+    first = gan3d.create("gram_heads32")
+    path = save_pretrained(tmp_path / "gram.safetensors", first)
+    second = gan3d.create("gramhd_heads64")
+    init_from(path, {"generator": second})
+    own = second.state_dict()
+    shared = [name for name, t in first.state_dict().items() if own[name].shape == t.shape]
+    assert sum(own[name].numel() for name in shared) < 0.2 * sum(t.numel() for t in own.values())
+    assert all(torch.equal(own[name], first.state_dict()[name]) for name in shared)

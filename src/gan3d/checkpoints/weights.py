@@ -18,7 +18,8 @@ from gan3d.pretrained import SUFFIX
 log = logging.getLogger(__name__)
 
 
-# Of a network, weights that fill less are refused unless asked for.
+# Weights that fill less of a network, and of which less is used, are refused unless asked for: they
+# are another network's. A first stage fills little of a second one, but all of it is used.
 LEAST_SHARE = 0.5
 
 
@@ -32,10 +33,11 @@ def init_from(
             folder, user/name of the hub, .. (docs/checkpoints.md, "Models by name").
         networks: by their names in the file: generator, generator_ema, discriminator. A portable
             file has no generator_ema: its generator serves for both.
-        partial: accept weights that fill less than half of a network.
+        partial: accept weights that fill less than half of a network, and of which less than half
+            is used.
 
     Raises:
-        ValueError: the file cannot be read, or it fills too little of a network.
+        ValueError: the file cannot be read, or is another network's.
     """
     weights = _read(path)
     for name, network in networks.items():
@@ -55,8 +57,9 @@ def init_from(
         left = sorted(own.keys() - taken.keys())
         listed = ", ".join(left[:5]) + (", .." if len(left) > 5 else "")
         share = sum(own[key].numel() for key in taken) / sum(t.numel() for t in own.values())
+        used = sum(t.numel() for t in taken.values()) / sum(t.numel() for t in offered.values())
         count = f"{len(taken)} of {len(own)} tensors ({share:.0%} of the numbers)"
-        if not taken or (share < LEAST_SHARE and not partial):
+        if not taken or (max(share, used) < LEAST_SHARE and not partial):
             raise ValueError(
                 f"{path} fills {count} of the {name} of this run; expected at least "
                 f"{LEAST_SHARE:.0%}: is it another class or size? Not filled: {listed}. To start "

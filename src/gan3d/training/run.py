@@ -26,7 +26,8 @@ class Run:
         init_from: weights to start from, counting images from 0: a portable file or a checkpoint.
         init_discriminator: whether the discriminator starts from them, too. Set to false if its
             architecture changed (the stages of GRAM-HD).
-        init_partial: accept weights that fill less than half of a network.
+        init_partial: accept weights that fill less than half of a network, and of which less than
+            half is used.
     """
 
     seed: int | None = None
