@@ -59,14 +59,14 @@ def fit(run: Path, arguments: Iterable[Any]) -> None:
 
 
 def measured(
-    run: Path, reals: Path, draws: int, num: int, fakes: int, has_camera: bool
+    model: Path, reals: Path, draws: int, num: int, fakes: int, has_camera: bool
 ) -> dict[str, list[float]]:
     """Distance (small features) and, of 3D models, the signed measures; a value per draw of
     latents.
 
     Args:
-        run: folder of the run; the results of `gan3d measure` lie beside it.
-        reals: heads that the run has not seen.
+        model: run folder or file; the results of `gan3d measure` lie beside it.
+        reals: heads that its training has not seen.
         draws: how often latents are drawn.
         num: heads of the signed measures.
         fakes: pictures of the distance.
@@ -80,10 +80,10 @@ def measured(
         if has_camera:
             jobs.append(("relief,turn", num, ()))
         for metrics, count, more in jobs:
-            path = run.parent / f"{run.name}.{metrics.replace(',', '_')}.{seed}.json"
+            path = model.parent / f"{model.name}.{metrics.replace(',', '_')}.{seed}.json"
             size = ("--num", count, "--batch_size", 16, "--seed", seed)
             options = ("--out", path, "--overwrite", "true", "--num_workers", 0)
-            gan3d("measure", run, "--metrics", metrics, *size, *more, *options, quiet=True)
+            gan3d("measure", model, "--metrics", metrics, *size, *more, *options, quiet=True)
             for key, value in json.loads(path.read_text())["results"].items():
                 found.setdefault("distance" if key == "small/frechet" else key, []).append(value)
     return found

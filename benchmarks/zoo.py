@@ -43,16 +43,21 @@ class Member:
     Attributes:
         px: resolution of its data.
         after: the model whose newest checkpoint it starts from.
+        noise: whether its layers keep their per-pixel noise: drawn anew in training, it is constant
+            afterwards, and shows as dots at fixed places.
         about: a sentence for the page: what to see in it.
     """
 
     px: int
     after: str | None = None
+    noise: bool = True
     about: str = ""
 
 
 MEMBERS = {
-    "eg3d_heads32": Member(32),
+    "eg3d_heads32": Member(
+        32, noise=False, about="Packed with the strengths of its per-pixel noise at 0."
+    ),
     "cips3d_heads32": Member(32),
     "gram_heads32": Member(32),
     "gramhd_heads64": Member(64, after="gram_heads32"),
@@ -122,9 +127,10 @@ def pack(name: str, run: Path, folder: Path, out: Path, tiny: bool) -> Path:
     """Measures a finished run, and writes its weights with their card."""
     _refuse_another_recipe(name, run, folder, tiny)
     generator, known = load_model(run)
-    scores = measure(name, run, generator, folder, tiny)
-    path = out / f"{name}.safetensors"
+    if not MEMBERS[name].noise:
+        silence(generator)
     out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.safetensors"
     card = {
         **{key: known[key] for key in ("source", "images_seen", "radius", "fov") if key in known},
         "config": f"{name}.yaml",
@@ -132,10 +138,11 @@ def pack(name: str, run: Path, folder: Path, out: Path, tiny: bool) -> Path:
         f"{DATA_HEADS} --seed {DATA_SEED}",
         "training_minutes": round(training_seconds(run) / 60, 1),
         "made_with": json.loads((run / MADE_WITH).read_text()),
-        "scores": scores,
-        "status": status(generator, scores),
     }
     half = float16_error(generator, path) <= VISIBLE
+    trial = generator.save_pretrained(folder / path.name, facts=card, half=half)
+    card["scores"] = measure(name, trial, generator, folder, tiny)
+    card["status"] = status(generator, card["scores"])
     generator.save_pretrained(path, facts=card, half=half)
     size = path.stat().st_size
     if size > MOST_BYTES:
@@ -162,13 +169,21 @@ def _refuse_another_recipe(name: str, run: Path, folder: Path, tiny: bool) -> No
             )
 
 
+@torch.no_grad()
+def silence(generator: Generator) -> None:
+    """Sets the strengths of per-pixel noise to 0."""
+    for name, weight in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            weight.zero_()
+
+
 def measure(
-    name: str, run: Path, generator: Generator, folder: Path, tiny: bool
+    name: str, model: Path, generator: Generator, folder: Path, tiny: bool
 ) -> dict[str, dict[str, float]]:
     """Mean and half of the 95 % interval of each score, over several draws of latents."""
     sizes = (2, 4, 16) if tiny else (DRAWS, HEADS, FAKES)
     reals = heads(folder, MEMBERS[name].px, 16 if tiny else EVAL_HEADS, EVAL_SEED)
-    found = measured(run, reals, *sizes, has_camera=generator.has_camera)
+    found = measured(model, reals, *sizes, has_camera=generator.has_camera)
     return {key: _interval(values) for key, values in found.items()}
 
 

@@ -83,6 +83,17 @@ def test_what_float16_changes_is_seen_in_the_pictures(zoo, generator, tmp_path):
     assert zoo.float16_error(generator, path) == 0
 
 
+def test_a_silenced_model_has_no_noise_and_all_else(zoo, generator):
+    before = {name: weight.clone() for name, weight in generator.state_dict().items()}
+    with torch.no_grad():
+        for name, weight in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                weight.fill_(1.0)
+    zoo.silence(generator)
+    after = generator.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
 def test_seconds_of_a_training_follow_from_its_log(zoo, tmp_path):
     rows = ["step,speed/images_per_second", "100,0.0", "200,50", "300,", "400,20"]
     (tmp_path / "metrics.csv").write_text("\n".join(rows))
