@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from gan3d.apps.fusion import Volume, fuse, marching_tetrahedra, sample_depth, view_grid, write_ply
+from gan3d.apps.fusion import Volume, fuse, fuse_views, sample_depth, view_grid, write_ply
 from gan3d.apps.glb import Mesh
+from gan3d.apps.views import render_scene
 from gan3d.camera import Camera
 from gan3d.generators import GENERATORS, Generator, Rendering
 
@@ -87,6 +88,14 @@ def test_triangles_face_outwards_and_enclose_the_volume_of_the_ball(ball):
 def test_vertices_have_the_colors_of_the_views(ball):
     expected = np.clip(ball.vertices / 0.4, -1, 1)
     assert np.abs(ball.colors / 127.5 - 1 - expected).max() < 0.08
+
+
+def test_views_that_are_there_already_are_fused_to_the_same_surface(ball):
+    cameras = view_grid(8, 5, yaw=math.pi * 7 / 8, pitch=1.2, fov=18.0)
+    views = render_scene(PaintedBall(), torch.tensor([CENTER]), cameras)
+    again = fuse_views(views, cameras, extent=1.0, voxels=32)
+    np.testing.assert_array_equal(again.vertices, ball.vertices)
+    np.testing.assert_array_equal(again.colors, ball.colors)
 
 
 def test_a_finer_volume_is_nearer_to_the_ball(ball):
@@ -190,42 +199,6 @@ def test_depth_between_pixels_is_bilinear_on_a_surface_and_does_not_bridge_a_ste
     values, weights = sample_depth(depth, seen, torch.tensor([[0.3, 0.3], [0.6, 0.3]]), reach=10.0)
     assert weights.tolist() == [0, 1]
     assert 2.0 < values[1].item() < 4.0
-
-
-def test_a_plane_through_the_grid_is_cut_exactly():
-    x, y, z = np.meshgrid(np.arange(5.0), np.arange(4.0), np.arange(6.0), indexing="ij")
-    values = x * 0.3 + y * 0.2 + z - 2.6  # linear: interpolation along edges is exact
-    edges, share, faces = marching_tetrahedra(values, np.ones(values.shape, bool))
-    ends = np.stack(np.unravel_index(edges, values.shape), axis=-1)
-    points = ends[:, 0] + share[:, None] * (ends[:, 1] - ends[:, 0])
-    np.testing.assert_allclose(points @ [0.3, 0.2, 1.0], 2.6, atol=1e-12)
-    # area vector of a plane whose projection along z is 4 x 3
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    area = np.cross(b - a, c - a).sum(axis=0) / 2
-    np.testing.assert_allclose(area, 12 * np.array([0.3, 0.2, 1.0]), atol=1e-9)
-
-
-def test_random_signs_make_a_closed_surface_inside_the_grid():
-    """Every case of the table in every position; the border is outside, so the mesh is closed."""
-    values = np.random.default_rng(0).normal(size=(9, 8, 7))
-    for axis in range(3):
-        np.moveaxis(values, axis, 0)[[0, -1]] = 1.0
-    _, _, faces = marching_tetrahedra(values, np.ones(values.shape, bool))
-    directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    there, back = (np.unique(d, axis=0, return_counts=True) for d in (directed, directed[:, ::-1]))
-    assert np.array_equal(there[0], back[0])
-    assert np.array_equal(there[1], back[1])
-
-
-def test_cells_with_an_unseen_corner_are_left_out():
-    values = np.where(np.arange(4) < 2, -1.0, 1.0)[:, None, None] * np.ones((4, 5, 5))
-    valid = np.ones(values.shape, bool)
-    _, _, complete = marching_tetrahedra(values, valid)
-    valid[2, 0, 0] = False
-    _, _, partial = marching_tetrahedra(values, valid)
-    assert len(complete) - len(partial) == len(complete) / 16
-    _, _, nothing = marching_tetrahedra(values, np.zeros_like(valid))
-    assert len(nothing) == 0
 
 
 def test_a_grid_of_views_spans_the_given_angles():

@@ -183,5 +183,5 @@ def test_a_malformed_layer_is_named(change, message):
 
 
 def test_a_generator_without_surfaces_is_refused_with_an_alternative(balls):
-    with pytest.raises(ValueError, match=r"Balls has no surfaces .* gan3d fuse"):
+    with pytest.raises(ValueError, match=r"Balls has no surfaces .* gan3d mesh"):
         balls.surfaces(None)

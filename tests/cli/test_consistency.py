@@ -87,36 +87,6 @@ def test_epi_draws_rows_over_time(command, checkpoint, tmp_path):
     assert 256 + 20 < width < 256 + 100
 
 
-@pytest.mark.parametrize(("name", "magic"), [("new/mesh.glb", b"glTF"), ("mesh.ply", b"ply\n")])
-def test_fuse_writes_a_mesh(command, checkpoint, tmp_path, name, magic):
-    words = [
-        "--out",
-        name,
-        "--num_yaw",
-        3,
-        "--num_pitch",
-        1,
-        "--voxels",
-        24,
-        "--extent",
-        0.7,
-        "--device",
-        "cpu",
-    ]
-    said = command(consistency.fuse_to_mesh, checkpoint, *words)
-    assert re.fullmatch(rf"{name}: \d{{3,4}} vertices, \d{{3,4}} triangles of 3 views", said)
-    assert (tmp_path / name).read_bytes()[:4] == magic
-
-
-def test_an_extent_that_holds_nothing_is_named(command, checkpoint):
-    with pytest.raises(
-        ValueError, match=r"no surface in the cube of side 0.1 \(0% of it was seen\)"
-    ):
-        command(
-            consistency.fuse_to_mesh, checkpoint, "--extent", 0.1, "--voxels", 8, "--device", "cpu"
-        )
-
-
 def test_reproject_prints_a_table_of_scenes_that_agree_with_themselves(command, checkpoint):
     words = ["--num", 2, "--views", 3, "--yaw", 0.1, "--fov", 14, "--device", "cpu"]
     lines = command(consistency.reproject_views, checkpoint, *words).splitlines()
@@ -146,10 +116,6 @@ def test_export_manifolds_writes_the_layers_of_a_model_that_has_some(
 
 SMALL = {
     "write_epi_of": ["--num", 2, "--frames", 2, "--radius", 2.5, "--fov", 14],
-    "fuse_to_mesh": [
-        *["--num_yaw", 1, "--num_pitch", 1, "--voxels", 16, "--extent", 0.6],
-        *["--radius", 2.5, "--fov", 14],
-    ],
     "reproject_views": ["--num", 1, "--views", 2, "--yaw", 0.1, "--radius", 2.5, "--fov", 14],
     "export_surfaces": [],
 }
@@ -198,9 +164,7 @@ def test_the_verb_symmetry_tells_the_frontal_camera_in_all_that_it_shows(
         assert torch.allclose(camera.label(), front.expand(len(camera), -1), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "function", ["write_epi_of", "fuse_to_mesh", "reproject_views", "export_surfaces"]
-)
+@pytest.mark.parametrize("function", ["write_epi_of", "reproject_views", "export_surfaces"])
 def test_a_model_without_a_camera_is_refused(command, tmp_path, function):
     flat = save_pretrained(tmp_path / "flat.safetensors", StyleGAN2(**StyleGAN2.tiny))
     with pytest.raises(ValueError, match="StyleGAN2, which has no camera"):
@@ -208,8 +172,6 @@ def test_a_model_without_a_camera_is_refused(command, tmp_path, function):
 
 
 def test_names_that_say_no_known_format_are_refused(command, checkpoint):
-    with pytest.raises(ValueError, match=r"does not end in .glb or .ply; use for example mesh.glb"):
-        command(consistency.fuse_to_mesh, checkpoint, "--out", "mesh.obj")
     with pytest.raises(ValueError, match=r"does not end in .glb"):
         command(consistency.export_surfaces, checkpoint, "--out", "m.zip")
     with pytest.raises(
@@ -223,8 +185,6 @@ def test_names_that_say_no_known_format_are_refused(command, checkpoint):
     [
         ("write_epi_of", "num", 1),
         ("write_epi_of", "frames", 2),
-        ("fuse_to_mesh", "num_yaw", 1),
-        ("fuse_to_mesh", "num_pitch", 1),
         ("reproject_views", "num", 1),
         ("reproject_views", "views", 2),
     ],

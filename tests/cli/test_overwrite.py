@@ -14,7 +14,7 @@ CASES = {
     ("report",): (["run"], "run/report.html"),
     ("measure",): (["model.safetensors", "--data", "images.zip"], "model.metrics.json"),
     ("epi",): (["model.safetensors"], "epi.png"),
-    ("fuse",): (["model.safetensors"], "mesh.glb"),
+    ("mesh",): (["model.safetensors"], "mesh.glb"),
     ("sample",): (["model.safetensors", "--sheet", "true"], "samples/sheet.png"),
     ("video",): (["model.safetensors"], "video.mp4"),
     ("stylize",): (["model.safetensors", "model.safetensors"], "stylized/sheet.png"),

@@ -13,7 +13,6 @@ voxels are cells with their values at the centers.
 
 from __future__ import annotations
 
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gan3d.apps.glb import Mesh
-from gan3d.apps.views import evaluating
+from gan3d.apps.isosurface import marching_cubes
+from gan3d.apps.views import evaluating, pick
 from gan3d.camera import Camera
 from gan3d.generators.contract import SURFACE_OPACITY, Generator, Rendering
 from gan3d.ops.grid_sample import grid_sample
@@ -96,6 +96,21 @@ def fuse(
         for camera in tqdm(cameras, desc="fuse", unit="view", leave=False, disable=not progress):
             view = generator.render(representation, camera, resolution=resolution, raw=False)
             volume.integrate(view, camera)
+    return volume.mesh()
+
+
+def fuse_views(
+    views: Rendering,
+    cameras: Camera,
+    *,
+    extent: float,
+    voxels: int = 128,
+    truncation: float = 4.0,
+) -> Mesh:
+    """`fuse` of v views [v c h w] that are there already, and their v cameras."""
+    volume = Volume(extent, voxels, truncation, device=cameras.device)
+    for k, camera in enumerate(cameras):
+        volume.integrate(pick(views, k), camera)
     return volume.mesh()
 
 
@@ -188,7 +203,7 @@ class Volume:
             ValueError: no surface lies in the cube.
         """
         values = self.distance.cpu().numpy()
-        edges, share, faces = marching_tetrahedra(values, (self.weight > 0).cpu().numpy())
+        points, faces = marching_cubes(values, (self.weight > 0).cpu().numpy())
         if len(faces) == 0:
             seen = float((self.weight > 0).float().mean())
             raise ValueError(
@@ -197,9 +212,10 @@ class Volume:
             )
 
         # vertices between the centers of two voxels each
-        position = np.stack(np.unravel_index(edges, values.shape), axis=-1)  # v 2 3
-        centers = (position + 0.5) * (self.extent / self.voxels) - self.extent / 2
-        vertices = _between(centers, share)
+        ends = np.stack([np.floor(points), np.ceil(points)], axis=1).astype(np.int64)  # v 2 3
+        edges = np.ravel_multi_index(tuple(np.moveaxis(ends, -1, 0)), values.shape)  # v 2
+        share = (points - ends[:, 0]).sum(axis=1)
+        vertices = (points + 0.5) * (self.extent / self.voxels) - self.extent / 2
 
         # their colors; a voxel without color gets the color of the other one
         color = self.color.reshape(-1, 3).cpu().numpy()[edges]
@@ -260,97 +276,6 @@ def _at(depth: Tensor, opacity: Tensor, position: Tensor) -> tuple[Tensor, Tenso
     column = position[:, 0].long().clamp(0, depth.shape[1] - 1)
     row = position[:, 1].long().clamp(0, depth.shape[0] - 1)
     return depth[row, column], opacity[row, column]
-
-
-def marching_tetrahedra(
-    values: np.ndarray, valid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The surface between values < 0 (inside) and >= 0, in cells with eight valid corners.
-
-    Every cell is divided into six tetrahedra around its diagonal, in the same way in all cells, so
-    the mesh has no gaps, and there are no ambiguous cases. Vertices lie on the edges of
-    tetrahedra, where the linear interpolation is 0.
-
-    Args:
-        values: [x y z].
-        valid: bool [x y z].
-
-    Returns:
-        edges: [v 2], the two voxels of every vertex, as indices of the flattened array.
-        share: [v], t of every vertex, which lies at (1 - t) of the first plus t of the second.
-        faces: [f 3], vertices of every triangle, counterclockwise seen from outside.
-    """
-    # cells that the surface crosses
-    strides = np.array([values.shape[1] * values.shape[2], values.shape[2], 1])
-    inside, flat = values < 0, values.reshape(-1)
-    counts = np.zeros([side - 1 for side in values.shape], np.int8)  # corners inside
-    complete = np.ones(counts.shape, bool)
-    for corner in np.ndindex(2, 2, 2):
-        part = tuple(slice(c, side - 1 + c) for c, side in zip(corner, values.shape))
-        counts = counts + inside[part]
-        complete = complete & valid[part]
-    cells = np.argwhere(complete & (counts > 0) & (counts < 8)) @ strides
-
-    # triangles in their tetrahedra
-    corners = cells[:, None, None] + _TETRAHEDRA @ strides  # cells 6 4
-    corners = corners.reshape(-1, 4)
-    masks = (flat[corners] < 0) @ np.array([1, 2, 4, 8])
-    triangles = [
-        corners[masks == mask][:, np.array(triangle)]  # t 3 2: three edges
-        for mask, cut in _CUTS.items()
-        for triangle in cut
-    ]
-
-    # one vertex per edge
-    ends = np.sort(np.concatenate(triangles).reshape(-1, 2), axis=1)
-    edges, faces = np.unique(ends[:, 0] * flat.size + ends[:, 1], return_inverse=True)
-    edges = np.stack([edges // flat.size, edges % flat.size], axis=1)
-    first, second = flat[edges].astype(np.float64).T
-    return edges, first / (first - second), faces.reshape(-1, 3)
-
-
-def _even(order: tuple[int, ...]) -> bool:
-    """Whether a permutation is even."""
-    return sum(a > b for k, a in enumerate(order) for b in order[k + 1 :]) % 2 == 0
-
-
-def _tetrahedra() -> np.ndarray:
-    """Corners [6 4 3] of the six tetrahedra of a cell, one per order of the axes.
-
-    Each follows the edges of the cell from (0,0,0) to (1,1,1). All are positively oriented:
-    det(b - a, c - a, d - a) > 0.
-    """
-    found = []
-    for axes in permutations(range(3)):
-        steps = np.eye(3, dtype=np.int64)[list(axes)]
-        a, b, c, d = np.concatenate([np.zeros((1, 3), np.int64), steps.cumsum(axis=0)])
-        found.append([a, b, c, d] if _even(axes) else [a, c, b, d])
-    return np.array(found)
-
-
-def _cuts() -> dict[int, list[list[tuple[int, int]]]]:
-    """Triangles, as three edges each, by the mask of the corners inside (bit k for corner k).
-
-    In a positively oriented tetrahedron (a, b, c, d) with only a inside, the triangle (ab, ac, ad)
-    faces away from a; with a and b inside, the quadrilateral (ac, ad, bd, bc) faces away from both.
-    """
-    cuts = {}
-    for mask in range(1, 15):
-        inside = [k for k in range(4) if mask >> k & 1]
-        outside = [k for k in range(4) if k not in inside]
-        order = inside + outside if len(inside) < 3 else outside + inside
-        a, b, c, d = order if _even(tuple(order)) else [*order[:2], order[3], order[2]]
-        if len(inside) == 1:
-            cuts[mask] = [[(a, b), (a, c), (a, d)]]
-        elif len(inside) == 2:
-            cuts[mask] = [[(a, c), (a, d), (b, d)], [(a, c), (b, d), (b, c)]]
-        else:
-            cuts[mask] = [[(a, b), (a, d), (a, c)]]
-    return cuts
-
-
-_TETRAHEDRA = _tetrahedra()
-_CUTS = _cuts()
 
 
 def write_ply(path: str | Path, mesh: Mesh) -> Path:

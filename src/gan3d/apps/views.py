@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from gan3d.camera import Camera, orbit
 from gan3d.generators.contract import Generator, Rendering
@@ -110,6 +113,34 @@ def render_turned(
 def pick(views: Rendering, k: int) -> Rendering:
     """View k alone, [1 c h w] each."""
     return _changed(views, lambda maps: maps[k : k + 1])
+
+
+def render_scene(
+    generator: Generator,
+    representation: Any,
+    cameras: Camera,
+    *,
+    resolution: int | None = None,
+    progress: bool = False,
+) -> Rendering:
+    """One scene from all cameras, rendered one after the other, without the raw image.
+
+    Args:
+        generator: a generator with a camera.
+        representation: one scene, from `generator.represent`.
+        cameras: v cameras.
+        resolution: resolution of `generator.render`.
+        progress: show a progress bar.
+
+    Returns:
+        v views on the CPU.
+    """
+    parts = []
+    with evaluating(generator):
+        for camera in tqdm(cameras, desc="views", unit="view", leave=False, disable=not progress):
+            view = generator.render(representation, camera, resolution=resolution, raw=False)
+            parts.append(_changed(replace(view, raw=None), Tensor.cpu))
+    return together(parts)
 
 
 def _changed(view: Rendering, change: Callable[[Tensor], Tensor]) -> Rendering:

@@ -64,6 +64,12 @@ VERBS = (
         True,
     ),
     Verb(
+        ("mesh",),
+        "gan3d.cli.mesh:write_mesh_of",
+        "make a textured mesh of a scene: .glb, .obj or .ply",
+        True,
+    ),
+    Verb(
         ("data", "heads"),
         "gan3d.data.heads:write_heads",
         "make the procedural multi-view heads",
@@ -90,12 +96,6 @@ VERBS = (
         ("epi",),
         "gan3d.cli.consistency:write_epi_of",
         "draw a row of the picture while the camera turns",
-        True,
-    ),
-    Verb(
-        ("fuse",),
-        "gan3d.cli.consistency:fuse_to_mesh",
-        "fuse the depth maps of many views to a mesh",
         True,
     ),
     Verb(

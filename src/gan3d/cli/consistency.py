@@ -1,4 +1,4 @@
-"""Verbs that show whether a trained generator is 3D: `epi`, `fuse`, `reproject`, and `export
+"""Verbs that show whether a trained generator is 3D: `epi`, `reproject`, and `export
 manifolds`.
 """
 
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from gan3d.apps.epi import epi, sweep, write_epi
-from gan3d.apps.fusion import fuse, view_grid, write_ply
-from gan3d.apps.glb import write_glb
 from gan3d.apps.manifold_export import export_manifolds
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
@@ -78,68 +76,6 @@ def write_epi_of(
     )
     title = f"yaw {-yaw:+.2f} to {yaw:+.2f}, downwards"
     return f"{write_epi(out, lines, title=title)}: {num} x {frames} rows"
-
-
-def fuse_to_mesh(
-    model: str,
-    out: Path = Path("mesh.glb"),
-    seed: int = 0,
-    num_yaw: int = 15,
-    num_pitch: int = 5,
-    yaw: float = 0.6,
-    pitch: float = 0.3,
-    radius: float | None = None,
-    fov: float | None = None,
-    extent: float | None = None,
-    voxels: int = 128,
-    band: float = 4.0,
-    truncation: float = 1.0,
-    resolution: int | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> str:
-    """Fuses the depth of many views to a colored mesh of the surface that the generator renders.
-
-    Args:
-        model: a file (.safetensors, .ckpt), a folder, a run folder, or a name
-            (docs/checkpoints.md); of a training checkpoint the average is taken.
-        out: the mesh, .glb (opens in a browser) or .ply.
-        seed: of the scene.
-        num_yaw: views side by side.
-        num_pitch: views above each other.
-        yaw: of the outer views, radians.
-        pitch: of the upper views, radians.
-        radius: distance of the cameras; by default as in training, else 2.7.
-        fov: field of view, degrees; by default as in training, else 18.83.
-        extent: side of the cube that is fused, world units; by default the generator's scene.
-        voxels: along a side.
-        band: how far behind a surface it is known to be inside, voxels.
-        truncation: psi, 1 is none.
-        resolution: of the rendering; by default as in training.
-        device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
-        overwrite: replace a file that is there.
-    """
-    out = file_for(out, ".glb", ".ply", overwrite=overwrite)
-    for name, count in (("num_yaw", num_yaw), ("num_pitch", num_pitch)):
-        at_least(1, name, count)
-    generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
-    scene = _scenes(generator, seed, [0], truncation, view)
-    cameras = view_grid(
-        num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=view.radius, fov=view.fov
-    ).to(_place(generator))
-    mesh = fuse(
-        generator,
-        scene,
-        cameras,
-        extent=extent,
-        voxels=voxels,
-        truncation=band,
-        resolution=view.resolution,
-        progress=sys.stderr.isatty(),
-    )
-    path = write_ply(out, mesh) if out.suffix.lower() == ".ply" else write_glb(out, [mesh])
-    triangles = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
-    return f"{path}: {triangles} of {len(cameras)} views"
 
 
 def reproject_views(

@@ -254,7 +254,7 @@ class Generator(nn.Module, ABC):
         """The surfaces of one scene, of models that consist of them."""
         raise ValueError(
             f"{type(self).__name__} has no surfaces with pictures; use a model of radiance "
-            "manifolds, such as GRAMHD, or fuse its depth maps to a mesh: gan3d fuse"
+            "manifolds, such as GRAMHD, or make a mesh of it: gan3d mesh"
         )
 
     def frontal_condition(self, cameras: Camera, num: int) -> Camera | None:
