@@ -21,7 +21,7 @@ venv: $(STAMP)  ## the virtual environment, with gan3d in it
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,apps]'
 	-$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
 		--only-binary pyspng pyspng  # the extra `png`, where there is a wheel of it
 	touch $(STAMP)

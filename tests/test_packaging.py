@@ -82,7 +82,8 @@ def run_installed(installed: Path, folder: Path, *words: str) -> subprocess.Comp
 
 
 def test_every_dependency_is_pinned_and_the_pin_fits_its_range():
-    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+    extras = PROJECT["optional-dependencies"]
+    for line in [*PROJECT["dependencies"], *extras["dev"], *extras["apps"]]:
         requirement = Requirement(line)
         assert _plain(requirement.name) in pins(), f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(pins()[_plain(requirement.name)]), line

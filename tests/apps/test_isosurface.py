@@ -145,5 +145,16 @@ def test_a_surface_that_haste_would_pinch_stays_closed(monkeypatch):
     assert not is_closed(np.concatenate([small.faces, small.faces[:1]]))
 
 
+def test_a_surface_that_no_try_keeps_closed_is_simplified_all_the_same(monkeypatch):
+    simplify = fast_simplification.simplify
+
+    def pinching(*arrays, **options):
+        vertices, faces = simplify(*arrays, **options)
+        return vertices, faces[1:]
+
+    monkeypatch.setattr(fast_simplification, "simplify", pinching)
+    assert len(simplified(mesh_of(trimesh.creation.icosphere(3, 1.0)), 500).faces) < 500
+
+
 def mesh_of(shape):
     return Mesh(np.asarray(shape.vertices, np.float32), np.asarray(shape.faces))

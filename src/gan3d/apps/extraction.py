@@ -30,7 +30,7 @@ def scene_mesh(
     level: float | None = None,
     band: float = 4.0,
     num_faces: int = 10_000,
-    texture: int = 1024,
+    texture: int = 512,
     resolution: int | None = None,
     progress: bool = False,
 ) -> Mesh:

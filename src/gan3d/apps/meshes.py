@@ -15,7 +15,7 @@ from gan3d.apps.glb import Mesh
 from gan3d.apps.packages import needed
 from gan3d.results import write_whole
 
-HASTE = (7.0, 5.0, 3.0, 1.0)  # aggressiveness of fast-simplification; 7 is its own
+HASTE = (7.0, 5.0, 3.0)  # aggressiveness of fast-simplification; 7 is its own
 
 
 def largest_piece(mesh: Mesh) -> Mesh:
@@ -44,21 +44,28 @@ def simplified(mesh: Mesh, num_faces: int) -> Mesh:
     """A mesh of at most about `num_faces` triangles (quadric error metric, Garland and Heckbert
     1997), without colors; one that has no more stays as it is.
 
-    Haste may pinch a surface; one that was closed is simplified less hastily until it is still
-    closed.
+    Haste may pinch a surface; one that was closed is simplified less hastily where it is then still
+    closed, and hardly larger than asked for.
     """
     if len(mesh.faces) <= num_faces:
         return mesh
-    closed = is_closed(mesh.faces)
+    closed, tries = is_closed(mesh.faces), []
     for haste in HASTE:
-        vertices, faces = needed("fast_simplification").simplify(
-            mesh.vertices.astype(np.float32),
-            mesh.faces.astype(np.int32),
-            target_count=num_faces,
-            agg=haste,
-        )
-        if not closed or is_closed(faces):
+        tries.append(_simplified(mesh, num_faces, haste))
+        if not closed:
             break
+        if len(tries[-1].faces) <= 1.1 * num_faces and is_closed(tries[-1].faces):
+            return tries[-1]
+    return tries[0]
+
+
+def _simplified(mesh: Mesh, num_faces: int, haste: float) -> Mesh:
+    vertices, faces = needed("fast_simplification").simplify(
+        mesh.vertices.astype(np.float32),
+        mesh.faces.astype(np.int32),
+        target_count=num_faces,
+        agg=haste,
+    )
     return Mesh(vertices.astype(np.float32), faces.astype(np.int64), name=mesh.name)
 
 

@@ -28,6 +28,7 @@ from gan3d.camera import Camera
 from gan3d.generators.contract import SURFACE_OPACITY, Rendering
 
 SHARPNESS = 4  # exponent of the angle
+NEIGHBORS = 2**14  # points, at most, that give their colors to unseen ones
 BUFFER = 128  # side of the depth maps that say what is hidden, pixels
 GRAY = 128
 
@@ -45,7 +46,7 @@ def colored(mesh: Mesh, views: Rendering, cameras: Camera) -> Mesh:
     return replace(plain, colors=colors)
 
 
-def textured(mesh: Mesh, views: Rendering, cameras: Camera, *, size: int = 1024) -> Mesh:
+def textured(mesh: Mesh, views: Rendering, cameras: Camera, *, size: int = 512) -> Mesh:
     """A mesh with a texture.
 
     Args:
@@ -182,8 +183,10 @@ def _filled(points: Tensor, total: Tensor, weights: Tensor) -> np.ndarray:
     if not known.any():
         return np.full((len(points), 3), GRAY, np.uint8)
     mean = (total / weights.clamp(min=1e-12)[:, None]).numpy()
-    _, nearest = cKDTree(points.numpy()[known]).query(points.numpy()[~known])
-    mean[~known] = mean[known][nearest]
+    seen = np.flatnonzero(known)
+    seen = seen[:: -(-len(seen) // NEIGHBORS)]
+    _, nearest = cKDTree(points.numpy()[seen]).query(points.numpy()[~known])
+    mean[~known] = mean[seen[nearest]]
     return np.clip(np.round((mean + 1) * 127.5), 0, 255).astype(np.uint8)
 
 

@@ -33,7 +33,7 @@ def write_mesh_of(
     level: float | None = None,
     band: float = 4.0,
     faces: int = 10_000,
-    texture: int = 1024,
+    texture: int = 512,
     truncation: float = 1.0,
     resolution: int | None = None,
     device: str = "auto",
