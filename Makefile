@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
 DEMO_HEADS := 3000
-DEMO_TIME := 00:00:08:00
+DEMO_TIME := 00:00:05:00
 # One thread per process: more do not pay for small images, and cost a lot on a busy machine.
 # `env`, so that make starts it without a shell between them: a signal to make reaches it.
 ONE_THREAD := env OMP_NUM_THREADS=1 MPLBACKEND=Agg
@@ -26,7 +26,12 @@ $(STAMP): pyproject.toml constraints.txt
 		--only-binary pyspng pyspng  # the extra `png`, where there is a wheel of it
 	touch $(STAMP)
 
-demo: venv  ## make heads, train five minutes (eight at most), write pictures, video and report to runs/demo; again: go on
+demo: venv  ## pictures of trained models, then heads, five minutes of training, and the report: runs/demo; again: go on
+	test -e $(DEMO)/zoo/eg3d_heads32/sheet.png || $(ONE_THREAD) $(BIN)/gan3d sample eg3d_heads32 --seeds 0-7 \
+		--yaw=-0.6,-0.3,0,0.3,0.6 --sheet true --out $(DEMO)/zoo/eg3d_heads32
+	test -e $(DEMO)/zoo/side_by_side/orbit.mp4 || $(ONE_THREAD) $(BIN)/gan3d video eg3d_heads32 \
+		--beside cips3d_heads32,gram_heads32 --seeds 0-8 --out $(DEMO)/zoo/side_by_side/orbit.mp4
+	@echo "trained models, to look at while the demo trains one: $(DEMO)/zoo"
 	test -e $(DEMO)/heads32.zip || $(ONE_THREAD) $(BIN)/gan3d data heads --out $(DEMO)/heads32.zip \
 		--num $(DEMO_HEADS) --resolution 32
 	$(ONE_THREAD) $(BIN)/lightning fit --config eg3d_heads32.yaml --data.path $(DEMO)/heads32.zip \

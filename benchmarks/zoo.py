@@ -156,8 +156,10 @@ def pack(name: str, run: Path, folder: Path, out: Path, tiny: bool) -> Path:
 
 def _refuse_another_recipe(name: str, run: Path, folder: Path, tiny: bool) -> None:
     """Refuses a run whose config is no longer that of its name."""
-    printed = gan3d("fit", *_recipe(name, folder, tiny), "--print_config", quiet=True)
-    now, then = yaml.safe_load(printed), yaml.safe_load((run / "config.yaml").read_text())
+    # Both with all their defaults: an option that is new since then changes nothing.
+    recipes = _recipe(name, folder, tiny), ("--config", run / "config.yaml")
+    printed = [gan3d("fit", *recipe, "--print_config", quiet=True) for recipe in recipes]
+    now, then = (yaml.safe_load(text) for text in printed)
     for config in (now, then):
         config["data"].pop("path")
         del config["model"]["run"]["init_from"], config["model"]["run"]["seed"]
