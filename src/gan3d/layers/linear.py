@@ -46,12 +46,21 @@ class EqualizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [.. in] -> y [.. out]."""
-        y = F.linear(x, *self.scaled(x.dtype))
+        if self.bias is None:
+            y = F.linear(x, *self.scaled(x.dtype))
+        else:  # the product takes the factors, and no scaled copies are made
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            rows = x if x.ndim == 2 else x.flatten(0, -2)
+            beta, alpha = self.lr_multiplier, self.weight_gain
+            y = torch.addmm(bias, rows, weight.t(), beta=beta, alpha=alpha)
+            y = y if x.ndim == 2 else y.unflatten(0, x.shape[:-1])
         return bias_act(y, act=self.activation, overwrite=True)
 
     def scaled(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Weight [out in] and bias [out] as they are applied."""
-        bias = None if self.bias is None else self.bias.to(dtype) * self.lr_multiplier
+        bias = None if self.bias is None else self.bias.to(dtype)
+        if bias is not None and self.lr_multiplier != 1:
+            bias = bias * self.lr_multiplier
         return self.weight.to(dtype) * self.weight_gain, bias
 
     def extra_repr(self) -> str:

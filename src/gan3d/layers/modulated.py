@@ -68,8 +68,8 @@ def modulated_conv2d(
     d = demodulation(weight, styles) if demodulate else None
 
     # A product with one small matrix per sample: the styles need no pass over x.
-    if fused is None and weight[0, 0].numel() == up == 1 and padding == 0 and is_product(x):
-        w = weight[:, :, 0, 0] * styles[:, None]  # b o i
+    if fused is None and weight.shape[2:] == (1, 1) and up == 1 and padding == 0 and is_product(x):
+        w = weight.flatten(1) * styles[:, None]  # b o i
         y = pointwise(x, w if d is None else w * d[:, :, None])
         return y if noise is None else y + noise
     fused = b == 1 and not torch.is_grad_enabled() if fused is None else fused
@@ -93,13 +93,13 @@ def modulated_conv2d(
         return y if noise is None else y + noise.to(y.dtype)
 
     # One shared kernel: scale the input, then the output.
-    x = x * styles.to(x.dtype)[:, :, None, None]
+    x = x * styles.to(x.dtype).unflatten(1, (-1, 1, 1))
     y = conv2d_resample(
         x, weight.to(x.dtype), resample_filter, up=up, padding=padding, flip_weight=flip_weight
     )
     if d is None:
         return y if noise is None else y + noise.to(y.dtype)
-    d = d.to(y.dtype)[:, :, None, None]
+    d = d.to(y.dtype).unflatten(1, (-1, 1, 1))
     return y * d if noise is None else torch.addcmul(noise.to(y.dtype), y, d)
 
 

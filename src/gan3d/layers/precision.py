@@ -9,7 +9,8 @@ from torch import Tensor
 def full_precision(x: Tensor) -> AbstractContextManager:
     """A context that disables autocast on x's device; for mapping networks, styles and logits."""
     device = x.device.type
-    if not torch.amp.is_autocast_available(device):  # as on the device meta
+    available = torch.amp.is_autocast_available(device)  # not on the device meta
+    if not available or not torch.is_autocast_enabled(device):  # to enter autocast takes time
         return nullcontext()
     return torch.autocast(device, enabled=False)
 

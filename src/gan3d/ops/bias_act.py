@@ -87,9 +87,12 @@ def bias_act(
     no_grad = not torch.is_grad_enabled()
     inplace = overwrite and no_grad
     if b is not None:
-        b = b.to(x.dtype).reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)])
-        x = x.add_(b) if inplace else x + b
-        inplace = no_grad
+        b = b.to(x.dtype)
+        # A positive gain may come first, and then takes no pass of its own.
+        early = gain if _is_homogeneous(act, slope, gain) else 1.0
+        b = (b if early == 1 else b * early).reshape([-1 if i == 1 else 1 for i in range(x.ndim)])
+        x = torch.add(b, x, alpha=early, out=x) if inplace else torch.add(b, x, alpha=early)
+        gain, inplace = gain / early, no_grad
     if act != "linear":
         x = _activate(x, act, slope, inplace)
         inplace = no_grad
@@ -128,7 +131,12 @@ def _result_has_its_sign(act: Activation, slope: float, gain: float, clamp: floa
     """Whether the result has the sign of its input, so that it tells the derivative."""
     if act == "linear" and clamp is None:
         return False  # nothing is kept as it is
-    return (act == "linear" or (act == "lrelu" and slope >= 0)) and gain > 0 and clamp != 0
+    return _is_homogeneous(act, slope, gain) and clamp != 0
+
+
+def _is_homogeneous(act: Activation, slope: float, gain: float) -> bool:
+    """Whether gain act(x) is act(gain x), and has the sign of x."""
+    return (act == "linear" or (act == "lrelu" and slope >= 0)) and gain > 0
 
 
 class _FromResult(torch.autograd.Function):
@@ -145,13 +153,9 @@ class _FromResult(torch.autograd.Function):
         clamp: float | None,
     ) -> Tensor:
         # Nothing is recorded here.
-        y = bias_act(x.clone() if b is None else x, b, act="linear", gain=1.0)
-        if slope is not None:
-            F.leaky_relu_(y, slope)
-        if gain != 1:
-            y.mul_(gain)
-        if clamp is not None:
-            y.clamp_(-clamp, clamp)
+        act: Activation = "linear" if slope is None else "lrelu"
+        y = x.clone() if b is None else x
+        y = bias_act(y, b, act=act, alpha=slope, gain=gain, clamp=clamp, overwrite=b is None)
         ctx.save_for_backward(y, earlier)
         ctx.set_materialize_grads(False)
         ctx.numbers, ctx.dtype = (slope, gain, clamp), None if b is None else b.dtype

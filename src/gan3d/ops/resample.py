@@ -261,7 +261,7 @@ def downsampling_padding(taps: int, down: int) -> tuple[int, int]:
 def _convolve(x: Tensor, w: Tensor, padding: int, groups: int) -> Tensor:
     """A plain convolution; as a product of matrices where that is faster."""
     if w.shape[-1] == groups == 1 and padding == 0 and is_product(x):
-        return pointwise(x, w[:, :, 0, 0])
+        return pointwise(x, w.flatten(1))
     return F.conv2d(x, w, padding=padding, groups=groups)
 
 

@@ -260,11 +260,8 @@ class GAN(LightningModule):
         """
         index, stage = self.stages.index(seen), self.stages.at(seen)
         frozen = {*self.frozen_parts, *names_of(stage.freeze)}
-        self._frozen = {
-            p
-            for name, p in self.generator.named_parameters()
-            if self.generator.is_part_of(name, frozen)
-        }
+        named = self.generator.named_parameters() if frozen else ()
+        self._frozen = {p for name, p in named if self.generator.is_part_of(name, frozen)}
         if index != number(self.stage_index):
             trained = set(self._trainable[self.generator]) - self._frozen
             copy_frozen(self.generator, self.generator_ema, trained)
@@ -456,8 +453,10 @@ class PhaseStep:
         """One optimizer step on the mean over the parts of what `loss` yields."""
         module, trainable = self.module, self.module._trainable
         for each in (module.generator, module.discriminator):
+            learns = each is network
             for parameter in trainable[each]:
-                parameter.requires_grad_(each is network and parameter not in module._frozen)
+                wanted = learns and not (module._frozen and parameter in module._frozen)
+                parameter.requires_grad_(wanted)
         optimizer.zero_grad(set_to_none=True)
 
         for part in self.parts:
@@ -470,7 +469,7 @@ class PhaseStep:
         strategy = module.trainer.strategy
         if hasattr(strategy, "reduce_gradients"):
             strategy.reduce_gradients(trainable[network])
-        self.values[f"gradient/{name}"] = self.watch.watch(name, network)
+        self.values[f"gradient/{name}"] = self.watch.watch(name, network, trainable[network])
         adam = module.optimizer_g if network is module.generator else module.optimizer_d
         adam.clip(trainable[network])
         optimizer.step()

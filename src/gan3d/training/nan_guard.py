@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,24 @@ class GradientWatch:
     """Remembers the gradient norms of each phase on the device, to be read once per iteration."""
 
     def __init__(self) -> None:
-        self._norms: list[tuple[str, list[str], Tensor]] = []
+        self._norms: list[tuple[str, nn.Module, list[nn.Parameter], Tensor]] = []
 
-    def watch(self, phase: str, network: nn.Module) -> Tensor:
-        """The norm of all gradients of a network, a scalar still on the device."""
-        named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
-        if not named:
+    def watch(
+        self, phase: str, network: nn.Module, parameters: Iterable[nn.Parameter] | None = None
+    ) -> Tensor:
+        """The norm of all gradients of a network, a scalar still on the device.
+
+        Args:
+            phase: its name.
+            network: the network; its names are looked up only where something went wrong.
+            parameters: those of the network that may have a gradient; None are all of them.
+        """
+        among = network.parameters() if parameters is None else parameters
+        gradients = {p: p.grad for p in among if p.grad is not None}
+        if not gradients:
             raise RuntimeError(f"phase {phase}: no parameter received a gradient")
-        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
-        self._norms.append((phase, [name for name, _ in named], norms))
+        norms = torch.stack(torch._foreach_norm(list(gradients.values())))
+        self._norms.append((phase, network, list(gradients), norms))
         return norms.square().sum().sqrt()
 
     def check(self, values: dict[str, float], images_seen: int, seeds: Sequence[int] = ()) -> None:
@@ -36,9 +45,10 @@ class GradientWatch:
         if not bad_values:
             return
         where = [
-            f"{phase}: gradient of {name}"
-            for phase, names, norms in self._norms
-            for name, finite in zip(names, torch.isfinite(norms).tolist(), strict=True)
+            f"{phase}: gradient of {names[parameter]}"
+            for phase, network, seen, norms in self._norms
+            for names in [{p: name for name, p in network.named_parameters()}]
+            for parameter, finite in zip(seen, torch.isfinite(norms).tolist(), strict=True)
             if not finite
         ]
         culprits = ", ".join(bad_values[:4]) + (
