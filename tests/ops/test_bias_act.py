@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from gan3d.ops.bias_act import GAINS, bias_act
 
@@ -178,3 +179,19 @@ def test_an_unknown_activation_is_refused_with_the_known_ones():
 def test_a_bias_of_another_length_is_refused():
     with pytest.raises(ValueError, match="one number per channel"):
         bias_act(torch.ones(1, 2), torch.ones(3))
+
+
+@RECORDED
+def test_the_order_of_memory_stays(recorded):
+    x = noise(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_(recorded)
+    y = bias_act(x, noise(3, seed=1), act="lrelu", clamp=1.0)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_gain_takes_no_pass_over_the_features_beside_that_of_the_bias():
+    x, b = noise(2, 3, 4, 4).requires_grad_(), noise(3, seed=1).requires_grad_()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        bias_act(x, b, act="lrelu", gain=1.7)
+    passes = [e.name for e in profiler.events() if [2, 3, 4, 4] in e.input_shapes]
+    assert "aten::add" in passes
+    assert not {"aten::mul", "aten::mul_"} & set(passes)

@@ -21,6 +21,19 @@ def test_the_norm_is_that_of_all_gradients_together():
     assert norm.item() == pytest.approx(6.0)
 
 
+def test_only_the_parameters_that_learn_are_watched():
+    net = network({"0.weight": float("nan")})  # left there by another phase
+    watch = GradientWatch()
+    norm = watch.watch("density", net, [net[0].bias, net[1].bias])
+    assert norm.item() == pytest.approx(3**0.5)
+    net[1].bias.grad.fill_(float("nan"))
+    norm = watch.watch("generator", net, [net[0].bias, net[1].bias])
+    with pytest.raises(
+        NonFiniteError, match=r"first bad gradients: generator: gradient of 1\.bias"
+    ):
+        watch.check({"gradient/generator": norm.item()}, 0)
+
+
 def test_finite_values_pass():
     watch = GradientWatch()
     watch.watch("generator", network({}))
