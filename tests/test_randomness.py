@@ -1,6 +1,8 @@
 """gan3d.randomness: a draw depends on (seed, image, phase, name, element) and on nothing else."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from gan3d.randomness import (
     key,
     philox,
     philox_numpy,
+    stream_words,
     to_normal,
     to_uniform,
 )
@@ -295,6 +298,16 @@ def test_neighbors_phases_images_seeds_and_names_are_uncorrelated():
     }
     for name, pair in others.items():
         assert abs(correlation(*pair)) < 4.5, name
+
+
+def test_labels_are_marked_as_torch_marks_constants_without_the_compiler():
+    def one() -> int:
+        return 1
+
+    assert vars(torch.compiler.assume_constant_result(one)).items() <= vars(stream_words).items()
+    look = "import sys, gan3d; gan3d.EG3D(**gan3d.EG3D.tiny); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_a_compiled_function_draws_the_same_in_one_graph():

@@ -57,10 +57,15 @@ def _stream_words(phase: str, name: str, kind: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
-@torch.compiler.assume_constant_result  # the labels are constants of a compiled function
 def stream_words(phase: str, name: str, kind: str) -> tuple[int, int]:
     """The third and fourth word of the counters of a stream: a hash of its labels."""
     return _stream_words(phase, name, kind)
+
+
+# The labels are constants of a compiled function. This is what the decorator
+# torch.compiler.assume_constant_result does after it has imported the compiler, which takes longer
+# than all the rest of gan3d.
+stream_words._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------ the generator
