@@ -59,9 +59,16 @@ MEMBERS = {
         32, noise=False, about="Packed with the strengths of its per-pixel noise at 0."
     ),
     "cips3d_heads32": Member(32),
-    "gram_heads32": Member(32),
+    "gram_heads32": Member(
+        32,
+        about="Five surfaces, the last one the background: four steps of depth. Narrowly a member.",
+    ),
     "gramhd_heads64": Member(64, after="gram_heads32"),
-    "pigan_heads32": Member(32),
+    "pigan_heads32": Member(
+        32,
+        about="Colors follow the camera more than z: hollow, and nearly one head. Twelve thousand "
+        "images are not enough for it, or its recipe is not right yet.",
+    ),
     "stylegan2_heads64": Member(64),
     "stylegan3t_heads64": Member(64),
 }
