@@ -53,13 +53,15 @@ def test_the_script_trains_a_model_and_packs_it_with_its_card(zoo, tmp_path, mon
         zoo._refuse_another_recipe("eg3d_heads32", work / "eg3d_heads32", work, tiny=True)
 
 
-def test_a_3d_model_that_misses_one_demand_is_a_preview(zoo, generator):
-    good = {"body_convex": 0.9, "face_convex": 0.8, "turn": 0.5}
+def test_a_model_that_misses_one_demand_is_a_preview(zoo, generator):
+    good = {"body_convex": 0.9, "face_convex": 0.8, "turn": 0.5, "distance": 0.5}
     assert zoo.status(generator, scores(**good)) == "member"
     for name in good:
-        assert zoo.status(generator, scores(**good | {name: good[name] - 0.01})) == "preview"
+        worse = good[name] + (0.01 if name == "distance" else -0.01)
+        assert zoo.status(generator, scores(**good | {name: worse})) == "preview"
     flat = gan3d.StyleGAN2(**gan3d.StyleGAN2.tiny)
-    assert zoo.status(flat, {}) == "member"
+    assert zoo.status(flat, scores(distance=0.5)) == "member"
+    assert zoo.status(flat, scores(distance=0.51)) == "preview"
 
 
 def test_intervals_are_those_of_students_t(zoo):
