@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
-DEMO_HEADS := 3000
+DEMO_HEADS := 2000
 DEMO_TIME := 00:00:05:00
 # One thread per process: more do not pay for small images, and cost a lot on a busy machine.
 # `env`, so that make starts it without a shell between them: a signal to make reaches it.
