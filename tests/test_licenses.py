@@ -34,6 +34,11 @@ WRITTEN = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
+# Of a package that states its license by the text of it.
+BSD_GRANT = (
+    "Redistribution and use in source and binary forms, with or without modification, are "
+    "permitted provided that the following conditions are met"
+)
 UNCHANGED = "MPL-2.0 asks to publish changes of its own files: we change none"
 EXCEPTIONS = {
     "certifi": UNCHANGED,
@@ -53,7 +58,10 @@ def licenses(name: str) -> set[str]:
     if not stated[0]:
         classifiers = metadata.get_all("Classifier", [])
         found = [c.split(" :: ")[-1] for c in classifiers if c.startswith("License :: OSI")]
+        whole = " ".join((metadata.get("License") or "").split())
         first = (metadata.get("License") or "").strip().split("\n")[0]
+        if BSD_GRANT in whole:
+            first = "BSD-3-Clause" if "endorse or promote" in whole else "BSD-2-Clause"
         stated = [text for text in found if text != "License :: OSI Approved"] or [first]
     words = [w for text in stated for w in re.split(r" (?:AND|OR) |[()]", WRITTEN.get(text, text))]
     return {WRITTEN.get(word.strip(), word.strip()) for word in words if word.strip()}

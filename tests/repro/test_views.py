@@ -19,7 +19,7 @@ from gan3d.generators import GRAM, PiGAN
 PUBLISHED = GRAM.tiny | {"scene_extent": 0.24, "ray_start": 0.88, "ray_end": 1.12}
 SHORT = {
     "reproject": ("--num", "1", "--views", "3"),
-    "fuse": ("--voxels", "32", "--num_yaw", "3", "--num_pitch", "1"),
+    "mesh": ("--source", "depth", "--voxels", "32", "--num_yaw", "3", "--num_pitch", "1"),
     "epi": ("--frames", "3"),
     "symmetry": ("--num", "2", "--steps", "2"),
 }
@@ -67,7 +67,7 @@ def test_the_camera_of_training_is_that_of_the_verbs_and_options_override_it(run
     assert "nothing is seen" in said
 
 
-@pytest.mark.parametrize("verb", ["epi", "fuse", "symmetry"])
+@pytest.mark.parametrize("verb", ["epi", "mesh", "symmetry"])
 def test_the_other_verbs_look_from_there_too(verb, run, monkeypatch):
     save(radius=1, fov=12)
     seen = []

@@ -209,7 +209,7 @@ def run_dir(tmp_path_factory):
 def test_events_come_at_the_start_at_every_interval_and_at_the_end(run_dir):
     moments = ["000000000", "000000400", "000000800", "000001000"]
     expected = [f"{key}_{moment}.png" for key in ("fakes", "layers") for moment in moments]
-    assert files(run_dir / "pictures") == expected
+    assert files(run_dir / "pictures") == [*expected, "reals_000000000.png"]
     assert list(table(run_dir)["distance/frechet"]) == [0, 400, 800, 1000]
 
 
@@ -426,7 +426,8 @@ def test_too_few_held_out_images_are_refused(tmp_path):
 def test_a_2d_model_has_pictures_but_no_depth_orbit_or_geometry_alarm(tmp_path):
     fit(tmp_path, [Snapshots(0.5, **SMALL), Evaluation(0.5)], generator=Blots())
     assert files(tmp_path / "pictures") == [
-        f"fakes_00000{moment}.png" for moment in ("0000", "0500", "1000")
+        *(f"fakes_00000{moment}.png" for moment in ("0000", "0500", "1000")),
+        "reals_000000000.png",
     ]
     assert not (tmp_path / "videos").exists()
     geometry = {"alarm/flatness", "alarm/bulge", "alarm/opaque", "alarm/camera_leak"}

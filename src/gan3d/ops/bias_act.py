@@ -88,8 +88,9 @@ def bias_act(
     inplace = overwrite and no_grad
     if b is not None:
         b = b.to(x.dtype)
-        # A positive gain may come first, and then takes no pass of its own.
-        early = gain if _is_homogeneous(act, slope, gain) else 1.0
+        # A positive gain may come first, and then takes no pass of its own. Not in 16 bits: there a
+        # scaled bias is rounded twice.
+        early = gain if b.itemsize >= 4 and _is_homogeneous(act, slope, gain) else 1.0
         b = (b if early == 1 else b * early).reshape([-1 if i == 1 else 1 for i in range(x.ndim)])
         x = torch.add(b, x, alpha=early, out=x) if inplace else torch.add(b, x, alpha=early)
         gain, inplace = gain / early, no_grad
