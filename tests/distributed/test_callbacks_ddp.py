@@ -41,7 +41,8 @@ def test_two_processes_log_the_distances_alarms_and_pictures_of_one(posed_zip, t
             ), name
     pictures = sorted(path.name for path in (tmp_path / "1" / "pictures").iterdir())
     assert pictures == [
-        f"{key}_0000000{step}.png" for key in ("fakes", "layers") for step in ("00", "16", "32")
+        *(f"{key}_0000000{step}.png" for key in ("fakes", "layers") for step in ("00", "16", "32")),
+        "reals_000000000.png",
     ]
     for name in pictures:
         a, b = (np.asarray(Image.open(tmp_path / d / "pictures" / name)).astype(int) for d in "12")

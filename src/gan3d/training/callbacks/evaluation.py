@@ -168,15 +168,16 @@ class Evaluation(PeriodicCallback):
         self.distance = self._distance(module, reset_real=False)
         halves = self._distance(module)
         total, num = torch.zeros((1, 3, side, side), device=module.device), 0
-        shown: Tensor | None = None
+        first = total.new_zeros(SHOWN, 3, side, side)
         with torch.random.fork_rng(devices=[]):  # the iterator of a DataLoader draws a seed
             for images in self._reals(trainer, len(range(rank, self.num_images, world_size))):
                 images = shrunk(images.to(module.device), side)
-                shown = images[:SHOWN] if shown is None else shown
                 self.distance.update(images, real=True)
                 place = rank + world_size * torch.arange(
                     num, num + len(images), device=module.device
                 )
+                shown = place < SHOWN
+                first[place[shown]] = images[shown]
                 for half in (0, 1):
                     halves.update(images[place % 2 == half], real=half == 0)
                 total, num = total + images.sum(0, keepdim=True), num + len(images)
@@ -196,8 +197,9 @@ class Evaluation(PeriodicCallback):
                 "distance/mean_image": float(self.distance.compute()),
             }
             log_metrics(trainer.loggers, metrics, images_seen(module))
-            if shown is not None and trainer.is_global_zero:
-                reals = picture(Rendering(shown.cpu()))
+            first = trainer.strategy.reduce(first, reduce_op="sum")[: self._num_real]
+            if trainer.is_global_zero:
+                reals = picture(Rendering(first.cpu()))
                 log_pictures(trainer.loggers, "reals", [reals], step=images_seen(module))
             self._floor_side = side
 
