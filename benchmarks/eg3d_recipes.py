@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from head_runs import fit, heads, measured, sheet
+from head_runs import (
+    DATA_HEADS,
+    DATA_SEED,
+    EVAL_HEADS,
+    EVAL_SEED,
+    fit,
+    heads,
+    measured,
+    sheet,
+)
 from machine import RESULTS, ROOT, facts, machine_name
 from PIL import Image
 
@@ -41,7 +50,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 SETS = {"wide": "heads", "ffhq": "heads-ffhq"}
 KIMG, HEADS = 30, 64
-DATA_HEADS, DATA_SEED, EVAL_HEADS, EVAL_SEED = 4000, 5, 1000, 905
 PAGE, PICTURES = ROOT / "docs" / "eg3d.md", ROOT / "docs" / "images" / "recipes"
 COLUMNS = ("distance", "body_convex", "face_convex", "face_slope", "turn", "identity")
 

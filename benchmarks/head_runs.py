@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +21,16 @@ from machine import facts
 from torch import Tensor
 
 from gan3d.apps.pictures import depth_colors, enlarge, grid, to_uint8
-from gan3d.apps.samples import sample
+from gan3d.apps.samples import sample_turned
 from gan3d.data.heads import head_camera
 from gan3d.generators import Generator, Rendering
 
 YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
 ROWS, SIDE = 4, 96
 MADE_WITH = "made_with.json"
+# Heads to train on, and others to measure with.
+DATA_HEADS, DATA_SEED = 4000, 5
+EVAL_HEADS, EVAL_SEED = 1000, 905
 
 
 def gan3d(*arguments: Any, quiet: bool = False) -> str:
@@ -102,19 +105,21 @@ def training_seconds(run: Path) -> float:
     return seconds
 
 
-def view(generator: Generator, num: int, yaw: float = 0.0) -> Rendering:
-    """The first heads from one side, conditioned on the frontal camera."""
-    camera = head_camera(torch.tensor([yaw]), torch.zeros(1)) if generator.has_camera else None
-    return sample(generator, range(num), camera)
+def views(generator: Generator, num: int, yaws: Sequence[float] = (0.0,)) -> list[Rendering]:
+    """The first heads from some sides, conditioned on the frontal camera; 2D: their pictures."""
+    turned = [head_camera(torch.tensor([yaw]), torch.zeros(1)) for yaw in yaws]
+    cameras = turned if generator.has_camera else [None]
+    return sample_turned(generator, range(num), cameras)
 
 
 def sheet(generator: Generator) -> np.ndarray:
     """Heads in rows, seen from `YAWS`, and their frontal depth; 2D: a grid of pictures."""
     if not generator.has_camera:
-        return grid(enlarge(to_uint8(view(generator, 6 * ROWS).image), SIDE), 6)
-    views = [view(generator, ROWS, yaw) for yaw in YAWS]
-    frontal = views[YAWS.index(0.0)]
-    columns = [to_uint8(seen.image) for seen in views]
+        (pictures,) = views(generator, 6 * ROWS)
+        return grid(enlarge(to_uint8(pictures.image), SIDE), 6)
+    seen = views(generator, ROWS, YAWS)
+    frontal = seen[YAWS.index(0.0)]
+    columns = [to_uint8(view.image) for view in seen]
     columns.append(depth_colors(cast(Tensor, frontal.depth), frontal.opacity))
     cells = np.stack([enlarge(column, SIDE) for column in columns], axis=1)
     return grid(cells.reshape(-1, *cells.shape[2:]), len(columns))

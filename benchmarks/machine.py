@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import gan3d
+from gan3d.cli.plan import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -22,12 +23,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def machine_name() -> str:
     """Processor and number of cores as a folder name, such as amd-epyc-2cores."""
-    try:
-        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        model = None
-    name = model[1] if model else platform.processor() or platform.machine()
-    cores = len(re.findall(r"^processor", Path("/proc/cpuinfo").read_text(), re.M)) if model else 1
+    name = processor() or platform.machine()
+    known = Path("/proc/cpuinfo")
+    cores = len(re.findall(r"^processor", known.read_text(), re.M)) if known.exists() else 1
     return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{cores}cores"
 
 

@@ -27,7 +27,20 @@ from typing import Any
 
 import torch
 import yaml
-from head_runs import MADE_WITH, fit, gan3d, heads, measured, sheet, training_seconds, view
+from head_runs import (
+    DATA_HEADS,
+    DATA_SEED,
+    EVAL_HEADS,
+    EVAL_SEED,
+    MADE_WITH,
+    fit,
+    gan3d,
+    heads,
+    measured,
+    sheet,
+    training_seconds,
+    views,
+)
 from machine import ROOT
 from PIL import Image
 
@@ -77,8 +90,6 @@ MEMBERS = {
     "stylegan2_heads64": Member(64, about="2D: without a camera."),
     "stylegan3t_heads64": Member(64, about="2D: without a camera. Just begun."),
 }
-DATA_HEADS, DATA_SEED = 4000, 5
-EVAL_HEADS, EVAL_SEED = 1000, 905
 DRAWS, HEADS, FAKES = 4, 64, 1000
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182}  # 97.5 % quantile of t with one degree less
 DEMANDS = {"body_convex": 0.9, "face_convex": 0.8, "turn": 0.5}
@@ -227,7 +238,7 @@ def float16_error(generator: Generator, path: Path) -> float:
         halved, _ = load_model(trial)
     finally:
         trial.unlink(missing_ok=True)
-    pictures = [view(network, 16).image for network in (generator, halved)]
+    pictures = [views(network, 16)[0].image for network in (generator, halved)]
     return float((pictures[0] - pictures[1]).abs().max()) * 127.5
 
 

@@ -48,7 +48,7 @@ EXCEPTIONS = {
 }
 # Of a machine with an NVIDIA GPU: torch's wheels bring its libraries, which NVIDIA licenses.
 VENDOR = re.compile(r"nvidia-|cuda-")
-EXTRAS = ("dev", "hub", "triton")
+EXTRAS = ("apps", "dev", "hub", "png", "triton")
 
 
 def licenses(name: str) -> set[str]:

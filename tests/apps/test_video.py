@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan3d.apps.video import film, orbit_frames, orbit_video, side_by_side, write_video
+from gan3d.apps.video import beside_each_other, film, orbit_frames, orbit_video, write_video
 from gan3d.apps.views import evaluating, orbit_like, render_views
 from gan3d.camera import Camera, frontal, orbit
 from gan3d.generators import Rendering
@@ -147,7 +147,7 @@ def test_scenes_that_change_need_a_camera_for_each_frame(balls):
 def test_films_of_several_sizes_stand_side_by_side_below_their_labels():
     small = np.full((2, 16, 16, 3), 10, np.uint8)
     large = np.full((2, 32, 32, 3), 200, np.uint8)
-    frames = list(side_by_side([small, large], ["a", "b"]))
+    frames = list(beside_each_other([small, large], ["a", "b"]))
     assert len(frames) == 2
     height, width, _ = frames[0].shape
     assert 256 + 8 < height < 256 + 30

@@ -56,9 +56,10 @@ def textured(mesh: Mesh, views: Rendering, cameras: Camera, *, size: int = 512) 
         cameras: the v cameras, on the CPU.
         size: side of the texture, pixels.
     """
-    atlas = needed("xatlas").Atlas()
+    xatlas = needed("xatlas")
+    atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    pack = needed("xatlas").PackOptions()
+    pack = xatlas.PackOptions()
     pack.resolution, pack.padding, pack.bilinear = size, 2, True
     atlas.generate(pack_options=pack)
     origin, faces, uv = atlas[0]

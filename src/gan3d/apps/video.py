@@ -166,7 +166,7 @@ def film(
         yield np.concatenate(grids)
 
 
-def side_by_side(
+def beside_each_other(
     films: Sequence[Iterable[np.ndarray]], labels: Sequence[str]
 ) -> Iterator[np.ndarray]:
     """Frames of several films beside each other, each below its label.

@@ -168,7 +168,7 @@ def _changes(stage: Stage) -> str:
 
 def _device(trainer: Trainer) -> str:
     root: Any = trainer.strategy.root_device
-    kind = torch.cuda.get_device_name(root) if root.type == "cuda" else f"cpu{_processor()}"
+    kind = torch.cuda.get_device_name(root) if root.type == "cuda" else _cpu()
     threads = torch.get_num_threads()
     parts = [
         f"{trainer.world_size} x {kind}" if trainer.world_size > 1 else kind,
@@ -180,11 +180,15 @@ def _device(trainer: Trainer) -> str:
     return ", ".join(parts)
 
 
-def _processor() -> str:
-    """The processor's name in brackets, as far as the system says it."""
+def _cpu() -> str:
+    name = processor()
+    return f"cpu ({name})" if name else "cpu"
+
+
+def processor() -> str:
+    """The processor's name; "" if the system does not say it."""
     try:
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
         found = None
-    name = found[1].strip() if found else platform.processor()
-    return f" ({name})" if name else ""
+    return found[1].strip() if found else platform.processor()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan3d import __version__
 from gan3d.apps.samples import latents
-from gan3d.apps.video import ffmpeg, film, side_by_side, write_video
+from gan3d.apps.video import beside_each_other, ffmpeg, film, write_video
 from gan3d.apps.views import evaluating
 from gan3d.apps.walks import closed_walk, mixed
 from gan3d.camera import Camera, PathName, camera_path
@@ -107,7 +107,7 @@ def write_video_of(
                 progress=sys.stderr.isatty(),
             )
         )
-    shown = side_by_side(films, [Path(each).name for each in (model, *others)])
+    shown = beside_each_other(films, [Path(each).name for each in (model, *others)])
     asked = f"gan3d {__version__}: {', '.join([model, *others])}, seeds {seeds}"
     written = write_video(
         out, shown if others else films[0], fps=fps, scale=scale, comment=f"{asked}, {truncation=}"
