@@ -1,6 +1,8 @@
 """The trained models that come with gan3d are what their cards say."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,17 @@ def test_eg3d_cips3d_and_a_manifold_model_are_no_previews():
     }
     assert {"EG3D", "CIPS3D"} <= members
     assert {"GRAM", "GRAMHD"} & members
+
+
+def test_loading_imports_no_compiler():
+    """It takes torch longer than all the rest of loading."""
+    code = (
+        "import sys, gan3d\n"
+        "for name in gan3d.list_models(pretrained=True): gan3d.from_pretrained(name)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", NAMES)
