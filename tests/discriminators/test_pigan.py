@@ -1,6 +1,8 @@
 """pi-GAN's discriminators: kinds, outputs of encoders, resolutions, fading in."""
 
 import math
+import subprocess
+import sys
 from itertools import product
 
 import pytest
@@ -117,6 +119,21 @@ def test_a_block_without_its_convolutions_is_its_shortcut():
             block.proj.weight.data = torch.eye(2, dtype=torch.float64)[:, :, None, None]
             torch.nn.init.zeros_(block.proj.bias)
         torch.testing.assert_close(block(x), expected / math.sqrt(2))
+
+
+def test_channels_last_pictures_train_narrow_blocks():
+    """In a process of its own: a strided 1x1 convolution of torch ended it by a broken heap."""
+    code = """
+import torch
+from gan3d.discriminators import PiGANDiscriminator
+torch.set_num_threads(1)
+judge = PiGANDiscriminator(img_resolution=64, z_dim=8, channels=(12, 16, 16, 16, 16, 16))
+for _ in range(10):
+    judge(torch.randn(4, 64, 64, 3).permute(0, 3, 1, 2)).all_logits.sum().backward()
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_a_block_without_its_shortcut_is_its_convolutions():

@@ -56,7 +56,7 @@ class CoordResidualBlock(nn.Module):
         )
         self.proj: nn.Module = nn.Identity()
         if not pool or in_channels != out_channels:
-            self.proj = nn.Conv2d(in_channels, out_channels, 1, stride=stride)
+            self.proj = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[b i h w] -> [b o h/2 w/2]."""
@@ -64,6 +64,10 @@ class CoordResidualBlock(nn.Module):
         if self.pool:
             x = F.avg_pool2d(x, 2)
             y = F.avg_pool2d(y, 2)
+        else:
+            # Torch's own stride writes outside of its memory on some CPUs: fewer than 16 channels,
+            # channels last, 64 px (torch 2.13).
+            x = x[..., ::2, ::2]
         return (y + self.proj(x)) * math.sqrt(0.5)
 
 
