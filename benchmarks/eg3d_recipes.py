@@ -44,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "backdrop": BACKDROP,
     "backdrop, pose 5": BACKDROP | POSE | {"model.pose.weight": 5},
-    "backdrop, pose 5, ball": BACKDROP | POSE | {"model.pose.weight": 5} | BALL,
+    "backdrop, pose 5, ball": {"config": "eg3d_narrow_cameras.yaml"},
     "backdrop, pose 15, ball": BACKDROP | POSE | {"model.pose.weight": 15} | BALL,
     "black": BLACK,
 }
