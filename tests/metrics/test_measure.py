@@ -16,7 +16,13 @@ from gan3d.data.fingerprint import fingerprint
 from gan3d.data.heads import write_heads
 from gan3d.generators import EG3D, StyleGAN2, StyleGAN3
 from gan3d.metrics.features import quantized
-from gan3d.metrics.measure import Protocol, collect, fake_pictures, path_steps
+from gan3d.metrics.measure import (
+    Protocol,
+    collect,
+    fake_pictures,
+    latent_batches,
+    path_steps,
+)
 from gan3d.randomness import Randomness
 
 LABELS = Camera.from_angles(torch.tensor([-0.3, 0.0, 0.3]), torch.zeros(3)).label()
@@ -97,6 +103,51 @@ def test_cameras_are_sampled_once_per_batch_with_the_draws_of_its_images():
     assert sampled == [[0, 1], [2]]
 
 
+@pytest.mark.parametrize("size", [2, 5])
+def test_the_latents_are_made_for_the_camera_that_the_conditioning_names(size, monkeypatch):
+    """Whatever the batches: cameras are functions of the seed and the number of the image."""
+    generator = EG3D(**EG3D.tiny).eval()
+    cameras = DatasetPoses().bind(LABELS).sample
+    rendering = cameras(Randomness(0, range(5), "measure"))
+    yaws, pitches = rendering.yaw_pitch()
+
+    def conditions(conditioning: str) -> Camera:
+        seen: list[Camera] = []
+        inner = type(generator).map
+
+        def noted(self, z, camera=None, **options):
+            seen.append(camera)
+            return inner(self, z, camera, **options)
+
+        monkeypatch.setattr(EG3D, "map", noted)
+        protocol = Protocol(5, size, conditioning=conditioning)
+        list(fake_pictures(generator, protocol, cameras))
+        pictures = [camera.label() for camera in seen]
+        seen.clear()
+        list(path_steps(generator, lambda images: images.flatten(1), protocol, cameras))
+        paths = [camera.label() for camera in seen[::2]]
+        seen.clear()
+        list(latent_batches(generator, protocol, cameras))
+        latents = [camera.label() for camera in seen]
+        monkeypatch.undo()
+        for other in (paths, latents):
+            assert torch.equal(torch.cat(other), torch.cat(pictures))
+        return Camera.from_label(torch.cat(pictures))
+
+    assert torch.equal(conditions("same").label(), rendering.label())
+
+    front = conditions("frontal")
+    assert max(float(angle.abs().max()) for angle in front.yaw_pitch()) < 1e-6
+    assert torch.allclose(front.origins.norm(dim=1), rendering.origins.norm(dim=1))
+    assert torch.allclose(front.fov, rendering.fov, atol=1e-3)
+
+    others = conditions("independent")
+    again = cameras(Randomness(0, range(5), "measure/conditioning"))
+    assert torch.equal(others.label(), again.label())
+    assert not torch.allclose(others.yaw_pitch()[0], yaws)
+    assert pitches.abs().max() < 1e-6  # of the labels: only the yaw tells them apart
+
+
 def test_pictures_that_are_not_finite_are_noticed():
     generator = StyleGAN2(**StyleGAN2.tiny).eval()
     with torch.no_grad():
@@ -135,6 +186,7 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
         "truncation": 1.0,
         "resolution": None,
         "noise": False,
+        "conditioning": "same",
         "features": "small",
         "networks": None,
         "data": str(posed_zip),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -29,10 +30,15 @@ class PosePrior(ABC):
         """Distance from the world's origin, and field of view in degrees: medians of its cameras,
         to five digits.
         """
-        camera = self.sample(Randomness(0, range(1024)))
-        distance = camera.origins.norm(dim=-1).median()
-        fov = field_of_view(camera.intrinsics[:, 0, 0]).median()
-        return float(f"{float(distance):.5g}"), float(f"{float(fov):.5g}")
+        return typical_view(self.sample)
+
+
+def typical_view(sample: Callable[[Randomness], Camera]) -> tuple[float, float]:
+    """What `PosePrior.typical` says, of any function that draws one camera per image."""
+    camera = sample(Randomness(0, range(1024)))
+    distance = camera.origins.norm(dim=-1).median()
+    fov = field_of_view(camera.intrinsics[:, 0, 0]).median()
+    return float(f"{float(distance):.5g}"), float(f"{float(fov):.5g}")
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ from gan3d.metrics.inception import inception_score
 from gan3d.metrics.kernel import kernel_distance
 from gan3d.metrics.measure import (
     Cameras,
+    Conditioning,
     Protocol,
     collect,
     fake_pictures,
@@ -106,6 +107,7 @@ def measure(
     truncation: float = 1.0,
     resolution: int | None = None,
     noise: bool = False,
+    conditioning: Conditioning = "same",
     features: Literal["published", "small"] = "published",
     inception: Path | None = None,
     vgg: Path | None = None,
@@ -133,6 +135,9 @@ def measure(
         truncation: psi; published numbers have 1, no truncation.
         resolution: of the rendering; by default as in training, in the stage of the checkpoint.
         noise: draw per-pixel noise and ray jitter; else noise is constant.
+        conditioning: camera that the latents of a conditioned model are made for: same as renders
+            the picture (older papers), frontal, or independent of it. relief and turn are always
+            frontal.
         features: networks of the published protocols, or small fixed ones of gan3d: those tell good
             from bad within one data set, need no file, and give numbers that compare with no
             published one.
@@ -159,7 +164,7 @@ def measure(
     if resolution is None and "resolution" in facts:
         resolution = facts["resolution"]
         say(f"rendered at {resolution} px, as in the stage of training in which {model} stands")
-    protocol = Protocol(num, batch_size, seed, truncation, resolution, noise)
+    protocol = Protocol(num, batch_size, seed, truncation, resolution, noise, conditioning)
     reals, cameras = _reals(data, generator, resolution, resize_filter)
     networks = {name: network.to(place) for name, network in networks.items()}
     start = time.monotonic()

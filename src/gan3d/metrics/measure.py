@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
+from gan3d.camera.poses import typical_view
 from gan3d.generators.contract import Generator
 from gan3d.metrics.equivariance import Synthesize
 from gan3d.metrics.features import quantized
 from gan3d.metrics.path_length import EPSILON, Sampling, Space, path_points, squared_steps
 from gan3d.randomness import Randomness
 
-Cameras = Callable[[Randomness], Camera]  # one camera per image, for conditioning and rendering
+Cameras = Callable[[Randomness], Camera]  # one camera per image
+# Which camera `Generator.map` takes: the one that renders the image, a frontal one, or another
+# draw of the same cameras. A model may hide in its latents what only the rendering camera should
+# know: `same` then flatters it.
+Conditioning = Literal["same", "frontal", "independent"]
 Embed = Callable[[Tensor], Tensor]  # [b 3 H W] in [-1, 1] -> [b c]
 Name = TypeVar("Name", bound=str)
 
@@ -37,6 +42,9 @@ class Protocol:
         truncation: psi of `Generator.map`.
         resolution: resolution of `Generator.render`; None uses the model's own.
         noise: draw noise inputs and ray jitter; False uses constant noise.
+        conditioning: camera of `Generator.map`. "frontal" has yaw = pitch = 0 and the median
+            radius and field of view of the rendering cameras, "independent" is drawn as they are,
+            with other draws. Only generators that are `camera_conditioned` see a difference.
     """
 
     num: int = 50_000
@@ -45,6 +53,7 @@ class Protocol:
     truncation: float = 1.0
     resolution: int | None = None
     noise: bool = False
+    conditioning: Conditioning = "same"
 
     def __post_init__(self) -> None:
         if self.num < 1 or self.batch_size < 1:
@@ -62,6 +71,16 @@ class Protocol:
             indices = range(start, min(start + self.batch_size, self.num))
             yield Randomness(self.seed, indices, "measure", device=device)
 
+    def conditions(self, generator: Generator, cameras: Cameras | None) -> Cameras | None:
+        """Where the cameras of `Generator.map` come from; None: they are those of the rendering."""
+        if self.conditioning == "same" or cameras is None or not generator.camera_conditioned:
+            return None
+        if self.conditioning == "independent":
+            return lambda draw: cameras(draw.in_phase("conditioning"))
+        radius, fov = typical_view(cameras)
+        front = Camera.from_angles(0.0, 0.0, radius=radius, fov=fov).to(_device(generator))
+        return lambda draw: front.select([0] * len(draw))
+
 
 @torch.no_grad()
 def fake_pictures(
@@ -77,10 +96,12 @@ def fake_pictures(
     Raises:
         ArithmeticError: a picture is not finite.
     """
+    conditions = protocol.conditions(generator, cameras)
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw)
         z = draw.normal("z", generator.z_dim)
-        ws = generator.map(z, camera, truncation=protocol.truncation)
+        condition = camera if conditions is None else conditions(draw)
+        ws = generator.map(z, condition, truncation=protocol.truncation)
         images = _picture(generator, protocol, draw, camera, ws)
         if not bool(images.isfinite().all()):
             raise ArithmeticError(f"{type(generator).__name__} made pictures that are not finite")
@@ -111,9 +132,11 @@ def path_steps(
         sampling: "end" steps at the start of a path, "full" at a uniform position.
         epsilon: length of a step, relative to the path.
     """
+    conditions = protocol.conditions(generator, cameras)
     for draw in protocol.draws(_device(generator)):
         camera = _camera(generator, cameras, draw)
-        latents = partial(generator.map, camera=camera, truncation=protocol.truncation)
+        condition = camera if conditions is None else conditions(draw)
+        latents = partial(generator.map, camera=condition, truncation=protocol.truncation)
 
         # the path, and the position on it
         z0 = draw.normal("z", generator.z_dim)
@@ -137,10 +160,16 @@ def latent_batches(
     generator: Generator, protocol: Protocol, cameras: Cameras | None = None
 ) -> Iterator[tuple[Tensor, Randomness]]:
     """Yields latents and the randomness of their images, for `measure_equivariance`."""
+    conditions = protocol.conditions(generator, cameras)
     for draw in protocol.draws(_device(generator)):
-        camera = _camera(generator, cameras, draw) if generator.camera_conditioned else None
+        if not generator.camera_conditioned:
+            condition = None
+        elif conditions is None:
+            condition = _camera(generator, cameras, draw)
+        else:
+            condition = conditions(draw)
         z = draw.normal("z", generator.z_dim)
-        yield generator.map(z, camera, truncation=protocol.truncation), draw
+        yield generator.map(z, condition, truncation=protocol.truncation), draw
 
 
 def movable(generator: Generator) -> Synthesize:
