@@ -6,27 +6,22 @@ kept, so a script that was stopped goes on.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from machine import facts
-from torch import Tensor
 
-from gan3d.apps.pictures import depth_colors, enlarge, grid, to_uint8
-from gan3d.apps.samples import sample_turned
-from gan3d.data.heads import head_camera
+from gan3d.bench.pictures import front_views, turned_sheet
+from gan3d.bench.runs import training_cost
+from gan3d.data.heads import FOV, RADIUS
 from gan3d.generators import Generator, Rendering
 
-YAWS = (-0.6, -0.3, 0.0, 0.3, 0.6)
-ROWS, SIDE = 4, 96
 MADE_WITH = "made_with.json"
 # Heads to train on, and others to measure with.
 DATA_HEADS, DATA_SEED = 4000, 5
@@ -94,32 +89,14 @@ def measured(
 
 def training_seconds(run: Path) -> float:
     """Wall seconds of the training itself, from the images and speeds that it logged."""
-    seconds, before = 0.0, 0
-    with (run / "metrics.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            speed = float(row.get("speed/images_per_second") or 0)
-            if speed > 0:
-                images = int(row["step"]) - before
-                seconds += images / speed
-                before += images
-    return seconds
+    return training_cost(run).seconds
 
 
-def views(generator: Generator, num: int, yaws: Sequence[float] = (0.0,)) -> list[Rendering]:
-    """The first heads from some sides, conditioned on the frontal camera; 2D: their pictures."""
-    turned = [head_camera(torch.tensor([yaw]), torch.zeros(1)) for yaw in yaws]
-    cameras = turned if generator.has_camera else [None]
-    return sample_turned(generator, range(num), cameras)
+def views(generator: Generator, num: int) -> list[Rendering]:
+    """The first heads from the front; 2D: their pictures."""
+    return front_views(generator, num, (RADIUS, FOV))
 
 
 def sheet(generator: Generator) -> np.ndarray:
-    """Heads in rows, seen from `YAWS`, and their frontal depth; 2D: a grid of pictures."""
-    if not generator.has_camera:
-        (pictures,) = views(generator, 6 * ROWS)
-        return grid(enlarge(to_uint8(pictures.image), SIDE), 6)
-    seen = views(generator, ROWS, YAWS)
-    frontal = seen[YAWS.index(0.0)]
-    columns = [to_uint8(view.image) for view in seen]
-    columns.append(depth_colors(cast(Tensor, frontal.depth), frontal.opacity))
-    cells = np.stack([enlarge(column, SIDE) for column in columns], axis=1)
-    return grid(cells.reshape(-1, *cells.shape[2:]), len(columns))
+    """Heads from several sides and their frontal depth; 2D: a grid of pictures."""
+    return turned_sheet(generator, (RADIUS, FOV))

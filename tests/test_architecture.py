@@ -24,7 +24,7 @@ FLOORS = (
     ("generators",),
     ("discriminators", "metrics"),
     ("checkpoints", "apps"),
-    ("training",),
+    ("training", "bench"),
     ("cli",),
 )
 # These serve Lightning's Trainer; everything else works in a notebook without it.
@@ -112,7 +112,9 @@ def test_only_kernels_import_triton_and_only_the_command_line_parses_arguments(p
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if room_of(p) in ("training", "metrics", "apps")], ids=name_of
+    "path",
+    [p for p in FILES if room_of(p) in ("training", "metrics", "apps", "bench")],
+    ids=name_of,
 )
 def test_harness_metrics_and_apps_know_the_contract_and_no_model(path):
     for module, names, line in imports(path):

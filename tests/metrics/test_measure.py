@@ -200,7 +200,8 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
     assert record["checkpoint"]["class"] == cls.__name__
     assert record["checkpoint"]["images_seen"] == 7
     assert len(record["checkpoint"]["sha256"]) == 64
-    assert {"gan3d", "commit", "torch", "device", "date", "seconds"} == set(record["made_with"])
+    made_with = {"gan3d", "commit", "torch", "device", "date", "seconds", "machine", "threads"}
+    assert made_with | {"python"} == set(record["made_with"])
 
 
 def test_the_command_gives_the_same_values_again(tmp_path, posed_zip):

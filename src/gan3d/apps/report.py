@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
-import io
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from gan3d.apps.curves import Curve, curve_svg
+from gan3d.apps.page import MIME, page, shown, small_url
 from gan3d.results import MARKER, refuse_existing, write_whole
 
-MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 GENERATED = '<meta name="generator" content="gan3d report">'
 MAX_MOMENTS = 6  # pictures of the progress of a run
 COMPARED = "zoo"  # folder in a run of pictures and videos of trained models, to be shown beside it
@@ -74,14 +70,8 @@ def write_report(run_dir: str | Path, *, overwrite: bool = False) -> Path:
         _config(run),
     )
     body = "\n".join(section for section in sections if section)
-    title = html.escape(run.dir.resolve().name)
-    page = (
-        PAGE.replace("{{generated}}", GENERATED)
-        .replace("{{title}}", title)
-        .replace("{{body}}", body)
-    )
-
-    return write_whole(path, lambda partial: partial.write_text(page, encoding="utf-8"))
+    text = page(run.dir.resolve().name, body, generator=GENERATED)
+    return write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _is_ours(path: Path) -> bool:
@@ -269,10 +259,10 @@ def _results(run: RunFiles) -> str:
     figures = ""
     for key, videos in run.videos.items():
         step, path = videos[-1]
-        figures += _figure(_shown(path, key), key, step)
+        figures += _figure(shown(path, key), key, step)
     for key, pictures in run.pictures.items():
         step, path = pictures[-1]
-        figures += _figure(_shown(path, key), key, step)
+        figures += _figure(shown(path, key), key, step)
     return f"<h2>Results</h2>\n<div class='results'>{figures}</div>" if figures else ""
 
 
@@ -281,7 +271,7 @@ def _compared(run: RunFiles) -> str:
     figures = ""
     for path in run.compared:
         caption = f"{html.escape(path.parent.name)}, trained before: {html.escape(path.stem)}."
-        figures += f"<figure>{_shown(path, path.stem)}<figcaption>{caption}</figcaption></figure>"
+        figures += f"<figure>{shown(path, path.stem)}<figcaption>{caption}</figcaption></figure>"
     if not figures:
         return ""
     return f"<h2>A trained model</h2>\n<div class='results'>{figures}</div>"
@@ -307,7 +297,7 @@ def _progress(run: RunFiles) -> str:
         return ""
     figures = ""
     for step, path in moments:
-        figures += f'<figure><img alt="fakes" src="{_small(path)}">'
+        figures += f'<figure><img alt="fakes" src="{small_url(path)}">'
         figures += f"<figcaption>{step / 1000:,.6g} kimg</figcaption></figure>"
     return f"<h2>Progress of training</h2>\n<div class='progress'>{figures}</div>"
 
@@ -414,79 +404,3 @@ def _config(run: RunFiles) -> str:
 def _figure(content: str, key: str, step: int) -> str:
     caption = f"{CAPTIONS.get(key, html.escape(key))} <span>{step / 1000:,.6g} kimg</span>"
     return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
-
-
-def _shown(path: Path, what: str) -> str:
-    """A picture or a video as an element of the page."""
-    if path.suffix == ".mp4":
-        return f'<video controls loop muted autoplay playsinline src="{_data(path)}"></video>'
-    return f'<img alt="{html.escape(what)}" src="{_data(path)}">'
-
-
-def _data(path: Path) -> str:
-    """A file as a data URL."""
-    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _small(path: Path, side: int = 800) -> str:
-    """A picture as a data URL, reduced if it is larger than displayed."""
-    with Image.open(path) as picture:
-        if max(picture.size) <= side:
-            return _data(path)
-        picture.thumbnail((side, side))
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, format="JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{{generated}}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{title}}</title>
-<style>
-:root { color-scheme: light dark; --ink: #1d2025; --soft: #666c75; --line: #dcdfe4; --paper: #fff;
-  --tile: #f5f6f8; --c0: #2866b8; --c1: #d0662a; --c2: #3c8d4e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --soft: #9aa1ab; --line: #363b43;
-  --paper: #16181c; --tile: #202329; --c0: #75a9ec; --c1: #eb9560; --c2: #7cc48c; } }
-body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
-  background: var(--paper); max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 1rem; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; border-bottom: 1px solid var(--line);
-  padding-bottom: .35rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: .7rem; }
-.tile { background: var(--tile); border-radius: 8px; padding: .7rem .9rem; }
-.figure { font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.what { color: var(--soft); font-size: .82rem; line-height: 1.35; }
-figure { margin: 0; }
-figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; max-width: 70ch; }
-figcaption span { white-space: nowrap; }
-img, video { display: block; width: 100%; height: auto; image-rendering: pixelated;
-  border-radius: 6px; background: #fff; }
-.results { columns: 420px 2; column-gap: 1.6rem; }
-.results figure { break-inside: avoid; padding-bottom: 1.4rem; }
-.progress { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr));
-  gap: .8rem; }
-.progress figcaption { text-align: center; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
-  gap: 1.8rem 1.6rem; }
-svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
-svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }
-svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-table { border-collapse: collapse; font-size: .9rem; }
-th { text-align: left; color: var(--soft); font-weight: normal; padding: .2rem 1.2rem .2rem 0;
-  vertical-align: top; }
-summary { cursor: pointer; color: var(--soft); }
-pre { background: var(--tile); border-radius: 8px; padding: 1rem; overflow-x: auto;
-  font-size: .82rem; }
-</style>
-</head>
-<body>
-{{body}}
-</body>
-</html>
-"""

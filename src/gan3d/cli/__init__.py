@@ -9,6 +9,7 @@ another verb: a new verb is one row of `VERBS`.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,13 +35,16 @@ class Verb:
     """A verb beside the Trainer's: its words run the function `target` ("module:function").
 
     Where `positional` is set, the function's required arguments are given without a name; the rest
-    are options.
+    are options. Where `several` is set, all words before the first option are one list, its first
+    argument. Values of `unchecked` arguments are the function's own matter.
     """
 
     words: tuple[str, ...]
     target: str
     summary: str
     positional: bool = False
+    several: bool = False
+    unchecked: tuple[str, ...] = ()
 
 
 VERBS = (
@@ -91,6 +95,31 @@ VERBS = (
         "gan3d.cli.measure:measure",
         "measure a generator: FID, KID, PPL, equivariance, ..",
         True,
+    ),
+    Verb(
+        ("bench", "suites"),
+        "gan3d.cli.bench:print_suites",
+        "list the suites of the benchmark",
+    ),
+    Verb(
+        ("bench", "run"),
+        "gan3d.cli.bench:run_suite",
+        "train a model under a suite's budget, and evaluate it",
+        unchecked=("model",),  # a config, too
+    ),
+    Verb(
+        ("bench", "eval"),
+        "gan3d.cli.bench:evaluate_models",
+        "evaluate trained models by one protocol",
+        True,
+        several=True,
+    ),
+    Verb(
+        ("bench", "table"),
+        "gan3d.cli.bench:write_table",
+        "put results of one protocol into a table and a page",
+        True,
+        several=True,
     ),
     Verb(
         ("epi",),
@@ -330,14 +359,21 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     from gan3d.cli.signatures import stand_in
 
     prog = f"gan3d {' '.join(verb.words)}"
-    values = call(stand_in(verb.target), arguments, prog=prog, positional=verb.positional)
-    check_values(values)
+    words = _packed(arguments) if verb.several else arguments
+    values = call(stand_in(verb.target), words, prog=prog, positional=verb.positional)
+    check_values({name: v for name, v in values.items() if name not in verb.unchecked})
     keep_memory()
     module, _, name = verb.target.partition(":")
     result = getattr(importlib.import_module(module), name)(**values)
     if result is not None and not isinstance(result, int):
         print(result)
     return result if isinstance(result, int) else 0
+
+
+def _packed(arguments: list[str]) -> list[str]:
+    """The words before the first option as one list."""
+    first = next((k for k, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    return [json.dumps(arguments[:first])] * bool(first) + arguments[first:]
 
 
 def _interrupted(words: list[str], interrupt: KeyboardInterrupt) -> int:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from gan3d import __version__
+from gan3d.bench.machine import machine_facts
 from gan3d.camera import DatasetPoses
 from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.checks import at_least, device_of, file_for
@@ -42,6 +41,7 @@ from gan3d.data.heads import is_heads
 from gan3d.data.images import ResizeFilter
 from gan3d.generators import Generator
 from gan3d.metrics.equivariance import Kind, measure_equivariance
+from gan3d.metrics.exact import full_precision
 from gan3d.metrics.features import (
     inception_features,
     inception_probabilities,
@@ -168,7 +168,7 @@ def measure(
     reals, cameras = _reals(data, generator, resolution, resize_filter)
     networks = {name: network.to(place) for name, network in networks.items()}
     start = time.monotonic()
-    with _full_precision():
+    with full_precision():
         values = _scores(
             Job(names, generator, place, protocol, networks, reals, cameras, num_workers), refused
         )
@@ -196,7 +196,7 @@ def measure(
             "cameras": "labels of the data" if cameras is not None else None,
             "equivariance_of": "planes" if generator.has_camera else "pictures",
         },
-        "made_with": _made_with(place) | {"seconds": round(time.monotonic() - start, 1)},
+        "made_with": machine_facts(place) | {"seconds": round(time.monotonic() - start, 1)},
     }
     _write(path, record)
     table = _table(values, num, path)
@@ -204,21 +204,6 @@ def measure(
         print(table)
         raise CommandError(*reasons(refused))
     return table
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32 on NVIDIA GPUs: it has 10 bits, equivariance beyond 60 dB and path steps of 1e-4 need
-    more.
-    """
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
 
 
 def _networks(
@@ -403,40 +388,6 @@ def _describe(network: nn.Module) -> str:
         if description is not None
         else f"gan3d {type(network).__name__}, no published network"
     )
-
-
-def _made_with(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {
-        "gan3d": __version__,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "device": name,
-        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this file lies in, `-dirty` where it was changed since; None
-    if installed.
-    """
-    if not (Path(__file__).parents[3] / ".git").exists():
-        return None
-    words = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from gan3d.bench.machine import processor
 from gan3d.training.stages import Stage
 
 if TYPE_CHECKING:
@@ -183,12 +182,3 @@ def _device(trainer: Trainer) -> str:
 def _cpu() -> str:
     name = processor()
     return f"cpu ({name})" if name else "cpu"
-
-
-def processor() -> str:
-    """The processor's name; "" if the system does not say it."""
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor()

@@ -124,6 +124,12 @@ class HeadNet(nn.Module):
             mask=mask.sigmoid(),
         )
 
+    def embed(self, images: Tensor) -> Tensor:
+        """The 160 features that pose and attributes are read from, [b 160], of images
+        [b 3 H W] in [-1, 1].
+        """
+        return self.features(self.to4(self.to8(self.to16(sized(images.to(self.mean))))))
+
     def true_slope(self, side: int) -> float:
         """Yaw that is read of true heads per yaw of the camera, at images of about this side."""
         return self.facts["true_slope"]["32" if side < 48 else "64"]

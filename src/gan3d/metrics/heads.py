@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from gan3d.camera import Camera
 from gan3d.data.heads import head_camera
-from gan3d.generators.contract import Generator
+from gan3d.generators.contract import Generator, Rendering
 from gan3d.metrics.relief import HeadRelief
 from gan3d.metrics.turn import YAWS, HeadTurn
 
@@ -41,31 +42,66 @@ def measure_heads(
     Raises:
         ValueError: the generator has no camera, or shows no depth.
     """
-    name = type(generator).__name__
-    if not generator.has_camera:
-        raise ValueError(
-            f"{name} has no camera to move, so its heads have no relief and do not turn; choose a "
-            "3D generator"
-        )
     of_relief, of_turn = HeadRelief() if relief else None, HeadTurn() if turn else None
-    for z in latents:
-        # the front first
-        yaws = [0.0, *(YAWS if turn else ())]
-        cameras = [
-            head_camera(torch.full((len(z),), yaw), torch.zeros(len(z))).to(z) for yaw in yaws
-        ]
-        scene = generator.represent(generator.map(z, cameras[0], truncation=truncation))
-        views = [
-            generator.render(scene, camera, resolution=resolution, raw=False) for camera in cameras
-        ]
-
+    yaws = [0.0, *(YAWS if turn else ())]  # the front first
+    for front, views in turned_views(
+        generator, latents, yaws, truncation=truncation, resolution=resolution
+    ):
         if of_relief is not None:
-            depth, opacity = views[0].depth, views[0].opacity
-            if depth is None:
-                raise ValueError(f"{name} shows no depth, so its heads have no relief to measure")
-            of_relief.update(depth.cpu(), None if opacity is None else opacity.cpu(), cameras[0])
+            of_relief.update(*frontal_depth(generator, views[0]), front)
         if of_turn is not None:
             of_turn.update(torch.stack([view.image.float().cpu() for view in views[1:]], dim=1))
 
     metrics = [metric for metric in (of_relief, of_turn) if metric is not None]
     return {name: float(value) for metric in metrics for name, value in metric.compute().items()}
+
+
+@torch.no_grad()
+def turned_views(
+    generator: Generator,
+    latents: Iterable[Tensor],
+    yaws: Sequence[float],
+    *,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+) -> Iterator[tuple[Camera, list[Rendering]]]:
+    """Heads seen from several yaws at pitch 0, by the cameras of `gan3d.data.heads`, conditioned on
+    the frontal one; batch by batch.
+
+    Yields:
+        b frontal cameras, and b views at each of the yaws.
+
+    Raises:
+        ValueError: the generator has no camera.
+    """
+    if not generator.has_camera:
+        raise ValueError(
+            f"{type(generator).__name__} has no camera to move, so its heads have no relief and do "
+            "not turn; choose a 3D generator"
+        )
+    for z in latents:
+        front, *cameras = (
+            head_camera(torch.full((len(z),), yaw), torch.zeros(len(z))).to(z)
+            for yaw in (0.0, *yaws)
+        )
+        scene = generator.represent(generator.map(z, front, truncation=truncation))
+        yield (
+            front,
+            [
+                generator.render(scene, camera, resolution=resolution, raw=False)
+                for camera in cameras
+            ],
+        )
+
+
+def frontal_depth(generator: Generator, view: Rendering) -> tuple[Tensor, Tensor | None]:
+    """Depth and opacity of a view, on the CPU.
+
+    Raises:
+        ValueError: it has no depth.
+    """
+    if view.depth is None:
+        raise ValueError(
+            f"{type(generator).__name__} shows no depth, so its heads have no relief to measure"
+        )
+    return view.depth.cpu(), None if view.opacity is None else view.opacity.cpu()

@@ -71,9 +71,12 @@ def kernel_distance(
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
     """The unbiased MMD^2 of two sets of equal size [m c], a float64 scalar."""
     m = len(x)
-    within = _kernel(x, x) + _kernel(y, y)
-    return (within.sum() - within.diagonal().sum()) / (m * (m - 1)) - 2 * _kernel(x, y).mean()
+    within = polynomial_kernel(x, x) + polynomial_kernel(y, y)
+    return (within.sum() - within.diagonal().sum()) / (m * (m - 1)) - 2 * polynomial_kernel(
+        x, y
+    ).mean()
 
 
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
+def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
+    """k(x_i, y_j) of features [n c] and [m c], float64 [n m]."""
     return exact(x @ y.mT / x.shape[1] + 1) ** 3

@@ -46,23 +46,33 @@ def precision_and_recall(
     for features, what in ((real, "real images"), (fake, "fakes")):
         check_finite(features, what)
     if half:
-        largest = max(float(features.abs().max()) for features in (real, fake))
-        scale = 2.0 ** -max(math.ceil(math.log2(max(largest, 1) / torch.finfo(torch.half).max)), 0)
-        real, fake = ((features.float() * scale).half() for features in (real, fake))
+        real, fake = rounded(real, fake)
     real, fake = real.float(), fake.float()
     return covered(real, fake, neighbors), covered(fake, real, neighbors)
 
 
+def rounded(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Features rounded to float16, those beyond its range divided by one power of two."""
+    largest = max(float(features.abs().max()) for features in (real, fake))
+    scale = 2.0 ** -max(math.ceil(math.log2(max(largest, 1) / torch.finfo(torch.half).max)), 0)
+    return (real.float() * scale).half(), (fake.float() * scale).half()
+
+
 def covered(manifold: Tensor, probes: Tensor, neighbors: int = 3) -> Tensor:
     """Fraction of the probes [m c] inside a ball of the manifold [n c] (closed balls), float64."""
+    return exact(inside(manifold, probes, neighbors)).mean()
+
+
+def inside(manifold: Tensor, probes: Tensor, neighbors: int = 3) -> Tensor:
+    """Whether each probe [m c] lies in a ball of the manifold [n c] (closed balls), bool [m]."""
     radii = neighbor_distances(manifold, neighbors)
     hits = []
     for block in probes.split(BLOCK):
-        inside = torch.zeros(len(block), dtype=torch.bool, device=block.device)
+        hit = torch.zeros(len(block), dtype=torch.bool, device=block.device)
         for centers, radius in zip(manifold.split(BLOCK), radii.split(BLOCK)):
-            inside |= (torch.cdist(block, centers) <= radius).any(dim=1)
-        hits.append(inside)
-    return exact(torch.cat(hits)).mean()
+            hit |= (torch.cdist(block, centers) <= radius).any(dim=1)
+        hits.append(hit)
+    return torch.cat(hits)
 
 
 def neighbor_distances(features: Tensor, neighbors: int) -> Tensor:

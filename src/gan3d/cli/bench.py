@@ -1,0 +1,298 @@
+"""`gan3d bench suites | run | eval | table`: every architecture by one protocol
+(docs/benchmark.md).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gan3d.bench.evaluation import evaluate, origin_of, subject_of
+from gan3d.bench.pictures import write_pictures
+from gan3d.bench.results import find_results, read_result, write_result
+from gan3d.bench.subject import networks_of
+from gan3d.bench.suites import (
+    PHOTOGRAPHS,
+    Changes,
+    Heads,
+    Suite,
+    find_suite,
+    photographs,
+    suite_names,
+)
+from gan3d.bench.table import leaderboard
+from gan3d.checkpoints.models import find_model, load_model
+from gan3d.cli.bench_runs import refuse_unfit, training_of
+from gan3d.cli.checks import device_of, existing, file_for, folder_for
+from gan3d.cli.messages import CommandError, say
+from gan3d.cli.models import sha256_of
+from gan3d.cli.threads import use_threads
+from gan3d.data.heads import write_heads
+from gan3d.data.images import ResizeFilter
+from gan3d.metrics.measure import Conditioning
+from gan3d.results import MARKER, refuse_existing
+from gan3d.zoo.configs import find
+from gan3d.zoo.models import locate
+
+
+def print_suites() -> int:
+    """Lists the suites of the benchmark, each with what it is."""
+    width = max(map(len, suite_names()))
+    for name in suite_names():
+        print(f"  {name:{width}}  {find_suite(name).about}")
+    print("\nmeasure a model: gan3d bench eval MODEL --suite NAME; docs/benchmark.md")
+    return 0
+
+
+def run_suite(
+    suite: str,
+    model: str,
+    overlays: str = "",
+    seed: int = 0,
+    out: Path = Path("runs/bench"),
+    device: str = "auto",
+) -> int:
+    """Trains a model under a suite's budget, on its data, and evaluates the average of it.
+
+    What was stopped goes on by the same command; a finished run is only evaluated.
+
+    Args:
+        suite: of the benchmark: a name (gan3d bench suites), or a YAML file.
+        model: a config (gan3d configs), or the folder of a finished run, which must have the
+            suite's data and budget.
+        overlays: configs to lay over it, with commas between them.
+        seed: of the training.
+        out: folder of data, runs and results.
+        device: of the evaluation: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
+    """
+    out = folder_for(out)
+    chosen = find_suite(suite)
+    if chosen.train is None:
+        raise CommandError(f"suite {chosen.name} only evaluates: gan3d bench eval MODEL")
+    place = device_of(device)
+    data = made(chosen.train, out)
+    if (Path(model).expanduser() / MARKER).exists():
+        run = Path(model).expanduser()
+        name = run.resolve().name
+    else:
+        configs = [find(word.strip()) for word in (model, *overlays.split(",")) if word.strip()]
+        name = f"{'+'.join(path.stem for path in configs)}-seed{seed}"
+        run = out / chosen.name / name
+        if (code := _train(run, configs, chosen, data, seed)) != 0:
+            return code
+    refuse_unfit(run, chosen, data)
+    _evaluate_one(str(run), name, chosen, made(_real_of(chosen), out), out, None, str(place), True)
+    return 0
+
+
+def evaluate_models(
+    models: list[str],
+    suite: str | None = None,
+    data: Path | None = None,
+    out: Path = Path("runs/bench"),
+    seed: int | None = None,
+    num_fakes: int | None = None,
+    num_heads: int | None = None,
+    truncation: float | None = None,
+    conditioning: Conditioning | None = None,
+    resize_filter: ResizeFilter | None = None,
+    inception: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> int:
+    """Evaluates trained models by one protocol: a JSON, pictures and an orbit of each.
+
+    What is asked for otherwise than the suite says gives another protocol, with another hash.
+
+    Args:
+        models: files (.safetensors, .ckpt), folders, run folders, or names (docs/checkpoints.md);
+            of a training checkpoint the average is taken.
+        suite: of the benchmark: a name (gan3d bench suites), or a YAML file.
+        data: folder or zip of photographs, in place of a suite.
+        out: folder of data and results.
+        seed: of all draws.
+        num_fakes: pictures of the distances.
+        num_heads: heads of the signed measures.
+        truncation: psi.
+        conditioning: of the second distance, 3d: frontal, or independent.
+        resize_filter: how real images are shrunk.
+        inception: TorchScript file inception-2015-12-05.pt, for FID and KID.
+        device: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
+        overwrite: replace results that are there.
+    """
+    out = folder_for(out)
+    if (suite is None) == (data is None):
+        raise CommandError(
+            "give either --suite NAME or --data PHOTOGRAPHS.zip",
+            f"suites: {', '.join(suite_names())}",
+        )
+    changes = Changes(seed, truncation, conditioning, resize_filter, num_fakes, num_heads)
+    chosen = changes.of(photographs() if suite is None else find_suite(suite))
+    place = device_of(device)
+    names = [_name_of(model) for model in models]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise CommandError(f"two of the models are called {twice[0]}; evaluate one by one")
+    refuse_existing([_result(out, chosen, name) for name in names], overwrite)
+    if len(models) > 1:
+        options = {"suite": suite, "data": data, "out": out, "inception": inception}
+        options |= {"device": device, "overwrite": str(overwrite).lower()}
+        return _one_by_one(models, options | vars(changes))
+    reals = existing("data", data) if data is not None else made(_real_of(chosen), out)
+    _evaluate_one(models[0], names[0], chosen, reals, out, inception, str(place), overwrite)
+    return 0
+
+
+def write_table(
+    results: list[Path],
+    out: Path | None = None,
+    html: Path | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Puts results of one protocol into one table.
+
+    Args:
+        results: JSON files of gan3d bench, or folders of them.
+        out: a Markdown file for the table; by default it is printed.
+        html: a self-contained page with pictures and videos.
+        overwrite: replace files that are there.
+    """
+    text = None if out is None else file_for(out, ".md", overwrite=overwrite)
+    page = None if html is None else file_for(html, ".html", overwrite=overwrite)
+    paths = find_results(results)
+    board = leaderboard([(path, read_result(path)) for path in paths])
+    if text is not None:
+        text.write_text(board.markdown(), encoding="utf-8")
+        say(f"the table of {len(paths)} results is in {text}")
+    if page is not None:
+        from gan3d.bench.page import write_page
+
+        write_page(page, board)
+        say(f"the page is {page}")
+    if text is None and page is None:
+        print(board.markdown(), end="")
+    return 0
+
+
+# ------------------------------------------------------------ steps
+
+
+def made(heads: Heads, out: Path) -> Path:
+    """A set of heads, made if it is not there."""
+    path = out / "data" / heads.file
+    if not path.exists():
+        say(f"making {heads.num} heads of {heads.resolution} px: {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_heads(
+            path,
+            num=heads.num,
+            resolution=heads.resolution,
+            seed=heads.seed,
+            recipe=heads.recipe,
+            workers=1,
+        )
+    return path
+
+
+def _real_of(suite: Suite) -> Heads:
+    if suite.real is None:
+        raise CommandError(f"suite {suite.name} has no real images; give --data FOLDER_OR_ZIP")
+    return suite.real
+
+
+def _train(run: Path, configs: Sequence[Path], suite: Suite, data: Path, seed: int) -> int:
+    """Trains to the end of the budget; what is finished is left as it is. Returns the exit code."""
+    found = training_of(run, suite, data)
+    if found is not None:
+        refuse_unfit(run, suite, data, finished=False)
+        if found["images"] >= suite.budget_kimg * 1000:
+            return 0
+    words: list[Any] = ["fit"]
+    for config in configs:
+        words += ["--config", config]
+    words += ["--data.path", data, "--model.run.total_kimg", suite.budget_kimg]
+    words += ["--seed_everything", seed, "--run_dir", run, "--resume", "auto", "--threads", 1]
+    command = [sys.executable, "-m", "gan3d", *map(str, words), *suite.options]
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+
+
+def _evaluate_one(
+    model: str,
+    name: str,
+    suite: Suite,
+    data: Path,
+    out: Path,
+    inception: Path | None,
+    device: str,
+    overwrite: bool,
+) -> Path:
+    """Writes the result of one model, and its pictures beside it."""
+    use_threads(1)
+    path = _result(out, suite, name)
+    file = find_model(model)
+    generator, facts = load_model(file)
+    generator = generator.to(device_of(device))
+    networks = networks_of(suite, None if inception is None else str(inception))
+    subject = subject_of(generator, suite, data, networks, facts.get("resolution"))
+    about: dict[str, Any] = {
+        "name": name,
+        "file": file.name,
+        "sha256": sha256_of(file),
+        "origin": origin_of(facts),
+    }
+    if "images_seen" in facts:
+        about["images_seen"] = int(facts["images_seen"])
+    say(f"measuring {name} by suite {suite.name}")
+    record = evaluate(subject, about)
+    record["training"] = _training(Path(model).expanduser(), suite, out, facts)
+    refuse_existing([path], overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stem = path.with_suffix("")
+    record["pictures"] = write_pictures(generator, subject.view, stem, subject.resolution)
+    write_result(path, record)
+    say(f"{path}, in {record['made_with']['seconds']:g} s")
+    return path
+
+
+def _training(model: Path, suite: Suite, out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """What is known of the training of a model."""
+    if (model / MARKER).exists():
+        data = None if suite.train is None else out / "data" / suite.train.file
+        return training_of(model, suite, data)
+    if "images_seen" not in facts:
+        return None
+    images, minutes = int(facts["images_seen"]), facts.get("training_minutes")
+    seconds = None if minutes is None else 60 * float(minutes)
+    return {
+        "by_suite": False,
+        "why_not": ["it is a file, which does not say all of its training"],
+        "config": facts.get("config"),
+        "seed": None,
+        "images": images,
+        "seconds": seconds,
+        "images_per_second": images / seconds if seconds else None,
+        "device": facts.get("made_with", {}).get("machine"),
+    }
+
+
+def _one_by_one(models: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Evaluates each model in a process of its own: memory is measured in a fresh one, and what
+    ends one evaluation does not end the others. Returns the worst exit code.
+    """
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    start = [sys.executable, "-m", "gan3d", "bench", "eval"]
+    return max(subprocess.run([*start, model, *words]).returncode for model in models)
+
+
+def _name_of(model: str) -> str:
+    """What a model is called in the table: the name of its file or folder."""
+    found = locate(model)
+    return Path(model).name if found is None else found.resolve().name.removesuffix(".safetensors")
+
+
+def _result(out: Path, suite: Suite, name: str) -> Path:
+    folder = PHOTOGRAPHS if suite.real is None else suite.name
+    return out / folder / f"{name}.json"

@@ -1,0 +1,104 @@
+"""What the benchmark measures: equal to the metrics it is made of, whatever the model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gan3d.bench.evaluation import evaluate, origin_of
+from gan3d.bench.measures import MEASURES, column_of
+from gan3d.camera import DatasetPoses
+from gan3d.generators import GENERATORS
+from gan3d.metrics.frechet import feature_moments, frechet_distance
+from gan3d.metrics.heads import measure_heads
+from gan3d.metrics.measure import Protocol, collect, fake_pictures
+from gan3d.metrics.precision_recall import precision_and_recall
+
+ABOUT = {"name": "a", "file": "a", "sha256": "0" * 64, "origin": "trained here"}
+
+
+@pytest.mark.parametrize("conditioning", ["same", "frontal"])
+def test_a_distance_is_that_of_the_pictures_of_its_conditioning(subject_of, conditioning):
+    subject = subject_of("EG3D")
+    pictures = "same" if conditioning == "same" else "3d"
+    value = MEASURES["frechet"].compute(subject)[f"fd_headnet/{pictures}"]
+
+    protocol = Protocol(num=12, batch_size=16, conditioning=conditioning)
+    cameras = DatasetPoses().bind(subject.reals.labels).sample
+    made = fake_pictures(subject.generator, protocol, cameras)
+    fake = collect(made, {"headnet": subject.networks["headnet"]})["headnet"]
+    images = torch.stack([subject.reals[k][0] for k in range(24)]) / 127.5 - 1
+    real = subject.networks["headnet"](images)
+    expected = frechet_distance(*feature_moments(real), *feature_moments(fake))
+    assert value.value == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_both_distances_differ_for_a_conditioned_model_and_are_one_for_others(subject_of):
+    conditioned, free = subject_of("EG3D"), subject_of("PiGAN")
+    assert conditioned.is_conditioned
+    assert not free.is_conditioned
+    for subject, are_equal in ((conditioned, False), (free, True)):
+        values = MEASURES["frechet"].compute(subject)
+        assert (values["fd_small/same"] == values["fd_small/3d"]) == are_equal
+
+
+def test_precision_and_recall_are_those_of_the_metric(subject_of):
+    subject = subject_of("PiGAN")
+    values = MEASURES["precision_recall"].compute(subject)
+    real, fake = subject.real["headnet"], subject.fake("3d")["headnet"]
+    precision, recall = precision_and_recall(real, fake)
+    assert values["precision_headnet"].value == float(precision)
+    assert values["recall_headnet"].value == float(recall)
+
+
+def test_relief_and_turn_are_those_of_measure_heads(subject_of):
+    subject = subject_of("EG3D")
+    found = {**MEASURES["relief"].compute(subject), **MEASURES["turn"].compute(subject)}
+    draws = replace(subject.protocol, num=4).draws()
+    latents = [draw.normal("z", subject.generator.z_dim) for draw in draws]
+    expected = measure_heads(subject.generator, latents)
+    assert list(found) == list(expected)
+    for name, interval in found.items():
+        assert interval.value == pytest.approx(expected[name], rel=1e-5, abs=1e-6)
+        assert interval.low <= interval.value + 1e-12
+        assert interval.high >= interval.value - 1e-12
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_every_member_is_measured_and_what_it_cannot_have_is_absent_with_the_reason(
+    subject_of, name
+):
+    subject = subject_of(name)
+    record = evaluate(subject, ABOUT)
+    expected = {key for measure in MEASURES.values() for key in measure.columns}
+    found = {*record["values"], *record["absent"]}
+    assert expected == {next(k for k in expected if key.startswith(k)) for key in found}
+    assert all(map(column_of, found))
+    if subject.generator.has_camera:
+        assert not record["absent"]
+    else:
+        assert {"fd_headnet/3d", "turn", "face_slope"} <= set(record["absent"])
+        assert "has no camera" in record["absent"]["fd_headnet/3d"]
+        assert {"fd_headnet/same", "precision_headnet"} <= set(record["values"])
+    speed = record["speed"]
+    assert speed["cached_images_per_second"] > 0
+    assert speed["gflops_per_image"] > 0
+
+
+def test_pictures_that_are_not_finite_are_absent_and_end_nothing(subject_of):
+    subject = subject_of("StyleGAN2")
+    with torch.no_grad():
+        next(subject.generator.synthesis.parameters()).fill_(torch.nan)
+    record = evaluate(subject, ABOUT)
+    assert not record["values"]
+    assert "not finite" in record["absent"]["fd"]
+
+
+def test_a_measure_that_is_not_there_is_refused(subject_of, suite):
+    with pytest.raises(ValueError, match="there is no measure beauty; known: frechet"):
+        evaluate(subject_of("PiGAN", replace(suite, measures=("beauty",))), ABOUT)
+
+
+def test_weights_say_where_they_were_trained():
+    assert origin_of({"source": "generator_ema"}) == "trained here"
+    assert origin_of({"source": "ffhq512-128.pkl"}) == "official weights, evaluated here"
