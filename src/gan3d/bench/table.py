@@ -110,7 +110,7 @@ class Row:
 HEADINGS = {
     "model": Heading("model"),
     "architecture": Heading("architecture"),
-    "weights": Heading("weights", "paper, official weights evaluated here, or trained here"),
+    "weights": Heading("weights", "official ones, evaluated here, or trained here"),
     "by the suite": Heading("by the suite", "whether trained on its data under its budget"),
     "seeds": Heading("seeds", "of training; of several, values are means, intervals over seeds"),
     "images": Heading("images", "that training has seen"),
