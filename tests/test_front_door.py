@@ -157,7 +157,16 @@ def test_every_function_has_an_example_that_runs(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "module", ["checkpoints.models", "checkpoints.runs", "ops", "spelling", "zoo.models"]
+    "module",
+    [
+        "bench.measures",
+        "bench.protocol",
+        "checkpoints.models",
+        "checkpoints.runs",
+        "ops",
+        "spelling",
+        "zoo.models",
+    ],
 )
 def test_other_examples_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

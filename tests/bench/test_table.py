@@ -84,9 +84,10 @@ def test_the_best_3d_distance_comes_first_and_what_has_none_last(written):
         "values": {"fd_headnet/same": {"value": 1.0, "low": 0.9, "high": 1.1}},
         "absent": {"fd_headnet/3d": "StyleGAN2 has no camera"},
     }
-    better = {"fd_headnet/same": {"value": 9.0, "low": 8, "high": 10}}
+    better = {"kd_headnet/3d": {"value": 99.0, "low": 98, "high": 100}}  # it does not rank
+    better["fd_headnet/same"] = {"value": 9.0, "low": 8, "high": 10}
     better["fd_headnet/3d"] = {"value": 2.0, "low": 1.5, "high": 2.5}
-    board = leaderboard([written("flat", **flat), written("a"), written("b", values=better)])
+    board = leaderboard([written("b", values=better), written("flat", **flat), written("a")])
     assert [row.name for row in board.rows] == ["b", "a", "flat"]
     text = board.markdown()
     assert "| 2 [1.5, 2.5] |" in text

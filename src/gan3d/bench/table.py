@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from gan3d.bench.intervals import LEVEL
 from gan3d.bench.measures import column_of
@@ -76,7 +76,7 @@ class Row:
             low, high = known[0]["low"], known[0]["high"]
         else:
             spread = statistics.stdev(values) / math.sqrt(len(values))
-            half = spread * float(student.ppf((1 + LEVEL) / 2, len(values) - 1))
+            half = spread * float(stdtrit(len(values) - 1, (1 + LEVEL) / 2))
             low, high = mean - half, mean + half
         return Cell(f"{mean:.3g} [{low:.3g}, {high:.3g}]", mean)
 
