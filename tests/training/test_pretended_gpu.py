@@ -375,6 +375,10 @@ def test_metrics_keep_to_the_device(name):
 
     walk("frechet", frechet)
     walk("features", lambda: collect(pictures(), {"small": features}))
+    for conditioning in ("frontal", "independent"):
+        other = replace(protocol, conditioning=conditioning)
+        made = fake_pictures(generator, other, cameras)
+        walk(conditioning, lambda made=made: collect(made, {"small": features}))
     walk("path length", steps)
     walk("z sensitivity", lambda: float(z_sensitivity(next(pictures()))))
     if generator.movable:

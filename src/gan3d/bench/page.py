@@ -132,7 +132,8 @@ body { max-width: none; }
 .best { font-weight: 600; }
 .best .interval { font-weight: normal; }
 .sortable :is(th, td):first-child { position: sticky; left: 0; background: var(--paper); }
-.results { columns: auto 420px; }
+.results { display: grid; gap: 1rem 1.4rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
 .results video { margin-top: .5rem; }
 </style>
 <script>

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan3d.apps.views import evaluating
 from gan3d.bench.machine import PeakMemory
 from gan3d.bench.subject import Subject
 from gan3d.metrics.exact import full_precision
@@ -30,7 +31,8 @@ def measure_speed(subject: Subject) -> dict[str, Any]:
 
     Returns:
         images_per_second (map, represent and render, 4 images at once),
-        cached_images_per_second (render alone), ms_per_view (of one cached scene),
+        cached_images_per_second (render alone, as in a video: view directions locked) and
+        ms_per_view (of one such scene), both None for 2D models, whose scene is the picture,
         peak_memory_gb (above the loaded model, 4 images; None where it is not known),
         parameters, gflops_per_image (2 per multiply-add; products and convolutions), clock.
     """
@@ -50,18 +52,21 @@ def measure_speed(subject: Subject) -> dict[str, Any]:
     def render(of: Any, view: Any) -> Any:
         return generator.render(of, view, resolution=subject.resolution, raw=False).image
 
+    cached = view = None
     with full_precision():
         memory = _peak(lambda: render(scene(BATCH), many), device)
         with FlopCounterMode(display=False) as counter:
             render(scene(1), one)
-        cached, single = scene(BATCH), scene(1)
         uncached = _seconds(lambda: render(scene(BATCH), many), device)
-        several = _seconds(lambda: render(cached, many), device)
-        view = _seconds(lambda: render(single, one), device)
+        if generator.has_camera:
+            with evaluating(generator, lock_view=True):
+                several, single = scene(BATCH), scene(1)
+                cached = _seconds(lambda: render(several, many), device)
+                view = _seconds(lambda: render(single, one), device)
     return {
         "images_per_second": _digits(BATCH / uncached),
-        "cached_images_per_second": _digits(BATCH / several),
-        "ms_per_view": _digits(1000 * view),
+        "cached_images_per_second": None if cached is None else _digits(BATCH / cached),
+        "ms_per_view": None if view is None else _digits(1000 * view),
         "peak_memory_gb": memory,
         "parameters": sum(p.numel() for p in generator.parameters()),
         "gflops_per_image": _digits(counter.get_total_flops() / 1e9),
