@@ -61,6 +61,7 @@ RECORD = {
         "origin": "trained here",
     },
     "protocol": {
+        "version": 1,
         "real": {"images": 24, "names": "1" * 64},
         "real_resolution": 32,
         "resize_filter": "lanczos",

@@ -100,7 +100,12 @@ def test_the_best_3d_distance_comes_first_and_what_has_none_last(written):
 def test_seeds_of_one_model_are_one_row_with_the_interval_over_seeds(written):
     def training(seed: int) -> dict:
         known = {"by_suite": True, "why_not": [], "config": "m", "images": 1000, "device": None}
-        return known | {"seed": seed, "seconds": 10.0 + 2 * seed, "images_per_second": 100.0}
+        return known | {
+            "seed": seed,
+            "seconds": 10.0 + 2 * seed,
+            "cpu_seconds": None,
+            "images_per_second": 100.0,
+        }
 
     def value(of: float) -> dict:
         return {"fd_headnet/3d": {"value": of, "low": of, "high": of}}
@@ -116,4 +121,5 @@ def test_seeds_of_one_model_are_one_row_with_the_interval_over_seeds(written):
     # mean 4, deviation sqrt(2), t of one degree of freedom 12.706: half = 12.706
     assert cell.text == "4 [-8.71, 16.7]"
     assert row.facts()["training s"].text == "11"
+    assert row.facts()["training CPU s"].text == DASH
     assert row.facts()["by the suite"].text == "yes"

@@ -43,9 +43,12 @@ def test_means_go_on_from_their_state():
 
 
 def test_speed_counts_the_images_since_the_last_reading(monkeypatch):
-    clock = iter((10.0, 12.0, 16.0, 100.0))
+    clock, processor = iter((10.0, 12.0, 16.0, 100.0)), iter((1.0, 2.0, 3.5, 9.0))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("time.process_time", lambda: next(processor))
     means = RunningMeans()
     means.start(1000)
     means.add({"loss": 0.0})
-    assert means.read(1600, torch.device("cpu"))["speed/images_per_second"] == 600 / 4
+    read = means.read(1600, torch.device("cpu"))
+    assert read["speed/images_per_second"] == 600 / 4
+    assert read["speed/images_per_cpu_second"] == 600 / 1.5

@@ -14,6 +14,9 @@ from gan3d.bench.suites import Suite
 from gan3d.data.dataset import PosedImages
 from gan3d.data.fingerprint import fingerprint
 
+# Of the code that makes numbers of pictures; a change of what they mean is another one.
+VERSION = 1
+
 
 def protocol_of(suite: Suite, reals: PosedImages, networks: Mapping[str, nn.Module]) -> dict:
     """All that the values of a suite follow from, beside the model: plain values.
@@ -24,6 +27,7 @@ def protocol_of(suite: Suite, reals: PosedImages, networks: Mapping[str, nn.Modu
         networks: feature networks, by name.
     """
     return {
+        "version": VERSION,
         "real": fingerprint(reals),
         "real_resolution": reals.resolution,
         "resize_filter": suite.resize_filter,

@@ -8,13 +8,21 @@ from typing import NamedTuple
 
 
 class TrainingCost(NamedTuple):
-    """Images seen, wall seconds of the training itself, without pictures and evaluation, and images
-    per second.
+    """A training with its own pictures and evaluations, without the start of the program.
+
+    Attributes:
+        images: seen.
+        seconds: of the clock.
+        cpu_seconds: that the first process spent on a CPU; None: the run did not log them.
     """
 
     images: int
     seconds: float
-    images_per_second: float
+    cpu_seconds: float | None
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds
 
 
 def training_cost(run: Path) -> TrainingCost:
@@ -24,17 +32,26 @@ def training_cost(run: Path) -> TrainingCost:
         ValueError: it has no metrics.csv with speeds.
     """
     table = run / "metrics.csv"
-    seconds, before = 0.0, 0
-    if table.is_file():
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                speed = float(row.get("speed/images_per_second") or 0)
-                if speed > 0:
-                    images = int(row["step"]) - before
-                    seconds += images / speed
-                    before += images
+    images, seconds = 0, 0.0
+    cpu_seconds: float | None = 0.0
+    for row in _rows(table):
+        speed = float(row.get("speed/images_per_second") or 0)
+        cpu_speed = float(row.get("speed/images_per_cpu_second") or 0)
+        if speed > 0:
+            more = int(row["step"]) - images
+            images += more
+            seconds += more / speed
+            if cpu_seconds is not None:
+                cpu_seconds = cpu_seconds + more / cpu_speed if cpu_speed > 0 else None
     if seconds == 0:
         raise ValueError(
             f"{table} has no speeds; expected metrics.csv of a run with the csv logger"
         )
-    return TrainingCost(before, seconds, before / seconds)
+    return TrainingCost(images, seconds, cpu_seconds)
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    if not table.is_file():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))

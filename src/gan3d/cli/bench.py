@@ -273,6 +273,7 @@ def _training(model: Path, suite: Suite, out: Path, facts: dict[str, Any]) -> di
         "seed": None,
         "images": images,
         "seconds": seconds,
+        "cpu_seconds": None,
         "images_per_second": images / seconds if seconds else None,
         "device": facts.get("made_with", {}).get("machine"),
     }

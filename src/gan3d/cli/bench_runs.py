@@ -47,7 +47,8 @@ def training_of(run: Path, suite: Suite, data: Path | None) -> dict[str, Any] | 
         "config": run.resolve().name,
         "seed": section.get("seed"),
         "images": images,
-        "seconds": None if cost is None else round(cost.seconds, 1),
+        "seconds": _rounded(None if cost is None else cost.seconds),
+        "cpu_seconds": _rounded(None if cost is None else cost.cpu_seconds),
         "images_per_second": None if cost is None else float(f"{cost.images_per_second:.4g}"),
         "device": _device(run),
     }
@@ -94,6 +95,10 @@ def _differences(
         yield "its checkpoint does not say what its data were"
     elif said := changes(checkpoint[DATA_KEY], fingerprint(PosedImages(data))):
         yield f"its data are not {suite.train.file}: {', '.join(said)}"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _device(run: Path) -> str | None:

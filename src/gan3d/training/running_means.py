@@ -16,11 +16,11 @@ class RunningMeans:
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
-        self._clock = (time.perf_counter(), 0)
+        self.start(0)
 
     def start(self, images_seen: int) -> None:
         """Speed is measured from here on."""
-        self._clock = (time.perf_counter(), images_seen)
+        self._clock = (time.perf_counter(), time.process_time(), images_seen)
 
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -31,6 +31,9 @@ class RunningMeans:
     def read(self, images_seen: int, device: torch.device) -> dict[str, float]:
         """The means over all processes, progress, speed and memory; empty if nothing was added.
         Starts anew.
+
+        Speed is in seconds of the clock, and in those that the threads of the first process spent
+        on a CPU: other programs do not change the latter much.
 
         Args:
             images_seen: by the run.
@@ -43,10 +46,13 @@ class RunningMeans:
         self._sums = {}
         if not means:
             return {}
-        then, images = self._clock
+        then, cpu_then, images = self._clock
         self.start(images_seen)
+        now, cpu_now, _ = self._clock
+        seen = images_seen - images
         means["progress/kimg"] = images_seen / 1000
-        means["speed/images_per_second"] = (images_seen - images) / max(self._clock[0] - then, 1e-9)
+        means["speed/images_per_second"] = seen / max(now - then, 1e-9)
+        means["speed/images_per_cpu_second"] = seen / max(cpu_now - cpu_then, 1e-9)
         means["memory/peak_gib"] = peak_memory_gib(device)
         return means
 
