@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from gan3d.bench.protocol import (
     network_hash,
@@ -15,6 +16,7 @@ from gan3d.bench.subject import HeadFeatures, networks_of
 from gan3d.bench.suites import Changes
 from gan3d.data.dataset import PosedImages
 from gan3d.data.heads import write_heads
+from gan3d.metrics.features import ScriptedFeatures
 
 
 @pytest.fixture
@@ -63,3 +65,25 @@ def test_one_number_of_a_network_changes_its_hash():
     with torch.no_grad():
         next(other.parameters()).view(-1)[0] += 1e-3
     assert network_hash(one) != network_hash(other)
+
+
+class Scaled(nn.Module):
+    """A program without weights."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, img: Tensor, return_features: bool = False) -> Tensor:
+        return img * self.factor
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the published networks are TorchScript
+def test_a_network_in_a_file_is_known_by_all_its_bytes_and_not_by_its_name(tmp_path):
+    files = [tmp_path / f"{name}.pt" for name in "abc"]
+    torch.jit.script(Scaled(1.0)).save(str(files[0]))
+    files[1].write_bytes(files[0].read_bytes())
+    torch.jit.script(Scaled(2.0)).save(str(files[2]))
+    one, same, other = (network_hash(ScriptedFeatures(file)) for file in files)
+    assert one == same
+    assert one != other

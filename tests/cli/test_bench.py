@@ -174,6 +174,10 @@ def test_photographs_take_the_place_of_a_suite(cli, suite, tmp_path):
         (("eval", "eg3d_heads3", "--suite", "heads32"), "did you mean eg3d_heads32"),
         (("eval", "eg3d_heads32", "eg3d_heads32", "--suite", "heads32"), "are called eg3d_heads32"),
         (("run", "--suite", "quick", "--model", "eg3d_head32"), "there is no config eg3d_head32"),
+        (
+            ("run", "--suite", "quick", "--model", "stylegan2_heads64"),
+            "stylegan2_heads64.yaml makes pictures of 64 px, the suite is one of 32 px",
+        ),
         (("table", "nothing"), "nothing is no result of gan3d bench"),
         (("tabel",), "did you mean bench table"),
     ],

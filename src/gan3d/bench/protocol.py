@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from gan3d.bench.suites import Suite
 from gan3d.data.dataset import PosedImages
 from gan3d.data.fingerprint import fingerprint
+from gan3d.metrics.features import ScriptedFeatures
 
 # Of the code that makes numbers of pictures; a change of what they mean is another one.
 VERSION = 1
@@ -57,8 +59,14 @@ def protocol_hash(protocol: Mapping[str, Any]) -> str:
 
 
 def network_hash(network: nn.Module) -> str:
-    """SHA-256 of the names, shapes and numbers of a network."""
+    """SHA-256 of the names, shapes and numbers of a network; of a TorchScript file, which is a
+    program too, of all its bytes.
+    """
     digest = hashlib.sha256(type(network).__name__.encode())
+    if isinstance(network, ScriptedFeatures):
+        digest.update(json.dumps([network.flags, network.rounded], sort_keys=True).encode())
+        digest.update(Path(network.path).read_bytes())
+        return digest.hexdigest()
     for name, tensor in sorted(network.state_dict().items()):
         numbers = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {numbers.dtype} {tuple(numbers.shape)}".encode())

@@ -36,6 +36,7 @@ from gan3d.data.images import ResizeFilter
 from gan3d.metrics.measure import Conditioning
 from gan3d.results import MARKER, refuse_existing
 from gan3d.zoo.configs import find
+from gan3d.zoo.configs import read as read_config
 from gan3d.zoo.models import locate
 
 
@@ -74,14 +75,16 @@ def run_suite(
     if chosen.train is None:
         raise CommandError(f"suite {chosen.name} only evaluates: gan3d bench eval MODEL")
     place = device_of(device)
-    data = made(chosen.train, out)
     if (Path(model).expanduser() / MARKER).exists():
         run = Path(model).expanduser()
         name = run.resolve().name
+        data = made(chosen.train, out)
     else:
         configs = [find(word.strip()) for word in (model, *overlays.split(",")) if word.strip()]
+        _refuse_another_size(configs, chosen.train)
         name = f"{'+'.join(path.stem for path in configs)}-seed{seed}"
         run = out / chosen.name / name
+        data = made(chosen.train, out)
         if (code := _train(run, configs, chosen, data, seed)) != 0:
             return code
     refuse_unfit(run, chosen, data)
@@ -201,6 +204,25 @@ def _real_of(suite: Suite) -> Heads:
     if suite.real is None:
         raise CommandError(f"suite {suite.name} has no real images; give --data FOLDER_OR_ZIP")
     return suite.real
+
+
+def _refuse_another_size(configs: Sequence[Path], heads: Heads) -> None:
+    """Refuses a config whose generator makes pictures of another size than the suite's."""
+    sides = [_side_of(config) for config in configs]
+    known = [side for side in sides if side is not None]
+    if known and known[-1] != heads.resolution:
+        raise CommandError(
+            f"{' with '.join(path.name for path in configs)} makes pictures of {known[-1]} px, the "
+            f"suite is one of {heads.resolution} px",
+            "choose a suite of its size (gan3d bench suites), or another config (gan3d configs)",
+        )
+
+
+def _side_of(config: Path) -> int | None:
+    """The size of a config's pictures; None: it does not say."""
+    content = read_config(config)
+    section = (content.get("model") or {}).get("generator") or {}
+    return (section.get("init_args") or {}).get("img_resolution")
 
 
 def _train(run: Path, configs: Sequence[Path], suite: Suite, data: Path, seed: int) -> int:
