@@ -97,6 +97,14 @@ def test_the_best_3d_distance_comes_first_and_what_has_none_last(written):
     assert board.first["protocol_hash"][:16] in text
 
 
+def test_a_measure_that_failed_as_a_whole_gives_its_reason_to_each_of_its_values(written):
+    broken = written("broken", values={}, absent={"fd": "its pictures are not finite"})
+    board = leaderboard([broken, written("a")])
+    assert [row.name for row in board.rows] == ["a", "broken"]
+    assert board.rows[1].value("fd_headnet/3d") == (DASH, None, "its pictures are not finite")
+    assert board.reasons() == ["its pictures are not finite"]
+
+
 def test_seeds_of_one_model_are_one_row_with_the_interval_over_seeds(written):
     def training(seed: int) -> dict:
         known = {"by_suite": True, "why_not": [], "config": "m", "images": 1000, "device": None}

@@ -68,8 +68,10 @@ class Row:
         found = [record["values"].get(key) for _, record in self.results]
         known = [value for value in found if value is not None]
         if len(known) < len(found):
-            why = next(r["absent"].get(key, "not measured") for _, r in self.results)
-            return Cell(DASH, why=why)
+            absent = next(r["absent"] for _, r in self.results if key not in r["values"])
+            # a measure that failed as a whole is absent by the first part of its names
+            said = (why for name, why in absent.items() if key.startswith(name))
+            return Cell(DASH, why=next(said, "not measured"))
         values = [value["value"] for value in known]
         mean = statistics.mean(values)
         if len(values) == 1:
