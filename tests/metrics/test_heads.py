@@ -1,27 +1,34 @@
-"""The signed measures on heads whose answers are known, in one table.
+"""The measures on heads whose answers are known, in two tables: those of the front and of the turn,
+and those of several views.
 
 pytest tests/metrics/test_heads.py -s -k known
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gan3d.camera import Camera
 from gan3d.data.heads import head_camera, render_heads, sample_heads
 from gan3d.generators import Rendering
+from gan3d.metrics.epipolar import EpipolarLines
 from gan3d.metrics.heads import measure_heads
+from gan3d.metrics.readings import AttributeDrift, ConditioningDrift, DepthError, PoseError
+from gan3d.metrics.reprojection import Reprojection
+from gan3d.metrics.views import measure_views
 from gan3d.ops.grid_sample import grid_sample
 
 NUM, SIDE, SEED = 8, 64, 31
 WALL = 3.4  # depth of the background where a picture is bent over a relief
-Views = Callable[[float], Rendering]
+Views = Callable[..., Rendering]  # of the yaw of the camera, and its pitch
 
 
 class Known:
-    """Stands in for a generator: scenes of which every view is known, by the yaw of the camera."""
+    """Stands in for a generator: scenes of which every view is known, by the camera's angles."""
 
     has_camera = True
 
@@ -38,63 +45,93 @@ class Known:
         return ws
 
     def render(self, scene, camera, *, resolution=None, raw=True):
-        yaw, _ = camera.yaw_pitch()
-        return self.views(float(yaw[0]))
+        yaw, pitch = camera.yaw_pitch()
+        return self.views(float(yaw[0]), float(pitch[0]))
 
 
-def at(yaw: float) -> Camera:
-    return head_camera(torch.full((NUM,), yaw), torch.zeros(NUM))
+def at(num: int, yaw: float, pitch: float = 0.0) -> Camera:
+    return head_camera(torch.full((num,), yaw), torch.full((num,), pitch))
+
+
+def true_heads(num: int, supersample: int = 2) -> Views:
+    """Heads as they are."""
+    known: dict[tuple[float, float], Rendering] = {}
+
+    def views(yaw: float, pitch: float = 0.0) -> Rendering:
+        angles = round(yaw, 4), round(pitch, 4)
+        if angles not in known:
+            heads = sample_heads(SEED, range(num))
+            seen = render_heads(heads, at(num, *angles), SIDE, supersample)
+            known[angles] = Rendering(seen.image, depth=seen.depth, opacity=seen.mask)
+        return known[angles]
+
+    return views
 
 
 @pytest.fixture(scope="module")
 def true_views() -> Views:
-    """Heads as they are."""
-    known: dict[float, Rendering] = {}
-
-    def views(yaw: float) -> Rendering:
-        yaw = round(yaw, 4)
-        if yaw not in known:
-            seen = render_heads(sample_heads(SEED, range(NUM)), at(yaw), SIDE)
-            known[yaw] = Rendering(seen.image, depth=seen.depth, opacity=seen.mask)
-        return known[yaw]
-
-    return views
+    return true_heads(NUM)
 
 
-def bent(front: Rendering, depth: Tensor) -> Views:
-    """The frontal pictures on another relief, a depth map of the frontal view [b 1 h w]."""
+def bent(front: Rendering, depth: Tensor, opacity: Tensor | None = None) -> Views:
+    """The frontal pictures on another relief, a depth map of the frontal view [b 1 h w]; opaque
+    everywhere, or where the frontal view is.
+    """
+    opacity = torch.ones_like(depth) if opacity is None else opacity
 
-    def views(yaw: float) -> Rendering:
-        if yaw == 0:
-            return Rendering(front.image, depth=depth, opacity=torch.ones_like(depth))
-        camera = at(yaw)
+    num = len(depth)
+
+    @cache
+    def views(yaw: float, pitch: float = 0.0) -> Rendering:
+        if yaw == pitch == 0:
+            return Rendering(front.image, depth=depth, opacity=opacity)
+        camera = at(num, yaw, pitch)
         rays = camera.rays(SIDE)
         nearest = torch.full(rays.cosines.shape, torch.inf)
-        color = torch.zeros(*rays.cosines.shape[:2], 3)
+        color = torch.zeros(*rays.cosines.shape[:2], 4)  # and opacity
         for along in torch.linspace(2.1, 3.9, 110):
-            uv, z = at(0.0).project(rays.origins + rays.directions * (along / rays.cosines))
-            channels = torch.cat([front.image, depth], dim=1)
+            uv, z = at(num, 0.0).project(rays.origins + rays.directions * (along / rays.cosines))
+            channels = torch.cat([front.image, opacity, depth], dim=1)
             grid = (2 * uv - 1).unflatten(1, (SIDE, SIDE)).clamp(1 / SIDE - 1, 1 - 1 / SIDE)
-            seen = grid_sample(channels, grid).flatten(2).mT  # b (h w) 4
-            behind = (z >= seen[..., 3:]) & nearest.isinf()
+            seen = grid_sample(channels, grid).flatten(2).mT  # b (h w) 5
+            behind = (z >= seen[..., 4:]) & nearest.isinf()
             nearest = torch.where(behind, along, nearest)
-            color = torch.where(behind, seen[..., :3], color)
-        image = color.mT.unflatten(2, (SIDE, SIDE))
-        return Rendering(image, depth=nearest.mT.unflatten(2, (SIDE, SIDE)))
+            color = torch.where(behind, seen[..., :4], color)
+        image, alpha = color.mT.unflatten(2, (SIDE, SIDE)).split([3, 1], dim=1)
+        return Rendering(image, depth=nearest.mT.unflatten(2, (SIDE, SIDE)), opacity=alpha)
 
     return views
+
+
+def middle(depth: Tensor) -> Tensor:
+    """The mean depth of each head."""
+    seen = depth.isfinite()
+    where = {"dim": (1, 2, 3), "keepdim": True}
+    return torch.where(seen, depth, 0).sum(**where) / seen.sum(**where)
 
 
 def mirrored_depth(depth: Tensor) -> Tensor:
     """What was near is far: the depth reflected at the mean of each head."""
-    seen = depth.isfinite()
-    where = {"dim": (1, 2, 3), "keepdim": True}
-    middle = torch.where(seen, depth, 0).sum(**where) / seen.sum(**where)
-    return 2 * middle - depth
+    return 2 * middle(depth) - depth
+
+
+def halved(depth: Tensor) -> Tensor:
+    """Half the relief about the mean of each head."""
+    return (depth + middle(depth)) / 2
 
 
 def walled(depth: Tensor) -> Tensor:
     return torch.where(depth.isfinite(), depth, WALL)
+
+
+def mirrored(views: Views) -> Views:
+    """Every view flipped, with the camera as it was."""
+
+    def flipped(yaw: float, pitch: float = 0.0) -> Rendering:
+        view = views(yaw, pitch)
+        return Rendering(view.image.flip(3), depth=view.depth.flip(3), opacity=view.opacity.flip(3))
+
+    return flipped
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +139,18 @@ def answers(true_views) -> dict[str, dict[str, float]]:
     front = true_views(0.0)
     plane = torch.full_like(front.depth, 2.7)
 
-    def mirrored(yaw):
-        view = true_views(yaw)
-        return Rendering(view.image.flip(3), depth=view.depth.flip(3), opacity=view.opacity.flip(3))
-
-    def other(yaw):
+    def other(yaw, pitch):
         view, turn = true_views(yaw), round(yaw / 0.25)
         return Rendering(view.image.roll(turn, 0), depth=view.depth, opacity=view.opacity)
 
     known: dict[str, Views] = {
         "true heads": true_views,
         "true relief, frontal picture": bent(front, walled(front.depth)),
+        "half relief": bent(front, walled(halved(front.depth))),
         "hollow heads": bent(front, walled(mirrored_depth(front.depth))),
         "billboards": bent(front, plane),
-        "mirrored heads": mirrored,
-        "heads that do not turn": lambda yaw: front,
+        "mirrored heads": mirrored(true_views),
+        "heads that do not turn": lambda yaw, pitch: front,
         "another head at every yaw": other,
     }
     return {
@@ -126,6 +160,7 @@ def answers(true_views) -> dict[str, dict[str, float]]:
 
 # What the table must show: (from, to) of each value; where there is none, it is not the measure's.
 RIGHT, FLAT, HOLLOW = (0.9, 1.25), (-0.05, 0.05), (-1.25, -0.9)
+HALF = (0.4, 0.65)
 ALL, NONE = (1.0, 1.0), (0.0, 0.0)
 TRUE = {
     "face_slope": RIGHT,
@@ -137,6 +172,7 @@ TRUE = {
 EXPECTED = {
     "true heads": TRUE | {"turn": (0.9, 1.1), "identity": (0.7, 0.95)},
     "true relief, frontal picture": TRUE | {"turn": (0.9, 1.4)},
+    "half relief": TRUE | {"face_slope": HALF, "body_slope": HALF, "turn": (0.4, 0.9)},
     "hollow heads": {
         "face_slope": HOLLOW,
         "face_convex": NONE,
@@ -194,10 +230,165 @@ def test_truncation_resolution_and_every_batch_reach_the_generator(true_views):
 
 
 def test_what_has_no_camera_or_no_depth_is_refused(true_views):
-    flat = Known(lambda yaw: Rendering(true_views(yaw).image))
+    flat = Known(lambda yaw, pitch: Rendering(true_views(yaw, pitch).image))
     with pytest.raises(ValueError, match="Known shows no depth"):
         measure_heads(flat, [torch.zeros(NUM, 1)])
     assert "turn" in measure_heads(flat, [torch.zeros(NUM, 1)], relief=False)
     flat.has_camera = False
     with pytest.raises(ValueError, match="Known has no camera to move"):
         measure_heads(flat, [torch.zeros(NUM, 1)])
+
+
+# ------------------------------------------------------------ several views of a head
+
+FEW = 2
+
+
+def measured(views: Views, deep: bool) -> dict[str, float]:
+    """What the metrics of several views say of heads."""
+    metrics = [EpipolarLines(9, 0.08), PoseError(), AttributeDrift()]
+    if deep:
+        metrics += [DepthError(), Reprojection((-0.4, 0.0, 0.4))]
+    return measure_views(Known(views), [torch.zeros(FEW, 1)], metrics)
+
+
+def sticking(views: Views) -> Views:
+    """The layout of the heads as it is, the detail of the frontal picture."""
+    fixed = views(0.0, 0.0).image
+    fixed = fixed - soft(fixed)
+
+    def stuck(yaw: float, pitch: float) -> Rendering:
+        view = views(yaw, pitch)
+        return Rendering(soft(view.image) + fixed, depth=view.depth, opacity=view.opacity)
+
+    return stuck
+
+
+def soft(image: Tensor) -> Tensor:
+    """The mean over 7 x 7 pixels."""
+    padded = functional.pad(image, (3, 3, 3, 3), mode="replicate")
+    return functional.avg_pool2d(padded, 7, stride=1)
+
+
+@pytest.fixture(scope="module")
+def known_views() -> dict[str, Views]:
+    true = true_heads(FEW, supersample=1)
+    front = true(0.0, 0.0)
+    plane = torch.full_like(front.depth, 2.7)
+
+    def cut_out(depth: Tensor) -> Views:
+        return bent(front, walled(depth), front.opacity)
+
+    return {
+        "true heads": true,
+        "true relief, frontal picture": cut_out(front.depth),
+        "half relief": cut_out(halved(front.depth)),
+        "hollow heads": cut_out(mirrored_depth(front.depth)),
+        "billboards": cut_out(plane),
+        "detail that sticks": sticking(true),
+        "mirrored heads": mirrored(true),
+        "2D model": lambda yaw, pitch: Rendering(front.image),
+    }
+
+
+# Per metric, (from, to). `parallax` is in image widths per radian.
+OF_VIEWS = {
+    "true heads": {
+        "epi_straight": (0.7, 0.85),
+        "epi_parallax": (0.15, 0.25),
+        "pose_error": (0, 0.005),
+        "drift": (0.04, 0.1),
+        "depth_error": (0, 0.1),
+        "reprojection_psnr": (27, 29),
+        "reprojection_share": (0.76, 0.82),
+    },
+    "true relief, frontal picture": {
+        "epi_straight": (0.85, 0.97),
+        "epi_parallax": (0.19, 0.25),
+        "pose_error": (0, 0.01),
+        "depth_error": (0.3, 0.65),
+        "reprojection_psnr": (50, 80),
+    },
+    "half relief": {
+        "epi_parallax": (0.14, 0.19),
+        "depth_error": (0.65, 0.9),
+        "reprojection_psnr": (50, 80),
+    },
+    "hollow heads": {
+        "epi_parallax": (0.03, 0.1),
+        "pose_error": (0.03, 0.1),
+        "depth_error": (2, 4),
+        "reprojection_psnr": (50, 80),
+    },
+    "billboards": {
+        "epi_straight": (0.99, 1),
+        "epi_parallax": (-0.04, 0.01),
+        "pose_error": (0.04, 0.1),
+        "depth_error": (1, 2),
+        "reprojection_psnr": (50, 80),
+        "reprojection_share": (0.85, 1),
+    },
+    "detail that sticks": {
+        "epi_straight": (0.97, 1),
+        "epi_parallax": (-0.03, 0.05),
+        "pose_error": (0.01, 0.05),
+        "reprojection_psnr": (15, 22),
+    },
+    "mirrored heads": {
+        "epi_parallax": (-0.25, -0.15),
+        "pose_error": (0.15, 0.3),
+        "depth_error": (0, 0.1),
+        "reprojection_psnr": (10, 20),
+    },
+    "2D model": {
+        "epi_straight": (1 - 1e-6, 1 + 1e-6),
+        "epi_parallax": (-1e-6, 1e-6),
+        "pose_error": (0.05, 0.1),
+        "drift": (0, 1e-6),
+    },
+}
+COLUMNS = (*OF_VIEWS["true heads"],)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("true heads", "detail that sticks", "mirrored heads", "2D model", "hollow heads"),
+        pytest.param(tuple(OF_VIEWS), marks=pytest.mark.slow),
+    ],
+    ids=["quick", "all"],
+)
+def test_known_answers_of_several_views(known_views, names):
+    print("\n" + " " * 29 + " ".join(f"{name:>18}" for name in COLUMNS))
+    wrong = []
+    for what in names:
+        values = measured(known_views[what], deep=what != "2D model")
+        cells = (f"{values[name]:18.3f}" if name in values else f"{'-':>18}" for name in COLUMNS)
+        print(f"{what:<29}" + " ".join(cells))
+        for name, (low, high) in OF_VIEWS[what].items():
+            if not low <= values[name] <= high:
+                wrong.append(f"{name} of {what}: {values[name]:.4g}, expected {low} to {high}")
+    assert known_views.keys() == OF_VIEWS.keys()
+    assert not wrong
+
+
+def test_the_conditioning_camera_counts_only_where_it_changes_the_head(true_views):
+    class Conditioned(Known):
+        """Another head for every conditioning camera."""
+
+        def map(self, z, camera, *, truncation=1.0):
+            return round(float(camera.yaw_pitch()[0][0]) / 0.25)
+
+        def render(self, scene, camera, *, resolution=None, raw=True):
+            return Rendering(super().render(scene, camera).image.roll(scene, 0))
+
+    class Free(Conditioned):
+        def map(self, z, camera, *, truncation=1.0):
+            return 0
+
+    found = {
+        kind.__name__: measure_views(kind(true_views), [torch.zeros(NUM, 1)], [ConditioningDrift()])
+        for kind in (Conditioned, Free)
+    }
+    assert found["Free"]["conditioning_drift"] == 0
+    assert found["Conditioned"]["conditioning_drift"] > 0.25

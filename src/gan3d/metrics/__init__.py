@@ -6,6 +6,10 @@ The names below import their modules on first use, because torchmetrics takes a 
 import importlib
 
 _HOMES = {
+    "AttributeDrift": "gan3d.metrics.readings",
+    "ConditioningDrift": "gan3d.metrics.readings",
+    "DepthError": "gan3d.metrics.readings",
+    "EpipolarLines": "gan3d.metrics.epipolar",
     "Equivariance": "gan3d.metrics.equivariance",
     "FidelityFeatures": "gan3d.metrics.features",
     "FrechetDistance": "gan3d.metrics.frechet",
@@ -13,8 +17,10 @@ _HOMES = {
     "HeadReading": "gan3d.metrics.headnet",
     "HeadRelief": "gan3d.metrics.relief",
     "HeadTurn": "gan3d.metrics.turn",
+    "PoseError": "gan3d.metrics.readings",
     "Protocol": "gan3d.metrics.measure",
     "Reconstruction": "gan3d.metrics.refit",
+    "Reprojection": "gan3d.metrics.reprojection",
     "ScriptedFeatures": "gan3d.metrics.features",
     "SelfConsistency": "gan3d.metrics.refit",
     "SmallFeatures": "gan3d.metrics.frechet",

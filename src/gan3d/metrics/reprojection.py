@@ -14,6 +14,7 @@ gan3d.camera.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,10 @@ from einops import rearrange
 from torch import Tensor
 
 from gan3d.camera import Camera
+from gan3d.data.heads import FOV, RADIUS
 from gan3d.generators.contract import SURFACE_OPACITY, Rendering
 from gan3d.metrics.exact import exact
+from gan3d.metrics.views import ViewMetric, each_head, view_cameras
 from gan3d.ops.grid_sample import grid_sample
 
 
@@ -171,6 +174,42 @@ def pairwise_reprojection(
         num_visible = warped.visible.sum(dim=(1, 2, 3)).cpu().double()
         share[s, targets] = num_valid / num_visible.clamp(min=1)
     return PairwiseReprojection(psnr, share)
+
+
+class Reprojection(ViewMetric):
+    """Mean PSNR and compared share of all pairs of 5 views of a head, `pairwise_reprojection`.
+
+    Args:
+        yaws: of the cameras, radians.
+        tolerance: tolerance of `reproject`.
+        radius: of the cameras, world units.
+        fov: degrees.
+    """
+
+    names = ("reprojection_psnr", "reprojection_share")
+    higher_is_better = True
+    needs_depth = True
+
+    def __init__(
+        self,
+        yaws: Sequence[float] = (-0.3, -0.15, 0.0, 0.15, 0.3),
+        tolerance: float = 0.01,
+        *,
+        radius: float = RADIUS,
+        fov: float = FOV,
+    ):
+        super().__init__(view_cameras(yaws, radius=radius, fov=fov))
+        self.tolerance = tolerance
+
+    def values(self, views: Rendering) -> dict[str, Tensor]:
+        found = [
+            pairwise_reprojection(head, self.camera, tolerance=self.tolerance)
+            for head in each_head(views)
+        ]
+        return {
+            "reprojection_psnr": torch.stack([pairs.psnr.nanmean() for pairs in found]),
+            "reprojection_share": torch.stack([pairs.share.nanmean() for pairs in found]),
+        }
 
 
 def _check(views: Rendering, camera: Camera, what: str) -> None:

@@ -10,7 +10,7 @@ first: image [b v 3 H W], depth and opacity [b v 1 h w].
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -107,6 +107,14 @@ class ViewMetric(ExactMetric):
             )
 
 
+def each_head(views: Rendering) -> Iterator[Rendering]:
+    """The v views of each head, [v ..], of views [b v ..]."""
+    for k, image in enumerate(views.image):
+        depth = None if views.depth is None else views.depth[k]
+        opacity = None if views.opacity is None else views.opacity[k]
+        yield Rendering(image, depth=depth, opacity=opacity)
+
+
 @torch.no_grad()
 def measure_views(
     generator: Generator,
@@ -183,4 +191,4 @@ def _seen(
 
 def _together(maps: Sequence[Tensor | None]) -> Tensor | None:
     there = [m.float().cpu() for m in maps if m is not None]
-    return torch.stack(there, dim=1) if there else None
+    return torch.stack(there, dim=1) if len(there) == len(maps) else None
