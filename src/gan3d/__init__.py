@@ -28,6 +28,7 @@ _HOMES = {
     "GAN": "gan3d.training.gan",
     "create": "gan3d.checkpoints.models",
     "from_pretrained": "gan3d.checkpoints.models",
+    "invert": "gan3d.apps.inversion",
     "list_models": "gan3d.zoo.models",
     "orbit": "gan3d.apps.samples",
     "picture": "gan3d.apps.samples",

@@ -13,7 +13,7 @@ from gan3d.cli.models import beside, load_with_view
 from gan3d.generators import StyleGAN2
 
 OF_A_MODEL = {
-    "measure", "epi", "mesh", "reproject", "sample", "stylize", "symmetry", "video",
+    "invert", "measure", "epi", "mesh", "reproject", "sample", "stylize", "symmetry", "video",
     "export manifolds", "export training",
 }  # fmt: skip
 

@@ -18,12 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gan3d.checkpoints import portable
 from gan3d.checkpoints.runs import checkpoints_in, load_training, newest_whole
-from gan3d.generators import GENERATORS, Generator
+from gan3d.generators import GENERATORS, Generator, pin
 from gan3d.pretrained import SUFFIX, WEIGHTS
 from gan3d.zoo import configs
 from gan3d.zoo.models import locate
+
+LATENTS = "ws"  # a fact: the latents of the one scene that the file is about
 
 
 def from_pretrained(model: Path | str) -> Generator:
@@ -78,12 +82,18 @@ def create(name: str, **arguments: Any) -> Generator:
 
 
 def load_model(model: Path | str) -> tuple[Generator, dict[str, Any]]:
-    """What `from_pretrained` returns, and facts about it that were saved with it."""
+    """What `from_pretrained` returns, and facts about it that were saved with it.
+
+    Where these have latents, of an inverted photograph, the generator is pinned to its scene.
+    """
     path = find_model(model)
     if path.suffix == ".ckpt":
         generator, _, facts = load_training(path)
         return generator, facts
-    return portable.load_generator(path), portable.read_facts(path)
+    generator, facts = portable.load_generator(path), portable.read_facts(path)
+    if LATENTS in facts:
+        pin(generator, torch.tensor(facts[LATENTS]))
+    return generator, facts
 
 
 def find_model(model: Path | str) -> Path:

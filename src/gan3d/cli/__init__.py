@@ -35,15 +35,15 @@ class Verb:
     """A verb beside the Trainer's: its words run the function `target` ("module:function").
 
     Where `positional` is set, the function's required arguments are given without a name; the rest
-    are options. Where `several` is set, all words before the first option are one list, its first
-    argument. Values of `unchecked` arguments are the function's own matter.
+    are options. Where `list_from` is set, the words from that one on, up to the first option, are
+    one list. Values of `unchecked` arguments are the function's own matter.
     """
 
     words: tuple[str, ...]
     target: str
     summary: str
     positional: bool = False
-    several: bool = False
+    list_from: int | None = None
     unchecked: tuple[str, ...] = ()
 
 
@@ -72,6 +72,13 @@ VERBS = (
         "gan3d.cli.mesh:write_mesh_of",
         "make a textured mesh of a scene: .glb, .obj or .ply",
         True,
+    ),
+    Verb(
+        ("invert",),
+        "gan3d.cli.invert:invert_pictures",
+        "find the scene of a model that photographs show",
+        True,
+        list_from=1,
     ),
     Verb(
         ("data", "heads"),
@@ -112,14 +119,14 @@ VERBS = (
         "gan3d.cli.bench:evaluate_models",
         "evaluate trained models by one protocol",
         True,
-        several=True,
+        list_from=0,
     ),
     Verb(
         ("bench", "table"),
         "gan3d.cli.bench:write_table",
         "put results of one protocol into a table and a page",
         True,
-        several=True,
+        list_from=0,
     ),
     Verb(
         ("epi",),
@@ -359,7 +366,7 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     from gan3d.cli.signatures import stand_in
 
     prog = f"gan3d {' '.join(verb.words)}"
-    words = _packed(arguments) if verb.several else arguments
+    words = arguments if verb.list_from is None else _packed(arguments, verb.list_from)
     values = call(stand_in(verb.target), words, prog=prog, positional=verb.positional)
     check_values({name: v for name, v in values.items() if name not in verb.unchecked})
     keep_memory()
@@ -370,10 +377,12 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _packed(arguments: list[str]) -> list[str]:
-    """The words before the first option as one list."""
-    first = next((k for k, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    return [json.dumps(arguments[:first])] * bool(first) + arguments[first:]
+def _packed(arguments: list[str], start: int) -> list[str]:
+    """The words from one on, up to the first option, as one list."""
+    end = next((k for k, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    if end <= start:
+        return arguments
+    return [*arguments[:start], json.dumps(arguments[start:end]), *arguments[end:]]
 
 
 def _interrupted(words: list[str], interrupt: KeyboardInterrupt) -> int:
