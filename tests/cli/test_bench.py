@@ -1,7 +1,12 @@
 """`gan3d bench`: models are trained under a suite and measured by it, and results are compared."""
 
 import json
+import os
 import shutil
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +16,7 @@ from PIL import Image
 
 from gan3d.bench.results import SCHEMA
 from gan3d.bench.suites import find_suite
-from gan3d.cli.bench import made
+from gan3d.cli.bench import _to_its_end, made
 from gan3d.data.heads import write_heads
 from gan3d.generators import EG3D, StyleGAN2
 
@@ -153,6 +158,30 @@ def test_models_of_both_kinds_are_evaluated_the_same_numbers_come_again_and_neve
     code, _, errors = cli("bench", "table", *files)
     assert code == 2
     assert "measured by different protocols and are not ranked together: seed: 0 / 1" in errors
+
+
+SAVES = """\
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+
+
+def test_a_training_is_asked_to_stop_with_the_command_and_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ask() -> None:
+        while not Path("ready").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert _to_its_end([sys.executable, "-c", SAVES], os.environ) == 7
+    asking.join()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_photographs_take_the_place_of_a_suite(cli, suite, tmp_path):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -238,7 +239,21 @@ def _train(run: Path, configs: Sequence[Path], suite: Suite, data: Path, seed: i
     words += ["--data.path", data, "--model.run.total_kimg", suite.budget_kimg]
     words += ["--seed_everything", seed, "--run_dir", run, "--resume", "auto", "--threads", 1]
     command = [sys.executable, "-m", "gan3d", *map(str, words), *suite.options]
-    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+    return _to_its_end(command, os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def _to_its_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a program and returns its exit code. What asks this one to stop asks the other one,
+    which saves first, and is waited for.
+    """
+    program = subprocess.Popen(command, env=environment)
+    before = signal.signal(signal.SIGTERM, lambda number, _: program.send_signal(number))
+    try:
+        return program.wait()
+    except KeyboardInterrupt:  # a terminal interrupts both
+        return program.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _evaluate_one(
