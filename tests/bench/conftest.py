@@ -16,7 +16,7 @@ from gan3d.generators import GENERATORS
 
 SUITE = Suite(
     "tiny",
-    measures=("frechet", "kernel", "precision_recall", "relief", "turn"),
+    measures=("frechet", "kernel", "precision_recall", "relief", "turn", "readings", "views"),
     features=("headnet", "small"),
     num_fakes=12,
     num_heads=4,

@@ -70,7 +70,7 @@ def test_the_quick_suite_trains_and_evaluates(cli, tmp_path):
     assert record["training"]["by_suite"]
     assert (record["training"]["images"], record["training"]["seed"]) == (64, 0)
     assert 0 < record["training"]["cpu_seconds"] < 1.1 * record["training"]["seconds"]
-    assert not record["absent"]
+    assert set(record["absent"].values()) <= {"there is nothing to compare in any head"}
     assert {"fd_headnet/same", "fd_headnet/3d", "face_slope", "turn"} <= set(record["values"])
 
 

@@ -20,8 +20,13 @@ from gan3d.bench.intervals import (
     states_interval,
 )
 from gan3d.bench.subject import Pictures, Subject, compute_from
+from gan3d.data.heads import FOV, RADIUS
+from gan3d.metrics.epipolar import EpipolarLines
 from gan3d.metrics.exact import check_finite
 from gan3d.metrics.precision_recall import inside, rounded
+from gan3d.metrics.readings import AttributeDrift, ConditioningDrift, DepthError, PoseError
+from gan3d.metrics.reprojection import Reprojection
+from gan3d.metrics.views import ViewMetric, measure_views
 from gan3d.randomness import Randomness
 
 Values = Mapping[str, Interval | str]
@@ -36,12 +41,12 @@ class Column(NamedTuple):
     Attributes:
         heading: short.
         says: what it tells.
-        better: which is better: a low value, a high one, or one near 1.
+        better: which is better: a low value, a high one, or one near 1; "" for neither.
     """
 
     heading: str
     says: str
-    better: Literal["low", "high", "one"]
+    better: Literal["low", "high", "one", ""]
 
 
 class Measure(NamedTuple):
@@ -99,6 +104,20 @@ def turn(subject: Subject) -> Values:
     return _of_heads(subject, "turn")
 
 
+def readings(subject: Subject) -> Values:
+    """What HeadNet reads of procedural heads, of each head (`gan3d.metrics.readings`)."""
+    subject.refuse_others_than_heads()
+    return _of_views(subject, PoseError(), DepthError(), AttributeDrift(), ConditioningDrift())
+
+
+def views(subject: Subject) -> Values:
+    """How well several views of a scene agree, of each scene, without a network."""
+    radius, fov = subject.view or (RADIUS, FOV)
+    return _of_views(
+        subject, Reprojection(radius=radius, fov=fov), EpipolarLines(radius=radius, fov=fov)
+    )
+
+
 MEASURES: Mapping[str, Measure] = {
     "frechet": Measure(
         frechet,
@@ -132,6 +151,26 @@ MEASURES: Mapping[str, Measure] = {
         {
             "turn": Column("turn", "yaw of the head per yaw of the camera", "one"),
             "identity": Column("identity", "same head at other yaws; see turn first", "high"),
+        },
+    ),
+    "readings": Measure(
+        readings,
+        {
+            "pose_error": Column("pose error", "of what is read, radians squared", "low"),
+            "depth_error": Column("depth error", "0 the same, 1 flat, 4 hollow", "low"),
+            "drift": Column("drift", "of what is read while the camera moves", "low"),
+            "conditioning_drift": Column(
+                "conditioning drift", "while only the conditioning camera moves", "low"
+            ),
+        },
+    ),
+    "views": Measure(
+        views,
+        {
+            "reprojection_psnr": Column("reprojection, dB", "of pixels that two views see", "high"),
+            "reprojection_share": Column("reprojected", "share of the pixels seen by both", ""),
+            "epi_straight": Column("straight lines", "of a row while the camera turns", "high"),
+            "epi_parallax": Column("parallax", "widths per radian, by contrast", ""),
         },
     ),
 }
@@ -186,6 +225,28 @@ def _of_heads(subject: Subject, which: str) -> Values:
     suite = subject.suite
     found = states_interval(compute, states, suite.resamples, suite.seed, "heads")
     return dict(zip(names, found, strict=True))
+
+
+def _of_views(subject: Subject, *metrics: ViewMetric) -> Values:
+    """Means over the heads, those left out of which a value is NaN (nothing to compare)."""
+    suite = subject.suite
+    measure_views(
+        subject.generator,
+        subject.latents(),
+        metrics,
+        truncation=suite.truncation,
+        resolution=subject.resolution,
+    )
+    found: dict[str, Interval | str] = {}
+    for metric in metrics:
+        for name, per_head in metric.per_head().items():
+            known = per_head[per_head.isfinite()]
+            found[name] = (
+                mean_interval(known, suite.resamples, suite.seed, "heads")
+                if len(known)
+                else "there is nothing to compare in any head"
+            )
+    return found
 
 
 def _some(rows: Tensor, seed: int, name: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -135,15 +135,12 @@ class Subject:
         Raises:
             ValueError: the model has no camera or depth, or the real images are no heads.
         """
-        if not is_heads(self.reals.archive):
-            raise ValueError("the real images are no procedural heads with their ground truth")
+        self.refuse_others_than_heads()
         relief, turn = HeadRelief(), HeadTurn()
         rows: dict[str, list[Tensor]] = {"relief": [], "turn": []}
-        draws = replace(self.protocol, num=self.suite.num_heads).draws(self.device)
-        latents = (draw.normal("z", self.generator.z_dim) for draw in draws)
         for front, (first, *views) in turned_views(
             self.generator,
-            latents,
+            self.latents(),
             (0.0, *YAWS),
             truncation=self.suite.truncation,
             resolution=self.resolution,
@@ -159,6 +156,20 @@ class Subject:
             "relief": (relief, torch.stack(rows["relief"])),
             "turn": (turn, torch.stack(rows["turn"])),
         }
+
+    def latents(self) -> Iterator[Tensor]:
+        """z of the heads of the signed measures and the views, batch by batch [b z_dim]."""
+        for draw in replace(self.protocol, num=self.suite.num_heads).draws(self.device):
+            yield draw.normal("z", self.generator.z_dim)
+
+    def refuse_others_than_heads(self) -> None:
+        """For measures that know procedural heads only.
+
+        Raises:
+            ValueError: the real images are others.
+        """
+        if not is_heads(self.reals.archive):
+            raise ValueError("the real images are no procedural heads with their ground truth")
 
     @property
     def _placed(self) -> dict[str, nn.Module]:
