@@ -59,6 +59,14 @@ def test_other_real_images_and_other_features_change_the_hash(protocol, suite, t
     assert said.startswith("features.headnet: ")
 
 
+def test_of_two_lists_what_only_one_has_is_said(protocol, suite):
+    fewer = protocol(of=replace(suite, measures=("frechet", "kernel")))
+    (said,) = protocol_differences(protocol(), fewer)
+    assert said == "measures: precision_recall, relief, turn, readings, views / none"
+    other = protocol(of=replace(suite, conditioning="independent"))
+    assert protocol_differences(protocol(), other) == ["conditioning: frontal / independent"]
+
+
 def test_one_number_of_a_network_changes_its_hash():
     one, other = HeadFeatures(), HeadFeatures()
     assert network_hash(one) == network_hash(other)

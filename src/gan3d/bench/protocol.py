@@ -84,6 +84,9 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str) 
         a, b = one.get(name), other.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             yield from _differences(a, b, f"{prefix}{name}.")
+        elif isinstance(a, list) and isinstance(b, list) and set(a) != set(b):
+            alone = [[str(x) for x in one if x not in two] for one, two in ((a, b), (b, a))]
+            yield f"{prefix}{name}: {' / '.join(', '.join(some) or 'none' for some in alone)}"
         elif a != b:
             yield f"{prefix}{name}: {_short(a)} / {_short(b)}"
 
