@@ -29,6 +29,7 @@ WRITTEN = {
     "Apache License, Version 2.0": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "BSD License": "BSD",
+    "Boost Software License": "BSL-1.0",
     "3-Clause BSD License": "BSD-3-Clause",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
@@ -48,7 +49,7 @@ EXCEPTIONS = {
 }
 # Of a machine with an NVIDIA GPU: torch's wheels bring its libraries, which NVIDIA licenses.
 VENDOR = re.compile(r"nvidia-|cuda-")
-EXTRAS = ("apps", "dev", "hub", "png", "triton")
+EXTRAS = ("apps", "dev", "hub", "metrics", "png", "triton")
 
 
 def licenses(name: str) -> set[str]:

@@ -11,6 +11,7 @@ _HOMES = {
     "DepthError": "gan3d.metrics.readings",
     "EpipolarLines": "gan3d.metrics.epipolar",
     "Equivariance": "gan3d.metrics.equivariance",
+    "FaceIdentity": "gan3d.metrics.faces",
     "FidelityFeatures": "gan3d.metrics.features",
     "FrechetDistance": "gan3d.metrics.frechet",
     "HeadNet": "gan3d.metrics.headnet",
