@@ -18,6 +18,7 @@ from gan3d.generators import Rendering
 from gan3d.metrics.epipolar import EpipolarLines
 from gan3d.metrics.heads import measure_heads
 from gan3d.metrics.readings import AttributeDrift, ConditioningDrift, DepthError, PoseError
+from gan3d.metrics.refit import Reconstruction, SelfConsistency
 from gan3d.metrics.reprojection import Reprojection
 from gan3d.metrics.views import measure_views
 from gan3d.ops.grid_sample import grid_sample
@@ -370,6 +371,31 @@ def test_known_answers_of_several_views(known_views, names):
                 wrong.append(f"{name} of {what}: {values[name]:.4g}, expected {low} to {high}")
     assert known_views.keys() == OF_VIEWS.keys()
     assert not wrong
+
+
+# What fields that are fitted to the views say, dB: reconstruction and self-consistency, (from, to).
+OF_FIELDS = {
+    "true heads": ((27.5, 30), (28.8, 31)),
+    "true relief, frontal picture": ((29.5, 32), (28, 30)),
+    "half relief": ((29.5, 32), (28, 30.5)),
+    "hollow heads": ((27.5, 30), (25.5, 27.5)),
+    "billboards": ((29, 32), (28.5, 31)),
+    "detail that sticks": ((26, 28), (26, 28)),
+    "mirrored heads": ((23, 25.5), (19, 22.5)),
+    "2D model": ((27.5, 30), (27, 28.5)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(OF_FIELDS))
+def test_known_answers_of_fitted_fields(known_views, what):
+    values = measure_views(
+        Known(known_views[what]), [torch.zeros(FEW, 1)], [Reconstruction(), SelfConsistency()]
+    )
+    cells = (f"{name} {value:.2f}" for name, value in values.items())
+    print(f"\n{what:<29}", *cells, sep="  ")
+    for name, (low, high) in zip(("reconstruction_psnr", "self_psnr"), OF_FIELDS[what]):
+        assert low <= values[name] <= high, name
 
 
 def test_the_conditioning_camera_counts_only_where_it_changes_the_head(true_views):
