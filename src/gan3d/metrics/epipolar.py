@@ -11,9 +11,10 @@ has l2 = 0 where all is one straight line (Bigun and Granlund 1987).
     parallax = sum <Ix It> / sum <Ix Ix>        image widths per radian, = -dx/dt (least squares)
 
 A point that lies z in front of the origin (world units) moves against the camera:
-parallax = f z / (r - z). So true heads have a positive one, heads that stick to the screen 0, what
-turns the other way, as hollow masks and mirrored heads do, a negative one. No network judges, and
-no depth is needed.
+parallax = f z / (r - z). So true heads have a positive one, heads that stick to the screen 0,
+mirrored heads a negative one. A hollow head has less than a true one, and the sign of where its
+mean lies.
+No network judges, and no depth is needed.
 
 Lines that stick to the screen are straight, too: read both.
 
