@@ -19,6 +19,7 @@ from machine import facts
 
 from gan3d.bench.pictures import front_views, turned_sheet
 from gan3d.bench.runs import training_cost
+from gan3d.checkpoints.models import find_model
 from gan3d.data.heads import FOV, RADIUS
 from gan3d.generators import Generator, Rendering
 
@@ -63,7 +64,8 @@ def measured(
     latents.
 
     Args:
-        model: run folder or file; the results of `gan3d measure` lie beside it.
+        model: run folder or file; the results of `gan3d measure` lie beside it, and are taken as
+            they are where they are newer than it.
         reals: heads that its training has not seen.
         draws: how often latents are drawn.
         num: heads of the signed measures.
@@ -81,10 +83,15 @@ def measured(
             path = model.parent / f"{model.name}.{metrics.replace(',', '_')}.{seed}.json"
             size = ("--num", count, "--batch_size", 16, "--seed", seed)
             options = ("--out", path, "--overwrite", "true", "--num_workers", 0)
-            gan3d("measure", model, "--metrics", metrics, *size, *more, *options, quiet=True)
+            if not _is_newer(path, find_model(model)):
+                gan3d("measure", model, "--metrics", metrics, *size, *more, *options, quiet=True)
             for key, value in json.loads(path.read_text())["results"].items():
                 found.setdefault("distance" if key == "small/frechet" else key, []).append(value)
     return found
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.exists() and path.stat().st_mtime > other.stat().st_mtime
 
 
 def training_seconds(run: Path) -> float:

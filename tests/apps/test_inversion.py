@@ -18,6 +18,7 @@ from gan3d.apps.inversion import (
 from gan3d.apps.samples import latents
 from gan3d.camera import Camera
 from gan3d.generators import GENERATORS, Generator, pin
+from gan3d.generators.pinned import unpin
 
 SEED, YAW, PITCH = 100, 0.3, 0.1
 OFF = math.radians(10)
@@ -197,6 +198,7 @@ def test_a_pinned_generator_shows_its_scene_for_every_seed():
     cut = generator.map(z[:1], Camera.from_angles(0.0, 0.0), truncation=0.5, truncation_cutoff=2)
     torch.testing.assert_close(cut, torch.cat([half[:, :2], ws[:, 2:]], dim=1))
     assert torch.equal(copy.deepcopy(generator).map(z[:1]), ws)
+    assert not torch.equal(unpin(copy.deepcopy(generator)).map(z)[0], ws[0])
     with pytest.raises(ValueError, match=r"takes \[1 "):
         pin(generator, ws[:, 1:])
 

@@ -32,7 +32,7 @@ from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.camera.pinhole import DEFAULT_FOV, field_of_view, focal_length
 from gan3d.generators.contract import Generator, Rendering
-from gan3d.generators.pinned import pin
+from gan3d.generators.pinned import pin, unpin
 from gan3d.randomness import Randomness
 
 Space = Literal["w", "w+", "pti"]
@@ -194,7 +194,7 @@ class Inversion:
         resolution: int | None = None,
     ):
         _check(generator, pictures, start, mask)
-        self.generator, self.options, self.resolution = generator, options, resolution
+        self.generator, self.options, self.resolution = unpin(generator), options, resolution
         self.pictures, self.mask, self.distance = pictures, mask, distance
         self.start = start
         self.step = 0

@@ -32,6 +32,14 @@ def pin(generator: Generator, ws: Tensor) -> Generator:
     return generator
 
 
+def unpin(generator: Generator) -> Generator:
+    """Lets a generator map z again, in place, and returns it; one that is not pinned stays as it
+    is.
+    """
+    generator.__dict__.pop("map", None)
+    return generator
+
+
 class _PinnedMap:
     """The method `map` of a pinned generator."""
 
