@@ -37,6 +37,8 @@ CONTRACT = {
     "GENERATORS",
     "Generator",
     "Rendering",
+    "pin",
+    "unpin",
     "SURFACE_OPACITY",
     "SurfaceLayer",
     "background_color",

@@ -17,8 +17,7 @@ from gan3d.apps.inversion import (
 )
 from gan3d.apps.samples import latents
 from gan3d.camera import Camera
-from gan3d.generators import GENERATORS, Generator, pin
-from gan3d.generators.pinned import unpin
+from gan3d.generators import GENERATORS, Generator, pin, unpin
 
 SEED, YAW, PITCH = 100, 0.3, 0.1
 OFF = math.radians(10)

@@ -31,8 +31,7 @@ from tqdm.auto import tqdm
 from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.camera.pinhole import DEFAULT_FOV, field_of_view, focal_length
-from gan3d.generators.contract import Generator, Rendering
-from gan3d.generators.pinned import pin, unpin
+from gan3d.generators import Generator, Rendering, pin, unpin
 from gan3d.randomness import Randomness
 
 Space = Literal["w", "w+", "pti"]
