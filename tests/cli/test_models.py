@@ -13,8 +13,8 @@ from gan3d.cli.models import beside, load_with_view
 from gan3d.generators import StyleGAN2
 
 OF_A_MODEL = {
-    "invert", "measure", "epi", "mesh", "reproject", "sample", "stylize", "symmetry", "video",
-    "export manifolds", "export training",
+    "edit", "epi", "invert", "measure", "mesh", "reproject", "sample", "stylize", "symmetry",
+    "video", "export manifolds", "export training",
 }  # fmt: skip
 
 

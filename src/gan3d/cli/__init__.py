@@ -74,6 +74,12 @@ VERBS = (
         True,
     ),
     Verb(
+        ("edit",),
+        "gan3d.cli.edit:edit_scenes",
+        "move scenes along directions of the latent space",
+        True,
+    ),
+    Verb(
         ("invert",),
         "gan3d.cli.invert:invert_pictures",
         "find the scene of a model that photographs show",

@@ -64,7 +64,7 @@ SPANS = {
     "tolerance": Span(0, open=True),
 }
 MODELS = ("model", "base", "target")
-WRITTEN = ("out", "sheet", "html")  # all other paths are read
+WRITTEN = ("out", "sheet", "html", "video", "save")  # all other paths are read
 DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
 
 

@@ -69,6 +69,27 @@ def angles_in(option: str, text: str) -> list[float]:
     return angles
 
 
+def numbers_in(option: str, text: str) -> list[float]:
+    """Numbers with commas between them: "-3,0,3".
+
+    Raises:
+        CommandError: one is no number.
+    """
+    numbers = []
+    for word in text.split(","):
+        try:
+            number = float(word)
+        except ValueError:
+            number = float("nan")
+        if not isfinite(number):
+            raise CommandError(
+                f"--{option} {text}: {word.strip()!r} is no number; give some with commas between, "
+                f"such as --{option} -3,0,3"
+            )
+        numbers.append(number)
+    return numbers
+
+
 def layers_in(option: str, text: str) -> list[str]:
     """Names of layers with commas between them: "image,depth".
 

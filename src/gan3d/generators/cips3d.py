@@ -225,6 +225,7 @@ class CIPS3D(Generator):
     w_avg: Tensor
     has_field: ClassVar[bool] = True
     has_raw: ClassVar[bool] = True
+    style_affine = "modulation.weight"
     any_resolution: ClassVar[bool] = True
     independent_pixels: bool = True
     parts = {

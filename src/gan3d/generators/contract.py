@@ -106,8 +106,9 @@ class Generator(nn.Module, ABC):
 
     `parts` names what may be frozen (`--model.run.freeze nerf`): for each part the beginnings of
     its parameters' names; `style_parts` what stylization may mix, where it is finer than `parts`
-    ("mapping" is the mapping network). `tiny` are constructor arguments of an instance that runs in
-    seconds on a CPU: every registry-walking test uses it.
+    ("mapping" is the mapping network); `style_affine` is how the names of the weights end that make
+    styles of w, if they do so by an affine map. `tiny` are constructor arguments of an instance
+    that runs in seconds on a CPU: every registry-walking test uses it.
 
     `background` is what stands behind scenes (None: the scenes have one of their own); the harness
     puts it behind masked real images, too.
@@ -142,6 +143,7 @@ class Generator(nn.Module, ABC):
     any_resolution: ClassVar[bool] = False
     parts: Mapping[str, tuple[str, ...]] = {}
     style_parts: Mapping[str, tuple[str, ...]] = {}
+    style_affine: ClassVar[str] = ""
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 

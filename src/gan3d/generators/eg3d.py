@@ -234,6 +234,7 @@ class EG3D(Generator):
 
     has_field: ClassVar[bool] = True
     has_raw: ClassVar[bool] = True
+    style_affine = "affine.weight"
     parts = {
         "mapping": ("backbone.mapping.",),
         "planes": ("backbone.synthesis.",),

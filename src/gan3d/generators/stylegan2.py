@@ -48,6 +48,7 @@ class StyleGAN2(Generator):
     """
 
     has_camera = False
+    style_affine = "affine.weight"
     tiny: ClassVar[dict[str, Any]] = {
         "z_dim": 8,
         "w_dim": 16,

@@ -61,6 +61,7 @@ class StyleGAN3(Generator):
     """
 
     has_camera = False
+    style_affine = "affine.weight"
     movable = True
     tiny: ClassVar[dict[str, Any]] = {
         "z_dim": 8,
