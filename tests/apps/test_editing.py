@@ -5,7 +5,7 @@ import torch
 
 import gan3d
 from gan3d.apps.editing import (
-    Latents,
+    MappedLatents,
     mapped_latents,
     principal_direction,
     regressed_direction,
@@ -20,11 +20,11 @@ def tiny(name: str) -> Generator:
     return GENERATORS[name](**GENERATORS[name].tiny).eval()
 
 
-def known(m: int = 400, n: int = 3, seed: int = 0) -> Latents:
+def known(m: int = 400, n: int = 3, seed: int = 0) -> MappedLatents:
     """One w for all latents, w = (3 a, 2 b, c) with independent a, b, c of variance 1."""
     w = torch.randn(m, 1, 3, generator=torch.Generator().manual_seed(seed))
     ws = (w * torch.tensor([3.0, 2.0, 1.0])).expand(-1, n, -1)
-    return Latents(ws, components(ws))
+    return MappedLatents(ws, components(ws))
 
 
 def test_principal_directions_are_the_axes_of_the_latents_in_standard_deviations():

@@ -27,7 +27,7 @@ RIDGE = 0.1  # of the regression, per scene
 
 
 @dataclass(frozen=True)
-class Latents:
+class MappedLatents:
     """Mapped latents of many z, and their principal components.
 
     Attributes:
@@ -41,8 +41,8 @@ class Latents:
 
 def mapped_latents(
     generator: Generator, condition: Camera | None = None, *, seed: int = 0, num: int = MAPPED
-) -> Latents:
-    """Latents of z ~ N(0, I).
+) -> MappedLatents:
+    """MappedLatents of z ~ N(0, I).
 
     Args:
         generator: any generator that is not pinned.
@@ -55,10 +55,10 @@ def mapped_latents(
     cameras = None if condition is None else condition.select([0] * num)
     with evaluating(generator):
         ws = generator.map(z, cameras)
-    return Latents(ws, components(ws))
+    return MappedLatents(ws, components(ws))
 
 
-def principal_direction(latents: Latents, k: int) -> Tensor:
+def principal_direction(latents: MappedLatents, k: int) -> Tensor:
     """Component k, from 1 on, as a step [1 n w].
 
     Raises:
@@ -73,7 +73,7 @@ def principal_direction(latents: Latents, k: int) -> Tensor:
     return latents.parts.moves(chosen)
 
 
-def style_direction(generator: Generator, latents: Latents, k: int) -> Tensor:
+def style_direction(generator: Generator, latents: MappedLatents, k: int) -> Tensor:
     """SeFa's direction k, from 1 on, as a step [1 n w] of all latents that are one w.
 
     Raises:
@@ -100,7 +100,7 @@ def style_direction(generator: Generator, latents: Latents, k: int) -> Tensor:
     return (tied[:, None] * direction * spread)[None]
 
 
-def regressed_direction(latents: Latents, ws: Tensor, values: Tensor) -> tuple[Tensor, float]:
+def regressed_direction(latents: MappedLatents, ws: Tensor, values: Tensor) -> tuple[Tensor, float]:
     """The direction in which a quantity of the scenes grows most, as a step [1 n w].
 
     Ridge regression on the coordinates along the principal components, which have unit variance:

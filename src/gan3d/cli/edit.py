@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from gan3d import __version__
 from gan3d.apps.editing import (
-    Latents,
+    MappedLatents,
     mapped_latents,
     principal_direction,
     regressed_direction,
@@ -185,7 +185,7 @@ class StillView:
         return self.view.condition(self.generator, like.new_zeros(num, self.generator.z_dim))
 
     def mapped(self, seeds: Sequence[int], truncation: float) -> Tensor:
-        """Latents of the scenes, [b n w]."""
+        """MappedLatents of the scenes, [b n w]."""
         z = latents_of(self.generator, seeds)
         with evaluating(self.generator):
             return self.generator.map(z, self.condition(len(z)), truncation=truncation)
@@ -206,7 +206,10 @@ class StillView:
 
 
 def _directions(
-    free: StillView, space: Latents, names: Sequence[str], table: dict[str, list[float]] | None
+    free: StillView,
+    space: MappedLatents,
+    names: Sequence[str],
+    table: dict[str, list[float]] | None,
 ) -> tuple[list[Tensor], list[str]]:
     """A step [1 n w] by name, and what is to be said of them."""
     steps, said = [], []
@@ -228,9 +231,9 @@ def _directions(
 
 
 def _quantities(
-    free: StillView, space: Latents, table: dict[str, list[float]] | None
+    free: StillView, space: MappedLatents, table: dict[str, list[float]] | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Latents of scenes of which something is known, [m n w], and that, [m] by name."""
+    """MappedLatents of scenes of which something is known, [m n w], and that, [m] by name."""
     if table is not None:
         seeds = [int(seed) for seed in table["seed"]]
         values = {name: torch.tensor(column) for name, column in table.items()}
