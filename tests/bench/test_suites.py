@@ -74,6 +74,6 @@ def test_what_is_wrong_in_a_suite_is_named(tmp_path, old, new, message):
 def test_changes_leave_the_rest_as_the_suite_says():
     suite = find_suite("quick")
     assert Changes().of(suite) == suite
-    changed = Changes(seed=3, resize_filter="box").of(suite)
-    assert (changed.seed, changed.resize_filter) == (3, "box")
+    changed = Changes(seed=3, resize_filter="box", features=("small",)).of(suite)
+    assert (changed.seed, changed.resize_filter, changed.features) == (3, "box", ("small",))
     assert changed.num_fakes == suite.num_fakes

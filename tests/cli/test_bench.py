@@ -207,6 +207,10 @@ def test_photographs_take_the_place_of_a_suite(cli, suite, tmp_path):
             ("run", "--suite", "quick", "--model", "stylegan2_heads64"),
             "stylegan2_heads64.yaml makes pictures of 64 px, the suite is one of 32 px",
         ),
+        (
+            ("eval", "eg3d_heads32", "--suite", "quick", "--features", "small,smal"),
+            "there are no features smal; known: headnet, small, mobilenet",
+        ),
         (("table", "nothing"), "nothing is no result of gan3d bench"),
         (("tabel",), "did you mean bench table"),
     ],

@@ -22,6 +22,7 @@ from gan3d.metrics.frechet import ExactMetric, SmallFeatures
 from gan3d.metrics.headnet import HeadNet
 from gan3d.metrics.heads import frontal_depth, turned_views
 from gan3d.metrics.measure import Cameras, Protocol, collect, fake_pictures
+from gan3d.metrics.mobilenet import mobilenet_features
 from gan3d.metrics.relief import HeadRelief
 from gan3d.metrics.turn import YAWS, HeadTurn
 
@@ -42,7 +43,11 @@ class HeadFeatures(nn.Module):
 
 
 # Feature networks by name; `inception` needs the user's file, and is added where there is one.
-FEATURES: Mapping[str, Callable[[], nn.Module]] = {"headnet": HeadFeatures, "small": SmallFeatures}
+FEATURES: Mapping[str, Callable[[], nn.Module]] = {
+    "headnet": HeadFeatures,
+    "small": SmallFeatures,
+    "mobilenet": mobilenet_features,
+}
 
 
 def networks_of(suite: Suite, inception: str | None = None) -> dict[str, nn.Module]:
@@ -51,15 +56,20 @@ def networks_of(suite: Suite, inception: str | None = None) -> dict[str, nn.Modu
     Raises:
         ValueError: a network is not known, or cannot be read.
     """
+    check_features(suite)
+    networks: dict[str, nn.Module] = {name: FEATURES[name]() for name in suite.features}
+    if inception is not None:
+        networks["inception"] = inception_features(inception)
+    return {name: network.eval() for name, network in networks.items()}
+
+
+def check_features(suite: Suite) -> None:
+    """Refuses a suite with features that there are not."""
     for name in suite.features:
         if name not in FEATURES:
             raise ValueError(
                 f"suite {suite.name}: there are no features {name}; known: {', '.join(FEATURES)}"
             )
-    networks: dict[str, nn.Module] = {name: FEATURES[name]() for name in suite.features}
-    if inception is not None:
-        networks["inception"] = inception_features(inception)
-    return {name: network.eval() for name, network in networks.items()}
 
 
 @dataclass(eq=False)

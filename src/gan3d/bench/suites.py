@@ -178,8 +178,8 @@ class Changes:
     """What a user measures otherwise than the suite says: the hash is then another one.
 
     Attributes:
-        seed, truncation, conditioning, resize_filter, num_fakes, num_heads: as of `Suite`; None
-            changes nothing.
+        seed, truncation, conditioning, resize_filter, num_fakes, num_heads, features: as of
+            `Suite`; None changes nothing.
     """
 
     seed: int | None = None
@@ -188,6 +188,7 @@ class Changes:
     resize_filter: ResizeFilter | None = None
     num_fakes: int | None = None
     num_heads: int | None = None
+    features: tuple[str, ...] | None = None
 
     def of(self, suite: Suite) -> Suite:
         """The suite with these changes."""

@@ -15,7 +15,7 @@ from typing import Any
 from gan3d.bench.evaluation import evaluate, origin_of, subject_of
 from gan3d.bench.pictures import write_pictures
 from gan3d.bench.results import find_results, read_result, write_result
-from gan3d.bench.subject import networks_of
+from gan3d.bench.subject import check_features, networks_of
 from gan3d.bench.suites import (
     PHOTOGRAPHS,
     Changes,
@@ -104,6 +104,7 @@ def evaluate_models(
     truncation: float | None = None,
     conditioning: Conditioning | None = None,
     resize_filter: ResizeFilter | None = None,
+    features: str | None = None,
     inception: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -124,6 +125,9 @@ def evaluate_models(
         truncation: psi.
         conditioning: of the second distance, 3d: frontal, or independent.
         resize_filter: how real images are shrunk.
+        features: networks of the distances, with commas between: headnet (procedural heads),
+            small, mobilenet (photographs; docs/metrics.md says how to get its weights). Precision
+            and recall have the first.
         inception: TorchScript file inception-2015-12-05.pt, for FID and KID.
         device: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
         overwrite: replace results that are there.
@@ -134,8 +138,10 @@ def evaluate_models(
             "give either --suite NAME or --data PHOTOGRAPHS.zip",
             f"suites: {', '.join(suite_names())}",
         )
-    changes = Changes(seed, truncation, conditioning, resize_filter, num_fakes, num_heads)
+    networks = None if features is None else tuple(word.strip() for word in features.split(","))
+    changes = Changes(seed, truncation, conditioning, resize_filter, num_fakes, num_heads, networks)
     chosen = changes.of(photographs() if suite is None else find_suite(suite))
+    check_features(chosen)
     place = device_of(device)
     names = [_name_of(model) for model in models]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -144,7 +150,7 @@ def evaluate_models(
     if len(models) > 1:
         options = {"suite": suite, "data": data, "out": out, "inception": inception}
         options |= {"device": device, "overwrite": str(overwrite).lower()}
-        return _one_by_one(models, options | vars(changes))
+        return _one_by_one(models, options | vars(changes) | {"features": features})
     reals = existing("data", data) if data is not None else made(_real_of(chosen), out)
     _evaluate_one(models[0], names[0], chosen, reals, out, inception, str(place), overwrite)
     return 0
