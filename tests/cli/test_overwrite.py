@@ -13,7 +13,14 @@ CASES = {
     ("data", "gram"): (["images.zip", "--out", "here.zip"], "here.zip"),
     ("report",): (["run"], "run/report.html"),
     ("measure",): (["model.safetensors", "--data", "images.zip"], "model.metrics.json"),
+    ("bench", "eval"): (
+        ["model.safetensors", "--suite", "quick"],
+        "runs/bench/quick/model.json",
+    ),
+    ("bench", "table"): (["model.json", "--out", "here.md"], "here.md"),
+    ("edit",): (["model.safetensors"], "edits.png"),
     ("epi",): (["model.safetensors"], "epi.png"),
+    ("invert",): (["model.safetensors", "model.safetensors"], "inverted/result.png"),
     ("mesh",): (["model.safetensors"], "mesh.glb"),
     ("sample",): (["model.safetensors", "--sheet", "true"], "samples/sheet.png"),
     ("video",): (["model.safetensors"], "video.mp4"),
@@ -26,20 +33,21 @@ for method in ("eg3d", "stylegan2", "stylegan3", "cips3d", "pigan", "gram"):
     CASES["import", method] = (["model.pkl"], "model.safetensors")
     ending = "pt" if method in ("eg3d", "stylegan2", "stylegan3") else "pth"
     CASES["export", method] = (["model.safetensors"], f"model.{ending}")
-WRITES_NOTHING = {("configs",), ("models",), ("reproject",)}
+WRITES_NOTHING = {("configs",), ("models",), ("reproject",), ("bench", "suites")}
+GOES_ON = {("bench", "run")}  # in its own folder, as fit does
 
 
 def test_every_verb_is_here():
-    assert {verb.words for verb in VERBS} == CASES.keys() | WRITES_NOTHING
+    assert {verb.words for verb in VERBS} == CASES.keys() | WRITES_NOTHING | GOES_ON
 
 
 @pytest.mark.parametrize("words", CASES, ids=" ".join)
 def test_a_result_that_is_there_is_refused_first(cli, tmp_path, words):
     arguments, result = CASES[words]
-    for name in ("model.safetensors", "model.pkl", "model.ckpt", "images.zip"):
+    for name in ("model.safetensors", "model.pkl", "model.ckpt", "model.json", "images.zip"):
         (tmp_path / name).write_text("unreadable")
     path = tmp_path / result
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
     code, _, said = cli(*words, *arguments)
     assert code == 2
