@@ -35,7 +35,7 @@ from gan3d.checkpoints.portable import save_pretrained
 from gan3d.cli.checks import at_least, existing, file_for
 from gan3d.cli.choices import numbers_in, seeds_in
 from gan3d.cli.messages import CommandError, nearest, say
-from gan3d.cli.models import View, load_shown, sha256_of
+from gan3d.cli.models import View, load_shown, refuse_angles, sha256_of
 from gan3d.data.heads import ATTRIBUTE_NAMES
 from gan3d.generators import Generator, unpin
 from gan3d.metrics.headnet import HeadNet, headnet
@@ -108,9 +108,7 @@ def edit_scenes(
 
     # the scenes and the directions
     generator, view = load_shown(model, device, radius=radius, fov=fov, resolution=resolution)
-    if view is None and (yaw, pitch) != (0, 0):
-        kind = type(generator).__name__
-        raise CommandError(f"{model} holds {kind}, a 2D model: leave out --yaw and --pitch")
+    refuse_angles(model, generator, (yaw, 0.0), (pitch, 0.0))
     stage = StillView(generator, view, yaw, pitch, batch_size)
     free = StillView(unpin(copy.deepcopy(generator)), view, 0.0, 0.0, batch_size)
     space = mapped_latents(free.generator, stage.condition(1))

@@ -31,7 +31,7 @@ from gan3d.checkpoints.portable import save_pretrained
 from gan3d.cli.checks import at_least, existing, folder_for
 from gan3d.cli.choices import angles_in
 from gan3d.cli.messages import CommandError, say
-from gan3d.cli.models import View, load_shown, sha256_of
+from gan3d.cli.models import View, load_shown, refuse_angles, sha256_of
 from gan3d.data.images import decode
 from gan3d.generators import Generator
 from gan3d.metrics.features import vgg_embedding
@@ -109,9 +109,7 @@ def invert_pictures(
 
     # the model, the pictures, and where the search begins
     generator, view = load_shown(model, device, radius=radius, fov=fov)
-    if view is None and (yaws, pitches) != ([0.0], [0.0]):
-        kind = type(generator).__name__
-        raise CommandError(f"{model} holds {kind}, a 2D model: leave out --yaw and --pitch")
+    refuse_angles(model, generator, (yaws, [0.0]), (pitches, [0.0]))
     place = next(generator.parameters())
     targets = torch.cat([_picture(path, generator) for path in files]).to(place)
     mask = _mask(covers, files, generator)

@@ -124,6 +124,17 @@ def refuse_layers(model: Path | str, generator: Generator, layers: Iterable[str]
             )
 
 
+def refuse_angles(model: Path | str, generator: Generator, *given: tuple[Any, Any]) -> None:
+    """Refuses angles of the camera, each given with its default, for a 2D model.
+
+    Raises:
+        CommandError: there is one.
+    """
+    if not generator.has_camera and any(value != default for value, default in given):
+        kind = type(generator).__name__
+        raise CommandError(f"{model} holds {kind}, a 2D model: leave out --yaw and --pitch")
+
+
 def sha256_of(path: Path) -> str:
     """What tells a file from all others, 64 hexadecimal digits."""
     with path.open("rb") as file:

@@ -23,7 +23,7 @@ from gan3d.checkpoints.models import find_model
 from gan3d.cli.checks import folder_for
 from gan3d.cli.choices import angles_in, layers_in, seeds_in
 from gan3d.cli.messages import CommandError
-from gan3d.cli.models import View, load_shown, refuse_layers, sha256_of
+from gan3d.cli.models import View, load_shown, refuse_angles, refuse_layers, sha256_of
 from gan3d.generators import Generator, Rendering
 from gan3d.results import refuse_existing
 
@@ -87,9 +87,7 @@ def write_stills(
         model, device, radius=radius, fov=fov, resolution=resolution, lock_view=False
     )
     refuse_layers(model, generator, names)
-    if view is None and (yaws, pitch) != ([0.0], 0.0):
-        kind = type(generator).__name__
-        raise CommandError(f"{model} holds {kind}, a 2D model: leave out --yaw and --pitch")
+    refuse_angles(model, generator, (yaws, [0.0]), (pitch, 0.0))
     shots = Shots(generator, view, tuple(yaws), pitch, truncation, batch_size, "raw" in names)
     facts = shots.facts() | {"model": model, "sha256": sha256_of(find_model(model))}
     if sheet:

@@ -112,32 +112,33 @@ class DepthError(_Reading):
         return {"depth_error": error.unflatten(0, (-1, len(POSES))).nanmean(1)}
 
 
-class AttributeDrift(_Reading):
+class _Drift(_Reading):
+    """How much what is read of heads changes over the views."""
+
+    higher_is_better = False
+
+    def values(self, views: Rendering) -> dict[str, Tensor]:
+        attributes = self.read(views).attributes.unflatten(0, views.image.shape[:2])
+        (name,) = self.names
+        return {name: attribute_drift(attributes)}
+
+
+class AttributeDrift(_Drift):
     """How much what is read of heads changes with the rendering camera (`drift`)."""
 
     names = ("drift",)
-    higher_is_better = False
 
     def __init__(self, network: HeadNet | None = None):
         super().__init__(view_cameras(YAWS), network=network)
 
-    def values(self, views: Rendering) -> dict[str, Tensor]:
-        attributes = self.read(views).attributes.unflatten(0, views.image.shape[:2])
-        return {"drift": attribute_drift(attributes)}
 
-
-class ConditioningDrift(_Reading):
+class ConditioningDrift(_Drift):
     """How much what is read of heads changes with the conditioning camera, seen from the front."""
 
     names = ("conditioning_drift",)
-    higher_is_better = False
 
     def __init__(self, network: HeadNet | None = None):
         super().__init__(view_cameras([0.0] * len(YAWS)), view_cameras(YAWS), network)
-
-    def values(self, views: Rendering) -> dict[str, Tensor]:
-        attributes = self.read(views).attributes.unflatten(0, views.image.shape[:2])
-        return {"conditioning_drift": attribute_drift(attributes)}
 
 
 def _normalized(x: Tensor, share: Tensor) -> Tensor:

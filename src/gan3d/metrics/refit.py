@@ -21,6 +21,8 @@ Convention: images in [-1, 1]; dB. The absolute values hold at one `FitOptions`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -46,17 +48,30 @@ _FITTED = slice(0, len(_LEFT + _RIGHT))
 
 
 class _Refit(ViewMetric):
-    """What both have in common: cameras, options, and the views at the side of the fit."""
+    """What both have in common: cameras, options, and the views at the side of the fit.
+
+    Args:
+        options: how fields are fitted.
+        extent: side of the cube that holds the heads, world units.
+        radius: of the cameras, world units.
+        fov: degrees.
+
+    Attributes:
+        compared_at: (yaw, pitch) of the views that are compared, after those that are fitted.
+    """
+
+    compared_at: Sequence[tuple[float, float]]
+    higher_is_better = True
 
     def __init__(
         self,
-        angles: list[tuple[float, float]],
-        options: FitOptions,
-        extent: float,
-        radius: float,
-        fov: float,
+        options: FitOptions = FitOptions(),
+        *,
+        extent: float = 1.0,
+        radius: float = RADIUS,
+        fov: float = FOV,
     ):
-        yaws, pitches = zip(*angles)
+        yaws, pitches = zip(*_LEFT, *_RIGHT, *self.compared_at)
         super().__init__(view_cameras(yaws, pitches, radius=radius, fov=fov))
         self.options, self.extent = options, extent
 
@@ -82,27 +97,10 @@ class _Refit(ViewMetric):
 
 
 class Reconstruction(_Refit):
-    """PSNR (dB) and SSIM of held-out views of heads against fields fitted to 30 views.
-
-    Args:
-        options: how fields are fitted.
-        extent: side of the cube that holds the heads, world units.
-        radius: of the cameras, world units.
-        fov: degrees.
-    """
+    """PSNR (dB) and SSIM of held-out views of heads against fields fitted to 30 views."""
 
     names = ("reconstruction_psnr", "reconstruction_ssim")
-    higher_is_better = True
-
-    def __init__(
-        self,
-        options: FitOptions = FitOptions(),
-        *,
-        extent: float = 1.0,
-        radius: float = RADIUS,
-        fov: float = FOV,
-    ):
-        super().__init__(_LEFT + _RIGHT + _BETWEEN, options, extent, radius, fov)
+    compared_at = _BETWEEN
 
     def values(self, views: Rendering) -> dict[str, Tensor]:
         image, alpha = at_side(views, self.options.side)
@@ -113,27 +111,10 @@ class Reconstruction(_Refit):
 
 
 class SelfConsistency(_Refit):
-    """PSNR (dB) and SSIM of fields fitted to the left views of heads against those of the right.
-
-    Args:
-        options: how fields are fitted.
-        extent: side of the cube that holds the heads, world units.
-        radius: of the cameras, world units.
-        fov: degrees.
-    """
+    """PSNR (dB) and SSIM of fields fitted to the left views of heads against those of the right."""
 
     names = ("self_psnr", "self_ssim")
-    higher_is_better = True
-
-    def __init__(
-        self,
-        options: FitOptions = FitOptions(),
-        *,
-        extent: float = 1.0,
-        radius: float = RADIUS,
-        fov: float = FOV,
-    ):
-        super().__init__(_LEFT + _RIGHT + _MIDDLE, options, extent, radius, fov)
+    compared_at = _MIDDLE
 
     def values(self, views: Rendering) -> dict[str, Tensor]:
         image, alpha = at_side(views, self.options.side)

@@ -10,6 +10,7 @@ first: image [b v 3 H W], depth and opacity [b v 1 h w].
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -68,9 +69,9 @@ class ViewMetric(ExactMetric):
         for name in self.names:
             self.add_state(f"of_{name}", [], dist_reduce_fx="cat")
 
+    @abstractmethod
     def values(self, views: Rendering) -> dict[str, Tensor]:
         """One number per head for every name, [b], of views [b v ..]."""
-        raise NotImplementedError
 
     def update(self, views: Rendering) -> None:
         """Adds b heads, each seen from all cameras: image [b v 3 H W], depth [b v 1 h w]."""
