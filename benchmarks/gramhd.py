@@ -25,9 +25,8 @@ from machine import PeakMemory, best_seconds, facts, sgemm_rate, write
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan3d.camera import Camera
+from gan3d.camera import Camera, spanning_camera
 from gan3d.generators import GRAMHD
-from gan3d.generators.gramhd import spanning_camera
 from gan3d.layers.manifold_superresolution import ForegroundSuperResolution
 from gan3d.layers.rrdb import RESIDUAL_SCALE, SLOPE, RRDBTrunk
 

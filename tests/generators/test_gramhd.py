@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan3d.camera import Camera
+from gan3d.camera import Camera, spanning_camera
 from gan3d.generators import GRAM, GRAMHD
-from gan3d.generators.gramhd import RadianceMaps, spanning_camera
+from gan3d.generators.gramhd import RadianceMaps
 from gan3d.rendering.manifolds import background_coordinate, background_position, trace_surfaces
 
 TINY_PLANES = {"lr_resolution": 9, "img_resolution": 18}  # odd sides have a center ray
@@ -302,6 +302,27 @@ def test_a_gram_is_loaded_by_name_and_its_image_is_the_raw_image():
     raw = generator(z, camera).raw
     torch.testing.assert_close(raw, gram(z, spanning_camera(camera, 32, 16), resolution=16).image)
     torch.testing.assert_close(generator.map(z)[:, :9, : gram.w_dim], gram.map(z))
+
+
+def test_a_background_without_a_network_of_its_own_is_a_map_of_the_foregrounds():
+    torch.manual_seed(0)
+    generator = GRAMHD(**GRAMHD.tiny, separate_background=False).eval()
+    assert not any(name.startswith("super_resolution_bg") for name in generator.state_dict())
+    ws = generator.map(latents(generator, 1))
+    maps = generator.radiance_maps(ws)
+    plane = torch.cat([maps.low_background, torch.ones(1, 1, 16, 16)], 1)
+    plane = F.pad(plane, (0, 0, 0, 0, 0, generator.radiance.feature_dim))
+    style = ws[:, -1, : generator.super_resolution.style_dim]
+    expected = generator.super_resolution(plane[:, None], style)[:, 0, :3]
+    torch.testing.assert_close(maps.background, expected)
+    assert maps.foreground.shape[1] == generator.options.num_levels
+
+
+def test_stage_1_without_features():
+    generator = GRAMHD(**GRAMHD.tiny | {"feature_dim": 0}).eval()
+    image = generator(latents(generator, 1), cameras(1)).image
+    assert image.shape == (1, 3, 32, 32)
+    assert torch.isfinite(image).all()
 
 
 @pytest.mark.parametrize("frozen", [True, False])

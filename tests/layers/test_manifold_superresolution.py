@@ -110,6 +110,30 @@ def test_an_affine_style_is_a_linear_layer():
     torch.testing.assert_close(network.map(z), z @ network.affine.weight.T + network.affine.bias)
 
 
+def test_without_styles_the_convolutions_are_plain():
+    network = foreground(2, style="none")
+    maps, z = torch.randn(2, 3, 5, 4, 4), torch.randn(2, 3)
+    x = network.trunk(maps[1])
+    conv = network.upconvs[0]
+    x = F.leaky_relu(F.pixel_shuffle(F.conv2d(x, conv.weight, conv.bias, padding=1), 2), 0.2)
+    for conv in (network.HRconv, network.conv_last):
+        last = conv is network.conv_last
+        x = F.conv2d(x, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
+        x = x if last else F.leaky_relu(x, 0.2)
+    assert network.map(z).shape == (2, 0)
+    torch.testing.assert_close(network(maps, network.map(z))[1], x)
+
+
+def test_the_foreground_can_interpolate_in_place_of_shuffling():
+    network = foreground(2, upsampling="bilinear")
+    maps, styles = torch.randn(1, 1, 5, 4, 4), torch.rand(1, network.style_dim) + 0.5
+    up, middle, last = styles[0].split(network.style_dims)
+    x = F.leaky_relu(network.upconvs[0](network.trunk(maps[0]), up), 0.2)
+    x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    x = network.conv_last(F.leaky_relu(network.HRconv(x, middle), 0.2), last)
+    torch.testing.assert_close(network(maps, styles)[0], x)
+
+
 @pytest.mark.parametrize("network", [foreground, background])
 def test_checkpointing_changes_no_gradient_and_stores_less(network):
     def run(checkpointing: bool):

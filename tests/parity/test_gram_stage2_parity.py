@@ -13,8 +13,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from gan3d.camera import Camera
-from gan3d.generators.gramhd import spanning_camera
+from gan3d.camera import Camera, spanning_camera
 from gan3d.ops.bicubic import bicubic_downsample
 from gan3d.rendering.manifolds import (
     background_grid,

@@ -1,6 +1,6 @@
 """Cameras: poses, intrinsics, rays, distributions of poses, and camera paths for videos."""
 
-from gan3d.camera.camera import LABEL_DIM, Camera, Rays
+from gan3d.camera.camera import LABEL_DIM, Camera, Rays, spanning_camera
 from gan3d.camera.labels import check_labels, check_views
 from gan3d.camera.paths import PathName, camera_path
 from gan3d.camera.pinhole import (
@@ -46,5 +46,6 @@ __all__ = [
     "intrinsics_from_pixels",
     "look_at",
     "orbit",
+    "spanning_camera",
     "wiggle",
 ]

@@ -452,6 +452,19 @@ class Camera:
         return pixels, z[..., None]
 
 
+def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
+    """The camera whose coarse x coarse rays have the corners of the fine x fine rays of `camera`.
+
+    A fine image coordinate u is a u' + (1 - a) / 2 of the coarse u', a = (1 - 1 / F) / (1 - 1 / C),
+    around the same center.
+    """
+    a = (1 - 1 / fine) / (1 - 1 / coarse)
+    shift = (a - 1) / (2 * a)
+    # Elementwise: autocast would make a matrix product bfloat16, which bends the rays.
+    first, last = camera.intrinsics.split([2, 1], dim=1)
+    return Camera(camera.cam2world, torch.cat([first / a + shift * last, last], dim=1))
+
+
 def _edge_factor(resolution: int) -> float:
     """(W - 1) / W: converts f if the field of view spans pixel centers instead of pixel edges."""
     if resolution < 2:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from gan3d.camera import Camera
+from gan3d.camera import Camera, spanning_camera
 from gan3d.generators.contract import Rendering, SurfaceLayer
 from gan3d.generators.gram import GRAM
 from gan3d.host import constant
@@ -104,12 +104,14 @@ class GRAMHD(GRAM):
         fg_growth: growth of its dense blocks.
         fg_up_channels: width after each doubling; None is the published rule, fg_channels twice,
             then halved each time.
-        fg_style: network from z to the styles, "mapping" or "affine".
+        fg_upsampling: "shuffle" (published), "bilinear", "bicubic" or "nearest".
+        fg_style: network from z to the styles: "mapping", "affine", or "none" (no modulation).
         fg_last_kernel: side of its last kernel.
         bg_channels, bg_blocks, bg_growth: as above, for the background.
         bg_up_channels: width after each doubling; None is bg_channels, then halved each time.
         bg_upsampling: "bilinear" (published), "bicubic", "nearest" or "shuffle".
         bg_residual: whether the network is added to a bicubic interpolation.
+        separate_background: false makes the background an opaque map for the foreground's network.
         scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end,
             delta_alpha, white_back, last_back, shared_origin, ray_chunk: see
             `rendering.manifolds.ManifoldOptions`. With `shared_origin`, the view directions on the
@@ -192,6 +194,7 @@ class GRAMHD(GRAM):
         fg_blocks: int = 8,
         fg_growth: int = 32,
         fg_up_channels: tuple[int, ...] | None = None,
+        fg_upsampling: Upsampling = "shuffle",
         fg_style: StyleSource = "mapping",
         fg_last_kernel: int = 1,
         bg_channels: int = 64,
@@ -200,6 +203,7 @@ class GRAMHD(GRAM):
         bg_up_channels: tuple[int, ...] | None = None,
         bg_upsampling: Upsampling = "bilinear",
         bg_residual: bool = True,
+        separate_background: bool = True,
         scene_extent: float = 0.24,
         ray_start: float = 0.88,
         ray_end: float = 1.12,
@@ -260,6 +264,7 @@ class GRAMHD(GRAM):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is unknown; choose {' or '.join(known)}")
         self.raw_resolution = lr_resolution
+        self.separate_background = separate_background
         self.geometry = geometry
         self.lookup = lookup
         self.grid_extent = scene_extent / 2 if grid_extent is None else grid_extent
@@ -291,23 +296,25 @@ class GRAMHD(GRAM):
             num_blocks=fg_blocks,
             growth=fg_growth,
             up_channels=fg_up_channels,
+            upsampling=fg_upsampling,
             style=fg_style,
             mapping_hidden_dim=mapping_hidden_dim,
             last_kernel=fg_last_kernel,
             checkpointing=checkpointing,
         )
-        self.super_resolution_bg = BackgroundSuperResolution(
-            3,
-            3,
-            scale,
-            channels=bg_channels,
-            num_blocks=bg_blocks,
-            growth=bg_growth,
-            up_channels=bg_up_channels,
-            upsampling=bg_upsampling,
-            residual=bg_residual,
-            checkpointing=checkpointing,
-        )
+        if separate_background:
+            self.super_resolution_bg = BackgroundSuperResolution(
+                3,
+                3,
+                scale,
+                channels=bg_channels,
+                num_blocks=bg_blocks,
+                growth=bg_growth,
+                up_channels=bg_up_channels,
+                upsampling=bg_upsampling,
+                residual=bg_residual,
+                checkpointing=checkpointing,
+            )
 
         # Latents have the size of the larger of GRAM's and the super-resolution's.
         self.num_ws = NUM_FILM + 1
@@ -339,10 +346,17 @@ class GRAMHD(GRAM):
         film = self._film(ws)
         style = ws[:, -1, : self.super_resolution.style_dim]
         low, low_background = self._grids(film, camera)
-        high = self.super_resolution(low, style).to(low.dtype)
+        if self.separate_background:
+            high = self.super_resolution(low, style).to(low.dtype)
+            background = self.super_resolution_bg(low_background[:, None])[:, 0].to(low.dtype)
+        else:
+            opaque = F.pad(low_background, (0, 0, 0, 0, 0, 1), value=1.0)
+            plane = F.pad(opaque, (0, 0, 0, 0, 0, low.shape[2] - 4))
+            maps = torch.cat([low, plane[:, None]], 1)
+            high, plane = self.super_resolution(maps, style).to(low.dtype).tensor_split([-1], 1)
+            background = plane[:, 0, :3]
         with full_precision(high):
             foreground = torch.cat([high[:, :, :3], high[:, :, 3:].sigmoid()], 2)
-        background = self.super_resolution_bg(low_background[:, None])[:, 0].to(low.dtype)
         return RadianceMaps(foreground, background, low[:, :, :4].contiguous(), low_background, ws)
 
     def _film(self, ws: Tensor) -> Tensor:
@@ -579,19 +593,6 @@ class GRAMHD(GRAM):
 
         seen = shade_surfaces(radiance, surfaces, camera.rays(self.raw_resolution), self.options)
         return rearrange(2 * seen.rgb - 1, "b (h w) c -> b c h w", h=self.raw_resolution)
-
-
-def spanning_camera(camera: Camera, fine: int, coarse: int) -> Camera:
-    """The camera whose coarse x coarse rays have the corners of the fine x fine rays of `camera`.
-
-    A fine image coordinate u is a u' + (1 - a) / 2 of the coarse u', a = (1 - 1 / F) / (1 - 1 / C),
-    around the same center.
-    """
-    a = (1 - 1 / fine) / (1 - 1 / coarse)
-    shift = (a - 1) / (2 * a)
-    # Elementwise: autocast would make a matrix product bfloat16, which bends the rays.
-    first, last = camera.intrinsics.split([2, 1], dim=1)
-    return Camera(camera.cam2world, torch.cat([first / a + shift * last, last], dim=1))
 
 
 def with_background(foreground: Tensor, background: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from gan3d.layers.modulated import demodulation
 from gan3d.layers.rrdb import RESIDUAL_SCALE, SLOPE, RRDBTrunk
 
 Upsampling = Literal["shuffle", "bilinear", "bicubic", "nearest"]
-StyleSource = Literal["mapping", "affine"]
+StyleSource = Literal["mapping", "affine", "none"]
 # Low-resolution pixels per chunk: on a CPU one map of 64 x 64, whose widest tensor is 3 MB;
 # elsewhere all 23 maps of one image.
 PIXELS_AT_ONCE = {"cpu": 2**12}
@@ -88,11 +88,16 @@ class _MapSuperResolution(RRDBTrunk, ABC):
         num_blocks: int,
         growth: int,
         up_channels: Sequence[int] | None,
-        shuffle: bool,
+        upsampling: Upsampling,
         last_kernel: int,
         checkpointing: bool,
     ):
         super().__init__(in_channels, channels, num_blocks, growth)
+        if upsampling not in get_args(Upsampling):
+            raise ValueError(
+                f"upsampling {upsampling!r} is unknown; choose shuffle, bilinear, bicubic or "
+                "nearest"
+            )
         widths = upsampling_channels(channels, scale) if up_channels is None else tuple(up_channels)
         if len(widths) != _log2(scale):
             raise ValueError(
@@ -100,9 +105,11 @@ class _MapSuperResolution(RRDBTrunk, ABC):
                 f"{_log2(scale)}, one per doubling"
             )
         self.scale = scale
+        self.upsampling = upsampling
         self.checkpointing = checkpointing
         inside = (channels, *widths)
-        fan = 4 if shuffle else 1  # a pixel shuffle turns four channels into four pixels
+        # A pixel shuffle turns four channels into four pixels.
+        fan = 4 if upsampling == "shuffle" else 1
         self.upconvs = nn.ModuleList(self._conv(a, fan * b) for a, b in zip(inside, widths))
         self.HRconv = self._conv(inside[-1], inside[-1])
         self.conv_last = self._conv(inside[-1], out_channels, last_kernel)
@@ -115,6 +122,12 @@ class _MapSuperResolution(RRDBTrunk, ABC):
     @abstractmethod
     def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
         """The whole network on one chunk, [n in h w] -> [n out S h S w]."""
+
+    def _double(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """One doubling: conv, pixel shuffle, lrelu; or conv, lrelu, interpolation."""
+        if self.upsampling == "shuffle":
+            return F.leaky_relu_(conv_shuffle(x, kernel, bias), SLOPE)
+        return interpolate(F.leaky_relu_(same_conv(x, kernel, bias), SLOPE), 2, self.upsampling)
 
     def _enlarge_in_chunks(self, maps: Tensor, *kernels: Tensor) -> Iterator[Tensor]:
         """Enlarges maps [n c h w] of one style chunk by chunk."""
@@ -141,7 +154,10 @@ class ForegroundSuperResolution(_MapSuperResolution):
         num_blocks: number of RRDBs in the trunk.
         growth: growth of the dense blocks.
         up_channels: width after each doubling; None for `upsampling_channels`.
-        style: "mapping", a network of four layers, or "affine", a single layer.
+        upsampling: "shuffle" (conv, pixel shuffle, lrelu), or an interpolation (conv, lrelu,
+            interpolation).
+        style: "mapping", a network of four layers, "affine", a single layer, or "none", plain
+            convolutions.
         mapping_hidden_dim: width of the mapping network.
         last_kernel: side of the last kernel.
         checkpointing: store only the inputs of each chunk for the backward pass, and recompute the
@@ -162,6 +178,7 @@ class ForegroundSuperResolution(_MapSuperResolution):
         num_blocks: int = 8,
         growth: int = 32,
         up_channels: Sequence[int] | None = None,
+        upsampling: Upsampling = "shuffle",
         style: StyleSource = "mapping",
         mapping_hidden_dim: int = 256,
         last_kernel: int = 1,
@@ -175,11 +192,12 @@ class ForegroundSuperResolution(_MapSuperResolution):
             num_blocks=num_blocks,
             growth=growth,
             up_channels=up_channels,
-            shuffle=True,
+            upsampling=upsampling,
             last_kernel=last_kernel,
             checkpointing=checkpointing,
         )
-        self.style_dims = [conv.weight.shape[1] for conv in self._modulated()]
+        plain = style == "none"
+        self.style_dims = [0 if plain else conv.weight.shape[1] for conv in self._modulated()]
         self.style_dim = sum(self.style_dims)
         self.style = style
         if style == "mapping":
@@ -188,11 +206,13 @@ class ForegroundSuperResolution(_MapSuperResolution):
             )
         elif style == "affine":
             self.affine = nn.Linear(z_dim, self.style_dim)
-        else:
-            raise ValueError(f"style {style!r} is unknown; choose mapping or affine")
+        elif not plain:
+            raise ValueError(f"style {style!r} is unknown; choose mapping, affine or none")
 
     def map(self, z: Tensor) -> Tensor:
-        """z [b z_dim] -> styles [b style_dim]."""
+        """z [b z_dim] -> styles [b style_dim], empty without styles."""
+        if self.style == "none":
+            return z[:, :0]
         return self.mapping_network(z) if self.style == "mapping" else self.affine(z)
 
     def forward(self, maps: Tensor, styles: Tensor) -> Tensor:
@@ -206,7 +226,7 @@ class ForegroundSuperResolution(_MapSuperResolution):
         chunks: list[Tensor] = []
         for image_maps, style in zip(maps, styles):
             parts = zip(self._modulated(), style.split(self.style_dims))
-            kernels = [conv.kernel(part) for conv, part in parts]
+            kernels = [conv.kernel(part) if len(part) else conv.weight for conv, part in parts]
             chunks += self._enlarge_in_chunks(image_maps, *kernels)
         return torch.cat(chunks).unflatten(0, maps.shape[:2])
 
@@ -214,7 +234,7 @@ class ForegroundSuperResolution(_MapSuperResolution):
         y = self.trunk(x)
         *biases, middle, last = [conv.bias for conv in self._modulated()]
         for kernel, bias in zip(kernels, biases):
-            y = F.leaky_relu_(conv_shuffle(y, kernel, bias), SLOPE)
+            y = self._double(y, kernel, bias)
         y = F.leaky_relu_(same_conv(y, kernels[-2], middle), SLOPE)
         return same_conv(y, kernels[-1], last)
 
@@ -268,11 +288,6 @@ class BackgroundSuperResolution(_MapSuperResolution):
         residual: bool = True,
         checkpointing: bool = False,
     ):
-        if upsampling not in ("shuffle", "bilinear", "bicubic", "nearest"):
-            raise ValueError(
-                f"upsampling {upsampling!r} is unknown; choose shuffle, bilinear, bicubic or "
-                "nearest"
-            )
         if residual and in_channels != out_channels:
             raise ValueError(
                 f"got in_channels {in_channels} and out_channels {out_channels}; a residual needs "
@@ -286,11 +301,10 @@ class BackgroundSuperResolution(_MapSuperResolution):
             num_blocks=num_blocks,
             growth=growth,
             up_channels=up_channels,
-            shuffle=upsampling == "shuffle",
+            upsampling=upsampling,
             last_kernel=3,
             checkpointing=checkpointing,
         )
-        self.upsampling = upsampling
         self.residual = residual
         if residual:
             for parameter in self.conv_last.parameters():
@@ -309,10 +323,7 @@ class BackgroundSuperResolution(_MapSuperResolution):
     def enlarge(self, x: Tensor, *kernels: Tensor) -> Tensor:
         y = self.trunk(x)
         for conv in self.upconvs:
-            if self.upsampling == "shuffle":
-                y = F.leaky_relu_(conv_shuffle(y, *conv.parameters()), SLOPE)
-            else:
-                y = interpolate(F.leaky_relu_(conv(y), SLOPE), 2, self.upsampling)
+            y = self._double(y, *conv.parameters())
         y = self.conv_last(F.leaky_relu_(self.HRconv(y), SLOPE))
         if not self.residual:
             return y
