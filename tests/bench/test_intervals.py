@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+from gan3d.bench import intervals
 from gan3d.bench.intervals import (
     around,
     frechet_interval,
+    frechet_of_samples,
     kernel_interval,
     mean_interval,
     resampled,
@@ -58,6 +60,27 @@ def test_the_value_of_a_frechet_interval_is_the_distance_and_the_interval_holds_
     assert interval.low < interval.value < interval.high
 
 
+@pytest.mark.parametrize(("num", "other", "dim"), [(30, 40, 100), (40, 30, 100), (60, 50, 8)])
+def test_a_distance_of_weighted_samples_is_that_of_their_covariances(num, other, dim):
+    """With more features than images, and with fewer."""
+    x, y = rows(num, dim, "real").double() + 0.5, rows(other, dim, "fake").double() * 1.3
+    drawn = zip(resampled(num, 3, 0, "real"), resampled(other, 3, 0, "fake"))
+    for v, w in drawn:
+        again = [x.repeat_interleave(v.long(), 0), y.repeat_interleave(w.long(), 0)]
+        moments = [moment for rows in again for moment in feature_moments(rows)]
+        found = frechet_of_samples(x, y, v, w, x @ y.mT)
+        assert float(found) == pytest.approx(float(frechet_distance(*moments)), rel=1e-6)
+
+
+def test_an_interval_of_wide_features_is_that_of_the_plain_formula(monkeypatch):
+    """Features that are 0 for every image change no distance, but make 4 of them 60."""
+    real, fake = rows(50, 4, "real"), rows(50, 4, "fake") + 0.5
+    plain = frechet_interval(real, fake, 20, 0)
+    monkeypatch.setattr(intervals, "_moments", None)  # the covariances are not made
+    real, fake = (torch.nn.functional.pad(x, (0, 56)) for x in (real, fake))
+    assert frechet_interval(real, fake, 20, 0) == pytest.approx(plain, rel=1e-6)
+
+
 def test_the_value_of_a_kernel_interval_is_the_unbiased_distance():
     real, fake = rows(60, 4, "real"), rows(60, 4, "fake") + 0.3
     interval = kernel_interval(real, fake, 100, 0)
@@ -67,8 +90,6 @@ def test_the_value_of_a_kernel_interval_is_the_unbiased_distance():
 
 def test_a_kernel_distance_of_a_resample_is_unbiased():
     """Copies are left out: else the mean over resamples would lie above the distance."""
-    from gan3d.bench import intervals
-
     real, fake = rows(40, 4, "real"), rows(40, 4, "fake") + 0.3
     seen: list[torch.Tensor] = []
     original = intervals.around

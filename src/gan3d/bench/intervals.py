@@ -67,8 +67,45 @@ def frechet_interval(real: Tensor, fake: Tensor, resamples: int, seed: int) -> I
         resampled(len(fake), resamples, seed, "fake"),
     )
     x, y = exact(real).cpu(), exact(fake).cpu()
-    found = [frechet_distance(*_moments(x, v), *_moments(y, w)) for v, w in pairs]
+    x, y = x - x.mean(0), y - x.mean(0)  # the same distance of smaller numbers
+    if min(len(x), len(y)) > x.shape[1]:
+        found = [frechet_distance(*_moments(x, v), *_moments(y, w)) for v, w in pairs]
+    else:
+        products = x @ y.mT
+        found = [frechet_of_samples(x, y, v, w, products) for v, w in pairs]
     return around(float(value), torch.stack(found))
+
+
+def frechet_of_samples(x: Tensor, y: Tensor, v: Tensor, w: Tensor, products: Tensor) -> Tensor:
+    """Squared Frechet distance of weighted features, without their covariances.
+
+    With the centered rows X = sqrt(v / n) (x - m1) and Y = sqrt(w / m) (y - m2), C1 = X^T X and
+    C2 = Y^T Y. The eigenvalues of C1 C2 that are not 0 are those of (X Y^T)(X Y^T)^T, so
+
+        tr((C1 C2)^(1/2)) = sum of the singular values of X Y^T
+
+    whose size is the number of different images, not that of the features.
+
+    Args:
+        x, y: features [n c] and [m c], float64.
+        v, w: how often each image counts, [n] and [m]; sums n and m.
+        products: x y^T, [n m], the same for all weights.
+
+    Returns:
+        A float64 scalar.
+    """
+    p, q = v / v.sum(), w / w.sum()
+    mean1, mean2 = p @ x, q @ y
+    spread = p @ x.square().sum(1) - mean1.square().sum()
+    spread = spread + q @ y.square().sum(1) - mean2.square().sum()
+
+    # X Y^T, of the images that were drawn; the shorter side squared
+    i, j = v.nonzero()[:, 0], w.nonzero()[:, 0]
+    centered = products[i][:, j] - (x[i] @ mean2)[:, None] - y[j] @ mean1 + mean1 @ mean2
+    across = p[i].sqrt()[:, None] * centered * q[j].sqrt()
+    square = across @ across.mT if len(i) <= len(j) else across.mT @ across
+    singular = torch.linalg.eigvalsh(square).clamp(min=0).sqrt()
+    return (mean1 - mean2).square().sum() + spread - 2 * singular.sum()
 
 
 def kernel_interval(real: Tensor, fake: Tensor, resamples: int, seed: int) -> Interval:
