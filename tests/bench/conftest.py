@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan3d.bench.measures import MEASURES
 from gan3d.bench.protocol import protocol_hash
 from gan3d.bench.subject import Subject, networks_of
 from gan3d.bench.suites import Suite
@@ -16,10 +17,12 @@ from gan3d.generators import GENERATORS
 
 SUITE = Suite(
     "tiny",
-    measures=("frechet", "kernel", "precision_recall", "relief", "turn", "readings", "views"),
+    measures=tuple(MEASURES),
     features=("headnet", "small"),
     num_fakes=12,
     num_heads=4,
+    num_scenes=2,
+    fit_steps=2,
     resamples=20,
 )
 
@@ -69,6 +72,8 @@ RECORD = {
         "features": {"headnet": "2" * 64},
         "num_fakes": 12,
         "num_heads": 4,
+        "num_scenes": 2,
+        "fit_steps": 2,
         "seed": 0,
         "cameras": "labels of the real images",
         "conditioning": ["same", "frontal"],

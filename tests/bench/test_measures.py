@@ -9,14 +9,28 @@ import torch
 from gan3d.bench.evaluation import evaluate, origin_of
 from gan3d.bench.measures import MEASURES, column_of
 from gan3d.camera import DatasetPoses
+from gan3d.data.heads import head_camera
 from gan3d.generators import GENERATORS
+from gan3d.metrics.alarms import flatness
 from gan3d.metrics.epipolar import EpipolarLines
+from gan3d.metrics.equivariance import measure_equivariance
+from gan3d.metrics.fields import FitOptions
 from gan3d.metrics.frechet import feature_moments, frechet_distance
 from gan3d.metrics.heads import measure_heads
-from gan3d.metrics.measure import Protocol, collect, fake_pictures
+from gan3d.metrics.measure import (
+    Protocol,
+    collect,
+    fake_pictures,
+    latent_batches,
+    path_steps,
+)
+from gan3d.metrics.path_length import trimmed_mean
 from gan3d.metrics.precision_recall import precision_and_recall
 from gan3d.metrics.readings import AttributeDrift, PoseError
+from gan3d.metrics.refit import Reconstruction, SelfConsistency
 from gan3d.metrics.reprojection import Reprojection
+from gan3d.metrics.symmetry import mirror_symmetry
+from gan3d.metrics.turn import YAWS
 from gan3d.metrics.views import measure_views
 
 ABOUT = {"name": "a", "file": "a", "sha256": "0" * 64, "origin": "trained here"}
@@ -82,6 +96,65 @@ def test_readings_and_views_are_means_over_the_heads_of_the_metrics(subject_of):
     assert not isinstance(found["drift"], str)
 
 
+def test_fields_are_fitted_to_the_first_scenes_as_the_suite_says(subject_of):
+    subject = subject_of("PiGAN")
+    found = MEASURES["fields"].compute(subject)
+    options = FitOptions(steps=subject.suite.fit_steps)
+    latents = [z[:2] for z in subject.latents()]
+    metrics = [Reconstruction(options), SelfConsistency(options)]
+    expected = measure_views(subject.generator, latents, metrics)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        if not math.isnan(value):
+            assert found[name].value == pytest.approx(value, rel=1e-3)
+    assert not isinstance(found["self_psnr"], str)
+
+
+def test_flatness_is_that_of_the_front_and_mirroring_that_of_its_metric(subject_of):
+    subject = subject_of("EG3D")
+    (z,) = subject.latents()
+    front = head_camera(torch.zeros(4), torch.zeros(4))
+    generator = subject.generator
+    with torch.no_grad():
+        view = generator.render(generator.represent(generator.map(z, front)), front)
+    values = flatness(view.depth, view.opacity, front) / 2.7
+    found = MEASURES["flatness"].compute(subject)["flatness"]
+    assert found.value == pytest.approx(float(values.mean()), rel=1e-4)
+
+    expected = mirror_symmetry(generator, z, yaw=0.5, num=2)
+    assert MEASURES["mirror"].compute(subject)["mirror"].value == pytest.approx(
+        expected.mean, rel=1e-3, abs=1e-4
+    )
+
+
+def test_heads_that_are_symmetric_have_no_mirroring(subject_of):
+    subject = subject_of("EG3D")
+    images = torch.rand(4, len(YAWS), 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    subject.turned = subject.turned._replace(images=images + images.flip(-1))
+    assert "symmetric from the front" in MEASURES["mirror"].compute(subject)["mirror"]
+
+
+def test_equivariance_is_that_of_the_metric_with_a_motion_per_picture(subject_of):
+    subject = subject_of("StyleGAN3")
+    found = MEASURES["equivariance"].compute(subject)
+    protocol = Protocol(num=4, batch_size=1)
+    batches = latent_batches(subject.generator, protocol)
+    expected = measure_equivariance(subject.generator.synthesize, batches, ("eqt", "eqr"))
+    for kind, value in expected.items():
+        assert found[kind].value == pytest.approx(value, rel=1e-6)
+        assert found[kind].low <= value <= found[kind].high
+
+
+@pytest.mark.parametrize("name", ["StyleGAN2", "EG3D"])
+def test_the_path_length_is_that_of_the_metric(subject_of, name):
+    subject = subject_of(name)
+    found = MEASURES["path_length"].compute(subject)["ppl_headnet"]
+    network = subject.networks["headnet"]
+    protocol = Protocol(num=4, batch_size=16)
+    steps = path_steps(subject.generator, network, protocol, subject.cameras)
+    assert found.value == pytest.approx(float(trimmed_mean(torch.cat(list(steps)))), rel=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_every_member_is_measured_and_what_it_cannot_have_is_absent_with_the_reason(
     subject_of, name
@@ -92,12 +165,16 @@ def test_every_member_is_measured_and_what_it_cannot_have_is_absent_with_the_rea
     found = {*record["values"], *record["absent"]}
     assert expected == {next(k for k in expected if key.startswith(k)) for key in found}
     assert all(map(column_of, found))
+    moved = {key: record["absent"].pop(key, "") for key in ("eqt", "eqr")}
+    for why in moved.values():
+        assert ("takes no transform of its picture" in why) == (not subject.generator.movable)
     if subject.generator.has_camera:  # of random scenes there may be nothing to compare
         assert set(record["absent"].values()) <= {"there is nothing to compare in any head"}
     else:
-        assert {"fd_headnet/3d", "turn", "face_slope"} <= set(record["absent"])
-        assert "has no camera" in record["absent"]["fd_headnet/3d"]
-        assert {"fd_headnet/same", "precision_headnet"} <= set(record["values"])
+        without = {"fd_headnet/3d", "turn", "face_slope", "flatness", "mirror", "self_psnr"}
+        assert without <= set(record["absent"])
+        assert all("no camera" in record["absent"][key] for key in without)
+        assert {"fd_headnet/same", "precision_headnet", "ppl_headnet"} <= set(record["values"])
     speed = record["speed"]
     for key in ("cached_images_per_second", "ms_per_view"):  # a 2D scene is the picture
         assert (speed[key] is not None) == subject.generator.has_camera

@@ -62,7 +62,8 @@ def test_other_real_images_and_other_features_change_the_hash(protocol, suite, t
 def test_of_two_lists_what_only_one_has_is_said(protocol, suite):
     fewer = protocol(of=replace(suite, measures=("frechet", "kernel")))
     (said,) = protocol_differences(protocol(), fewer)
-    assert said == "measures: precision_recall, relief, turn, readings, views / none"
+    assert said == f"measures: {', '.join(suite.measures[2:])} / none"
+    assert "precision_recall, relief" in said
     other = protocol(of=replace(suite, conditioning="independent"))
     assert protocol_differences(protocol(), other) == ["conditioning: frontal / independent"]
 

@@ -12,6 +12,7 @@ from gan3d.generators import EG3D, GENERATORS, Generator, Rendering, StyleGAN2
 from gan3d.metrics.symmetry import (
     encoding_curve,
     encoding_distance,
+    mirror_distances,
     mirror_similarity,
     mirror_symmetry,
     symmetry_of_views,
@@ -125,6 +126,13 @@ def test_similarity_is_one_minus_the_ratio_of_distances_to_oneself_and_to_others
     differences = (1 - 3, 1 - 4, 2 - 1, 2 - 4, 4 - 1, 4 - 3)
     others = sum(difference**2 for difference in differences) / 6
     assert mirror_similarity(right, left) == pytest.approx(1 - own / others)
+
+    # of every head alone
+    flipped = left.flip(-1)
+    for k, (mine, theirs) in enumerate(mirror_distances(right, left).tolist()):
+        apart = (right[k] - flipped).double().square().sum((1, 2, 3))
+        assert mine == pytest.approx(float(apart[k]))
+        assert theirs == pytest.approx(float(apart.sum() - apart[k]) / (len(right) - 1))
 
 
 def test_views_that_cannot_be_compared_are_refused():

@@ -7,6 +7,7 @@ in words.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,13 +20,21 @@ from gan3d.bench.intervals import (
     mean_interval,
     states_interval,
 )
-from gan3d.bench.subject import Pictures, Subject, compute_from
+from gan3d.bench.subject import BATCH, Pictures, Subject, compute_from, state_of
 from gan3d.data.heads import FOV, RADIUS
+from gan3d.metrics.alarms import flatness
 from gan3d.metrics.epipolar import EpipolarLines
-from gan3d.metrics.exact import check_finite
+from gan3d.metrics.equivariance import Equivariance, Kind, decibels, draw_motion
+from gan3d.metrics.exact import check_finite, exact
+from gan3d.metrics.fields import FitOptions
+from gan3d.metrics.measure import latent_batches, movable, path_steps
+from gan3d.metrics.path_length import trimmed
 from gan3d.metrics.precision_recall import inside, rounded
 from gan3d.metrics.readings import AttributeDrift, ConditioningDrift, DepthError, PoseError
+from gan3d.metrics.refit import Reconstruction, SelfConsistency
 from gan3d.metrics.reprojection import Reprojection
+from gan3d.metrics.symmetry import SYMMETRIC, mirror_distances, mirror_score
+from gan3d.metrics.turn import YAWS
 from gan3d.metrics.views import ViewMetric, measure_views
 from gan3d.randomness import Randomness
 
@@ -87,10 +96,9 @@ def precision_recall(subject: Subject) -> Values:
     which: Pictures = "3d" if subject.generator.has_camera else "same"
     real, fake = rounded(subject.real[name], subject.fake(which)[name])
     real, fake = real.float(), fake.float()
-    options = (subject.suite.resamples, subject.suite.seed)
     return {
-        f"precision_{name}": mean_interval(inside(real, fake), *options, "fake"),
-        f"recall_{name}": mean_interval(inside(fake, real), *options, "real"),
+        f"precision_{name}": mean_interval(inside(real, fake), *_resampling(subject), "fake"),
+        f"recall_{name}": mean_interval(inside(fake, real), *_resampling(subject), "real"),
     }
 
 
@@ -116,6 +124,78 @@ def views(subject: Subject) -> Values:
     return _of_views(
         subject, Reprojection(radius=radius, fov=fov), EpipolarLines(radius=radius, fov=fov)
     )
+
+
+def fields(subject: Subject) -> Values:
+    """How well fields that are fitted to views explain a scene, of the suite's few scenes."""
+    radius, fov = subject.view or (RADIUS, FOV)
+    options = FitOptions(steps=subject.suite.fit_steps)
+    extent = radius / RADIUS  # as large in the picture as a head in the unit cube
+    metrics = [
+        kind(options, extent=extent, radius=radius, fov=fov)
+        for kind in (Reconstruction, SelfConsistency)
+    ]
+    return _of_views(subject, *metrics, num=subject.suite.num_scenes)
+
+
+def flat(subject: Subject) -> Values:
+    """Relief of the frontal surface without a sign (`gan3d.metrics.flatness`), in camera radii."""
+    front, depth, opacity, _ = subject.turned
+    values = flatness(depth, opacity, front) / exact(front.origins.norm(dim=-1))
+    return {"flatness": mean_interval(values, *_resampling(subject), "heads")}
+
+
+def mirror(subject: Subject) -> Values:
+    """Mirror symmetry of all heads, beyond that of their fronts (`gan3d.metrics.symmetry`)."""
+    images = subject.turned.images
+    sides = [(YAWS.index(yaw), YAWS.index(-yaw)) for yaw in sorted(YAWS) if yaw >= 0]
+    distances = [mirror_distances(images[:, a], images[:, b]) for a, b in sides]  # n 2, front first
+    states = torch.stack(distances, dim=1).flatten(1)  # n (y 2)
+
+    def compute(state: Tensor) -> Tensor:
+        own, others = state.unflatten(0, (-1, 2)).unbind(1)
+        frontal, *similarity = 1 - own / others
+        return mirror_score(torch.stack(similarity), float(frontal)).mean()[None]
+
+    if bool(compute(states.sum(0)).isnan()):
+        return {"mirror": f"the heads are symmetric from the front, by more than {SYMMETRIC:g}"}
+    (found,) = states_interval(compute, states, *_resampling(subject), "heads")
+    return {"mirror": found}
+
+
+def equivariance(subject: Subject) -> Values:
+    """EQ-T (whole pixels) and EQ-R, every picture with a motion of its own."""
+    synthesize = movable(subject.generator)
+    protocol = replace(subject.protocol, num=subject.suite.num_heads, batch_size=1)
+    kinds: tuple[Kind, ...] = ("eqt", "eqr")
+    metrics = {kind: Equivariance(synthesize, kind) for kind in kinds}
+    rows: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    for ws, draw in latent_batches(subject.generator, protocol, subject.cameras):
+        original = synthesize(ws, torch.eye(3).to(ws))
+        size = (original.shape[-2], original.shape[-1])
+        for kind, metric in metrics.items():
+            rows[kind].append(state_of(metric, ws, original, draw_motion(kind, draw, size)))
+
+    # error and known values of each picture; decibels of their sums
+    found: dict[str, Interval] = {}
+    for name, states in rows.items():
+        (found[name],) = states_interval(
+            lambda state: decibels(*state)[None],
+            torch.stack(states),
+            *_resampling(subject),
+            "heads",
+        )
+    return found
+
+
+def path_length(subject: Subject) -> Values:
+    """Perceptual path length in W, at the ends of paths, on the suite's first features."""
+    name, network = next(iter(subject.networks.items()))
+    network = network.to(subject.device)
+    protocol = replace(subject.protocol, num=subject.suite.num_heads, batch_size=BATCH)
+    steps = path_steps(subject.generator, network, protocol, subject.cameras)
+    values = trimmed(torch.cat(list(steps)))
+    return {f"ppl_{name}": mean_interval(values, *_resampling(subject), "paths")}
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -173,6 +253,34 @@ MEASURES: Mapping[str, Measure] = {
             "epi_parallax": Column("parallax", "widths per radian, by contrast", ""),
         },
     ),
+    "fields": Measure(
+        fields,
+        {
+            "reconstruction_psnr": Column("reconstruction, dB", "by a field of ours", "high"),
+            "reconstruction_ssim": Column("reconstruction, SSIM", "by a field of ours", "high"),
+            "self_psnr": Column("self-consistency, dB", "of fields of two sides", "high"),
+            "self_ssim": Column("self-consistency, SSIM", "of fields of two sides", "high"),
+        },
+    ),
+    "flatness": Measure(
+        flat,
+        {"flatness": Column("flatness", "rms off a plane, camera radii; true heads: 0.021", "")},
+    ),
+    "mirror": Measure(
+        mirror,
+        {"mirror": Column("mirroring", "0 the head turns, 1 the picture is mirrored", "low")},
+    ),
+    "equivariance": Measure(
+        equivariance,
+        {
+            "eqt": Column("EQ-T, dB", "picture and input move together, whole pixels", "high"),
+            "eqr": Column("EQ-R, dB", "picture and input turn together", "high"),
+        },
+    ),
+    "path_length": Measure(
+        path_length,
+        {"ppl": Column("path length", "change of the picture per step in w", "low")},
+    ),
 }
 
 
@@ -211,7 +319,7 @@ def _of_pictures(
             real, fake = subject.real[name], subject.fake(pictures)[name]
             for features, what in ((real, "real images"), (fake, "fakes")):
                 check_finite(features, what)
-            found[key] = compute(real, fake, subject.suite.resamples, subject.suite.seed)
+            found[key] = compute(real, fake, *_resampling(subject))
     return found
 
 
@@ -222,19 +330,23 @@ def _of_heads(subject: Subject, which: str) -> Values:
         return torch.stack(list(compute_from(metric, state).values()))
 
     names = list(compute_from(metric, states.sum(0)))
-    suite = subject.suite
-    found = states_interval(compute, states, suite.resamples, suite.seed, "heads")
+    found = states_interval(compute, states, *_resampling(subject), "heads")
     return dict(zip(names, found, strict=True))
 
 
-def _of_views(subject: Subject, *metrics: ViewMetric) -> Values:
-    """Means over the heads, those left out of which a value is NaN (nothing to compare)."""
-    suite = subject.suite
+def _resampling(subject: Subject) -> tuple[int, int]:
+    return subject.suite.resamples, subject.suite.seed
+
+
+def _of_views(subject: Subject, *metrics: ViewMetric, num: int | None = None) -> Values:
+    """Means over the heads, or the first `num` of them, those left out of which a value is NaN
+    (nothing to compare).
+    """
     measure_views(
         subject.generator,
-        subject.latents(),
+        subject.latents(num),
         metrics,
-        truncation=suite.truncation,
+        truncation=subject.suite.truncation,
         resolution=subject.resolution,
     )
     found: dict[str, Interval | str] = {}
@@ -242,7 +354,7 @@ def _of_views(subject: Subject, *metrics: ViewMetric) -> Values:
         for name, per_head in metric.per_head().items():
             known = per_head[per_head.isfinite()]
             found[name] = (
-                mean_interval(known, suite.resamples, suite.seed, "heads")
+                mean_interval(known, *_resampling(subject), "heads")
                 if len(known)
                 else "there is nothing to compare in any head"
             )

@@ -37,6 +37,8 @@ def protocol_of(suite: Suite, reals: PosedImages, networks: Mapping[str, nn.Modu
         "features": {name: network_hash(network) for name, network in networks.items()},
         "num_fakes": suite.num_fakes,
         "num_heads": suite.num_heads,
+        "num_scenes": suite.num_scenes,
+        "fit_steps": suite.fit_steps,
         "seed": suite.seed,
         "cameras": "none" if reals.labels is None else "labels of the real images",
         "conditioning": ["same", suite.conditioning],

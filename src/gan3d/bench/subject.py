@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan3d.bench.suites import Suite
-from gan3d.camera import DatasetPoses
+from gan3d.camera import Camera, DatasetPoses
 from gan3d.camera.poses import typical_view
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
-from gan3d.data.heads import is_heads
+from gan3d.data.heads import FOV, RADIUS, is_heads
 from gan3d.generators.contract import Generator
 from gan3d.metrics.features import inception_features
 from gan3d.metrics.frechet import ExactMetric, SmallFeatures
-from gan3d.metrics.headnet import HeadNet
+from gan3d.metrics.headnet import SIDE, HeadNet
 from gan3d.metrics.heads import frontal_depth, turned_views
 from gan3d.metrics.measure import Cameras, Protocol, collect, fake_pictures
 from gan3d.metrics.mobilenet import mobilenet_features
@@ -70,6 +71,22 @@ def check_features(suite: Suite) -> None:
             raise ValueError(
                 f"suite {suite.name}: there are no features {name}; known: {', '.join(FEATURES)}"
             )
+
+
+class TurnedHeads(NamedTuple):
+    """n heads from the front and at `YAWS`, all conditioned on the frontal camera.
+
+    Attributes:
+        front: n frontal cameras.
+        depth: from the front, camera z [n 1 h w].
+        opacity: from the front [n 1 h w]; None: all is opaque.
+        images: [n y 3 s s], averaged over areas to 64 px where they were larger.
+    """
+
+    front: Camera
+    depth: Tensor
+    opacity: Tensor | None
+    images: Tensor
 
 
 @dataclass(eq=False)
@@ -138,6 +155,36 @@ class Subject:
         return self._fakes[key]
 
     @cached_property
+    def turned(self) -> TurnedHeads:
+        """The heads of all measures that turn them.
+
+        Raises:
+            ValueError: the model has no camera or depth.
+        """
+        radius, fov = self.view or (RADIUS, FOV)
+        fronts: list[Camera] = []
+        depths: list[Tensor] = []
+        opacities: list[Tensor] = []
+        images: list[Tensor] = []
+        for front, (first, *views) in turned_views(
+            self.generator,
+            self.latents(),
+            (0.0, *YAWS),
+            truncation=self.suite.truncation,
+            resolution=self.resolution,
+            radius=radius,
+            fov=fov,
+        ):
+            depth, opacity = frontal_depth(self.generator, first)
+            fronts.append(front.to("cpu"))
+            depths.append(depth)
+            opacities += [] if opacity is None else [opacity]
+            small = [_at_most(view.image.float().cpu(), SIDE) for view in views]
+            images.append(torch.stack(small, dim=1))
+        opacity = torch.cat(opacities) if opacities else None
+        return TurnedHeads(Camera.cat(fronts), torch.cat(depths), opacity, torch.cat(images))
+
+    @cached_property
     def heads(self) -> dict[str, tuple[ExactMetric, Tensor]]:
         """The states of `HeadRelief` and `HeadTurn` of each head, [n k], and a metric to compute
         with.
@@ -146,30 +193,25 @@ class Subject:
             ValueError: the model has no camera or depth, or the real images are no heads.
         """
         self.refuse_others_than_heads()
+        front, depth, opacity, images = self.turned
         relief, turn = HeadRelief(), HeadTurn()
         rows: dict[str, list[Tensor]] = {"relief": [], "turn": []}
-        for front, (first, *views) in turned_views(
-            self.generator,
-            self.latents(),
-            (0.0, *YAWS),
-            truncation=self.suite.truncation,
-            resolution=self.resolution,
-        ):
-            depth, opacity = frontal_depth(self.generator, first)
-            images = torch.stack([view.image.float().cpu() for view in views], dim=1)
-            for k in range(len(images)):
-                one = slice(k, k + 1)
-                seen = None if opacity is None else opacity[one]
-                rows["relief"].append(_state(relief, depth[one], seen, front[one]))
-                rows["turn"].append(_state(turn, images[one]))
+        for k in range(len(images)):
+            one = slice(k, k + 1)
+            seen = None if opacity is None else opacity[one]
+            rows["relief"].append(state_of(relief, depth[one], seen, front[one]))
+            rows["turn"].append(state_of(turn, images[one]))
         return {
             "relief": (relief, torch.stack(rows["relief"])),
             "turn": (turn, torch.stack(rows["turn"])),
         }
 
-    def latents(self) -> Iterator[Tensor]:
-        """z of the heads of the signed measures and the views, batch by batch [b z_dim]."""
-        for draw in replace(self.protocol, num=self.suite.num_heads).draws(self.device):
+    def latents(self, num: int | None = None) -> Iterator[Tensor]:
+        """z of the heads of the signed measures and the views, or of the first `num` of them, batch
+        by batch [b z_dim].
+        """
+        num = self.suite.num_heads if num is None else num
+        for draw in replace(self.protocol, num=num).draws(self.device):
             yield draw.normal("z", self.generator.z_dim)
 
     def refuse_others_than_heads(self) -> None:
@@ -186,10 +228,14 @@ class Subject:
         return {name: network.to(self.device) for name, network in self.networks.items()}
 
 
-def _state(metric: ExactMetric, *images) -> Tensor:
-    """The states of a metric after some images alone, one after the other, [k]."""
+def _at_most(images: Tensor, side: int) -> Tensor:
+    return F.adaptive_avg_pool2d(images, side) if images.shape[-1] > side else images
+
+
+def state_of(metric: ExactMetric, *update: Any) -> Tensor:
+    """The states of a metric after one update alone, one after the other, [k]."""
     metric.reset()
-    metric.update(*images)
+    metric.update(*update)
     return torch.cat([getattr(metric, name).flatten() for name in metric._defaults])
 
 

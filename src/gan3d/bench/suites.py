@@ -56,7 +56,9 @@ class Suite:
         measures: by name (`gan3d.bench.measures.MEASURES`).
         features: feature networks by name (`gan3d.bench.subject.FEATURES`).
         num_fakes: pictures of the distances.
-        num_heads: heads of the signed measures.
+        num_heads: heads of the signed measures, of views, motions and paths.
+        num_scenes: heads that fields are fitted to.
+        fit_steps: of each of these fields.
         seed: of all draws of the evaluation.
         truncation: psi of `Generator.map`.
         conditioning: of the second distance, `3d`; the first one is always `same`.
@@ -74,6 +76,8 @@ class Suite:
     features: tuple[str, ...] = ("small",)
     num_fakes: int = 1000
     num_heads: int = 64
+    num_scenes: int = 4
+    fit_steps: int = 300
     seed: int = 0
     truncation: float = 1.0
     conditioning: Conditioning = "frontal"
@@ -81,7 +85,7 @@ class Suite:
     resamples: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("num_fakes", "num_heads", "resamples"):
+        for name in ("num_fakes", "num_heads", "num_scenes", "fit_steps", "resamples"):
             if (value := getattr(self, name)) < 2:
                 raise ValueError(f"{name} {value} is too few; give 2 or more")
 

@@ -174,7 +174,7 @@ class Board:
             ("real images", real),
             ("fakes", fakes),
             ("distances", distances),
-            ("heads", f"{of['num_heads']}"),
+            ("heads", f"{of['num_heads']}; fields of {of['num_scenes']}, {of['fit_steps']} steps"),
             ("seed", f"{of['seed']}"),
             ("features", features),
             ("intervals", f"95 %, bootstrap of {of['resamples']} resamples, or over seeds"),

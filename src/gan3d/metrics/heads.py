@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.data.heads import head_camera
+from gan3d.data.heads import FOV, RADIUS
 from gan3d.generators.contract import Generator, Rendering
 from gan3d.metrics.relief import HeadRelief
 from gan3d.metrics.turn import YAWS, HeadTurn
@@ -64,9 +64,12 @@ def turned_views(
     *,
     truncation: float = 1.0,
     resolution: int | None = None,
+    radius: float = RADIUS,
+    fov: float = FOV,
 ) -> Iterator[tuple[Camera, list[Rendering]]]:
-    """Heads seen from several yaws at pitch 0, by the cameras of `gan3d.data.heads`, conditioned on
-    the frontal one; batch by batch.
+    """Heads seen from several yaws at pitch 0, all conditioned on the frontal camera; batch by
+    batch. The cameras are by default those of `gan3d.data.heads`: radius in world units, fov in
+    degrees.
 
     Yields:
         b frontal cameras, and b views at each of the yaws.
@@ -81,7 +84,7 @@ def turned_views(
         )
     for z in latents:
         front, *cameras = (
-            head_camera(torch.full((len(z),), yaw), torch.zeros(len(z))).to(z)
+            Camera.from_angles(torch.full((len(z),), yaw), 0.0, radius=radius, fov=fov).to(z)
             for yaw in (0.0, *yaws)
         )
         scene = generator.represent(generator.map(z, front, truncation=truncation))

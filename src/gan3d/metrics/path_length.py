@@ -109,7 +109,12 @@ def path_points(
 
 
 def trimmed_mean(values: Tensor, low: float = 1.0, high: float = 99.0) -> Tensor:
-    """Mean of the values between two percentiles, both included.
+    """Mean of `trimmed` values, a float64 scalar."""
+    return trimmed(values, low, high).mean()
+
+
+def trimmed(values: Tensor, low: float = 1.0, high: float = 99.0) -> Tensor:
+    """The values between two percentiles, both included.
 
     Percentiles are not interpolated: the lower one is rounded down to a value, the upper one up.
 
@@ -118,11 +123,11 @@ def trimmed_mean(values: Tensor, low: float = 1.0, high: float = 99.0) -> Tensor
         low, high: percentiles, in percent.
 
     Returns:
-        A float64 scalar.
+        float64 [m].
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values have shape {list(values.shape)}, expected [n] with at least one")
     values = exact(values)
     bottom = torch.quantile(values, low / 100, interpolation="lower")
     top = torch.quantile(values, high / 100, interpolation="higher")
-    return values[(values >= bottom) & (values <= top)].mean()
+    return values[(values >= bottom) & (values <= top)]

@@ -123,16 +123,43 @@ def mirror_similarity(right: Tensor, left: Tensor) -> float:
             f"views {list(right.shape)} and {list(left.shape)}; expected both [n 3 H W] with n > 1 "
             "heads"
         )
-    r = exact(right).flatten(1)
-    f = exact(left).flip(-1).flatten(1)
-
-    # sums over pairs of one head, and over all other pairs, normalized to the same number
-    own = (r - f).square().sum()
-    every = len(r) * (r.square().sum() + f.square().sum()) - 2 * (r.sum(0) * f.sum(0)).sum()
-    others = (every - own) / (len(r) - 1)
-    if others <= 1e-12 * (r.square().sum() + f.square().sum()):
+    own, others = mirror_distances(right, left).sum(0)
+    if others <= 1e-12 * (exact(right).square().sum() + exact(left).square().sum()):
         raise ValueError("all heads are alike, so that similarity has no scale; use different z")
     return float(1 - own / others)
+
+
+def mirror_distances(right: Tensor, left: Tensor) -> Tensor:
+    """Of every head R_k: |R_k - F L_k|^2, and the mean of |R_k - F L_l|^2 over the others, l != k.
+
+    One minus the ratio of their sums is `mirror_similarity`, of any heads that one sums over.
+
+    Args:
+        right, left: as of `mirror_similarity`.
+
+    Returns:
+        float64 [n 2].
+    """
+    r = exact(right).flatten(1)
+    f = exact(left).flip(-1).flatten(1)
+    own = (r - f).square().sum(1)
+    every = len(r) * r.square().sum(1) + f.square().sum() - 2 * r @ f.sum(0)
+    return torch.stack([own, (every - own) / (len(r) - 1)], dim=1)
+
+
+def mirror_score(similarity: Tensor, frontal: float) -> Tensor:
+    """(similarity - frontal) / (1 - frontal), [k]: 1 is perfectly mirrored, about 0 is turning.
+
+    A head that turns differs from its mirror image at every yaw as much as it does from the front.
+    NaN if the heads are symmetric from the front: turning and mirroring are then the same.
+
+    Args:
+        similarity: `mirror_similarity` of the views from +a and -a, for k yaws a > 0.
+        frontal: the same at yaw 0.
+    """
+    if frontal > SYMMETRIC:
+        return torch.full_like(similarity, torch.nan)
+    return (similarity - frontal) / (1 - frontal)
 
 
 @dataclass(frozen=True)
@@ -155,15 +182,8 @@ class MirrorSymmetry:
 
     @property
     def score(self) -> Tensor:
-        """(similarity - frontal) / (1 - frontal), [k]: 1 is perfectly mirrored, about 0 is turning.
-
-        A head that turns differs from its mirror image at every yaw as much as it does from the
-        front. NaN if the heads are symmetric from the front: turning and mirroring are then the
-        same.
-        """
-        if self.frontal > SYMMETRIC:
-            return torch.full_like(self.similarity, torch.nan)
-        return (self.similarity - self.frontal) / (1 - self.frontal)
+        """`mirror_score` of every yaw, [k]."""
+        return mirror_score(self.similarity, self.frontal)
 
     @property
     def mean(self) -> float:
