@@ -18,6 +18,7 @@ def test_seconds_are_images_by_their_speeds(tmp_path):
     cost = training_cost(write(tmp_path, rows))
     assert cost == (300, 100 / 50 + 200 / 20, 100 / 100 + 200 / 40)
     assert cost.images_per_second == 300 / 12
+    assert training_cost(tmp_path, until=299) == (100, 100 / 50, 100 / 100)
 
 
 def test_seconds_on_the_cpu_are_not_known_if_a_part_of_the_run_did_not_log_them(tmp_path):

@@ -108,6 +108,7 @@ def test_a_measure_that_failed_as_a_whole_gives_its_reason_to_each_of_its_values
 def test_seeds_of_one_model_are_one_row_with_the_interval_over_seeds(written):
     def training(seed: int) -> dict:
         known = {"by_suite": True, "why_not": [], "config": "m", "images": 1000, "device": None}
+        known |= {"stages": []}
         return known | {
             "seed": seed,
             "seconds": 10.0 + 2 * seed,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from gan3d.bench.results import SCHEMA
 from gan3d.bench.suites import find_suite
+from gan3d.checkpoints.runs import read_checkpoint, unpack_config
 from gan3d.cli.bench import _to_its_end, made
 from gan3d.data.heads import write_heads
 from gan3d.generators import EG3D, StyleGAN2
@@ -108,7 +109,7 @@ def test_a_run_goes_on_is_evaluated_again_and_counts_by_what_it_was_trained_on(
     refused = ("bench", "run", "--suite", longer, "--device", "cpu", "--out", "out")
     code, _, errors = cli(*refused, "--model", run)
     assert code == 2
-    assert "its budget is 0.032 kimg, expected 0.064" in errors
+    assert "its budget is 0.032 kimg, expected 0.064 in all" in errors
     assert f"gan3d bench eval {run} --suite longer" in errors
     evaluated = ("bench", "eval", run, "--suite", longer, "--device", "cpu", "--out", "out")
     assert cli(*evaluated)[0] == 0
@@ -121,6 +122,52 @@ def test_a_run_goes_on_is_evaluated_again_and_counts_by_what_it_was_trained_on(
     code, _, errors = cli(*bench, "--model", run)
     assert code == 2
     assert "its data are not heads32_24_1.zip: 24 images -> 16, " in errors
+
+
+def test_stages_share_the_budget(cli, tiny, suite, tmp_path):
+    """A run of 16 images, and one of the other 16 that starts from it."""
+    data = made(find_suite(suite).train, tmp_path / "out")
+    plain = ("fit", "--config", tiny, "--data.path", data, "--threads", 1)
+    assert cli(*plain, "--run_dir", "first", "--evaluation.num_images", 0)[0] == 0
+
+    bench = ("bench", "run", "--suite", suite, "--model", tiny, "--device", "cpu", "--out", "out")
+    assert cli(*bench, "--init", "first")[0] == 0
+    path = tmp_path / "out" / "mini" / "tiny-seed0.json"
+    training = read(path)["training"]
+    assert (training["images"], training["why_not"]) == (32, [])
+    first, second = training["stages"]
+    assert (first["run"], first["images"]) == ("first", 16)
+    assert (second["run"], second["images"]) == ("tiny-seed0", 16)
+    assert training["seconds"] == pytest.approx(first["seconds"] + second["seconds"], abs=0.11)
+    assert read(path)["model"]["images_seen"] == 16
+
+    # the first stage is found from the folder that it was named in
+    checkpoint = read_checkpoint(path.with_suffix("") / "checkpoints" / "last.ckpt")
+    named = unpack_config(checkpoint)["model"]["run"]["init_from"]
+    assert Path(named) == (tmp_path / "first" / "checkpoints" / "last.ckpt").resolve()
+
+    # its images are the budget's, and its heads
+    code, _, errors = cli(*bench, "--init", "first", "--seed", 1, "--suite", shorter(suite, 0.016))
+    assert code == 2
+    assert "has seen 16 images, all of the budget of 0.016 kimg" in errors
+    other = shutil.copy(data.with_name("heads32_16_2.zip"), data)
+    code, _, errors = cli(*bench, "--init", "first")
+    assert code == 2
+    assert "first's data are not heads32_24_1.zip: 24 images -> 16" in errors
+    assert other == data
+
+    # without it
+    shutil.move("first", "elsewhere")
+    code, _, errors = cli(*bench[:4], "--model", path.with_suffix(""), *bench[6:])
+    assert code == 2
+    assert "from which it starts, is not known" in errors
+
+
+def shorter(suite: Path, kimg: float) -> Path:
+    """The same suite with another budget."""
+    path = suite.with_name("shorter.yaml")
+    path.write_text(yaml.safe_dump(SUITE | {"budget_kimg": kimg}))
+    return path
 
 
 def test_models_of_both_kinds_are_evaluated_the_same_numbers_come_again_and_never_mix(
@@ -212,6 +259,10 @@ def test_photographs_take_the_place_of_a_suite(cli, suite, tmp_path):
         (
             ("eval", "eg3d_heads32", "--suite", "quick", "--features", "small,smal"),
             "there are no features smal; known: headnet, small, mobilenet",
+        ),
+        (
+            ("run", "--suite", "heads64", "--model", "gramhd_heads64"),
+            "GRAMHD starts from a run of GRAM, its stage 1; give it: --init RUN_FOLDER",
         ),
         (("table", "nothing"), "nothing is no result of gan3d bench"),
         (("tabel",), "did you mean bench table"),

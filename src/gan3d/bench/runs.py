@@ -25,8 +25,12 @@ class TrainingCost(NamedTuple):
         return self.images / self.seconds
 
 
-def training_cost(run: Path) -> TrainingCost:
+def training_cost(run: Path, until: int | None = None) -> TrainingCost:
     """Of a run folder.
+
+    Args:
+        run: the folder.
+        until: images of the last row that counts; None: all rows.
 
     Raises:
         ValueError: it has no metrics.csv with speeds.
@@ -37,7 +41,7 @@ def training_cost(run: Path) -> TrainingCost:
     for row in _rows(table):
         speed = float(row.get("speed/images_per_second") or 0)
         cpu_speed = float(row.get("speed/images_per_cpu_second") or 0)
-        if speed > 0:
+        if speed > 0 and (until is None or int(row["step"]) <= until):
             more = int(row["step"]) - images
             images += more
             seconds += more / speed

@@ -116,7 +116,7 @@ HEADINGS = {
     "weights": Heading("weights", "official ones, evaluated here, or trained here"),
     "by the suite": Heading("by the suite", "whether trained on its data under its budget"),
     "seeds": Heading("seeds", "of training; of several, values are means, intervals over seeds"),
-    "images": Heading("images", "that training has seen"),
+    "images": Heading("images", "that training has seen, in all of its stages"),
     "training s": Heading(
         "training s", "seconds of training by the clock, its own pictures included"
     ),

@@ -27,16 +27,17 @@ from gan3d.bench.suites import (
 )
 from gan3d.bench.table import leaderboard
 from gan3d.checkpoints.models import find_model, load_model
-from gan3d.cli.bench_runs import refuse_unfit, training_of
+from gan3d.cli.bench_runs import images_of, refuse_unfit, stages_of, training_of
 from gan3d.cli.checks import device_of, existing, file_for, folder_for
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.models import sha256_of
 from gan3d.cli.threads import use_threads
 from gan3d.data.heads import write_heads
 from gan3d.data.images import ResizeFilter
+from gan3d.generators import GENERATORS
 from gan3d.metrics.measure import Conditioning
 from gan3d.results import MARKER, refuse_existing
-from gan3d.zoo.configs import find
+from gan3d.zoo.configs import find, generator_of
 from gan3d.zoo.configs import read as read_config
 from gan3d.zoo.models import locate
 
@@ -54,6 +55,7 @@ def run_suite(
     suite: str,
     model: str,
     overlays: str = "",
+    init: Path | None = None,
     seed: int = 0,
     out: Path = Path("runs/bench"),
     device: str = "auto",
@@ -67,6 +69,8 @@ def run_suite(
         model: a config (gan3d configs), or the folder of a finished run, which must have the
             suite's data and budget.
         overlays: configs to lay over it, with commas between them.
+        init: what the training starts from, the stage before: a run folder, or a checkpoint. Its
+            images count: they are taken off the budget.
         seed: of the training.
         out: folder of data, runs and results.
         device: of the evaluation: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
@@ -83,10 +87,11 @@ def run_suite(
     else:
         configs = [find(word.strip()) for word in (model, *overlays.split(",")) if word.strip()]
         _refuse_another_size(configs, chosen.train)
+        start = _start_of(configs, init)
         name = f"{'+'.join(path.stem for path in configs)}-seed{seed}"
         run = out / chosen.name / name
         data = made(chosen.train, out)
-        if (code := _train(run, configs, chosen, data, seed)) != 0:
+        if (code := _train(run, configs, chosen, data, seed, start)) != 0:
             return code
     refuse_unfit(run, chosen, data)
     _evaluate_one(str(run), name, chosen, made(_real_of(chosen), out), out, None, str(place), True)
@@ -232,8 +237,36 @@ def _side_of(config: Path) -> int | None:
     return (section.get("init_args") or {}).get("img_resolution")
 
 
-def _train(run: Path, configs: Sequence[Path], suite: Suite, data: Path, seed: int) -> int:
-    """Trains to the end of the budget; what is finished is left as it is. Returns the exit code."""
+def _start_of(configs: Sequence[Path], init: Path | None) -> Path | None:
+    """The checkpoint or file that a training starts from; None: random weights.
+
+    Raises:
+        CommandError: there is none, and the generator needs one.
+    """
+    contents = [read_config(config) for config in configs]
+    named = [
+        ((content.get("model") or {}).get("run") or {}).get("init_from") for content in contents
+    ]
+    source = init or next((name for name in reversed(named) if name), None)
+    if source is not None:
+        return find_model(source).absolute()
+    section = next((s for s in map(generator_of, reversed(contents)) if s is not None), {})
+    name = str(section.get("class_path", "")).rpartition(".")[2]
+    if name in GENERATORS and GENERATORS[name].starts_from:
+        raise CommandError(
+            f"{name} starts from {GENERATORS[name].starts_from}; give it: --init RUN_FOLDER"
+        )
+    return None
+
+
+def _train(
+    run: Path, configs: Sequence[Path], suite: Suite, data: Path, seed: int, start: Path | None
+) -> int:
+    """Trains to the end of the budget; what is finished is left as it is. Returns the exit code.
+
+    Raises:
+        CommandError: what it starts from does not say its images, or has used up the budget.
+    """
     found = training_of(run, suite, data)
     if found is not None:
         refuse_unfit(run, suite, data, finished=False)
@@ -242,7 +275,21 @@ def _train(run: Path, configs: Sequence[Path], suite: Suite, data: Path, seed: i
     words: list[Any] = ["fit"]
     for config in configs:
         words += ["--config", config]
-    words += ["--data.path", data, "--model.run.total_kimg", suite.budget_kimg]
+    budget = suite.budget_kimg
+    if start is not None:
+        before = stages_of(start)
+        if any(stage.images is None for stage in before):
+            raise CommandError(
+                f"{start} does not say how many images its training saw; give the run folder of it"
+            )
+        budget -= images_of(before) / 1000
+        if budget <= 0:
+            raise CommandError(
+                f"{start} has seen {images_of(before):,} images, all of the budget of "
+                f"{suite.budget_kimg:g} kimg; give an earlier checkpoint of it"
+            )
+        words += ["--model.run.init_from", start]
+    words += ["--data.path", data, "--model.run.total_kimg", f"{budget:g}"]
     words += ["--seed_everything", seed, "--run_dir", run, "--resume", "auto", "--threads", 1]
     command = [sys.executable, "-m", "gan3d", *map(str, words), *suite.options]
     return _to_its_end(command, os.environ | {"OMP_NUM_THREADS": "1"})
@@ -319,6 +366,7 @@ def _training(model: Path, suite: Suite, out: Path, facts: dict[str, Any]) -> di
         "cpu_seconds": None,
         "images_per_second": images / seconds if seconds else None,
         "device": facts.get("made_with", {}).get("machine"),
+        "stages": [],
     }
 
 

@@ -108,7 +108,8 @@ class Generator(nn.Module, ABC):
     its parameters' names; `style_parts` what stylization may mix, where it is finer than `parts`
     ("mapping" is the mapping network); `style_affine` is how the names of the weights end that make
     styles of w, if they do so by an affine map. `tiny` are constructor arguments of an instance
-    that runs in seconds on a CPU: every registry-walking test uses it.
+    that runs in seconds on a CPU: every registry-walking test uses it. `starts_from` says in words
+    what trained weights a training starts from, where random ones lead nowhere.
 
     `background` is what stands behind scenes (None: the scenes have one of their own); the harness
     puts it behind masked real images, too.
@@ -144,6 +145,7 @@ class Generator(nn.Module, ABC):
     parts: Mapping[str, tuple[str, ...]] = {}
     style_parts: Mapping[str, tuple[str, ...]] = {}
     style_affine: ClassVar[str] = ""
+    starts_from: ClassVar[str] = ""
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 

@@ -136,6 +136,7 @@ class GRAMHD(GRAM):
     """
 
     has_raw: ClassVar[bool] = True
+    starts_from: ClassVar[str] = "a run of GRAM, its stage 1"
     independent_pixels: bool = False
     parts = {
         "predictor": ("predictor.",),
