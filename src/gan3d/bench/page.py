@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gan3d.apps.page import page, shown
+from gan3d.bench.published import ANOTHER, HEADINGS, published_cells
 from gan3d.bench.table import Board, Cell, Heading, Row
 from gan3d.results import write_whole
 
@@ -25,6 +26,7 @@ def write_page(path: Path, board: Board) -> Path:
         ValueError: a picture that a result names is not there.
     """
     parts = [f"<h1>{html.escape(board.title)}</h1>", _hint(), _table(board), _reasons(board)]
+    parts += [f"<h2>{ANOTHER}</h2>", _papers(board)]
     parts += ["<h2>Pictures</h2>", _pictures(board), "<h2>Protocol</h2>", _protocol(board)]
     text = page(board.title, "\n".join(parts), generator=GENERATED, more=MORE)
     return write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -87,6 +89,20 @@ def _reasons(board: Board) -> str:
     return f"<p class='hint'>Not measured:</p><ul class='hint'>{lines}</ul>" if lines else ""
 
 
+def _papers(board: Board) -> str:
+    """What papers report, not sorted and not ranked."""
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>\n"
+        for cells in published_cells(board.records)
+    )
+    return (
+        "<p class='hint'>Every paper measures otherwise: these numbers compare with none above. "
+        "KID is times 1000.</p><div class='wide'><table class='papers'><thead>"
+        f"<tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
+
+
 def _pictures(board: Board) -> str:
     return f"<div class='results'>{''.join(_figure(row) for row in board.rows)}</div>"
 
@@ -123,6 +139,10 @@ body { max-width: none; }
   vertical-align: bottom; }
 .sortable td { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0;
   font-variant-numeric: tabular-nums; }
+.papers { font-size: .88rem; }
+.papers :is(th, td) { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: bottom;
+  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+.papers td:not(:last-child) { white-space: nowrap; }
 .sortable button { font: inherit; color: inherit; background: none; border: 0; padding: 0;
   cursor: pointer; text-align: left; white-space: normal; min-width: 4.5rem; }
 .sortable th[aria-sort] button { color: var(--ink); font-weight: 600; }

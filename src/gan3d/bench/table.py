@@ -14,9 +14,9 @@ from scipy.special import stdtrit
 from gan3d.bench.intervals import LEVEL
 from gan3d.bench.measures import column_of
 from gan3d.bench.protocol import protocol_differences
+from gan3d.bench.published import ANOTHER, DASH, published_cells
+from gan3d.bench.published import HEADINGS as HEADINGS_OF_PAPERS
 from gan3d.bench.results import Record
-
-DASH = "–"
 
 
 class Cell(NamedTuple):
@@ -149,6 +149,10 @@ class Board:
         return self.rows[0].first
 
     @property
+    def records(self) -> list[Record]:
+        return [record for row in self.rows for _, record in row.results]
+
+    @property
     def title(self) -> str:
         return f"Leaderboard: {self.first['suite']}"
 
@@ -214,6 +218,12 @@ class Board:
         lines += ["", *(f"* {DASH}: {why}" for why in self.reasons()), ""]
         lines += ["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in self.protocol()), ""]
         lines += [f"* {line}" for line in self.machines()]
+        lines += ["", f"## {ANOTHER}", "", "They compare with nothing above.", ""]
+        lines += [
+            "| " + " | ".join(HEADINGS_OF_PAPERS) + " |",
+            "|---" * len(HEADINGS_OF_PAPERS) + "|",
+        ]
+        lines += ["| " + " | ".join(cells) + " |" for cells in published_cells(self.records)]
         return "\n".join(lines) + "\n"
 
 
