@@ -89,6 +89,14 @@ def test_a_picture_that_is_rolled_or_mirrored_has_the_pose_that_follows(turned):
     assert plain.yaw > 0.15
     torch.testing.assert_close(rolled.yaw, plain.yaw, rtol=0, atol=0.08)
     torch.testing.assert_close(mirrored.yaw, -plain.yaw, rtol=0, atol=0.08)
+
+    # the chin of the rolled one is where it was rolled to, counterclockwise
+    cos, sin = math.cos(math.radians(20)), math.sin(math.radians(20))
+    chin, seen = (x.landmarks[0, CHIN, :2] - 0.5 for x in (plain, rolled))
+    torch.testing.assert_close(
+        seen, torch.tensor([[cos, sin], [-sin, cos]]) @ chin, rtol=0, atol=0.03
+    )
+
     eyes = [x.landmarks[0, [RIGHT_EYE, LEFT_EYE], :2] for x in (plain, mirrored)]
     assert all(right[0] < left[0] for right, left in eyes)
     # the right eye of the mirrored face is the left one
