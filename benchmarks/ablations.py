@@ -38,6 +38,7 @@ COLUMNS = (
     "turn",
     "identity",
     "drift",
+    "mirror",
 )
 
 

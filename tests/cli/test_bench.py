@@ -163,10 +163,23 @@ def test_stages_share_the_budget(cli, tiny, suite, tmp_path):
     assert "from which it starts, is not known" in errors
 
 
-def shorter(suite: Path, kimg: float) -> Path:
+def test_a_budget_may_be_that_of_the_last_stage(cli, tiny, suite, tmp_path):
+    data = made(find_suite(suite).train, tmp_path / "out")
+    plain = ("fit", "--config", tiny, "--data.path", data, "--threads", 1)
+    assert cli(*plain, "--run_dir", "first", "--evaluation.num_images", 0)[0] == 0
+    last = shorter(suite, 0.016, "last")
+    bench = ("bench", "run", "--suite", last, "--model", tiny, "--device", "cpu", "--out", "out")
+    for _ in range(2):  # the second time it is finished
+        assert cli(*bench, "--init", "first")[0] == 0
+    training = read(tmp_path / "out" / "shorter" / "tiny-seed0.json")["training"]
+    assert (training["images"], training["why_not"]) == (32, [])
+    assert [stage["images"] for stage in training["stages"]] == [16, 16]
+
+
+def shorter(suite: Path, kimg: float, stages: str = "all") -> Path:
     """The same suite with another budget."""
     path = suite.with_name("shorter.yaml")
-    path.write_text(yaml.safe_dump(SUITE | {"budget_kimg": kimg}))
+    path.write_text(yaml.safe_dump(SUITE | {"budget_kimg": kimg, "stages": stages}))
     return path
 
 

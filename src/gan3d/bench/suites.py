@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from gan3d.data.heads.dataset import RECIPES, Recipe
 from gan3d.data.images import ResizeFilter
@@ -17,7 +17,12 @@ from gan3d.zoo.configs import read
 
 FOLDER = Path(__file__).parent / "shipped"
 PHOTOGRAPHS = "photographs"  # the suite of `--data`
-CHOICES = {"conditioning": get_args(Conditioning), "resize_filter": get_args(ResizeFilter)}
+Stages = Literal["all", "last"]
+CHOICES = {
+    "stages": get_args(Stages),
+    "conditioning": get_args(Conditioning),
+    "resize_filter": get_args(ResizeFilter),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Suite:
         train: what models are trained on; None: the suite only evaluates.
         real: the real images, which no training has seen; None: a file of the user.
         budget_kimg: images of training, thousands.
+        stages: which stages of a training the budget counts: "all", with those it started from, or
+            the "last" one alone.
         options: of `fit`, beside the config: the same for all models.
         measures: by name (`gan3d.bench.measures.MEASURES`).
         features: feature networks by name (`gan3d.bench.subject.FEATURES`).
@@ -71,6 +78,7 @@ class Suite:
     train: Heads | None = None
     real: Heads | None = None
     budget_kimg: float = 0.0
+    stages: Stages = "all"
     options: tuple[str, ...] = ()
     measures: tuple[str, ...] = ("frechet", "kernel", "precision_recall")
     features: tuple[str, ...] = ("small",)

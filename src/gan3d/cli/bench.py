@@ -27,7 +27,15 @@ from gan3d.bench.suites import (
 )
 from gan3d.bench.table import leaderboard
 from gan3d.checkpoints.models import find_model, load_model
-from gan3d.cli.bench_runs import images_of, refuse_unfit, stages_of, training_of
+from gan3d.cli.bench_runs import (
+    RunStage,
+    counted,
+    images_of,
+    newest_of,
+    refuse_unfit,
+    stages_of,
+    training_of,
+)
 from gan3d.cli.checks import device_of, existing, file_for, folder_for
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.models import sha256_of
@@ -267,17 +275,16 @@ def _train(
     Raises:
         CommandError: what it starts from does not say its images, or has used up the budget.
     """
-    found = training_of(run, suite, data)
-    if found is not None:
+    if (newest := newest_of(run)) is not None:
         refuse_unfit(run, suite, data, finished=False)
-        if found["images"] >= suite.budget_kimg * 1000:
+        if images_of(counted(stages_of(newest), suite)) >= suite.budget_kimg * 1000:
             return 0
     words: list[Any] = ["fit"]
     for config in configs:
         words += ["--config", config]
     budget = suite.budget_kimg
     if start is not None:
-        before = stages_of(start)
+        before = counted([*stages_of(start), RunStage(run.name, 0)], suite)[:-1]
         if any(stage.images is None for stage in before):
             raise CommandError(
                 f"{start} does not say how many images its training saw; give the run folder of it"

@@ -70,8 +70,7 @@ def training_of(run: Path, suite: Suite, data: Path | None) -> dict[str, Any] | 
     Returns:
         the section `training` of a result; None: the run has no checkpoint.
     """
-    folder = run / "checkpoints"
-    newest = newest_whole(folder) if folder.is_dir() else None
+    newest = newest_of(run)
     if newest is None:
         return None
     stages = stages_of(newest)
@@ -96,6 +95,12 @@ def training_of(run: Path, suite: Suite, data: Path | None) -> dict[str, Any] | 
     }
 
 
+def newest_of(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None: there is none."""
+    folder = run / "checkpoints"
+    return newest_whole(folder) if folder.is_dir() else None
+
+
 def stages_of(model: Path) -> list[RunStage]:
     """The stages of a training, the first one first; the last ends in the checkpoint or file of
     weights `model`.
@@ -114,6 +119,11 @@ def stages_of(model: Path) -> list[RunStage]:
 def images_of(stages: Sequence[RunStage]) -> int:
     """Images that all stages have seen, as far as they are known."""
     return sum(stage.images or 0 for stage in stages)
+
+
+def counted(stages: Sequence[RunStage], suite: Suite) -> Sequence[RunStage]:
+    """The stages that the suite's budget counts."""
+    return stages[-1:] if suite.stages == "last" else stages
 
 
 def refuse_unfit(run: Path, suite: Suite, data: Path, *, finished: bool = True) -> None:
@@ -176,6 +186,7 @@ def _differences(
     if suite.train is None:
         yield f"suite {suite.name} has no training"
         return
+    stages = counted(stages, suite)
     *before, last = stages
     for stage in before:
         if stage.images is None:
