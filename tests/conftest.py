@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import shutil
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -147,3 +148,22 @@ def run(tmp_path, pair) -> Path:
     write_checkpoint(folder / "checkpoints" / "kimg-000001.000.ckpt", older, 1000)
     write_checkpoint(folder / "checkpoints" / "kimg-000002.500.ckpt", pair, 2500)
     return folder
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Debian's Chromium where it is there, with a console that is remembered."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("there is no Chromium with its driver: apt-get install chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1800,1200"):
+        options.add_argument(word)
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    made.set_page_load_timeout(60)
+    yield made
+    made.quit()

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from gan3d.apps.curves import Curve, curve_svg, log_ticks, thinned, ticks
-from gan3d.apps.report import key_figures, read_run, spread, write_report
+from gan3d.apps.report import key_figures, spread, write_report
+from gan3d.apps.run_files import read_run
 from gan3d.apps.video import write_video
 from gan3d.results import MARKER
 from gan3d.training.loggers import DiskLogger

@@ -1,7 +1,6 @@
 """The page of the benchmark, in Debian's Chromium where it is there."""
 
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -66,24 +65,6 @@ def test_a_picture_that_is_not_beside_its_result_is_named(board, tmp_path):
     (tmp_path / "b.mp4").unlink()
     with pytest.raises(ValueError, match=r"b\.json names the picture b\.mp4"):
         write_page(tmp_path / "board.html", board)
-
-
-@pytest.fixture
-def browser(tmp_path):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("there is no Chromium with its driver: apt-get install chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1800,1200"):
-        options.add_argument(word)
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    made.set_page_load_timeout(60)
-    yield made
-    made.quit()
 
 
 def test_columns_sort_videos_load_and_nothing_goes_wrong(board, tmp_path, browser):

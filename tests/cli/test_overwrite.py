@@ -12,6 +12,7 @@ CASES = {
     ("data", "heads"): (["--out", "here.zip", "--num", "1"], "here.zip"),
     ("data", "gram"): (["images.zip", "--out", "here.zip"], "here.zip"),
     ("report",): (["run"], "run/report.html"),
+    ("dashboard",): (["run"], "dashboard.html"),
     ("measure",): (["model.safetensors", "--data", "images.zip"], "model.metrics.json"),
     ("bench", "eval"): (
         ["model.safetensors", "--suite", "quick"],

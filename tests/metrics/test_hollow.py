@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan3d.apps.report import key_figures, read_run
+from gan3d.apps.report import key_figures
+from gan3d.apps.run_files import read_run
 from gan3d.camera import Camera
 from gan3d.data.heads import head_camera, render_heads, sample_heads
 from gan3d.metrics import bulge

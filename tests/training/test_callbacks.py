@@ -282,6 +282,18 @@ def test_reference_distances_are_logged_once_and_frame_the_scale(run_dir):
     assert 0 < values["distance/floor"][0] < values["distance/mean_image"][0]
 
 
+def test_the_distance_of_frontal_conditioning_does_not_see_what_leaks_from_the_camera(tmp_path):
+    values = {}
+    for leak in (0.0, 2.0):
+        torch.manual_seed(0)
+        fit(tmp_path / str(leak), [Evaluation(9.0, num_images=40)], generator=Slabs(leak))
+        values[leak] = table(tmp_path / str(leak))
+    told, untold = values[2.0], values[0.0]
+    assert told["distance/frechet_3d"] == pytest.approx(untold["distance/frechet"], rel=1e-3)
+    assert untold["distance/frechet_3d"] == pytest.approx(untold["distance/frechet"])
+    assert abs(told["distance/frechet"][0] / untold["distance/frechet"][0] - 1) > 0.05
+
+
 def test_training_is_bit_for_bit_the_same_with_and_without_callbacks(tmp_path):
     _, plain = fit(None, [])
     callbacks = [KimgProgressBar(), Snapshots(0.2, **SMALL), Evaluation(0.3, num_images=40)]
@@ -668,15 +680,16 @@ def test_an_evaluation_that_fails_once_leaves_the_others_as_they_were(
 
     def sometimes(self):
         calls.append(self)
-        if len(calls) == 4:  # after the floor, the mean image and the first of the fakes
+        if len(calls) == 5:  # after the floor, the mean image and the two of the first fakes
             raise torch.linalg.LinAlgError("did not converge")
         return compute(self)
 
     monkeypatch.setattr(FrechetDistance, "compute", sometimes)
     fit(tmp_path, [Snapshots(0.4, **SMALL), Evaluation(0.4, num_images=40, batch_size=16)])
-    whole = table(run_dir)["distance/frechet"]
-    del whole[400]
-    assert table(tmp_path)["distance/frechet"] == whole
+    for name in ("distance/frechet", "distance/frechet_3d"):
+        whole = table(run_dir)[name]
+        del whole[400]
+        assert table(tmp_path)[name] == whole
 
 
 def test_a_mistake_in_a_callback_ends_the_run(tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
-"""Curves as inline SVG, in the colors of the surrounding page (--c0, --c1, --c2)."""
+"""Curves as inline SVG, in the colors of the surrounding page (--c0 to --c7)."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 WIDTH, HEIGHT = 560, 270
@@ -15,29 +15,42 @@ MAX_POINTS = 500  # per drawn line
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line of (images seen, value) points, in order."""
+    """A named line of (images seen, value) points, in order.
+
+    Attributes:
+        color: number of its color; None is its place among the curves.
+        run: number of its run on the page, which may hide it.
+    """
 
     name: str
     points: list[tuple[int, float]]
+    color: int | None = None
+    run: int | None = None
 
 
 def curve_svg(
-    title: str, curves: list[Curve], *, log: bool = False, marks: Mapping[str, float] | None = None
+    title: str,
+    curves: list[Curve],
+    *,
+    log: bool = False,
+    marks: Mapping[str, float] | None = None,
+    legend: bool = True,
 ) -> str:
     """An SVG plot of curves over kimg.
 
     Args:
         title: label for screen readers.
-        curves: at most three, each with two points or more.
+        curves: each with two points or more; at most three where there is a legend.
         log: use a logarithmic value axis if all values are positive.
         marks: values to draw as dashed lines, by name.
+        legend: name the curves, where there are several.
 
     Returns:
         The SVG element; empty if there is no finite value.
     """
     # ranges
     marks = dict(marks or {})
-    lines = [Curve(curve.name, thinned(finite(curve.points), MAX_POINTS)) for curve in curves]
+    lines = [replace(curve, points=thinned(finite(curve.points), MAX_POINTS)) for curve in curves]
     values = [value for line in lines for _, value in line.points] + list(marks.values())
     steps = [step / 1000 for line in lines for step, _ in line.points]
     if not steps:
@@ -74,11 +87,13 @@ def curve_svg(
     # curves, with a legend if there are several
     for i, line in enumerate(lines):
         points = " ".join(f"{x(step / 1000):.1f},{y(value):.1f}" for step, value in line.points)
-        parts.append(f'<polyline points="{points}" style="stroke: var(--c{i})"/>')
-        if len(lines) == 1:
-            break
+        color = f"stroke: var(--c{i if line.color is None else line.color})"
+        of_run = "" if line.run is None else f' data-run="{line.run}"'
+        parts.append(f'<polyline points="{points}" style="{color}"{of_run}/>')
+        if len(lines) == 1 or not legend:
+            continue
         left = LEFT + 4 + 130 * i
-        style = f"stroke: var(--c{i}); stroke-width: 3"
+        style = f"{color}; stroke-width: 3"
         parts.append(f'<line x1="{left}" x2="{left + 18}" y1="12" y2="12" style="{style}"/>')
         parts.append(f'<text x="{left + 24}" y="16">{html.escape(line.name)}</text>')
 

@@ -60,9 +60,11 @@ PAGE = """<!doctype html>
 <title>{{title}}</title>
 <style>
 :root { color-scheme: light dark; --ink: #1d2025; --soft: #666c75; --line: #dcdfe4; --paper: #fff;
-  --tile: #f5f6f8; --c0: #2866b8; --c1: #d0662a; --c2: #3c8d4e; }
+  --tile: #f5f6f8; --c0: #2866b8; --c1: #d0662a; --c2: #3c8d4e;
+  --c3: #8a4bb5; --c4: #b8323c; --c5: #1d8f9c; --c6: #8c6d1f; --c7: #6b7280; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --soft: #9aa1ab; --line: #363b43;
-  --paper: #16181c; --tile: #202329; --c0: #75a9ec; --c1: #eb9560; --c2: #7cc48c; } }
+  --paper: #16181c; --tile: #202329; --c0: #75a9ec; --c1: #eb9560; --c2: #7cc48c;
+  --c3: #c39be0; --c4: #ef8088; --c5: #62c9d4; --c6: #d3b35c; --c7: #a7afbb; } }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
   background: var(--paper); max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 1rem; }

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from gan3d.apps.curves import Curve, curve_svg
-from gan3d.apps.page import MIME, page, shown, small_url
-from gan3d.results import MARKER, refuse_existing, write_whole
+from gan3d.apps.page import page, shown, small_url
+from gan3d.apps.run_files import RunFiles, read_run
+from gan3d.results import refuse_existing, write_whole
 
 GENERATED = '<meta name="generator" content="gan3d report">'
 MAX_MOMENTS = 6  # pictures of the progress of a run
-COMPARED = "zoo"  # folder in a run of pictures and videos of trained models, to be shown beside it
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The content of a run folder.
-
-    Attributes:
-        dir: the folder.
-        columns: logged numbers: name -> list of (images seen, value), in order.
-        pictures: key -> list of (images seen, file), in order.
-        videos: key -> list of (images seen, file), in order.
-        compared: pictures and videos of trained models, `<model>/<what>.<suffix>`.
-        plan: what was to be trained on what, by subject.
-        config: text of the config, or of the hyperparameters if there is no config.
-    """
-
-    dir: Path
-    columns: dict[str, list[tuple[int, float]]]
-    pictures: dict[str, list[tuple[int, Path]]]
-    videos: dict[str, list[tuple[int, Path]]]
-    compared: list[Path]
-    plan: dict[str, str]
-    config: str
 
 
 def write_report(run_dir: str | Path, *, overwrite: bool = False) -> Path:
@@ -96,82 +71,6 @@ def report(run_dir: str | Path, overwrite: bool = False) -> str:
     figures = key_figures(read_run(Path(run_dir)))
     width = max((len(number) for number, _ in figures), default=0)
     return "\n".join([*(f"{number:>{width}}  {what}" for number, what in figures), str(path)])
-
-
-def read_run(run_dir: Path) -> RunFiles:
-    """Reads the content of a run folder; missing parts are empty.
-
-    What a link brings in from outside of the folder is left out: a report is made to be sent.
-    """
-    names = ("config.yaml", "hyperparameters.json")
-    texts = [run_dir / name for name in names if _inside(run_dir / name, run_dir)]
-    return RunFiles(
-        dir=run_dir,
-        columns=_columns(run_dir / "metrics.csv"),
-        pictures=_media(run_dir / "pictures"),
-        videos=_media(run_dir / "videos"),
-        compared=[
-            path
-            for path in sorted((run_dir / COMPARED).glob("*/*"))
-            if path.suffix in MIME and _inside(path, run_dir)
-        ],
-        plan=_plan(run_dir),
-        config=next(
-            (path.read_text(encoding="utf-8") for path in texts if _inside(path, run_dir)), ""
-        ),
-    )
-
-
-def _plan(run_dir: Path) -> dict[str, str]:
-    """The plan in the marker of a run."""
-    if not _inside(run_dir / MARKER, run_dir):
-        return {}
-    try:
-        plan = json.loads((run_dir / MARKER).read_text(encoding="utf-8")).get("plan", {})
-        return {str(subject): str(text) for subject, text in plan.items()}
-    except (ValueError, AttributeError):
-        return {}
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    """Whether a path is a file that lies in a folder, links followed."""
-    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
-
-
-def _columns(table: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of all numbers in a table, by column."""
-    columns: dict[str, list[tuple[int, float]]] = {}
-    if not _inside(table, table.parent):
-        return columns
-    with table.open(newline="") as file:
-        for row in csv.DictReader(file):
-            step = row.get("step") or ""
-            if not step.isdigit():
-                continue
-            for name, cell in row.items():
-                if name != "step" and cell and _is_number(cell):
-                    columns.setdefault(name, []).append((int(step), float(cell)))
-    return columns
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _media(folder: Path) -> dict[str, list[tuple[int, Path]]]:
-    """Files named `<key>_<step>.<suffix>`, by key."""
-    found: dict[str, list[tuple[int, Path]]] = {}
-    for path in sorted(folder.glob("*")):
-        if not _inside(path, folder.parent):
-            continue
-        key, _, step = path.stem.rpartition("_")
-        if path.suffix in MIME and key and step.isdigit():
-            found.setdefault(key, []).append((int(step), path))
-    return found
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -250,6 +149,8 @@ CAPTIONS = {
     "layers": "Each head as the volume renderer draws it (if there is super-resolution), as the "
     "final image, and its depth: near is bright, all heads on one scale, white is background.",
     "reals": "Real heads, held out from training.",
+    "logit_histogram": "The discriminator's logits of fakes and of held-out images.",
+    "pose_histogram": "Yaw and pitch of the set's labels, and as read of fakes.",
     "orbit": "The camera moves, the head should not change. Below the images: depth.",
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gan3d.apps.page import page, shown
+from gan3d.apps.sortable import SORTABLE, Column, Entry, sortable_table
 from gan3d.bench.published import ANOTHER, HEADINGS, published_cells
 from gan3d.bench.table import Board, Cell, Heading, Row
 from gan3d.results import write_whole
@@ -41,35 +42,26 @@ def _hint() -> str:
 
 def _table(board: Board) -> str:
     headings = board.headings()
-    columns = list(zip(*(board.cells(row) for row in board.rows)))
-    best = [_best(heading, column) for heading, column in zip(headings, columns)]
-    head = "".join(_heading(heading) for heading in headings)
-    body = ""
-    for k, row in enumerate(board.rows):
-        cells = board.cells(row)
-        body += "<tr>" + "".join(_cell(cell, k in b) for cell, b in zip(cells, best)) + "</tr>\n"
-    return (
-        f"<div class='wide'><table class='sortable'><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    rows = [board.cells(row) for row in board.rows]
+    best = [_best(heading, column) for heading, column in zip(headings, zip(*rows))]
+    entries = [
+        [_entry(cell, k in of_column) for cell, of_column in zip(cells, best)]
+        for k, cells in enumerate(rows)
+    ]
+    return sortable_table([_column(heading) for heading in headings], entries)
 
 
-def _heading(heading: Heading) -> str:
+def _column(heading: Heading) -> Column:
     says = "; ".join(word for word in (heading.says, ARROWS[heading.better]) if word)
-    return (
-        f'<th title="{html.escape(says)}"><button type="button">{html.escape(heading.text)}'
-        "</button></th>"
-    )
+    return Column(heading.text, says)
 
 
-def _cell(cell: Cell, is_best: bool) -> str:
-    key = "" if cell.value is None else html.escape(str(cell.value))
+def _entry(cell: Cell, is_best: bool) -> Entry:
     text = html.escape(cell.text)
     value, bracket, interval = text.partition(" [")
     if bracket:
         text = f"{value} <span class='interval'>[{interval}</span>"
-    strong = " class='best'" if is_best else ""
-    return f'<td data-key="{key}" title="{html.escape(cell.why)}"{strong}>{text}</td>'
+    return Entry(text, "" if cell.value is None else str(cell.value), cell.why, is_best)
 
 
 def _best(heading: Heading, column: Iterable[Cell]) -> set[int]:
@@ -130,52 +122,16 @@ def _protocol(board: Board) -> str:
     return f"<table>{rows}</table><ul class='hint'>{made}</ul>"
 
 
-MORE = """<style>
-body { max-width: none; }
-.hint { color: var(--soft); font-size: .88rem; }
-.wide { overflow-x: auto; }
-.sortable { white-space: nowrap; }
-.sortable th { border-bottom: 2px solid var(--line); padding: 0 .9rem .3rem 0;
-  vertical-align: bottom; }
-.sortable td { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0;
-  font-variant-numeric: tabular-nums; }
-.papers { font-size: .88rem; }
-.papers :is(th, td) { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: bottom;
-  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
-.papers td:not(:last-child) { white-space: nowrap; }
-.sortable button { font: inherit; color: inherit; background: none; border: 0; padding: 0;
-  cursor: pointer; text-align: left; white-space: normal; min-width: 4.5rem; }
-.sortable th[aria-sort] button { color: var(--ink); font-weight: 600; }
-.sortable th[aria-sort=ascending] button::after { content: " \\2191"; }
-.sortable th[aria-sort=descending] button::after { content: " \\2193"; }
-.interval { color: var(--soft); font-size: .82rem; }
-.best { font-weight: 600; }
-.best .interval { font-weight: normal; }
-.sortable :is(th, td):first-child { position: sticky; left: 0; background: var(--paper); }
-.results { display: grid; gap: 1rem 1.4rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
-.results video { margin-top: .5rem; }
+MORE = f"""{SORTABLE}<style>
+body {{ max-width: none; }}
+.papers {{ font-size: .88rem; }}
+.papers :is(th, td) {{ text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: bottom;
+  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }}
+.papers td:not(:last-child) {{ white-space: nowrap; }}
+.interval {{ color: var(--soft); font-size: .82rem; }}
+.best .interval {{ font-weight: normal; }}
+.results {{ display: grid; gap: 1rem 1.4rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }}
+.results video {{ margin-top: .5rem; }}
 </style>
-<script>
-addEventListener("DOMContentLoaded", () => {
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
-    const key = (row, k) => row.cells[k].dataset.key;
-    heads.forEach((head, k) => head.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== "ascending";
-      heads.forEach(other => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const rows = [...body.rows];
-      const numbers = rows.every(row => !isNaN(key(row, k)));
-      rows.sort((a, b) => {
-        const x = key(a, k), y = key(b, k);
-        if (x === "" || y === "") return (x === "") - (y === "");  // what is missing goes last
-        const order = numbers ? x - y : x.localeCompare(y);
-        return up ? order : -order;
-      });
-      body.append(...rows);
-    }));
-  }
-});
-</script>
 """

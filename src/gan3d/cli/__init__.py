@@ -36,7 +36,8 @@ class Verb:
 
     Where `positional` is set, the function's required arguments are given without a name; the rest
     are options. Where `list_from` is set, the words from that one on, up to the first option, are
-    one list. Values of `unchecked` arguments are the function's own matter.
+    one list: a required argument, or the option `list_name`, which may be left out. Values of
+    `unchecked` arguments are the function's own matter.
     """
 
     words: tuple[str, ...]
@@ -44,6 +45,7 @@ class Verb:
     summary: str
     positional: bool = False
     list_from: int | None = None
+    list_name: str = ""
     unchecked: tuple[str, ...] = ()
 
 
@@ -102,6 +104,13 @@ VERBS = (
         "gan3d.apps.report:report",
         "make an HTML report of a run folder",
         positional=True,
+    ),
+    Verb(
+        ("dashboard",),
+        "gan3d.cli.dashboard:make_dashboard",
+        "put runs beside each other, on a page or in W&B",
+        list_from=0,
+        list_name="runs",
     ),
     Verb(
         ("measure",),
@@ -372,7 +381,7 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     from gan3d.cli.signatures import stand_in
 
     prog = f"gan3d {' '.join(verb.words)}"
-    words = arguments if verb.list_from is None else _packed(arguments, verb.list_from)
+    words = _packed(arguments, verb)
     values = call(stand_in(verb.target), words, prog=prog, positional=verb.positional)
     check_values({name: v for name, v in values.items() if name not in verb.unchecked})
     keep_memory()
@@ -383,12 +392,16 @@ def _call(verb: Verb, arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _packed(arguments: list[str], start: int) -> list[str]:
+def _packed(arguments: list[str], verb: Verb) -> list[str]:
     """The words from one on, up to the first option, as one list."""
+    start = verb.list_from
+    if start is None:
+        return arguments
     end = next((k for k, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if end <= start:
         return arguments
-    return [*arguments[:start], json.dumps(arguments[start:end]), *arguments[end:]]
+    name = [f"--{verb.list_name}"] * bool(verb.list_name)
+    return [*arguments[:start], *name, json.dumps(arguments[start:end]), *arguments[end:]]
 
 
 def _interrupted(words: list[str], interrupt: KeyboardInterrupt) -> int:

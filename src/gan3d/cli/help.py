@@ -45,6 +45,7 @@ what is shown
   --logger csv,tensorboard,wandb     csv is always there; --wandb_mode offline needs no account
   --snapshots.every_kimg 200         pictures and videos
   --evaluation.every_kimg 200        distance to held-out images
+  --distributions.every_kimg 200     histograms of logits and poses
   --checkpoints.every_kimg 20
 
 more

@@ -53,6 +53,7 @@ FREE = (
     "wandb_tags",
     "snapshots",
     "evaluation",
+    "distributions",
     "checkpoints",
     "model.run.total_kimg",
     "model.run.log_every_kimg",

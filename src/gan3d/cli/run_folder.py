@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gan3d import __version__
+from gan3d.apps.run_files import SUMMARY
 from gan3d.checkpoints.runs import LAST, checkpoints_in, newest_whole
 from gan3d.cli.messages import CommandError, is_first_process, nearest
 from gan3d.results import MARKER
@@ -35,8 +36,10 @@ OURS = (
     MARKER,
     "pictures",
     "videos",
+    "clouds",
     "metrics.csv",
     "hyperparameters.json",
+    SUMMARY,
     "config.yaml",
     "report.html",
     "wandb",

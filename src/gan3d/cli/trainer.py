@@ -49,10 +49,12 @@ from gan3d.cli.threads import (
 )
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.training.callbacks import (
+    Distributions,
     Evaluation,
     KimgProgressBar,
     Predictions,
     Snapshots,
+    Summary,
     TimeLimit,
     Watchdog,
 )
@@ -160,6 +162,7 @@ class TrainerCLI(LightningCLI):
             parser.add_argument("--truncation", type=float, default=1.0, help="psi, 1 is none")
         parser.add_lightning_class_args(Snapshots, "snapshots")
         parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(Distributions, "distributions")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
@@ -297,7 +300,8 @@ class TrainerCLI(LightningCLI):
             kwargs |= chosen
             if not given.dry_run:
                 kwargs["logger"] = loggers_of(given, self.run_folder.dir, self.wandb_id)
-            callbacks = [Watchdog(), self._record(given), StopOnSignal(), *callbacks]
+            summary = Summary(self._name_of_config())
+            callbacks = [Watchdog(), self._record(given), StopOnSignal(), summary, *callbacks]
         if self.limit is not None:
             callbacks.append(self.limit)
         own = given.trainer.callbacks or []
@@ -306,6 +310,11 @@ class TrainerCLI(LightningCLI):
         trainer = super().instantiate_trainer(max_time=None, **kwargs)
         trainer._checkpoint_connector = IgnoringRequeues(trainer)
         return trainer
+
+    def _name_of_config(self) -> str:
+        """That of the first config; the config.yaml of a run has the name of its folder."""
+        stem = self.configs[0].stem if self.configs else "config"
+        return self.run_folder.dir.resolve().name if stem == "config" else stem
 
     def _refuse_misfit(self, given) -> None:
         """Compares the checkpoint with the model and the images, before anything is loaded."""

@@ -1,9 +1,9 @@
 """Loggers: what a run leaves behind. `step` is always the number of images seen.
 
-`DiskLogger` needs no account and no network: a folder with `metrics.csv`, `pictures/`, `videos/`
-and `hyperparameters.json`, from which `gan3d.apps.report` makes a page. It answers the calls of
-Lightning's `WandbLogger`, so that a caller loops over loggers; `log_pictures` and `log_videos` do
-that.
+`DiskLogger` needs no account and no network: a folder with `metrics.csv`, `pictures/`, `videos/`,
+`clouds/`, `hyperparameters.json` and `summary.json`, from which `gan3d.apps.report` and
+`gan3d.apps.dashboard` make pages. It answers the calls of Lightning's `WandbLogger`, so that a
+caller loops over loggers; `log_pictures`, `log_videos`, `log_cloud` and `log_summary` do that.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from gan3d.apps.fusion import write_ply
+from gan3d.apps.glb import Mesh
+from gan3d.apps.run_files import SUMMARY
 from gan3d.results import write_whole
 from gan3d.training.tolerance import tolerated
 
@@ -179,7 +183,8 @@ def text(value: Any) -> str:
 
 
 class DiskLogger(Logger):
-    """Logs into a folder: metrics.csv, pictures/, videos/, hyperparameters.json.
+    """Logs into a folder: metrics.csv, pictures/, videos/, clouds/, hyperparameters.json,
+    summary.json.
 
     Args:
         dir: the run folder itself. Checkpoints go to `<dir>/checkpoints`, as no name or version is
@@ -263,6 +268,22 @@ class DiskLogger(Logger):
             paths.append(folder / f"{stem}{video.suffix}")
             write_whole(paths[-1], partial(shutil.copyfile, video))
         return paths
+
+    @rank_zero_only
+    def log_cloud(self, key: str, cloud: np.ndarray, step: int) -> Path:
+        """Writes points [n 6], as of `gan3d.apps.clouds`, to `clouds/<key>_<step>.ply`."""
+        (stem,) = stems(key, step, 1)
+        folder = self._dir / "clouds"
+        folder.mkdir(parents=True, exist_ok=True)
+        no_faces = np.zeros((0, 3), np.int64)
+        points = Mesh(cloud[:, :3], no_faces, colors=cloud[:, 3:].astype(np.uint8))
+        return write_ply(folder / f"{stem}.ply", points)
+
+    @rank_zero_only
+    def log_summary(self, row: Mapping[str, str | float]) -> None:
+        """Writes `summary.json`."""
+        text = json.dumps(dict(row), indent=2) + "\n"
+        write_whole(self._dir / SUMMARY, lambda partial: partial.write_text(text))
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
@@ -477,3 +498,40 @@ def log_videos(loggers: Sequence[Logger], key: str, videos: list[Path], step: in
                 logger.log_video(key, [str(video) for video in videos], step=step)
             else:
                 _tell_once(logger, "videos")
+
+
+@rank_zero_only
+def log_cloud(loggers: Sequence[Logger], key: str, cloud: np.ndarray, step: int) -> None:
+    """Shows a point cloud [n 6], as of `gan3d.apps.clouds`, in every logger that can; says once
+    which cannot.
+    """
+    for logger in loggers:
+        with _tolerated(logger, f"clouds/{key}"):
+            if isinstance(logger, DiskLogger):
+                logger.log_cloud(key, cloud, step)
+            elif isinstance(logger, WandbLogger):
+                import wandb  # seconds that only W&B needs
+
+                logger.log_metrics({key: wandb.Object3D(cloud)}, step=step)  # type: ignore[dict-item]
+            elif isinstance(logger, TensorBoardLogger):
+                points = torch.from_numpy(cloud)[None]
+                logger.experiment.add_mesh(
+                    key, points[..., :3], colors=points[..., 3:].byte(), global_step=step
+                )
+            else:
+                _tell_once(logger, "point clouds")
+
+
+@rank_zero_only
+def log_summary(loggers: Sequence[Logger], row: Mapping[str, str | float]) -> None:
+    """Gives every logger the row of the run: names and numbers, as of `gan3d.apps.summary`."""
+    for logger in loggers:
+        with _tolerated(logger, SUMMARY):
+            if isinstance(logger, DiskLogger):
+                logger.log_summary(row)
+            elif isinstance(logger, WandbLogger):
+                named = {f"summary/{name}": value for name, value in row.items()}
+                logger.experiment.summary.update(named)
+            elif isinstance(logger, TensorBoardLogger):
+                lines = [f"| {name} | {value} |" for name, value in row.items()]
+                logger.experiment.add_text("summary", "\n".join(["| | |", "|---|---|", *lines]))

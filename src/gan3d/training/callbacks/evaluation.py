@@ -12,7 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from gan3d.apps.samples import picture
-from gan3d.apps.views import render_views
+from gan3d.apps.views import render_views, repeated
+from gan3d.camera import frontal
 from gan3d.generators.contract import Rendering
 from gan3d.layers.resize import filtered_resizing
 from gan3d.metrics import FrechetDistance, SmallFeatures
@@ -37,13 +38,17 @@ class Evaluation(PeriodicCallback):
     """Frechet distance of the EMA generator's images to held-out real ones, with fixed z and
     cameras.
 
-    Logs `distance/frechet`, and at the start of a run `distance/floor` (one half of the reals
-    against the other: what perfect fakes would get, or a little more, as the halves are smaller)
-    and `distance/mean_image` (the mean real image: what ignoring z would get), and a picture of
-    some `reals`. As many fakes as reals are used; compare numbers at equal n only. The fakes are
-    shared out over the processes and rounded to 8 bits, like the reals. In a stage of lower
-    resolution, fakes are made and reals are shrunk to it, and floor, mean image and picture are
-    logged again: numbers of different stages do not compare.
+    Logs `distance/frechet`, of images conditioned on the camera that renders them (`same`), and of
+    3D models `distance/frechet_3d`: conditioned on the frontal camera, rendered from the same
+    cameras (`3d`; the same number where the generator is told no camera).
+
+    At the start of a run it logs `distance/floor` (one half of the reals against the other: what
+    perfect fakes would get, or a little more, as the halves are smaller) and `distance/mean_image`
+    (the mean real image: what ignoring z would get), and a picture of some `reals`. As many fakes
+    as reals are used; compare numbers at equal n only. The fakes are shared out over the processes
+    and rounded to 8 bits, like the reals. In a stage of lower resolution, fakes are made and reals
+    are shrunk to it, and floor, mean image and picture are logged again: numbers of different
+    stages do not compare.
 
     Args:
         every_kimg: between two evaluations.
@@ -85,11 +90,16 @@ class Evaluation(PeriodicCallback):
             return
         if self._floor_side != image_side(cast("GAN", pl_module), seen):  # another stage has begun
             self._see_reals(trainer, cast("GAN", pl_module), log_floor=True)
-        value = self._of_fakes(trainer, cast("GAN", pl_module))
+        module = cast("GAN", pl_module)
+        value = self._of_fakes(trainer, module)
         log_metrics(trainer.loggers, {"distance/frechet": value}, seen)
         if self._follows_iteration:  # Lightning allows it only then
             # for ModelCheckpoint(monitor="distance/frechet")
             pl_module.log("distance/frechet", value, logger=False, on_step=True, on_epoch=False)
+        if (generator := module.generator_ema).has_camera:
+            if generator.camera_conditioned:  # else the images are the same
+                value = self._of_fakes(trainer, module, is_frontal=True)
+            log_metrics(trainer.loggers, {"distance/frechet_3d": value}, seen)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.distance = self._distance(cast("GAN", pl_module))
@@ -114,12 +124,14 @@ class Evaluation(PeriodicCallback):
     on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
 
-    def _of_fakes(self, trainer: Trainer, module: GAN) -> float:
-        """The distance. Where a process fails, all fail together: none waits for the others."""
+    def _of_fakes(self, trainer: Trainer, module: GAN, is_frontal: bool = False) -> float:
+        """The distance, of latents for the camera that renders or for the frontal one. Where a
+        process fails, all fail together: none waits for the others.
+        """
         self.distance.reset()
         failed: Exception | None = None
         try:
-            self._see_fakes(trainer, module)
+            self._see_fakes(trainer, module, is_frontal)
         except Exception as error:
             if not is_tolerable(error):
                 raise
@@ -136,7 +148,7 @@ class Evaluation(PeriodicCallback):
             if self.distance._is_synced:  # it failed, and holds the sums of all processes
                 self.distance.unsync()
 
-    def _see_fakes(self, trainer: Trainer, module: GAN) -> None:
+    def _see_fakes(self, trainer: Trainer, module: GAN, is_frontal: bool) -> None:
         num_batches = math.ceil(self._num_real / self.batch_size)
         for turn in range(math.ceil(num_batches / trainer.world_size)):
             batch = turn * trainer.world_size + trainer.global_rank
@@ -147,11 +159,14 @@ class Evaluation(PeriodicCallback):
                 module, range(start, min(start + self.batch_size, self._num_real)), "evaluation"
             )
             cameras = module.sample_cameras(draw)  # of a 2D model: its labels
+            condition = cameras
+            if is_frontal and cameras is not None:
+                condition = repeated(frontal(cameras), len(cameras))
             fakes = render_views(
                 module.generator_ema,
                 draw.normal("z", module.generator_ema.z_dim),
                 cameras if module.generator_ema.has_camera else None,
-                conditioning=cameras,
+                conditioning=condition,
                 resolution=module.resolution_now(),
                 raw=False,
                 batch_size=self.batch_size,

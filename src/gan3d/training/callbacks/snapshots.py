@@ -12,9 +12,17 @@ from einops import rearrange
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from gan3d.apps.clouds import point_cloud
 from gan3d.apps.samples import picture
 from gan3d.apps.video import ffmpeg, orbit_video
-from gan3d.apps.views import evaluating, orbit_like, render_views, repeated
+from gan3d.apps.views import (
+    evaluating,
+    orbit_like,
+    render_turned,
+    render_views,
+    repeated,
+    together,
+)
 from gan3d.camera import Camera, frontal
 from gan3d.generators.contract import Rendering
 from gan3d.metrics import (
@@ -30,7 +38,7 @@ from gan3d.training.callbacks.periodic import (
     PeriodicCallback,
     fixed_draws,
 )
-from gan3d.training.loggers import log_metrics, log_pictures, log_videos
+from gan3d.training.loggers import log_cloud, log_metrics, log_pictures, log_videos
 from gan3d.training.tolerance import tolerated
 
 if TYPE_CHECKING:
@@ -46,17 +54,18 @@ class Snapshots(PeriodicCallback):
     """Pictures of the EMA generator with fixed z and cameras, an orbit video, and geometry alarms.
 
     Logs `fakes` (a grid), `layers` (raw | image | depth of every head, for models that have them),
-    `orbit` (video) and `alarm/opaque`, `alarm/flatness`, `alarm/bulge` (both in camera radii),
-    `alarm/z_sensitivity`, `alarm/camera_leak`. If the data are procedural heads, whose shape and
-    pose are known, also `heads/face_slope`, `heads/face_convex`, `heads/body_slope`,
-    `heads/body_convex`, `heads/background_behind`, `heads/turn` and `heads/identity`
-    (docs/metrics.md), of `num_heads` heads. Only the first process renders.
+    `orbit` (video), `cloud` (points of the first head, from three views, where it is opaque),
+    `alarm/opaque`, `alarm/flatness`, `alarm/bulge` (both in camera radii), `alarm/z_sensitivity`,
+    `alarm/camera_leak`, and `alarm/sounding`, how many of the alarms sound. If the data are
+    procedural heads, whose shape and pose are known, also `heads/face_slope`, `heads/face_convex`,
+    `heads/body_slope`, `heads/body_convex`, `heads/background_behind`, `heads/turn` and
+    `heads/identity` (docs/metrics.md), of `num_heads` heads. Only the first process renders.
 
     Args:
         every_kimg: between two snapshots.
         num_heads: heads in the pictures.
         batch_size: heads rendered at once.
-        video_every: a video with every n-th snapshot and at the end; 0 is never.
+        video_every: a video and a point cloud with every n-th snapshot and at the end; 0 is never.
         video_heads: heads in the video.
         video_frames: of one orbit, at 30 frames per second.
         video_yaw: largest angle of the orbit, radians.
@@ -105,7 +114,7 @@ class Snapshots(PeriodicCallback):
         self._check(trainer, module, z, cameras, seen)
         in_3d = module.generator_ema.has_camera
         if in_3d and cameras is not None and self._wants_video(seen, final):
-            self._video(trainer, module, z[: self.video_heads], cameras, seen)
+            self._move(trainer, module, z, cameras, seen)
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
         module = cast("GAN", pl_module)
@@ -114,7 +123,7 @@ class Snapshots(PeriodicCallback):
         z, cameras = self._heads(module)
         in_3d = module.generator_ema.has_camera
         if in_3d and cameras is not None and self.video_every:
-            self._video(trainer, module, z[: self.video_heads], cameras, seen)
+            self._move(trainer, module, z, cameras, seen)
 
     def _heads(self, module: GAN) -> tuple[Tensor, Camera | None]:
         """The latents of every snapshot, and the cameras, or the labels of a 2D model."""
@@ -165,11 +174,11 @@ class Snapshots(PeriodicCallback):
             leak = camera_leak(rearrange(images, "(z c) k h w -> z c k h w", z=num))
             values["alarm/camera_leak"] = float(leak)
         values |= self._of_true_heads(trainer, module, z)
-        log_metrics(trainer.loggers, values, seen)
+        sounding = alarms(values, self.alarm) if seen >= self.alarm.after_kimg * 1000 else {}
+        log_metrics(trainer.loggers, {"alarm/sounding": len(sounding), **values}, seen)
         if self._follows_iteration:  # Lightning allows it only then
             shown = {name: values[name] for name in SHOWN if name in values}
             module.log_dict(shown, logger=False, on_step=True, on_epoch=False, rank_zero_only=True)
-        sounding = alarms(values, self.alarm) if seen >= self.alarm.after_kimg * 1000 else {}
         if trainer.is_global_zero:
             for name in sounding.keys() - self._sounding:
                 log.warning("%g kimg: %s", seen / 1000, sounding[name])
@@ -186,6 +195,28 @@ class Snapshots(PeriodicCallback):
                 generator, z.split(self.batch_size), resolution=module.resolution_now()
             )
         return {f"heads/{name}": value for name, value in found.items()}
+
+    def _move(self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera, seen: int) -> None:
+        """What shows scenes from several sides: the video, and the points of the first scene."""
+        self._video(trainer, module, z[: self.video_heads], cameras, seen)
+        front = frontal(cameras)
+        radius, focal = front.origins.norm(dim=-1), front.focal
+        sides = [
+            Camera.from_angles(yaw, 0.0, radius=float(radius), focal=float(focal)).to(z)
+            for yaw in (0.0, -self.video_yaw, self.video_yaw)
+        ]
+        views = render_turned(
+            module.generator_ema,
+            z[:1],
+            sides,
+            conditioning=front,
+            resolution=module.resolution_now(),
+            raw=False,
+        )
+        if views[0].depth is not None:
+            cloud = point_cloud(together(views), Camera.cat(sides).to("cpu"))
+            if len(cloud):
+                log_cloud(trainer.loggers, "cloud", cloud, step=seen)
 
     def _video(self, trainer: Trainer, module: GAN, z: Tensor, cameras: Camera, seen: int) -> None:
         with tolerated(VIDEO), tempfile.TemporaryDirectory() as folder:
