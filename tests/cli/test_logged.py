@@ -51,6 +51,7 @@ def conditions(gan: GAN) -> dict[str, bool]:
         logged.HELDOUT_3D: in_3d,
         logged.HEADS_3D: in_3d,
         logged.CONDITIONED: in_3d and generator.camera_conditioned,
+        logged.ADA: gan.phases.augmentation.ada.enabled,
         logged.R1: losses.r1.gamma != 0,
         logged.LAZY_R1: losses.lazy_d > 0,
         logged.R2: losses.r2.gamma > 0,

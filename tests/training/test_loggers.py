@@ -28,8 +28,10 @@ from gan3d.training.loggers import (
     KimgWandbLogger,
     MetricsFile,
     finish_wandb,
+    log_cloud,
     log_metrics,
     log_pictures,
+    log_summary,
     log_videos,
     read_rows,
 )
@@ -247,6 +249,12 @@ class Board(TensorBoardLogger):
     def add_image(self, tag, image, global_step, dataformats):
         self.seen.append((tag, image.shape, global_step, dataformats))
 
+    def add_mesh(self, tag, vertices, colors, global_step):
+        self.seen.append((tag, vertices.tolist(), colors.tolist(), global_step))
+
+    def add_text(self, tag, text):
+        self.seen.append((tag, text))
+
 
 def test_log_pictures_shows_them_in_every_logger_that_can_and_says_once_which_can_not(
     tmp_path, caplog
@@ -262,6 +270,25 @@ def test_log_pictures_shows_them_in_every_logger_that_can_and_says_once_which_ca
     assert [record.message for record in caplog.records] == [
         "CSVLogger cannot show pictures; they go to the other loggers (DiskLogger, WandbLogger) "
         "only"
+    ]
+
+
+def test_clouds_and_the_row_of_a_run_reach_every_logger_that_can_show_them(tmp_path, caplog):
+    board = Board()
+    loggers = [DiskLogger(tmp_path / "disk"), board, CSVLogger(tmp_path)]
+    cloud = np.array([[1, 2, 3, 255, 128, 0]], np.float32)
+    with caplog.at_level(logging.INFO, logger="gan3d.training.loggers"):
+        for step in (1, 2):
+            log_cloud(loggers, "cloud", cloud, step=step)
+    log_summary(loggers, {"config": "tiny", "frechet": 0.5})
+    points = [[[1.0, 2.0, 3.0]]], [[[255, 128, 0]]]
+    assert board.seen[:2] == [("cloud", *points, 1), ("cloud", *points, 2)]
+    assert "| config | tiny |" in board.seen[2][1]
+    assert len(list((tmp_path / "disk" / "clouds").iterdir())) == 2
+    row = json.loads((tmp_path / "disk" / "summary.json").read_text())
+    assert row == {"config": "tiny", "frechet": 0.5}
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "CSVLogger cannot show point clouds"
     ]
 
 

@@ -21,6 +21,7 @@ HELDOUT_3D = "3D models, with held-out images"
 CONDITIONED = "3D models whose generator is told the camera"
 HEADS_3D = "3D models of procedural heads"
 POSES = "procedural heads, and discriminators that predict poses"
+ADA = "`--model.augmentation.ada`"
 R1 = "`--model.r1`"
 LAZY_R1 = "`--model.r1`, where its interval is above 1"
 R2 = "`--model.r2`"
@@ -106,7 +107,7 @@ KEYS = (
     Key("logits/heldout", GAME, "mean logit of held-out images: far below `logits/real`, the "
         "discriminator overfits", HELDOUT),
     Key("signs/real", GAME, "mean sign of the logits of training images, which ADA steers by"),
-    Key("augment/p", GAME, "probability of ADA's augmentations; 0 is off"),
+    Key("augment/p", GAME, "probability of ADA's augmentations", ADA),
     # penalties and other losses
     Key("loss/r1", PENALTIES, "gradient penalty on real images", R1, log=True),
     Key("loss/r2", PENALTIES, "gradient penalty on fakes", R2, log=True),

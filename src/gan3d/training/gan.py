@@ -290,7 +290,8 @@ class GAN(LightningModule):
             self.path_mean.lerp_(length, self.losses.path_length.decay)
         self.adaptive_p.update(means.pop(), iteration, batch_size)
         self.generator.track(*means, batch_size=batch_size)
-        values["augment/p"] = self.adaptive_p.value()
+        if self.phases.augmentation.ada.enabled:
+            values["augment/p"] = self.adaptive_p.value()
 
     def _stop_when_done(self) -> None:
         if self.seen >= self.run.total_kimg * 1000:
