@@ -220,12 +220,11 @@ def _moving(runs: Sequence[Shown]) -> tuple[str, dict[str, list[Any]], list[str]
             if video is not None and video.stat().st_size > MAX_VIDEO:
                 left_out.append(f"{video} is larger than {MAX_VIDEO // 1_000_000} MB")
                 video = None
-            cells.append(
-                "<span>has none</span>"
-                if video is None
-                else f"<video controls loop muted autoplay playsinline src='{data_url(video)}'>"
-                f"</video><span>{step / 1000:,.6g} kimg</span>"
-            )
+            if video is None:
+                cells.append(("", "has none"))
+                continue
+            moving = f"<video controls loop muted autoplay playsinline src='{data_url(video)}'>"
+            cells.append((f"{moving}</video>", f"{step / 1000:,.6g} kimg"))
         parts += f"<h3>{html.escape(key)}</h3><p class='hint'>{_meaning(key)}</p>"
         parts += _beside(runs, cells)
     clouds: dict[str, list[Any]] = {}
@@ -255,13 +254,13 @@ def packed(clouds: Sequence[tuple[int, Path]]) -> dict[str, str | float] | None:
     }
 
 
-def _beside(runs: Sequence[Shown], content: str | Sequence[str]) -> str:
-    """A figure for every run."""
-    cells = [content] * len(runs) if isinstance(content, str) else content
+def _beside(runs: Sequence[Shown], content: str | Sequence[tuple[str, str]]) -> str:
+    """A figure for every run: its content and a note; or one content, which the script notes."""
+    cells = [(content, "")] * len(runs) if isinstance(content, str) else content
     figures = "".join(
         f"<figure data-run='{k}'>{cell}<figcaption style='--own: var(--c{k % NUM_COLORS})'><i></i>"
-        f"{html.escape(run.name)} <span></span></figcaption></figure>"
-        for k, (run, cell) in enumerate(zip(runs, cells))
+        f"{html.escape(run.name)} <span>{note}</span></figcaption></figure>"
+        for k, (run, (cell, note)) in enumerate(zip(runs, cells))
     )
     return f"<div class='beside'>{figures}</div>"
 
@@ -310,4 +309,8 @@ def _configs(runs: Sequence[Shown]) -> str:
     if not rows:
         return ""
     columns = [Column("option"), *(Column(run.name) for run in runs)]
-    return "<h2>Where the configs differ</h2>" + sortable_table(columns, rows)
+    table = sortable_table(columns, rows)
+    return (
+        f"<h2>Where the configs differ</h2><details><summary>{len(rows)} options</summary>{table}"
+        "</details>"
+    )

@@ -19,7 +19,6 @@ i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin
 .beside { display: grid; gap: 1rem; grid-auto-flow: column;
   grid-auto-columns: minmax(260px, 1fr); overflow-x: auto; }
 .beside figcaption i { margin-left: 0; }
-.beside figure > span { color: var(--soft); font-size: .82rem; }
 .beside video { max-width: 640px; }
 canvas { width: 100%; max-width: 360px; aspect-ratio: 1; background: var(--tile);
   border-radius: 6px; touch-action: none; cursor: grab; }
@@ -63,6 +62,7 @@ addEventListener("DOMContentLoaded", () => {
     caption.textContent = kimg(cloud.kimg);
     const places = new Int16Array(bytes(cloud.places).buffer), colors = bytes(cloud.colors);
     const pen = canvas.getContext("2d"), half = canvas.width / 2;
+    const size = Math.max(3, Math.min(12, half / Math.sqrt(places.length / 9)));  // three views
     let yaw = 0.5, pitch = 0.1;
     const draw = () => {
       pen.clearRect(0, 0, canvas.width, canvas.height);
@@ -75,7 +75,8 @@ addEventListener("DOMContentLoaded", () => {
       }
       for (const [x, y, , k] of turned.sort((a, b) => a[2] - b[2])) {
         pen.fillStyle = `rgb(${colors[k]},${colors[k + 1]},${colors[k + 2]})`;
-        pen.fillRect(half + 0.8 * half * x, half - 0.8 * half * y, 3, 3);
+        const [left, top] = [half + 0.8 * half * x, half - 0.8 * half * y];
+        pen.fillRect(Math.round(left - size / 2), Math.round(top - size / 2), size, size);
       }
     };
     canvas.addEventListener("pointerdown", event => canvas.setPointerCapture(event.pointerId));
