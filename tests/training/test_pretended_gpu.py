@@ -46,7 +46,7 @@ from gan3d.metrics.reprojection import pairwise_reprojection
 from gan3d.metrics.symmetry import encoding_curve, mirror_symmetry
 from gan3d.randomness import Randomness
 from gan3d.schedules import Ramp
-from gan3d.training.callbacks import Evaluation, KimgProgressBar, Snapshots
+from gan3d.training.callbacks import Distributions, Evaluation, KimgProgressBar, Snapshots
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
@@ -308,10 +308,16 @@ def nothing(*args: Any, **options: Any) -> None:
 
 @pytest.mark.parametrize("name", quick(["EG3D", "StyleGAN2"], "StyleGAN2"))
 def test_callbacks_that_look_on_do_not_wait(name, tmp_path, monkeypatch):
-    for cls, method in ((Snapshots, "act"), (Evaluation, "act"), (Checkpoints, "save")):
+    for cls, method in (
+        (Snapshots, "act"),
+        (Evaluation, "act"),
+        (Distributions, "act"),
+        (Checkpoints, "save"),
+    ):
         monkeypatch.setattr(cls, method, nothing)
     generator = tiny(name)
-    callbacks = [KimgProgressBar(), Snapshots(), Evaluation(), Checkpoints(tmp_path)]
+    watching = [KimgProgressBar(), Snapshots(), Evaluation(), Distributions()]
+    callbacks = [*watching, Checkpoints(tmp_path)]
     gan = everything(generator, next(fitting(generator)))
     log, windows = train(gan, Data(32, BATCH, 2), *callbacks)
     assert windows.waits()[1:] == [1], gpu.told(log.of(*gpu.WAITS, since=windows.begun[1]))
@@ -330,6 +336,7 @@ def test_snapshots_and_evaluation_keep_to_the_device(name):
     callbacks = [
         Snapshots(every_kimg=BATCH / 1000, num_heads=2, video_heads=1, video_frames=2),
         Evaluation(every_kimg=BATCH / 1000, batch_size=3),
+        Distributions(every_kimg=BATCH / 1000, num_images=4, batch_size=4),
     ]
     for callback in callbacks:
         gan = everything(tiny(name), next(fitting(tiny(name))))

@@ -124,7 +124,7 @@ class Distributions(PeriodicCallback):
         side = image_side(module, images_seen(module))
         generator, needs_raw = module.generator_ema, module.discriminator.needs_raw
         with torch.random.fork_rng(devices=[]):  # the iterator of a DataLoader draws a seed
-            batches = [] if data is None or not data.heldout else list(_limited(data, self))
+            batches = [] if data is None else list(_limited(data, self))
         if not batches:
             return
         like = next(generator.parameters())
