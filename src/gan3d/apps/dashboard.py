@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from gan3d.apps.clouds import read_cloud
 from gan3d.apps.curves import Curve, curve_svg, finite
@@ -22,7 +21,7 @@ from gan3d.apps.logged import KEYS, SECTIONS, Key, keys_in
 from gan3d.apps.page import data_url, page, small_url
 from gan3d.apps.report import spread
 from gan3d.apps.run_files import RunFiles, read_run
-from gan3d.apps.sortable import SORTABLE, Column, Entry, sortable_table
+from gan3d.apps.sortable import SORTABLE, ColumnHead, Entry, sortable_table
 from gan3d.apps.summary import MEANING, Row, ordered, values_of
 from gan3d.results import write_whole
 
@@ -102,7 +101,7 @@ def row_of(run: RunFiles) -> Row:
     """The summary of a run; what a run that is not at its end has not said is read of its files."""
     row: Row = dict(run.summary)
     if not row:
-        told = dict(flat(config_of(run)))
+        told = dict(flat(run.options))
         for role in ("generator", "discriminator"):
             if name := told.get(f"model.{role}.class_path"):
                 row[role] = str(name).rpartition(".")[2]
@@ -115,14 +114,6 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     most = max(map(len, parts))
     num = next((n for n in range(1, most) if len({p[-n:] for p in parts}) == len(parts)), most)
     return ["/".join(p[-num:]) for p in parts]
-
-
-def config_of(run: RunFiles) -> Any:
-    """The config of a run; empty where it is not whole."""
-    try:
-        return yaml.safe_load(run.config) or {}
-    except yaml.YAMLError:
-        return {}
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,7 +141,10 @@ def _legend(runs: Sequence[Shown]) -> str:
 
 def _table(runs: Sequence[Shown]) -> str:
     names = [name for name in MEANING if any(name in run.row for run in runs)]
-    columns = [Column("run", "folder"), *(Column(n.replace("_", " "), MEANING[n]) for n in names)]
+    columns = [
+        ColumnHead("run", "folder"),
+        *(ColumnHead(n.replace("_", " "), MEANING[n]) for n in names),
+    ]
     rows = [
         [Entry(html.escape(run.name), run.name), *(_entry(run.row.get(name)) for name in names)]
         for run in runs
@@ -300,7 +294,7 @@ def _meaning(name: str) -> str:
 
 def _configs(runs: Sequence[Shown]) -> str:
     """Where the configs differ."""
-    told = [dict(flat(config_of(run.files))) for run in runs]
+    told = [dict(flat(run.files.options)) for run in runs]
     rows = []
     for name in dict.fromkeys(name for one in told for name in one):
         values = ["" if (v := one.get(name)) is None else str(v) for one in told]
@@ -308,7 +302,7 @@ def _configs(runs: Sequence[Shown]) -> str:
             rows.append([Entry(html.escape(text), text) for text in (name, *values)])
     if not rows:
         return ""
-    columns = [Column("option"), *(Column(run.name) for run in runs)]
+    columns = [ColumnHead("option"), *(ColumnHead(run.name) for run in runs)]
     table = sortable_table(columns, rows)
     return (
         f"<h2>Where the configs differ</h2><details><summary>{len(rows)} options</summary>{table}"

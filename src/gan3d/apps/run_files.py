@@ -33,6 +33,7 @@ class RunFiles:
         compared: pictures and videos of trained models, `<model>/<what>.<suffix>`.
         plan: what was to be trained on what, by subject.
         config: text of the config, or of the hyperparameters if there is no config.
+        options: the hyperparameters, nested by name.
         summary: what the run has said of itself at its end; empty before.
     """
 
@@ -44,6 +45,7 @@ class RunFiles:
     compared: list[Path]
     plan: dict[str, str]
     config: str
+    options: dict[str, Any]
     summary: dict[str, str | float]
 
 
@@ -69,6 +71,7 @@ def read_run(run_dir: Path) -> RunFiles:
         config=next(
             (path.read_text(encoding="utf-8") for path in texts if _inside(path, run_dir)), ""
         ),
+        options=_object(run_dir / "hyperparameters.json"),
         summary={
             name: value if isinstance(value, float | int) else str(value)
             for name, value in _object(run_dir / SUMMARY).items()

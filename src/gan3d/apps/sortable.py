@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnHead:
     """The heading of a column: plain text, and what it means."""
 
     text: str
@@ -32,7 +32,7 @@ class Entry:
     is_best: bool = False
 
 
-def sortable_table(columns: Sequence[Column], rows: Sequence[Sequence[Entry]]) -> str:
+def sortable_table(columns: Sequence[ColumnHead], rows: Sequence[Sequence[Entry]]) -> str:
     """A table as HTML; `SORTABLE` belongs to the head of its page."""
     head = "".join(
         f'<th title="{html.escape(column.says)}"><button type="button">{html.escape(column.text)}'

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gan3d.apps.page import page, shown
-from gan3d.apps.sortable import SORTABLE, Column, Entry, sortable_table
+from gan3d.apps.sortable import SORTABLE, ColumnHead, Entry, sortable_table
 from gan3d.bench.published import ANOTHER, HEADINGS, published_cells
 from gan3d.bench.table import Board, Cell, Heading, Row
 from gan3d.results import write_whole
@@ -51,9 +51,9 @@ def _table(board: Board) -> str:
     return sortable_table([_column(heading) for heading in headings], entries)
 
 
-def _column(heading: Heading) -> Column:
+def _column(heading: Heading) -> ColumnHead:
     says = "; ".join(word for word in (heading.says, ARROWS[heading.better]) if word)
-    return Column(heading.text, says)
+    return ColumnHead(heading.text, says)
 
 
 def _entry(cell: Cell, is_best: bool) -> Entry:
