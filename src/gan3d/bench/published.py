@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from gan3d.bench.evaluation import HERE, OFFICIAL
 from gan3d.bench.results import Record
+from gan3d.zoo.configs import read
 
 FILE = Path(__file__).parent / "published.yaml"
 ANOTHER = "Published, by other protocols"
@@ -84,7 +83,7 @@ def published() -> tuple[Published, ...]:
     """All rows, by architecture, data and resolution."""
     rows = [
         Published(**row, fakes=paper["fakes"], source=paper["source"])
-        for paper in yaml.safe_load(FILE.read_text(encoding="utf-8"))
+        for paper in read(FILE)["papers"]
         for row in paper["rows"]
     ]
     order = [(row.architecture, row.data, row.resolution, row.variant) for row in rows]

@@ -104,12 +104,11 @@ class GRAMHD(GRAM):
         fg_growth: growth of its dense blocks.
         fg_up_channels: width after each doubling; None is the published rule, fg_channels twice,
             then halved each time.
-        fg_upsampling: "shuffle" (published), "bilinear", "bicubic" or "nearest".
         fg_style: network from z to the styles: "mapping", "affine", or "none" (no modulation).
         fg_last_kernel: side of its last kernel.
         bg_channels, bg_blocks, bg_growth: as above, for the background.
         bg_up_channels: width after each doubling; None is bg_channels, then halved each time.
-        bg_upsampling: "bilinear" (published), "bicubic", "nearest" or "shuffle".
+        fg_upsampling, bg_upsampling: "bilinear", "bicubic", "nearest" or "shuffle".
         bg_residual: whether the network is added to a bicubic interpolation.
         separate_background: false makes the background an opaque map for the foreground's network.
         scene_extent, ray_start, ray_end, num_samples, num_manifolds, levels_start, levels_end,
