@@ -13,7 +13,8 @@ interval i between samples i and i+1
 `reference` is these lines, in the published order of operations. `composite` gives the same numbers
 without an [S-1, c] tensor: the weight of sample s is v_s = (w_{s-1} + w_s) / 2, so that
 C = sum_s v_s c_s. It accepts its samples in several blocks of any order: it sorts the scalars d and
-sigma only and scatters the weights back to the blocks, so that colors are never moved.
+sigma only and scatters the weights back to the blocks, so that colors are never moved. On a GPU one
+kernel reads every color once, forward, and once more backward (`ops.triton.composite`).
 
 `alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D:
 w_i = alpha_i T_i, C = sum_i w_i c_i.
@@ -24,11 +25,14 @@ leading dimensions. All functions are differentiable any number of times.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gan3d.ops.backend import Backend, choose
 
 
 class Samples(NamedTuple):
@@ -59,18 +63,29 @@ class Composite(NamedTuple):
     opacity: Tensor
 
 
-def composite(*blocks: Samples, background: float | None = None) -> Composite:
+def composite(
+    *blocks: Samples, background: float | None = None, backend: Backend | None = None
+) -> Composite:
     """Mid-point rule over the union of blocks of samples, C = sum_s v_s c_s.
 
     Args:
         blocks: samples; a single block must be sorted by depth, several blocks need not be.
         background: color behind everything, added (1 - W) times; None is black (0).
+        backend: see `ops.backend`; None chooses. The kernel takes one or two blocks.
 
     Returns:
         rgb [.. c], depth [..], opacity [..].
+
+    Raises:
+        ValueError: the backend does not run here.
     """
     depths = torch.cat([block.depths for block in blocks], -1)
     sigma = torch.cat([block.sigma for block in blocks], -1)
+    backend = choose(backend, blocks[0].rgb)
+    if backend == "reference":
+        return reference(_united(depths, sigma, blocks), background)
+    if backend == "triton" and len(blocks) <= 2:
+        return _by_kernel(depths, sigma, blocks, background or 0.0)
     weights_of = _sample_weights if len(blocks) == 1 else _unordered_weights
     weights = weights_of(sigma, depths)
     opacity = weights.sum(-1)
@@ -161,6 +176,50 @@ def _unordered_weights(sigma: Tensor, depths: Tensor) -> Tensor:
     ordered, order = depths.sort(-1)
     weights = _sample_weights(sigma.gather(-1, order), ordered)
     return torch.zeros_like(weights).scatter(-1, order, weights)
+
+
+def _united(depths: Tensor, sigma: Tensor, blocks: Sequence[Samples]) -> Samples:
+    """Blocks as one, in order of depth."""
+    rgb = torch.cat([block.rgb for block in blocks], -2)
+    if len(blocks) == 1:
+        return Samples(depths, sigma, rgb)
+    depths, order = depths.sort(-1)
+    rgb = rgb.gather(-2, order[..., None].expand_as(rgb))
+    return Samples(depths, sigma.gather(-1, order), rgb)
+
+
+def _by_kernel(
+    depths: Tensor, sigma: Tensor, blocks: Sequence[Samples], background: float
+) -> Composite:
+    """`composite` of one or two blocks by `ops.triton.composite`."""
+    from gan3d.ops.triton.composite import composite_sorted
+
+    order = None
+    if len(blocks) == 2:
+        depths, order = depths.sort(-1)
+        sigma, order = sigma.gather(-1, order), order.flatten(0, -2)
+    colors = [block.rgb.flatten(0, -3) for block in blocks]
+    second = colors[1] if len(blocks) == 2 else None
+    color, depth, opacity = composite_sorted(
+        depths.flatten(0, -2), sigma.flatten(0, -2), order, colors[0], second, background
+    )
+    leading = depths.shape[:-1]
+    return Composite(*(x.unflatten(0, leading) for x in (color, depth, opacity)))
+
+
+def sorted_form(
+    depths: Tensor,
+    sigma: Tensor,
+    order: Tensor | None,
+    first: Tensor,
+    second: Tensor | None,
+    background: float,
+) -> Composite:
+    """What the kernel computes, in torch, for its derivatives of higher order."""
+    places = torch.arange(depths.shape[-1], device=depths.device) if order is None else order
+    rgb = first if second is None else torch.cat([first, second], -2)
+    rgb = rgb.gather(-2, places[..., None].expand_as(rgb))
+    return composite(Samples(depths, sigma, rgb), background=background, backend="fast")
 
 
 def _contract(weights: Tensor, rgb: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ Three forms of the same function, all differentiable any number of times:
     scale     ((x s) W) d with the shared weight                b n (i + o)
 
 Hence the default: "scale" if n (i + o) <= 2 i o (few points per image, large batches), else "bmm";
-"grouped" never. The rule counts memory traffic. It was measured on a CPU (benchmarks/modfc.py); for
-GPUs it is a count, not a measurement (n = 1, i = o = 512: bmm moves 180 times the bytes of scale).
+"grouped" never. The rule counts memory traffic. It was measured on a CPU (benchmarks/modfc.py).
+On a GPU one kernel applies styles, norms and the activation to the tiles of the product
+(`ops.triton.scaled_linear`), for any number of points.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from gan3d.ops.backend import Backend, choose, lowered
 
 Form = Literal["grouped", "bmm", "scale"]
 
@@ -40,6 +43,7 @@ def modfc(
     eps: float = 1e-8,
     slope: float | None = None,
     form: Form | None = None,
+    backend: Backend | None = None,
 ) -> Tensor:
     """leaky_relu(((x s) W) d, slope) for n points of each of b images.
 
@@ -53,17 +57,25 @@ def modfc(
         eps: added to the squared norm.
         slope: negative slope of a leaky ReLU on the result, applied in place (also if a gradient
             is recorded); None for no activation.
-        form: "grouped", "bmm" or "scale"; None chooses by shape.
+        form: "grouped", "bmm" or "scale" of the fast backend; None chooses by shape.
+        backend: see `ops.backend`; None chooses. The reference is the form "bmm".
 
     Returns:
         [b n o].
 
     Raises:
-        ValueError: the shapes do not match.
+        ValueError: the shapes do not match, or the backend does not run here.
     """
     _check(x, weight, style)
-    form = form or choose_form(x.shape[1], *weight.shape)
     norm = demodulation(weight, style, eps) if demodulate else None
+    backend = choose(backend if form is None else "fast", x)
+    if backend == "triton":
+        from gan3d.ops.triton.scaled_linear import scaled_linear
+
+        activation = "none" if slope is None else "leaky_relu"
+        x = lowered(x)
+        return scaled_linear(x, weight, style, norm, None, len(x), activation, slope or 0.0)
+    form = form or ("bmm" if backend == "reference" else choose_form(x.shape[1], *weight.shape))
     y = FORMS[form](x, weight, style, norm)
     return y if slope is None else F.leaky_relu_(y, slope)
 

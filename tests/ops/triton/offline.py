@@ -1,0 +1,102 @@
+"""Compiles kernels for cards that need not be there, and prints what they use, as JSON.
+
+    python tests/ops/triton/offline.py
+
+Run as a program of its own, because Triton's interpreter is chosen once for a process.
+"""
+
+import json
+import re
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+warnings.filterwarnings("ignore", message="TRITON_DEFAULT_FP_FUSION")
+
+import triton  # noqa: E402
+import triton.language as tl  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from gan3d.ops.triton import composite, scaled_linear  # noqa: E402
+
+CAPABILITIES = (80, 90)
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+class Case(NamedTuple):
+    """A kernel as it is launched at a size of the published models.
+
+    Attributes:
+        kernel: decorated function.
+        types: of its arguments that are no constants; the others are pointers to float32.
+        constants: its compile-time arguments.
+        num_warps: of a program.
+    """
+
+    kernel: Any
+    types: dict[str, str]
+    constants: dict[str, Any]
+    num_warps: int = 4
+
+
+RAY = {"order": "*i64", "background": "fp32", "R": "i32"}
+EG3D = {"S": 96, "S0": 48, "C": 32, "ORDERED": True, "CHANNELS": 32, "ACC": tl.float32}
+SIZES = dict.fromkeys(("B", "N", "stride_xb", "stride_wi", "stride_wo"), "i32") | {"slope": "fp32"}
+TILE = {name: getattr(scaled_linear, name) for name in ("ROWS", "COLUMNS", "DEPTH")}
+LAYER = {"HAS_OUT": True, "PRECISION": "tf32", "ACC": tl.float32, **TILE}
+MODFC = {"IN": 512, "OUT": 512, "HAS_IN": True, "HAS_OFFSET": False, "KIND": 1, **LAYER}
+SIREN = {"IN": 256, "OUT": 256, "HAS_IN": False, "HAS_OFFSET": True, **LAYER}
+CASES = {
+    "composite": Case(composite.composite_kernel, RAY, {**EG3D, "RAYS": composite.RAYS}),
+    "composite, backward": Case(
+        composite.composite_backward_kernel, RAY, {**EG3D, "RAYS": composite.RAYS}
+    ),
+    "modfc": Case(scaled_linear.scaled_linear_kernel, SIZES, {**MODFC, "SEVERAL_IMAGES": False}),
+    "modfc, one point": Case(
+        scaled_linear.scaled_linear_kernel, SIZES, {**MODFC, "SEVERAL_IMAGES": True}
+    ),
+    "film_siren": Case(
+        scaled_linear.scaled_linear_kernel, SIZES, {**SIREN, "KIND": 2, "SEVERAL_IMAGES": False}
+    ),
+    "film_siren, backward": Case(
+        scaled_linear.scaled_linear_kernel, SIZES, {**SIREN, "KIND": 3, "SEVERAL_IMAGES": False}
+    ),
+}
+
+
+def usage(case: Case, capability: int) -> dict[str, int]:
+    """Registers per thread, bytes of stack (spills), and accesses of 16 bytes."""
+    names = case.kernel.arg_names
+    types = {name: case.types.get(name, "*fp32") for name in names}
+    types |= dict.fromkeys(case.constants, "constexpr")
+    aligned = [["tt.divisibility", 16]]
+    source = ASTSource(
+        fn=case.kernel,
+        signature=types,
+        constexprs={(names.index(name),): value for name, value in case.constants.items()},
+        attrs={(i,): aligned for i, name in enumerate(names) if types[name].startswith("*")},
+    )
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": case.num_warps})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [str(CUOBJDUMP), "-res-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = map(int, re.findall(r"REG:(\d+) STACK:(\d+)", said)[0])
+    ptx = compiled.asm["ptx"]
+    wide = len(re.findall(r"ld\.global\S*\.v4\.b32", ptx))
+    return {"registers": registers, "stack": stack, "wide_loads": wide}
+
+
+if __name__ == "__main__":
+    found = {
+        f"{case.kernel.fn.__name__}: {name}": {
+            capability: usage(case, capability) for capability in CAPABILITIES
+        }
+        for name, case in CASES.items()
+    }
+    print(json.dumps(found, indent=1))
