@@ -48,6 +48,11 @@ def interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def deterministic() -> bool:
+    """Whether sums must come out the same in every run, so that kernels may not add by atomics."""
+    return torch.are_deterministic_algorithms_enabled() and not interprets()
+
+
 def lowered(x: Tensor) -> Tensor:
     """x in the precision that autocast has torch's products in: kernels have to be given it."""
     device = x.device.type

@@ -17,7 +17,7 @@ third plane.
 official axes, plane 3 is folded into plane 2: bilinear sampling is linear in the texels, and
 sampling at (z,x) is sampling the transpose at (x,z). Each point is then one weighted sum of 8 (or
 12) rows of a [texels, c] table. Both are differentiable any number of times, in the planes and in
-the points.
+the points. On a GPU one kernel finds the texels of a point and sums them (`ops.triton.triplane`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from gan3d.ops.backend import Backend, choose, deterministic
 
 PlaneAxes = Literal["official", "fixed"]
 PROJECTIONS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -101,17 +103,35 @@ class PlaneTable:
         rows = torch.stack(each, 1).flatten(0, 3)
         return cls(rows, batch, height, width, projections)
 
-    def features(self, points: Tensor, *, box_warp: float) -> Tensor:
+    def features(
+        self, points: Tensor, *, box_warp: float, backend: Backend | None = None
+    ) -> Tensor:
         """F(x) of points [b .. 3] -> [b .. c]; a table of one scene accepts points of any batch.
 
+        Args:
+            points: world coordinates.
+            box_warp: side of the cube that the planes span.
+            backend: "fast" or "triton", see `ops.backend`; None chooses. The reference is
+                `plane_features_reference`, of planes that are not packed.
+
         Raises:
-            ValueError: the batch sizes of planes and points do not match.
+            ValueError: the batch sizes of planes and points do not match, or the backend does not
+                run here.
         """
         if self.batch not in (1, len(points)):
             raise ValueError(
                 f"{self.batch} scenes do not match points of a batch of {len(points)}; "
                 f"give planes of 1 or {len(points)} scenes"
             )
+        if choose(backend, self.rows) == "triton" and not deterministic():
+            from gan3d.ops.triton.triplane import plane_features
+
+            axes = [axis for pair in self.projections for axis in pair]
+            size = (self.batch, self.height, self.width)
+            flat = points.flatten(1, -2)
+            found = plane_features(self.rows, flat, *size, axes, 2 / box_warp)
+            return found.unflatten(1, points.shape[1:-1])
+
         # The two texels around each coordinate, along the width and along the height: 2 k b p.
         # Points come last: all that follows then runs over long rows.
         flat = (points * (2 / box_warp)).flatten(1, -2).movedim(-1, 0)  # 3 b p

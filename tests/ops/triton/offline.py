@@ -20,7 +20,7 @@ import triton.language as tl  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from gan3d.ops.triton import composite, scaled_linear  # noqa: E402
+from gan3d.ops.triton import composite, scaled_linear, triplane  # noqa: E402
 
 CAPABILITIES = (80, 90)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -49,6 +49,9 @@ TILE = {name: getattr(scaled_linear, name) for name in ("ROWS", "COLUMNS", "DEPT
 LAYER = {"HAS_OUT": True, "PRECISION": "tf32", "ACC": tl.float32, **TILE}
 MODFC = {"IN": 512, "OUT": 512, "HAS_IN": True, "HAS_OFFSET": False, "KIND": 1, **LAYER}
 SIREN = {"IN": 256, "OUT": 256, "HAS_IN": False, "HAS_OFFSET": True, **LAYER}
+POINT = {"P": "i32", "height": "i32", "width": "i32", "scale": "fp32"}
+PLANES = {"C": 32, "PLANES": 2, "AXES": 0b10000100, "ONE_TABLE": False, "ACC": tl.float32}
+PLANES |= {"POINTS": triplane.POINTS, "CHANNELS": 32}
 CASES = {
     "composite": Case(composite.composite_kernel, RAY, {**EG3D, "RAYS": composite.RAYS}),
     "composite, backward": Case(
@@ -63,6 +66,12 @@ CASES = {
     ),
     "film_siren, backward": Case(
         scaled_linear.scaled_linear_kernel, SIZES, {**SIREN, "KIND": 3, "SEVERAL_IMAGES": False}
+    ),
+    "features of points": Case(triplane.plane_features_kernel, POINT, PLANES),
+    "features of points, backward": Case(
+        triplane.plane_features_backward_kernel,
+        POINT,
+        {**PLANES, "OF_ROWS": True, "OF_POINTS": True},
     ),
 }
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 # Per thread. 64 leave room for 32 warps on a multiprocessor, 200 for 10.
-MOST_REGISTERS = {"composite": 64, "composite_backward": 64, "scaled_linear": 200}
+MOST_REGISTERS = {
+    "composite": 64,
+    "composite_backward": 64,
+    "scaled_linear": 200,
+    "plane_features": 64,
+    "plane_features_backward": 128,
+}
 
 
 @pytest.fixture(scope="module")

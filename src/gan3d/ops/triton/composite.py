@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gan3d.ops.composite import sorted_form
+from gan3d.ops.triton.launches import accumulator
 from gan3d.ops.triton.second_order import recorded
 
 RAYS = 16  # of a tile: a warp reads 16 bytes per thread of 32 channels
@@ -190,7 +191,7 @@ def composite_sorted(
     composite_kernel[_grid(rays)](
         *(tensor.contiguous() for tensor in inputs), color, depth, opacity, background,
         rays, samples, first.shape[1], channels, order is not None, RAYS,
-        triton.next_power_of_2(channels), _accumulator(first),
+        triton.next_power_of_2(channels), accumulator(first),
     )  # fmt: skip
     return color, depth, opacity
 
@@ -227,7 +228,7 @@ def composite_sorted_backward(
     composite_backward_kernel[_grid(rays)](
         *(tensor.contiguous() for tensor in inputs), *found, background,
         rays, samples, first.shape[1], channels, order is not None, RAYS,
-        triton.next_power_of_2(channels), _accumulator(first),
+        triton.next_power_of_2(channels), accumulator(first),
     )  # fmt: skip
     return found[0], found[1], found[2], found[3]
 
@@ -269,7 +270,3 @@ def _shape(depths: Tensor, first: Tensor) -> tuple[int, int, int]:
 
 def _grid(rays: int) -> tuple[int]:
     return (triton.cdiv(rays, RAYS),)
-
-
-def _accumulator(x: Tensor) -> tl.dtype:
-    return tl.float64 if x.dtype == torch.float64 else tl.float32

@@ -29,6 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gan3d.ops.backend import interprets
+from gan3d.ops.triton.launches import accumulator
 from gan3d.ops.triton.second_order import recorded
 
 Activation = Literal["none", "leaky_relu", "sine"]
@@ -259,7 +260,7 @@ def _launch(
         x, weight, *tensors, y,
         batch, n, 0 if len(x) < batch else n * inside, *weight.stride(), slope,
         inside, out, scale_in is not None, scale_out is not None, offset is not None, kind,
-        several, precision_of(x), tl.float64 if x.dtype == torch.float64 else tl.float32,
+        several, precision_of(x), accumulator(x),
         ROWS, COLUMNS, DEPTH,
     )  # fmt: skip
     return y

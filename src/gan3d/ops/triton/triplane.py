@@ -1,0 +1,229 @@
+"""Kernels of the features of points from planes (`gan3d.ops.triplane`).
+
+A program takes a tile of points: it finds their texels, reads each as one row of the table, and
+sums them. Nothing is written but the features; indices and weights stay in registers. Backward, it
+finds them again, adds to the rows of the table by atomic additions, and gives the points their
+gradients. The order of the additions varies from run to run, and with it their last bits, so that
+under `torch.use_deterministic_algorithms` the fast form is taken.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gan3d.ops.triplane import PlaneTable
+from gan3d.ops.triton.launches import accumulator
+from gan3d.ops.triton.second_order import recorded
+
+POINTS = 16  # of a tile: a warp reads 16 bytes per thread of 32 channels
+
+
+@triton.jit
+def _position(points, at, axis: tl.constexpr, on_point, scale, size):
+    """First texel around a coordinate, and the weight of the second one."""
+    c = tl.load(points + at + axis, mask=on_point, other=0.0)
+    position = ((c * scale + 1) * size - 1) / 2
+    low = tl.minimum(tl.maximum(tl.floor(position), -2.0), size)
+    fraction = tl.minimum(tl.maximum(position - low, 0.0), 1.0)
+    return low.to(tl.int32), fraction
+
+
+@triton.jit
+def plane_features_kernel(
+    rows, points, out_features, P, height, width, scale,
+    C: tl.constexpr, PLANES: tl.constexpr, AXES: tl.constexpr, ONE_TABLE: tl.constexpr,
+    POINTS: tl.constexpr, CHANNELS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    scene = tl.program_id(1).to(tl.int64)
+    channel = tl.arange(0, CHANNELS)
+    on_point, on_channel = p < P, channel < C
+    at = (scene * P + p) * 3
+    first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
+
+    total = tl.zeros([POINTS, CHANNELS], ACC)
+    for k in tl.static_range(PLANES):
+        # four bits of a plane: the axis along its width, and along its height
+        x, x_weight = _position(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width)
+        y, y_weight = _position(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height)
+        for tap in tl.static_range(4):
+            i, j = y + tap // 2, x + tap % 2
+            inside = on_point & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            row = first + (k * height + i).to(tl.int64) * width + j
+            texel = tl.load(
+                rows + row[:, None] * C + channel[None, :],
+                mask=inside[:, None] & on_channel[None, :],
+                other=0.0,
+            )
+            across = x_weight if tap % 2 == 1 else 1 - x_weight
+            down = y_weight if tap // 2 == 1 else 1 - y_weight
+            total += (across * down / 3)[:, None] * texel.to(ACC)
+    at = (scene * P + p)[:, None] * C + channel[None, :]
+    tl.store(out_features + at, total, mask=on_point[:, None] & on_channel[None, :])
+
+
+@triton.jit
+def plane_features_backward_kernel(
+    rows, points, grad, of_rows, of_points, P, height, width, scale,
+    C: tl.constexpr, PLANES: tl.constexpr, AXES: tl.constexpr, ONE_TABLE: tl.constexpr,
+    OF_ROWS: tl.constexpr, OF_POINTS: tl.constexpr,
+    POINTS: tl.constexpr, CHANNELS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    scene = tl.program_id(1).to(tl.int64)
+    channel = tl.arange(0, CHANNELS)
+    on_point, on_channel = p < P, channel < C
+    at = (scene * P + p) * 3
+    first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
+    mask = on_point[:, None] & on_channel[None, :]
+    at_features = (scene * P + p)[:, None] * C + channel[None, :]
+    g = tl.load(grad + at_features, mask=mask, other=0.0).to(ACC)
+
+    of_x = tl.zeros([POINTS], ACC)
+    of_y = tl.zeros([POINTS], ACC)
+    of_z = tl.zeros([POINTS], ACC)
+    for k in tl.static_range(PLANES):
+        x, x_weight = _position(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width)
+        y, y_weight = _position(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height)
+        of_across = tl.zeros([POINTS], ACC)
+        of_down = tl.zeros([POINTS], ACC)
+        for tap in tl.static_range(4):
+            i, j = y + tap // 2, x + tap % 2
+            inside = on_point & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            row = first + (k * height + i).to(tl.int64) * width + j
+            place = row[:, None] * C + channel[None, :]
+            there = inside[:, None] & on_channel[None, :]
+            across = x_weight if tap % 2 == 1 else 1 - x_weight
+            down = y_weight if tap // 2 == 1 else 1 - y_weight
+            if OF_ROWS:
+                share = (across * down / 3)[:, None] * g
+                tl.atomic_add(of_rows + place, share, mask=there, sem="relaxed")
+            if OF_POINTS:
+                texel = tl.load(rows + place, mask=there, other=0.0).to(ACC)
+                along = tl.sum(texel * g, 1) / 3
+                of_across += down * (along if tap % 2 == 1 else -along)
+                of_down += across * (along if tap // 2 == 1 else -along)
+        if OF_POINTS:
+            of_across *= width * scale / 2
+            of_down *= height * scale / 2
+            if ((AXES >> (4 * k)) & 3) == 0:
+                of_x += of_across
+            elif ((AXES >> (4 * k)) & 3) == 1:
+                of_y += of_across
+            else:
+                of_z += of_across
+            if ((AXES >> (4 * k + 2)) & 3) == 0:
+                of_x += of_down
+            elif ((AXES >> (4 * k + 2)) & 3) == 1:
+                of_y += of_down
+            else:
+                of_z += of_down
+    if OF_POINTS:
+        tl.store(of_points + at, of_x, mask=on_point)
+        tl.store(of_points + at + 1, of_y, mask=on_point)
+        tl.store(of_points + at + 2, of_z, mask=on_point)
+
+
+@torch.library.custom_op("gan3d::plane_features", mutates_args=())
+def plane_features(
+    rows: Tensor, points: Tensor, batch: int, height: int, width: int, axes: list[int], scale: float
+) -> Tensor:
+    """Features [b p c] of points [b p 3].
+
+    Args:
+        rows: of a `PlaneTable`, [(batch k h w) c].
+        points: world coordinates.
+        batch: scenes of the table, 1 or b.
+        height, width: of a plane.
+        axes: along the width and along the height of each plane, one after the other.
+        scale: 2 / box_warp.
+    """
+    b, p, _ = points.shape
+    features = rows.new_empty(b, p, rows.shape[1])
+    plane_features_kernel[_grid(points)](
+        rows.contiguous(), points.contiguous(), features, p, height, width, scale,
+        rows.shape[1], len(axes) // 2, _packed(axes), batch < b, POINTS,
+        triton.next_power_of_2(rows.shape[1]), accumulator(rows),
+    )  # fmt: skip
+    return features
+
+
+@plane_features.register_fake
+def _(rows, points, batch, height, width, axes, scale):
+    return rows.new_empty(*points.shape[:2], rows.shape[1])
+
+
+@torch.library.custom_op("gan3d::plane_features_backward", mutates_args=())
+def plane_features_backward(
+    grad: Tensor,
+    rows: Tensor,
+    points: Tensor,
+    batch: int,
+    height: int,
+    width: int,
+    axes: list[int],
+    scale: float,
+    of_rows: bool,
+    of_points: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of rows (in float32 at least) and points; empty ones that are not asked for."""
+    b, p, _ = points.shape
+    exact = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    found = rows.new_zeros(rows.shape if of_rows else 0, dtype=exact)
+    moved = points.new_empty(points.shape if of_points else 0)
+    plane_features_backward_kernel[_grid(points)](
+        rows.contiguous(), points.contiguous(), grad.contiguous(), found, moved,
+        p, height, width, scale,
+        rows.shape[1], len(axes) // 2, _packed(axes), batch < b, of_rows, of_points, POINTS,
+        triton.next_power_of_2(rows.shape[1]), accumulator(rows),
+    )  # fmt: skip
+    return found.to(rows.dtype), moved
+
+
+@plane_features_backward.register_fake
+def _(grad, rows, points, batch, height, width, axes, scale, of_rows, of_points):
+    return (
+        rows.new_empty(rows.shape if of_rows else 0),
+        points.new_empty(points.shape if of_points else 0),
+    )
+
+
+def plane_features_form(
+    rows: Tensor, points: Tensor, batch: int, height: int, width: int, axes: list[int], scale: float
+) -> Tensor:
+    """What the kernel computes, in torch, for its derivatives of higher order."""
+    projections = tuple(zip(axes[::2], axes[1::2], strict=True))
+    table = PlaneTable(rows, batch, height, width, projections)
+    return table.features(points, box_warp=2 / scale, backend="fast")
+
+
+def _keep(ctx, inputs, output) -> None:
+    rows, points, *ctx.options = inputs
+    ctx.save_for_backward(rows, points)
+
+
+def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    rows, points = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:2]
+    nothing = [None] * len(ctx.options)
+    if torch.is_grad_enabled():
+        return *recorded(
+            plane_features_form, [rows, points], needed, [grad], *ctx.options
+        ), *nothing
+    found = plane_features_backward(grad, rows, points, *ctx.options, *needed)
+    return *(g if is_needed else None for g, is_needed in zip(found, needed)), *nothing
+
+
+plane_features.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _grid(points: Tensor) -> tuple[int, int]:
+    return triton.cdiv(points.shape[1], POINTS), len(points)
+
+
+def _packed(axes: list[int]) -> int:
+    """Two bits per axis."""
+    return sum(axis << (2 * i) for i, axis in enumerate(axes))
