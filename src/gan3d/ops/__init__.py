@@ -8,6 +8,9 @@ They are functions of tensors, and of use without the rest of gan3d:
     >>> modfc(points, weight, style=torch.randn(2, 16)).shape
     torch.Size([2, 100, 32])
 
+`backend=` of an op says which implementation runs (`gan3d.ops.backend`); by default a Triton kernel
+on a GPU, where there is one, else the fast form of torch.
+
 A name here is the function; its file has the equation and the parts: `from gan3d.ops.modfc import
 demodulation`.
 """
