@@ -150,16 +150,21 @@ def run(tmp_path, pair) -> Path:
     return folder
 
 
+# -- a browser -------------------------------------------------------------------------------------
+
+SOFTWARE_WEBGL = "--use-angle=swiftshader", "--enable-unsafe-swiftshader"
+
+
 @pytest.fixture
 def browser(tmp_path):
-    """Debian's Chromium where it is there, with a console that is remembered."""
+    """Debian's Chromium, whose WebGL needs no GPU."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("there is no Chromium with its driver: apt-get install chromium-driver")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1800,1200"):
+    for word in ("--headless=new", "--no-sandbox", "--window-size=1800,1200", *SOFTWARE_WEBGL):
         options.add_argument(word)
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

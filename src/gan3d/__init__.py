@@ -34,6 +34,7 @@ _HOMES = {
     "picture": "gan3d.apps.samples",
     "sample": "gan3d.apps.samples",
     "save_pretrained": "gan3d.checkpoints.portable",
+    "view": "gan3d.apps.viewer",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

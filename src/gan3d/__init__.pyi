@@ -14,6 +14,7 @@ from gan3d.apps.inversion import invert as invert
 from gan3d.apps.samples import orbit as orbit
 from gan3d.apps.samples import picture as picture
 from gan3d.apps.samples import sample as sample
+from gan3d.apps.viewer import view as view
 from gan3d.camera import Camera as Camera
 from gan3d.camera import PosePrior as PosePrior
 from gan3d.checkpoints.models import create as create

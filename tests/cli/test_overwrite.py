@@ -34,7 +34,7 @@ for method in ("eg3d", "stylegan2", "stylegan3", "cips3d", "pigan", "gram"):
     CASES["import", method] = (["model.pkl"], "model.safetensors")
     ending = "pt" if method in ("eg3d", "stylegan2", "stylegan3") else "pth"
     CASES["export", method] = (["model.safetensors"], f"model.{ending}")
-WRITES_NOTHING = {("configs",), ("models",), ("reproject",), ("bench", "suites")}
+WRITES_NOTHING = {("configs",), ("models",), ("reproject",), ("view",), ("bench", "suites")}
 GOES_ON = {("bench", "run")}  # in its own folder, as fit does
 
 

@@ -86,6 +86,16 @@ def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
     """Writes meshes in order, one node each, atomically; an existing file is replaced.
 
     Raises:
+        ValueError: as of `glb_bytes`.
+    """
+    data = glb_bytes(meshes)
+    return write_whole(Path(path), lambda partial: partial.write_bytes(data))
+
+
+def glb_bytes(meshes: Sequence[Mesh]) -> bytes:
+    """The content of a file of meshes in order, one node each.
+
+    Raises:
         ValueError: there is no mesh, a mesh has no triangles, or a coordinate is not finite.
     """
     document = _Document()
@@ -101,8 +111,7 @@ def write_glb(path: str | Path, meshes: Sequence[Mesh]) -> Path:
         document.add(mesh)
     if not meshes:
         raise ValueError("there is no mesh to write; give at least one")
-
-    return write_whole(Path(path), lambda partial: partial.write_bytes(document.bytes()))
+    return document.bytes()
 
 
 @dataclass

@@ -178,11 +178,12 @@ def beside_each_other(
     """
     for frames in zip(*films, strict=True):
         size = max(frame.shape[:2] for frame in frames)
-        alike = [_resized(frame, size)[None] for frame in frames]
+        alike = [resized(frame, size)[None] for frame in frames]
         yield sheet([np.concatenate(alike)], [""], labels, side=MIN_SIDE)
 
 
-def _resized(frame: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def resized(frame: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A frame [H W 3] of another size (height, width), by the nearest pixel above on the left."""
     rows, columns = (
         np.arange(new) * old // new for new, old in zip(size, frame.shape[:2], strict=True)
     )

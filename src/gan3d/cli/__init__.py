@@ -76,6 +76,13 @@ VERBS = (
         True,
     ),
     Verb(
+        ("view",),
+        "gan3d.cli.view:view_models",
+        "look at models in a browser: a free camera, seeds, layers, meshes",
+        True,
+        list_from=0,
+    ),
+    Verb(
         ("edit",),
         "gan3d.cli.edit:edit_scenes",
         "move scenes along directions of the latent space",

@@ -62,6 +62,7 @@ SPANS = {
     "cut": Span(1),
     "band": Span(0, open=True),
     "tolerance": Span(0, open=True),
+    "port": Span(1, 65535),
 }
 MODELS = ("model", "base", "target")
 WRITTEN = ("out", "sheet", "html", "video", "save")  # all other paths are read
