@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan3d.apps.looks import NOTHING, Exhibit, Gallery, Look, FramePace, Scenes
+from gan3d.apps.looks import NOTHING, Exhibit, FramePace, Gallery, Look, Scenes
 from gan3d.apps.pictures import to_uint8
 from gan3d.apps.samples import sample
 from gan3d.camera import Camera

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,3 +73,23 @@ def test_what_cannot_be_shown_is_refused_in_one_sentence(cli, tmp_path, port):
     code, _, said = cli("view", "falt", "--port", port)
     assert code == 2
     assert "did you mean flat?" in said
+
+
+def test_a_run_with_a_page_ends_with_the_same_parameters_and_closes_it(cli, tiny, port):
+    ends = []
+    for name, words in (("plain", []), ("seen", ["--view", port])):
+        code, _, said = cli("fit", "--config", tiny, "--run_dir", name, *words)
+        assert code == 0, said
+        assert (f"http://127.0.0.1:{port}" in said) == bool(words)
+        ends.append(torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        code, _, said = cli("fit", "--config", tiny, "--run_dir", "late", "--view", port)
+    assert code == 2
+    assert f"port {port} of 127.0.0.1 is in use" in said
+    assert not Path("late").exists()

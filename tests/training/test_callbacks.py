@@ -4,7 +4,9 @@ import csv
 import io
 import logging
 import re
+import socket
 import sys
+import threading
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
+from gan3d.apps.looks import Look
 from gan3d.camera import GaussianPose
 from gan3d.generators import GENERATORS, Generator, Rendering
 from gan3d.metrics import FrechetDistance, SmallFeatures
@@ -23,6 +26,7 @@ from gan3d.training.callbacks import (
     AlarmLevels,
     Evaluation,
     KimgProgressBar,
+    LiveView,
     Snapshots,
     TimeLimit,
     alarms,
@@ -302,6 +306,79 @@ def test_training_is_bit_for_bit_the_same_with_and_without_callbacks(tmp_path):
     for (name, a), b in zip(plain.state_dict().items(), watched.state_dict().values()):
         assert torch.equal(a, b), name
     assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
+
+
+def test_a_page_that_is_looked_at_changes_no_bit_of_the_training_and_renders_in_its_thread():
+    """Two browsers, played by threads, ask for frames of other scenes all the time."""
+    pytest.importorskip("viser")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    frames, threads = [], set()
+
+    class Watched(LiveView):
+        def on_train_start(self, trainer, pl_module):
+            super().on_train_start(trainer, pl_module)
+            gallery = self.viewer.gallery
+            self.browsers = [threading.Thread(target=self.look, args=(k,)) for k in range(2)]
+            self.exhibit, self.paces = gallery.exhibits[0], gallery.paces()
+            for browser in self.browsers:
+                browser.start()
+
+        def look(self, seed):
+            gallery, turns = self.viewer.gallery, self.turns
+
+            def frame():
+                threads.add(threading.get_ident())
+                look = Look(seed=seed + len(frames))
+                return gallery.frame(look, self.exhibit.front(), "depth", self.paces, moving=True)
+
+            while (made := turns.run(frame)) is not None:
+                frames.append(made)
+
+    _, plain = fit(None, [])
+    callback = Watched(port)
+    _, watched = fit(None, [callback])
+    for browser in callback.browsers:
+        browser.join(10)
+    assert torch.equal(plain.weight, watched.weight)
+    for (name, a), b in zip(plain.state_dict().items(), watched.state_dict().values()):
+        assert torch.equal(a, b), name
+    assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
+    # At most one frame for each browser after each of the 20 iterations.
+    assert 10 < len(frames) <= 40
+    assert threads == {threading.get_ident()}
+    assert callback.viewer is None
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0  # closed at the end
+
+
+def test_a_page_shows_the_generator_of_the_moment_to_browsers_at_rest(monkeypatch):
+    pytest.importorskip("viser")
+    callback, asked = LiveView(every_seconds=0.0), []
+    exhibit = SimpleNamespace(resolution=None)
+    gallery = SimpleNamespace(exhibits=[exhibit], forget=lambda: asked.append("forget"))
+    callback.viewer = SimpleNamespace(
+        sessions={}, gallery=gallery, ask_again=lambda: asked.append("ask"), close=lambda: None
+    )
+    callback.turns = SimpleNamespace(serve=lambda: asked.append("serve"))
+    module = Harness(Slabs(), 1.0)
+    callback.on_train_batch_end(None, module, None, None, 0)
+    assert asked == ["serve"]  # nobody looks
+    callback.viewer.sessions[0] = None
+    callback.on_train_batch_end(None, module, None, None, 0)
+    assert asked == ["serve", "forget", "ask", "serve"]
+
+    # a stage renders at another resolution: the page opens anew
+    opened = []
+    monkeypatch.setattr(callback, "_open", lambda module: opened.append(module))
+    monkeypatch.setattr(module, "resolution_now", lambda: 32)
+    callback.viewer.sessions.clear()
+    page = callback.viewer
+    monkeypatch.setattr(callback, "close", lambda: opened.append("closed"))
+    callback.on_train_batch_end(None, module, None, None, 0)
+    assert opened == ["closed", module]
+    assert callback.viewer is page
 
 
 def test_a_resumed_run_repeats_and_skips_nothing(tmp_path):

@@ -96,6 +96,8 @@ class Viewer:
         viser = needed("viser", "the viewer needs")
         refuse_port(host, port)
         self.gallery, self.turns = Gallery(list(exhibits)), turns or Turns()
+        for exhibit in exhibits:
+            _ = exhibit.side  # rendered here, in the thread that has the models
         self.sessions: dict[int, Session] = {}
         self._closed = threading.Event()
         self.url = f"http://{host}:{port}"
@@ -125,13 +127,8 @@ class Viewer:
         if session is not None:
             session.close()
 
-    def refresh(self) -> None:
-        """Shows the models again, which have changed."""
-        self.turns.run(self.gallery.forget)
-        self.ask_again()
-
     def ask_again(self) -> None:
-        """Renders for every browser what it shows."""
+        """Lets every browser ask for what it shows once more."""
         for session in list(self.sessions.values()):
             session.ask(moving=False)
 

@@ -47,6 +47,7 @@ what is shown
   --evaluation.every_kimg 200        distance to held-out images
   --distributions.every_kimg 200     histograms of logits and poses
   --checkpoints.every_kimg 20
+  --view 8080                        the average in a browser while it trains (docs/apps.md)
 
 more
   lightning fit --help all                        every option, with its type and default

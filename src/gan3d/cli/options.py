@@ -149,7 +149,9 @@ def type_text(hint: Any) -> str:
         return "any" if hint is Any else "None"
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " | ".join(dict.fromkeys(type_text(kind) for kind in inner))
+        # Sorted, as `typing` keeps the order of whichever equal union was made first.
+        kinds = {type_text(kind) for kind in inner}
+        return " | ".join(sorted(kinds, key=lambda kind: (kind == "None", kind)))
     if "Literal" in str(origin):
         return f"one of {', '.join(str(value) for value in inner)}"
     if origin is not None and inner:

@@ -40,6 +40,7 @@ REQUESTS = (
     "allow_config_change",
     "dry_run",
     "resume",
+    "view",
 )
 # What a resumed run may change: where and how long it runs, what it shows. All else changes what is
 # learnt.

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import gan3d.discriminators
 import gan3d.generators
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
+from gan3d.apps.viewer import HOST, refuse_port
 from gan3d.checkpoints.agreement import refuse_misfit
 from gan3d.checkpoints.runs import newest_whole, read_checkpoint
 from gan3d.cli.checks import check_values
@@ -52,6 +53,7 @@ from gan3d.training.callbacks import (
     Distributions,
     Evaluation,
     KimgProgressBar,
+    LiveView,
     Predictions,
     Snapshots,
     Summary,
@@ -156,6 +158,8 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit":
             text = "auto: go on from the newest checkpoint of the folder, if there is one"
             parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=text)
+            text = "port of a page that shows the average while it trains, such as 8080"
+            parser.add_argument("--view", type=int | None, default=None, help=text)
         if self.verb == "predict":
             parser.add_argument("--num", type=int, default=16, help="scenes")
             parser.add_argument("--seed", type=int, default=0, help="of the scenes")
@@ -184,6 +188,10 @@ class TrainerCLI(LightningCLI):
         refuse_lightnings(given.trainer)
         words_of(given.logger)
         check_values({"threads": given.threads})
+        if self.verb == "fit" and given.view is not None:
+            check_values({"port": given.view})
+            if is_first_process():
+                refuse_port(HOST, given.view)
         self.limit = limit_of(given.trainer.max_time)
         if given.weights_only is False:
             raise CommandError(
@@ -302,6 +310,8 @@ class TrainerCLI(LightningCLI):
                 kwargs["logger"] = loggers_of(given, self.run_folder.dir, self.wandb_id)
             summary = Summary(self._name_of_config())
             callbacks = [Watchdog(), self._record(given), StopOnSignal(), summary, *callbacks]
+            if given.view is not None:
+                callbacks.append(LiveView(given.view))
         if self.limit is not None:
             callbacks.append(self.limit)
         own = given.trainer.callbacks or []

@@ -3,6 +3,7 @@
 from gan3d.training.callbacks.alarms import AlarmLevels, alarms
 from gan3d.training.callbacks.distributions import Distributions
 from gan3d.training.callbacks.evaluation import Evaluation, rounded
+from gan3d.training.callbacks.live_view import LiveView
 from gan3d.training.callbacks.predictions import Predictions
 from gan3d.training.callbacks.progress import KimgProgressBar, forecast, progress_line
 from gan3d.training.callbacks.snapshots import Snapshots
@@ -15,6 +16,7 @@ __all__ = [
     "Distributions",
     "Evaluation",
     "KimgProgressBar",
+    "LiveView",
     "Predictions",
     "Snapshots",
     "Summary",
