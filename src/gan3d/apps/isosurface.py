@@ -149,11 +149,24 @@ def density_grid(
     slabs = []
     for x in tqdm(line, desc="density", unit="slab", leave=False, disable=not progress):
         points = torch.cartesian_prod(x[None], line, line).to(cameras.dtype)
-        pixels, z = cameras.project(points.expand(len(cameras), -1, -1))
-        shown = ((pixels >= 0) & (pixels <= 1)).all(-1) & (z[..., 0] > 0)
-        values = _density(generator, representation, points)
-        slabs.append(torch.where(shown.any(0).cpu(), values, -torch.inf).reshape(voxels, voxels))
+        slab = torch.full((voxels * voxels,), -torch.inf)
+        shown = _shown(points, cameras)
+        if len(shown):
+            slab[shown.cpu()] = _density(generator, representation, points[shown])
+        slabs.append(slab.reshape(voxels, voxels))
     return torch.stack(slabs).numpy()
+
+
+def _shown(points: Tensor, cameras: Camera) -> Tensor:
+    """Numbers of the world points [p 3] that lie in the picture of a camera, or of more."""
+    unseen = torch.arange(len(points), device=points.device)
+    seen = []
+    for camera in cameras:  # each looks only for what the others do not show
+        pixels, z = (x[0] for x in camera.project(points[None, unseen]))
+        there = ((pixels >= 0) & (pixels <= 1)).all(-1) & (z[:, 0] > 0)
+        seen.append(unseen[there])
+        unseen = unseen[~there]
+    return torch.cat(seen)
 
 
 def _density(generator: Generator, representation: Any, points: Tensor) -> Tensor:

@@ -105,24 +105,31 @@ def texels_of(corners: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, n
     columns = spans[face, 0]
     texels = low[face] + np.stack([within % columns, within // columns], axis=-1)
 
-    a, b, c = (corners[face, k].astype(np.float64) for k in range(3))
-    point = texels + 0.5 - a
+    # of each triangle: how its shares grow with the place, and how far half a pixel outside is
+    a, b, c = (corners[:, k].astype(np.float64) for k in range(3))
     ab, ac = b - a, c - a
     area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
     flat = np.abs(area) < 1e-9
-    area = np.where(flat, 1.0, area)
-    second = (point[:, 0] * ac[:, 1] - point[:, 1] * ac[:, 0]) / area
-    third = (ab[:, 0] * point[:, 1] - ab[:, 1] * point[:, 0]) / area
-    shares = np.stack([1 - second - third, second, third], axis=-1)
-    # height over each side, pixels: -1/2 is half a pixel outside
-    sides = np.stack([np.linalg.norm(c - b, axis=1), np.linalg.norm(ac, axis=1)], axis=-1)
-    sides = np.concatenate([sides, np.linalg.norm(ab, axis=1)[:, None]], axis=1)
-    heights = shares * np.abs(area)[:, None] / np.maximum(sides, 1e-12)
-    inside = ~flat & (heights > -0.5).all(1)
+    area = np.where(flat, 1.0, area)[:, None]
+    second = np.stack([ac[:, 1], -ac[:, 0]], axis=-1) / area
+    third = np.stack([-ab[:, 1], ab[:, 0]], axis=-1) / area
+    sides = np.stack([np.linalg.norm(side, axis=1) for side in (c - b, ac, ab)], axis=-1)
+    heights = np.abs(area) / np.maximum(sides, 1e-12)  # pixels; a share of 1 is that far from 0
+
+    # of each pixel of a box
+    x, y = (texels + 0.5 - a[face]).T
+    shares = np.empty((len(face), 3))
+    shares[:, 1] = second[face, 0] * x + second[face, 1] * y
+    shares[:, 2] = third[face, 0] * x + third[face, 1] * y
+    shares[:, 0] = 1 - shares[:, 1] - shares[:, 2]
+    least = np.where(flat[:, None], np.inf, -0.5 / np.maximum(heights, 1e-12))
+    inside = np.flatnonzero((shares > least[face]).all(1))
+    texels, face, shares = texels[inside], face[inside], shares[inside]
+
     # the best triangle of a texel is written last
-    order = np.argsort(heights[inside].min(1), kind="stable")
-    shares = np.clip(shares[inside], 0, None)[order]
-    return texels[inside][order], face[inside][order], shares / shares.sum(1, keepdims=True)
+    order = np.argsort((shares * heights[face]).min(1), kind="stable")
+    shares = np.clip(shares[order], 0, None)
+    return texels[order], face[order], shares / shares.sum(1, keepdims=True)
 
 
 def colors_at(
