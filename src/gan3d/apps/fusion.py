@@ -172,6 +172,7 @@ class Volume:
         depth = depth.nan_to_num(0.0, 0.0, 0.0)
         image = view.image.float()
         camera = camera.to(torch.float32)
+        size = depth.new_tensor([depth.shape[1], depth.shape[0]])
 
         # chunks of voxels
         distance, weights = self.distance.reshape(-1), self.weight.reshape(-1)
@@ -179,14 +180,23 @@ class Volume:
         for start in range(0, self.voxels**3, _CHUNK):
             chunk = torch.arange(start, min(start + _CHUNK, self.voxels**3), device=depth.device)
             uv, z = (x[0] for x in camera.project(self._centers(chunk)[None]))  # p 2, p 1
-            uv = torch.where(z > 0, uv, -1.0)  # voxels behind the camera are outside the picture
-            surface, weight = sample_depth(depth, opacity, uv, self.tau)
-            in_front = surface - z[:, 0]
-            weight = torch.where(in_front > -self.tau, weight, 0.0)
-            near = torch.where(in_front < self.tau, weight, 0.0)
-            rgb = rearrange(grid_sample(image, (2 * uv - 1)[None, None]), "1 c 1 p -> p c")
+            chunk, uv, z = _where(((uv >= 0) & (uv < 1)).all(-1) & (z[:, 0] > 0), chunk, uv, z)
+
+            # the nearest pixel says enough of voxels that are far from its surface
+            nearest, weight = _at(depth, opacity, (uv * size - 0.5).round())
+            in_front = nearest - z[:, 0]
+            known = (weight > 0) & (in_front > -2 * self.tau)
+            chunk, uv, z, in_front, weight = _where(known, chunk, uv, z, in_front, weight)
+            close = (in_front < 2 * self.tau).nonzero()[:, 0]
+            surface, _ = sample_depth(depth, opacity, uv[close], self.tau)
+            in_front[close] = surface - z[close, 0]
+
+            known = in_front > -self.tau
+            chunk, uv, in_front, weight = _where(known, chunk, uv, in_front, weight)
             _average(distance, weights, chunk, (in_front / self.tau).clamp(-1, 1), weight)
-            _average(color, color_weights, chunk, rgb, near)
+            chunk, uv, weight = _where(in_front < self.tau, chunk, uv, weight)
+            rgb = rearrange(grid_sample(image, (2 * uv - 1)[None, None]), "1 c 1 p -> p c")
+            _average(color, color_weights, chunk, rgb, weight)
 
     def _centers(self, index: Tensor) -> Tensor:
         """World coordinates [p 3] of voxels by their index in the flattened volume."""
@@ -223,6 +233,12 @@ class Volume:
         color = _between(np.where(known, color, color[:, ::-1]), share)
         rgb = np.clip(np.round((color + 1) * 127.5), 0, 255).astype(np.uint8)
         return Mesh(vertices.astype(np.float32), faces, colors=rgb, name="fused")
+
+
+def _where(mask: Tensor, *values: Tensor) -> list[Tensor]:
+    """The entries of some values [p ..] where a mask [p] is true."""
+    chosen = mask.nonzero()[:, 0]
+    return [value[chosen] for value in values]
 
 
 def _average(mean: Tensor, total: Tensor, chunk: Tensor, values: Tensor, weight: Tensor) -> None:
