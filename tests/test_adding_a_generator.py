@@ -64,3 +64,53 @@ def test_the_page_s_help_command_shows_the_arguments(followed):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "--model.generator.hidden" in done.stdout
     assert "half of them importance samples" in done.stdout
+
+
+def test_the_page_s_generator_has_pictures_videos_meshes_and_a_viewer_without_a_further_line(
+    followed,
+):
+    """In one program that loads the page's file, every verb as the command line runs it."""
+    program = """
+import sys
+import torch
+sys.path.insert(0, ".")
+from my_gans.latent_nerf import LatentNeRF
+from gan3d.cli import main
+
+torch.manual_seed(0)
+LatentNeRF(**LatentNeRF.tiny).save_pretrained("mine")
+seen = ["--device", "cpu", "--radius", "2.7", "--fov", "18.83"]
+assert main(["sample", "mine", "--seeds", "0-1", "--layers", "image,depth,normals", *seen]) == 0
+assert main(["video", "mine", "--frames", "3", "--out", "orbit.gif", *seen]) == 0
+mesh = ["--voxels", "24", "--num_yaw", "3", "--num_pitch", "1", "--level", "-1000"]
+assert main(["mesh", "mine", "--texture", "64", *mesh, *seen]) == 0
+
+import gan3d
+from gan3d.apps.looks import Look
+import socket
+probe = socket.socket()
+probe.bind(("127.0.0.1", 0))
+port = probe.getsockname()[1]
+probe.close()
+generator = gan3d.from_pretrained("mine")
+with gan3d.view(generator, port=port) as viewer:
+    (exhibit,) = viewer.gallery.exhibits
+    assert exhibit.layers == ("image", "depth", "normals", "opacity")
+    for layer in exhibit.layers:
+        frame = viewer.gallery.frame(
+            Look(seed=1), exhibit.front(), layer, viewer.gallery.paces(), moving=False
+        )
+        assert frame.pictures[0].shape == (32, 32, 3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=followed,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((followed / "samples").glob("*.png"))) == 6
+    assert (followed / "orbit.gif").exists()
+    assert (followed / "mesh.glb").exists()

@@ -7,6 +7,7 @@ import inspect
 import json
 import pkgutil
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -201,6 +202,26 @@ def test_three_lines_of_a_notebook_go_from_a_run_folder_to_a_picture(run, monkey
     rows = 1 + generator.has_raw + generator.has_camera
     assert picture.size[0] > 2 * 128  # 32 px are enlarged
     assert picture.size[1] > rows * 128
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "result = gan3d.sample(generator, seeds=[0], truncation=0.7)",
+        "result = gan3d.orbit(generator, [0], 'head.gif', gan3d.camera.orbit(2), progress=False)",
+        "result = gan3d.extract_mesh(generator, 0, 'head.glb', source='depth', voxels=24)",
+        "result = gan3d.invert(generator, gan3d.sample(generator, [0]).image, steps=2)",
+        "result = gan3d.view(generator, port=port)",
+    ],
+)
+def test_three_lines_do_what_people_do_with_a_3d_gan(run, monkeypatch, tmp_path, line):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        names = {"port": probe.getsockname()[1]}
+    exec(f"import gan3d\ngenerator = gan3d.from_pretrained('runs/heads')\n{line}", names)
+    if hasattr(names["result"], "close"):
+        names["result"].close()
 
 
 def test_the_lines_of_the_readme_run(run, monkeypatch, tmp_path, capsys):

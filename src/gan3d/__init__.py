@@ -27,6 +27,7 @@ _HOMES = {
     "DISCRIMINATORS": "gan3d.discriminators",
     "GAN": "gan3d.training.gan",
     "create": "gan3d.checkpoints.models",
+    "extract_mesh": "gan3d.apps.extraction",
     "from_pretrained": "gan3d.checkpoints.models",
     "invert": "gan3d.apps.inversion",
     "list_models": "gan3d.zoo.models",

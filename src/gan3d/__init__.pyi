@@ -10,6 +10,7 @@ from gan3d import generators as generators
 from gan3d import metrics as metrics
 from gan3d import ops as ops
 from gan3d import rendering as rendering
+from gan3d.apps.extraction import extract_mesh as extract_mesh
 from gan3d.apps.inversion import invert as invert
 from gan3d.apps.samples import orbit as orbit
 from gan3d.apps.samples import picture as picture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gan3d.apps.extraction import Source, scene_mesh
-from gan3d.apps.fusion import view_grid, write_ply
-from gan3d.apps.glb import Mesh, write_glb
-from gan3d.apps.meshes import write_obj
+from gan3d.apps.extraction import Source, scene_mesh, write_mesh
+from gan3d.apps.fusion import view_grid
 from gan3d.apps.samples import latents
 from gan3d.apps.views import evaluating
 from gan3d.cli.checks import at_least, file_for
@@ -101,7 +99,7 @@ def write_mesh_of(
             resolution=view.resolution,
             progress=sys.stderr.isatty(),
         )
-        _write(file, mesh)
+        write_mesh(file, mesh)
         counts = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
         said.append(f"{file}: {counts} of {len(cameras)} views")
     return "\n".join(said)
@@ -111,13 +109,3 @@ def _written(file: Path) -> list[Path]:
     """A mesh's file, and what lies beside it."""
     beside = [".mtl", ".png"] if file.suffix.lower() == ".obj" else []
     return [file, *(file.with_suffix(suffix) for suffix in beside)]
-
-
-def _write(path: Path, mesh: Mesh) -> None:
-    kind = path.suffix.lower()
-    if kind == ".glb":
-        write_glb(path, [mesh])
-    elif kind == ".obj":
-        write_obj(path, mesh)
-    else:
-        write_ply(path, mesh)
