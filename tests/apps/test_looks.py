@@ -95,12 +95,18 @@ def test_the_resolution_follows_the_time_of_the_frames():
     pace = FramePace(64, seconds=0.1)
     assert pace.sides == [64, 32, 16, 8]
     assert pace.resolution() == 64  # nothing is known yet
-    pace.took(64, 0.35)
+    pace.took(64, 0.39)
     assert pace.resolution() == 32  # a quarter of the rays
-    pace.took(32, 0.5)
-    assert pace.resolution() == 8
-    pace.took(8, 0.02)
+    pace.took(32, 0.3)
     assert pace.resolution() == 16
+    pace.took(16, 0.22)
+    assert pace.resolution() == 8
+    pace.took(8, 0.16)
+    assert pace.resolution() == 16  # 8 is hardly faster
+    pace.took(8, 0.09)
+    assert pace.resolution() == 8
+    pace.took(64, 0.09)  # at rest, and the machine is free again
+    assert pace.resolution() == 64
     slow = FramePace(48, seconds=0.1)
     slow.took(48, 1e6)
     assert slow.resolution() == slow.sides[-1] == 12

@@ -26,6 +26,7 @@ from gan3d.generators.contract import Generator, Rendering
 
 NOTHING = "nothing"  # a layer: white paper, for an overlay alone
 SCENES = 8  # remembered of each model
+SLACK = 1.5  # times as long may a frame take for twice the resolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +187,9 @@ class Scenes:
 
 class FramePace:
     """The resolution that keeps the frame rate while the camera moves: the one at rest, halved as
-    often as the time of the last frame asks for.
+    often as the times of the last frames ask for, but not for little gain.
+
+    A frame at rest begins anew: a machine may be busy for a while.
 
     Args:
         side: resolution at rest.
@@ -199,16 +202,32 @@ class FramePace:
         self.sides = [side]
         while self.sides[-1] % 2 == 0 and self.sides[-1] // 2 >= least:
             self.sides.append(self.sides[-1] // 2)
-        self._per_ray = 0.0  # seconds
+        self._took: dict[int, float] = {}  # seconds, by resolution
 
     def resolution(self) -> int:
-        """Of the next frame: the largest that is expected to keep the time, else the smallest."""
-        fits = [side for side in self.sides if self._per_ray * side**2 <= self.seconds]
-        return max(fits, default=self.sides[-1])
+        """Of the next frame: the largest that is expected to keep the time. Where none does, the
+        largest that takes little more than the fastest.
+        """
+        fits = [side for side in self.sides if self._expected(side) <= self.seconds]
+        if fits:
+            return max(fits)
+        if self.sides[-1] not in self._took:
+            return self.sides[-1]
+        fastest = min(self._took.values())
+        return max(side for side, took in self._took.items() if took <= SLACK * fastest)
 
     def took(self, side: int, seconds: float) -> None:
         """Notes the time of a frame."""
-        self._per_ray = seconds / side**2
+        if side == self.sides[0]:
+            self._took.clear()
+        self._took[side] = seconds
+
+    def _expected(self, side: int) -> float:
+        """Seconds of a frame: as measured, else in proportion to its rays."""
+        if not self._took:
+            return 0.0
+        known = min((s for s in self._took if s >= side), default=max(self._took))
+        return self._took[known] * (side / known) ** 2
 
 
 @dataclass(frozen=True)
