@@ -31,6 +31,8 @@ demo: venv  ## pictures of trained models, then heads, five minutes of training,
 		--yaw=-0.6,-0.3,0,0.3,0.6 --sheet true --out $(DEMO)/zoo/eg3d_heads32
 	test -e $(DEMO)/zoo/side_by_side/orbit.mp4 || $(ONE_THREAD) $(BIN)/gan3d video eg3d_heads32 \
 		--beside cips3d_heads32,gram_heads32 --seeds 0-8 --out $(DEMO)/zoo/side_by_side/orbit.mp4
+	test -e $(DEMO)/zoo/eg3d_heads32/mesh.mp4 || $(ONE_THREAD) $(BIN)/gan3d mesh eg3d_heads32 --seeds 3 \
+		--turntable true --out $(DEMO)/zoo/eg3d_heads32/mesh.glb --overwrite true
 	@echo "trained models, to look at while the demo trains one: $(DEMO)/zoo"
 	test -e $(DEMO)/heads32.zip || $(ONE_THREAD) $(BIN)/gan3d data heads --out $(DEMO)/heads32.zip \
 		--num $(DEMO_HEADS) --resolution 32

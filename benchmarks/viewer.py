@@ -115,7 +115,7 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         rest, moving = row["rest"], row["moving"]
         cells = [f"{row['generator']} (`{row['config']}`)", f"{rest['image']} px"]
         for entry in (rest, moving):
-            cells += [f"{entry['side']}²", f"{1 / entry['seconds']:.1f}"]
+            cells += [f"{entry['side']}²", f"{1 / entry['seconds']:.2g}"]
         lines.append(
             f"| {' | '.join(cells)} | {rest['cpu_seconds']:.2f}, {moving['cpu_seconds']:.2f} |"
         )

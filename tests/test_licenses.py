@@ -31,6 +31,7 @@ WRITTEN = {
     "BSD License": "BSD",
     "Boost Software License": "BSL-1.0",
     "3-Clause BSD License": "BSD-3-Clause",
+    "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",

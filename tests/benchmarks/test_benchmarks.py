@@ -96,3 +96,13 @@ def test_errors_in_bfloat16_are_measured_for_every_generator(script, monkeypatch
     assert set(errors) == set(GENERATORS)
     assert all(maps["image"]["largest"] <= 0.05 for maps in errors.values())
     assert errors["StyleGAN2"]["image"]["rms"] > 1e-4  # it was run in bfloat16
+
+
+def test_the_viewer_s_frames_are_measured_at_rest_and_moving(script):
+    viewer = script("viewer")
+    row = viewer.measure(viewer.Case("eg3d_heads32"), frames=1)
+    assert row["generator"] == "EG3D"
+    assert row["rest"]["side"] == 16
+    assert row["moving"]["side"] in (8, 16)
+    assert row["rest"]["image"] == 32
+    assert row["rest"]["seconds"] > 0

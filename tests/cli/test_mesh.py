@@ -3,6 +3,7 @@
 import re
 import sys
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -104,6 +105,14 @@ def test_several_seeds_are_several_files(command, bump, tmp_path):
     assert [line.split(":")[0] for line in said] == ["a_0001.ply", "a_0002.ply"]
     first, second = ((tmp_path / f"a_000{k}.ply").read_bytes() for k in (1, 2))
     assert first != second
+
+
+def test_a_turntable_is_a_video_of_the_mesh_beside_it(command, bump, tmp_path):
+    command(bump, *SMALL, "--turntable", "true")
+    frames = iio.imread(tmp_path / "mesh.mp4", plugin="FFMPEG")
+    assert len(frames) == mesh.TURN
+    seen = (frames < 200).any(-1).mean(axis=(1, 2))
+    assert (seen > 0.02).all()
 
 
 def test_nothing_that_is_there_is_replaced_unasked(command, bump, tmp_path):

@@ -8,11 +8,16 @@ from pathlib import Path
 from gan3d.apps.extraction import Source, scene_mesh, write_mesh
 from gan3d.apps.fusion import view_grid
 from gan3d.apps.samples import latents
+from gan3d.apps.turntable import turntable as film_of
+from gan3d.apps.video import write_video
 from gan3d.apps.views import evaluating
+from gan3d.camera import orbit
 from gan3d.cli.checks import at_least, file_for
 from gan3d.cli.choices import seeds_in
 from gan3d.cli.models import load_with_view
 from gan3d.results import refuse_existing
+
+TURN = 60  # frames of a turntable
 
 
 def write_mesh_of(
@@ -32,6 +37,7 @@ def write_mesh_of(
     band: float = 4.0,
     faces: int = 10_000,
     texture: int = 512,
+    turntable: bool = False,
     truncation: float = 1.0,
     resolution: int | None = None,
     device: str = "auto",
@@ -61,6 +67,7 @@ def write_mesh_of(
         band: of depth, how far behind a surface it is known to be inside, voxels.
         faces: triangles, about; 0 keeps all.
         texture: side of the texture, pixels; 0 is colors at the vertices.
+        turntable: whether to film the mesh, too, as it turns from side to side: a .mp4 beside it.
         truncation: psi, 1 is none.
         resolution: of the rendering; by default as in training.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
@@ -75,7 +82,7 @@ def write_mesh_of(
     files = [out]
     if len(numbers) > 1:
         files = [out.with_name(f"{out.stem}_{seed:04d}{out.suffix}") for seed in numbers]
-    refuse_existing([name for file in files for name in _written(file)], overwrite)
+    refuse_existing([name for file in files for name in _written(file, turntable)], overwrite)
     generator, view = load_with_view(model, device, radius=radius, fov=fov, resolution=resolution)
     grid = view_grid(num_yaw, num_pitch, yaw=yaw, pitch=pitch, radius=view.radius, fov=view.fov)
     cameras = grid.to(next(generator.parameters()))
@@ -100,12 +107,16 @@ def write_mesh_of(
             progress=sys.stderr.isatty(),
         )
         write_mesh(file, mesh)
+        if turntable:
+            around = orbit(TURN, yaw=1.0, radius=view.radius, fov=view.fov)
+            write_video(file.with_suffix(".mp4"), film_of(mesh, around), comment=f"seed {seed}")
         counts = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
         said.append(f"{file}: {counts} of {len(cameras)} views")
     return "\n".join(said)
 
 
-def _written(file: Path) -> list[Path]:
+def _written(file: Path, turntable: bool) -> list[Path]:
     """A mesh's file, and what lies beside it."""
     beside = [".mtl", ".png"] if file.suffix.lower() == ".obj" else []
+    beside += [".mp4"] if turntable else []
     return [file, *(file.with_suffix(suffix) for suffix in beside)]
