@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import gan3d
@@ -14,6 +15,7 @@ from gan3d.apps.inversion import (
     Pose,
     components,
     laplacian_distance,
+    mobilenet_distance,
 )
 from gan3d.apps.samples import latents
 from gan3d.camera import Camera
@@ -228,3 +230,22 @@ def test_a_2d_model_has_one_view():
     side = generator.img_resolution
     with pytest.raises(ValueError, match="2D model"):
         gan3d.invert(generator, torch.zeros(2, 3, side, side), progress=False)
+
+
+def test_the_distance_of_activations_is_zero_at_home_and_grows_with_blur():
+    try:
+        distance = mobilenet_distance()
+    except ValueError:
+        pytest.skip("the weights of MobileNetV2 are absent")
+    torch.manual_seed(0)
+    picture = (
+        torch.rand(1, 3, 16, 16).mul(2).sub(1).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    )
+    blurred = [F.avg_pool2d(picture, k, 1, k // 2, count_include_pad=False) for k in (3, 9)]
+    assert float(distance(picture, picture)) < 1e-6
+    near, far = (float(distance(picture, other)) for other in blurred)
+    assert 0.01 < near < far
+    gains = [
+        value - float(laplacian_distance(picture, b)) for value, b in zip((near, far), blurred)
+    ]
+    assert 0.01 < gains[0] < gains[1]

@@ -9,6 +9,7 @@ from gan3d.apps.inversion import Inversion
 from gan3d.checkpoints.portable import read_facts, save_pretrained
 from gan3d.cli import main
 from gan3d.generators import EG3D, StyleGAN2
+from gan3d.metrics.mobilenet import weights_file
 
 
 @pytest.fixture
@@ -94,3 +95,21 @@ def test_a_2d_model_takes_no_angles(folder, capsys):
     save_pretrained("flat.safetensors", StyleGAN2(**StyleGAN2.tiny).eval())
     assert main(["invert", "flat.safetensors", "seen/seed0001.png", "--yaw", "0.2"]) == 2
     assert "a 2D model: leave out --yaw and --pitch" in capsys.readouterr().err
+
+
+def test_two_perceptual_distances_are_refused_and_the_one_in_use_is_said(folder, capsys):
+    (folder / "vgg16.pt").touch()
+    assert main([*WORDS, "--lpips", "vgg16.pt", "--features", "mobilenet"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    if not is_installed():
+        pytest.skip("the weights of MobileNetV2 are absent")
+    assert main([*WORDS, "--features", "mobilenet", "--steps", "2"]) == 0
+    assert "distance: Laplacian pyramid and MobileNetV2" in capsys.readouterr().err
+
+
+def is_installed() -> bool:
+    try:
+        weights_file()
+    except ValueError:
+        return False
+    return True

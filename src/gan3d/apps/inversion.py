@@ -32,6 +32,7 @@ from gan3d.apps.views import evaluating
 from gan3d.camera import Camera
 from gan3d.camera.pinhole import DEFAULT_FOV, field_of_view, focal_length
 from gan3d.generators import Generator, Rendering, pin, unpin
+from gan3d.metrics.mobilenet import mobilenet_features
 from gan3d.randomness import Randomness
 
 Space = Literal["w", "w+", "pti"]
@@ -163,6 +164,27 @@ def laplacian_distance(a: Tensor, b: Tensor) -> Tensor:
     for x, y in zip(first, second, strict=True):
         total = total + (x - y).abs().mean()
     return total
+
+
+def mobilenet_distance() -> Distance:
+    """`laplacian_distance`, plus the squared differences of MobileNetV2's activations, of unit
+    length at every place (Zhang et al. 2018, equation 1, without learned weights), summed over five
+    resolutions.
+
+    Raises:
+        ValueError: the package of the weights is not installed.
+    """
+    network = mobilenet_features()
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        network.to(a.device)
+        total = laplacian_distance(a, b)
+        for x, y in zip(network.maps(a), network.maps(b), strict=True):
+            apart = (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(dim=1)
+            total = total + apart.mean().to(total)
+        return total
+
+    return distance
 
 
 class Inversion:

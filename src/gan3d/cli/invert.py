@@ -20,6 +20,7 @@ from gan3d.apps.inversion import (
     Inverted,
     Pose,
     laplacian_distance,
+    mobilenet_distance,
 )
 from gan3d.apps.pictures import draw, sheet, to_uint8
 from gan3d.apps.stamps import write_png
@@ -61,6 +62,7 @@ def invert_pictures(
     refine_focal: bool = False,
     masks: str | None = None,
     lpips: Path | None = None,
+    features: Literal["none", "mobilenet"] = "none",
     frames: int = 60,
     radius: float | None = None,
     fov: float | None = None,
@@ -92,6 +94,8 @@ def invert_pictures(
         masks: image files with commas between, one per picture: what is black does not count.
         lpips: TorchScript file vgg16.pt, whose perceptual distance is taken; by default that of
             Laplacian pyramids.
+        features: mobilenet adds the distance of MobileNetV2's activations to that of Laplacian
+            pyramids, at the cost of time (docs/metrics.md says how to get its weights).
         frames: of the video; 0 makes none.
         radius: distance of the cameras; by default as in training, else 2.7.
         fov: field of view to start from, degrees; by default as in training, else 18.83.
@@ -105,6 +109,8 @@ def invert_pictures(
     yaws, pitches = angles_in("yaw", yaw), angles_in("pitch", pitch)
     files = [existing("picture", Path(picture)) for picture in pictures]
     covers = [existing("--masks", Path(mask)) for mask in masks.split(",")] if masks else []
+    if lpips is not None and features != "none":
+        raise CommandError("--lpips and --features are two perceptual distances; give one of them")
     out = folder_for(out, RESULT, VIDEO, MODEL, overwrite=overwrite)
 
     # the model, the pictures, and where the search begins
@@ -121,25 +127,25 @@ def invert_pictures(
         refine_focal=refine_focal,
         seed=seed,
     )
+    said, distance = _distance(lpips, features)
     search = Inversion(
         generator,
         targets,
         None if view is None else _start(view, yaws, pitches, len(files), place),
         options,
         mask=None if mask is None else mask.to(place),
-        distance=laplacian_distance if lpips is None else perceptual_distance(lpips),
+        distance=distance,
         resolution=view.resolution if view else None,
     )
 
     # the search
     out.mkdir(parents=True, exist_ok=True)
     asked = repr((sha256_of(find_model(model)), [*map(_hash, (*files, *covers))], options, yaws,
-                  pitches, view, str(lpips)))  # fmt: skip
+                  pitches, view, said))  # fmt: skip
     state = out / STATE
     if overwrite:
         state.unlink(missing_ok=True)
     _go_on(search, state, asked)
-    said = "Laplacian pyramid" if lpips is None else f"LPIPS of {lpips.name}"
     say(f"pictures: {len(files)}, {space}, {options.total} steps, perceptual distance: {said}")
     bar = tqdm(
         search.run(),
@@ -168,6 +174,15 @@ def invert_pictures(
     state.unlink(missing_ok=True)
     (out / PROGRESS).unlink(missing_ok=True)
     return "\n".join([*_said(files, found), f"{out / MODEL}: for every verb, in place of MODEL"])
+
+
+def _distance(lpips: Path | None, features: str) -> tuple[str, Distance]:
+    """The perceptual distance that is asked for, and its name."""
+    if lpips is not None:
+        return f"LPIPS of {lpips}", perceptual_distance(lpips)
+    if features == "mobilenet":
+        return "Laplacian pyramid and MobileNetV2", mobilenet_distance()
+    return "Laplacian pyramid", laplacian_distance
 
 
 def perceptual_distance(path: Path) -> Distance:

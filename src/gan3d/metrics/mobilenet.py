@@ -83,6 +83,20 @@ class MobileNetV2(nn.Module):
         x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self.features((x - self.mean) / self.std).mean((2, 3))
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Activations at 1/2, 1/4, .. 1/32 of 224 px, each where the next layer halves, of images
+        [b 3 H W] in [-1, 1]: differentiable, without rounding to 8 bits.
+        """
+        size = (SIDE, SIDE)
+        x = F.interpolate(images.to(self.mean), size=size, mode="bilinear", antialias=True)
+        x, found = ((x + 1) / 2 - self.mean) / self.std, []
+        for layer in list(self.features)[:-1]:  # the last one only widens
+            y = layer(x)
+            if y.shape[-1] < x.shape[-1] and x.shape[-1] < SIDE:
+                found.append(x)
+            x = y
+        return [*found, x]
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits of ImageNet's classes, [b 1000]."""
         return self.classifier(self(images))
