@@ -105,8 +105,8 @@ def test_the_resolution_follows_the_time_of_the_frames():
     assert pace.resolution() == 16  # 8 is hardly faster
     pace.took(8, 0.09)
     assert pace.resolution() == 8
-    pace.took(64, 0.09)  # at rest, and the machine is free again
-    assert pace.resolution() == 64
+    pace.took(64, 0.3)  # at rest: it begins anew
+    assert pace.resolution() == 32
     slow = FramePace(48, seconds=0.1)
     slow.took(48, 1e6)
     assert slow.resolution() == slow.sides[-1] == 12

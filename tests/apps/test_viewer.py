@@ -19,7 +19,7 @@ from gan3d.apps.turns import ServedTurns
 from gan3d.apps.viewer import Viewer, view
 from gan3d.apps.viewer_session import OVERLAY
 from gan3d.camera import Camera
-from gan3d.generators import EG3D, StyleGAN2
+from gan3d.generators import EG3D, Rendering, StyleGAN2
 
 pytest.importorskip("viser")
 
@@ -135,6 +135,18 @@ def test_points_lie_where_the_depth_says_and_have_the_colors_of_their_pixels(egg
     assert (radius - 1).abs().max() < 0.1
     expected = np.clip((points / 0.4 + 1) * 127.5, 0, 255)
     assert np.abs(colors - expected).mean() < 6
+
+
+def test_points_of_a_flat_depth_lie_in_a_plane_across_the_view_through_a_wide_lens():
+    camera = Camera.from_angles(0.4, 0.2, radius=2.0, fov=90.0)
+    depth, opacity = torch.full((1, 1, 9, 9), 1.5), torch.ones(1, 1, 9, 9)
+    opacity[..., 0, :] = 0.2  # nothing is there
+    points, _ = surface_points(Rendering(torch.zeros(1, 3, 9, 9), None, depth, opacity), camera)
+    assert len(points) == 72
+    pixels, z = camera.project(torch.from_numpy(points)[None])
+    assert torch.allclose(z, torch.tensor(1.5), atol=1e-5)
+    places = (torch.arange(9) + 0.5) / 9
+    assert torch.allclose(pixels[0, :9, 0], places, atol=1e-5)
 
 
 def test_a_recording_keeps_the_time_of_its_frames(tmp_path):
