@@ -30,7 +30,7 @@ OVERLAY = "/overlay"  # of the scene of a browser
 log = logging.getLogger(__name__)
 
 
-class Panel:
+class ControlPanel:
     """The controls of a browser.
 
     Args:
@@ -115,7 +115,7 @@ class Session:
 
     def __init__(self, client: Any, gallery: Gallery, turns: Turns):
         self.client, self.gallery, self.turns = client, gallery, turns
-        self.panel = Panel(client.gui, gallery)
+        self.panel = ControlPanel(client.gui, gallery)
         self.paces = gallery.paces()
         self.recording: Recording | None = None
         self.frame: Frame | None = None
