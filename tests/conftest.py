@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import shutil
 import zipfile
 from io import BytesIO
@@ -19,6 +20,12 @@ from gan3d.checkpoints.runs import pack_config
 from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import GENERATORS
 from gan3d.pretrained import describe
+
+
+# Kernels run in Triton's interpreter where there is no GPU. Triton has to know before anything
+# imports it, as torch's compiler does.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_addoption(parser):

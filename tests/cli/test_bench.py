@@ -124,6 +124,7 @@ def test_a_run_goes_on_is_evaluated_again_and_counts_by_what_it_was_trained_on(
     assert "its data are not heads32_24_1.zip: 24 images -> 16, " in errors
 
 
+@pytest.mark.slow
 def test_stages_share_the_budget(cli, tiny, suite, tmp_path):
     """A run of 16 images, and one of the other 16 that starts from it."""
     data = made(find_suite(suite).train, tmp_path / "out")
@@ -163,6 +164,7 @@ def test_stages_share_the_budget(cli, tiny, suite, tmp_path):
     assert "from which it starts, is not known" in errors
 
 
+@pytest.mark.slow
 def test_a_budget_may_be_that_of_the_last_stage(cli, tiny, suite, tmp_path):
     data = made(find_suite(suite).train, tmp_path / "out")
     plain = ("fit", "--config", tiny, "--data.path", data, "--threads", 1)

@@ -73,7 +73,7 @@ def heads(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=MEMBERS)
 def run_dir(request, heads, tmp_path_factory) -> Path:
     """A run of one iteration of a member's config at a tiny size, recorded by W&B, too."""
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     folder, here = tmp_path_factory.mktemp("member"), os.getcwd()
     model = configs.tiny(configs.read(MEMBERS[request.param]))
     model["run"] = {"total_kimg": BATCH / 1000, "log_every_kimg": BATCH / 1000}
@@ -93,6 +93,7 @@ def run_dir(request, heads, tmp_path_factory) -> Path:
         words = ["--config", "tiny.yaml", "--logger", "csv,wandb", "--wandb_mode", "offline"]
         assert main(["fit", *words]) == 0
     finally:
+        wandb.teardown()  # its process, which keeps the environment that it was started in
         os.chdir(here)
         os.environ.clear()
         os.environ.update(kept)

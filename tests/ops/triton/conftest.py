@@ -1,13 +1,7 @@
-"""Kernels run in Triton's interpreter, which has to be asked for before they are imported."""
-
-import importlib.util
-import os
+"""Kernels run in Triton's interpreter (tests/conftest.py asks for it)."""
 
 import pytest
 import torch
-
-if importlib.util.find_spec("triton") is not None:
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

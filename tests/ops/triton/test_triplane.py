@@ -5,7 +5,7 @@ import torch
 
 from gan3d.ops.triplane import PlaneTable
 
-SIZES = {"official": (4, 4), "fixed": (4, 4), "official, not square": (3, 5)}
+SIZES = {"official": (4, 4), "fixed": (4, 4), "official, not square": (3, 5), "tiny": (2, 3)}
 
 
 def inputs(axes: str, batch: int = 2, points: int = 5, channels: int = 3, dtype=torch.float64):
@@ -22,7 +22,7 @@ def features(planes, points, axes: str, backend: str):
     return PlaneTable.of(planes, axes.split(",")[0]).features(points, box_warp=1, backend=backend)
 
 
-@pytest.mark.parametrize("axes", SIZES)
+@pytest.mark.parametrize("axes", ["official", "fixed", "official, not square"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_features_and_gradients_are_those_of_the_fast_form(axes, batch):
     planes, points = inputs(axes, batch, points=41)
@@ -45,10 +45,10 @@ def test_points_may_have_several_dimensions_and_lie_far_outside():
 
 
 def test_derivatives():
-    planes, points = inputs("fixed", points=2, channels=2)
+    planes, points = inputs("tiny", batch=1, points=2, channels=1)
     assert torch.autograd.gradcheck(lambda *t: features(*t, "fixed", "triton"), (planes, points))
     assert torch.autograd.gradgradcheck(
-        lambda *t: features(*t, "fixed", "triton"), (planes, points)
+        lambda *t: features(*t, "fixed", "triton"), (planes, points[:1].detach().requires_grad_())
     )
 
 
