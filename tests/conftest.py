@@ -21,7 +21,6 @@ from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import GENERATORS
 from gan3d.pretrained import describe
 
-
 # Kernels run in Triton's interpreter where there is no GPU. Triton has to know before anything
 # imports it, as torch's compiler does.
 if not torch.cuda.is_available():
