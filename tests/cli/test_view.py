@@ -31,7 +31,7 @@ def test_it_serves_models_beside_each_other_until_it_is_interrupted(tmp_path, po
     program = subprocess.Popen(
         words,
         cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -46,7 +46,11 @@ def test_it_serves_models_beside_each_other_until_it_is_interrupted(tmp_path, po
         with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10) as page:
             assert b"<title>" in page.read()
         program.send_signal(signal.SIGINT)
-        out, rest = program.communicate(timeout=30)
+        try:
+            out, rest = program.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            program.send_signal(signal.SIGABRT)  # prints where its threads are
+            pytest.fail(program.communicate()[1])
     finally:
         program.kill()
     assert program.returncode == 0, rest

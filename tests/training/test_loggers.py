@@ -295,6 +295,7 @@ def test_clouds_and_the_row_of_a_run_reach_every_logger_that_can_show_them(tmp_p
 def test_pictures_and_videos_reach_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # what an earlier test left: it would keep its own mode
     logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
     (tmp_path / "some.mp4").write_bytes(b"film")
     log_pictures([logger], "fakes", [np.zeros((8, 8, 3), np.uint8)], step=100, caption=["heads"])

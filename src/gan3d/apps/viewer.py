@@ -12,7 +12,7 @@ import contextlib
 import errno
 import io
 import socket
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,7 +99,7 @@ class Viewer:
         for exhibit in exhibits:
             _ = exhibit.side  # rendered here, in the thread that has the models
         self.sessions: dict[int, Session] = {}
-        self._closed = threading.Event()
+        self._closed = False
         self.url = f"http://{host}:{port}"
         with _without_banner():
             self.server = viser.ViserServer(host=host, port=port, label="gan3d", verbose=False)
@@ -134,14 +134,14 @@ class Viewer:
 
     def wait(self) -> None:
         """Returns when the viewer is closed."""
-        while not self._closed.wait(1.0):  # in steps: an interruption is heard between them
-            pass
+        while not self._closed:  # no lock, which an interruption could leave taken
+            time.sleep(0.2)
 
     def close(self) -> None:
         """Ends the page; browsers say that the connection is lost."""
-        if self._closed.is_set():
+        if self._closed:
             return
-        self._closed.set()
+        self._closed = True
         self.turns.close()
         for session in list(self.sessions.values()):
             session.close()

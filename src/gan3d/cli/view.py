@@ -46,8 +46,8 @@ def view_models(
             exhibits.append(Exhibit(name, generator))
         else:
             exhibits.append(Exhibit(name, generator, seen.radius, seen.fov, seen.resolution))
-    with Viewer(exhibits, port=port, host=host) as viewer:
+    # an interruption ends the page, whenever it comes
+    with contextlib.suppress(KeyboardInterrupt), Viewer(exhibits, port=port, host=host) as viewer:
         say(f"look at {', '.join(models)}: {viewer.url} (Ctrl-C ends)")
-        with contextlib.suppress(KeyboardInterrupt):
-            viewer.wait()
+        viewer.wait()
     return "the viewer is closed"
