@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import zipfile
+from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
@@ -154,6 +155,30 @@ def run(tmp_path, pair) -> Path:
     write_checkpoint(folder / "checkpoints" / "kimg-000001.000.ckpt", older, 1000)
     write_checkpoint(folder / "checkpoints" / "kimg-000002.500.ckpt", pair, 2500)
     return folder
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [v for name, v in attrs if name in ("src", "href", "poster") and v]
+
+
+@pytest.fixture
+def links_in():
+    """What the text of a page refers to."""
+
+    def find(text: str) -> list[str]:
+        links = _Links()
+        links.feed(text)
+        return links.found
+
+    return find
 
 
 # -- a browser -------------------------------------------------------------------------------------

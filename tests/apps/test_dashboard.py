@@ -5,7 +5,6 @@ of W&B, built and serialized without a network.
 import json
 import re
 import socket
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -54,24 +53,12 @@ def runs(tmp_path) -> list[Path]:
     return folders
 
 
-class Links(HTMLParser):
-    """What a page refers to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.found += [v for name, v in attrs if name in ("src", "href", "poster") and v]
-
-
-def test_the_page_needs_nothing_but_itself(runs, tmp_path):
+def test_the_page_needs_nothing_but_itself(runs, tmp_path, links_in):
     assert write_dashboard(tmp_path / "page.html", runs) == []
     text = (tmp_path / "page.html").read_text()
-    links = Links()
-    links.feed(text)
-    assert links.found
-    assert all(link.startswith("data:") for link in links.found)
+    links = links_in(text)
+    assert links
+    assert all(link.startswith("data:") for link in links)
     assert "http" not in re.sub(r"data:[^\"']*", "", text)
 
 

@@ -1,7 +1,6 @@
 """The page of the benchmark, in Debian's Chromium where it is there."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -38,24 +37,12 @@ def board(tmp_path, record) -> Board:
     return leaderboard(results)
 
 
-class Links(HTMLParser):
-    """What a page refers to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.found += [v for name, v in attrs if name in ("src", "href", "poster") and v]
-
-
-def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(board, tmp_path):
+def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(board, tmp_path, links_in):
     path = write_page(tmp_path / "board.html", board)
     text = path.read_text()
-    links = Links()
-    links.feed(text)
-    assert len(links.found) == 5
-    assert all(link.startswith("data:") for link in links.found)
+    links = links_in(text)
+    assert len(links) == 5
+    assert all(link.startswith("data:") for link in links)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
     assert "<b>no camera</b>" not in text
     assert text.count("class='best'") == 2  # the least same distance, the least 3d distance

@@ -16,7 +16,7 @@ from gan3d.generators.contract import SURFACE_OPACITY, Rendering
 MAX_SIDE = 64  # of a view, points
 
 
-def point_cloud(views: Rendering, camera: Camera) -> np.ndarray:
+def point_cloud(views: Rendering, camera: Camera, most: int = MAX_SIDE) -> np.ndarray:
     """Points where the rays of some views end, with the colors of their pixels.
 
         p = o + d z / cos,   z the depth along the axis of the camera
@@ -25,8 +25,9 @@ def point_cloud(views: Rendering, camera: Camera) -> np.ndarray:
 
     Args:
         views: b views of one scene, with depth; the pixels of larger ones are thinned out to
-            `MAX_SIDE` a side.
+            `most` a side.
         camera: their b cameras.
+        most: points of a view, a side.
 
     Returns:
         float32 [n 6]: x, y, z in world units, red, green, blue in [0, 255]; n is 0 where nothing
@@ -38,7 +39,7 @@ def point_cloud(views: Rendering, camera: Camera) -> np.ndarray:
     if views.depth is None:
         raise ValueError("the views have no depth; use a 3D model")
     side = views.depth.shape[-1]
-    step = -(-side // MAX_SIDE)
+    step = -(-side // most)
     rays = camera.to(views.depth).rays(side)
     along = (rays.directions / rays.cosines).unflatten(1, (side, side))  # b h w 3
     points = camera.origins.to(along)[:, None, None] + views.depth[:, 0, ..., None] * along

@@ -101,9 +101,9 @@ def row_of(run: RunFiles) -> Row:
     """The summary of a run; what a run that is not at its end has not said is read of its files."""
     row: Row = dict(run.summary)
     if not row:
-        told = dict(flat(run.options))
+        options = dict(flat(run.options))
         for role in ("generator", "discriminator"):
-            if name := told.get(f"model.{role}.class_path"):
+            if name := options.get(f"model.{role}.class_path"):
                 row[role] = str(name).rpartition(".")[2]
     return ordered(row | values_of(run.columns))
 
@@ -294,10 +294,10 @@ def _meaning(name: str) -> str:
 
 def _configs(runs: Sequence[Shown]) -> str:
     """Where the configs differ."""
-    told = [dict(flat(run.files.options)) for run in runs]
+    options = [dict(flat(run.files.options)) for run in runs]
     rows = []
-    for name in dict.fromkeys(name for one in told for name in one):
-        values = ["" if (v := one.get(name)) is None else str(v) for one in told]
+    for name in dict.fromkeys(name for one in options for name in one):
+        values = ["" if (v := one.get(name)) is None else str(v) for one in options]
         if len(set(values)) > 1 and not name.startswith(ELSEWHERE):
             rows.append([Entry(html.escape(text), text) for text in (name, *values)])
     if not rows:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
-from einops import rearrange
 
+from gan3d.apps.clouds import point_cloud
 from gan3d.apps.extraction import scene_mesh
 from gan3d.apps.fusion import view_grid
 from gan3d.apps.glb import Mesh
 from gan3d.apps.looks import Exhibit
-from gan3d.apps.pictures import to_uint8
 from gan3d.apps.views import render_scene
 from gan3d.camera import Camera
-from gan3d.generators.contract import SURFACE_OPACITY, Rendering
+from gan3d.generators.contract import Rendering
 
 
 def surface_points(views: Rendering, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -29,15 +27,8 @@ def surface_points(views: Rendering, cameras: Camera) -> tuple[np.ndarray, np.nd
         points, world units, float32 [n 3], and their colors, uint8 [n 3].
     """
     assert views.depth is not None
-    rays = cameras.rays(views.depth.shape[-1])
-    distance = rearrange(views.depth, "v 1 h w -> v (h w) 1") / rays.cosines
-    points = rays.origins + rays.directions * distance  # v r 3
-    image = F.interpolate(views.image, size=views.depth.shape[-2:], mode="area")
-    colors = rearrange(to_uint8(image), "v h w c -> v (h w) c")
-    seen = points.isfinite().all(dim=-1)
-    if views.opacity is not None:
-        seen &= rearrange(views.opacity, "v 1 h w -> v (h w)") > SURFACE_OPACITY
-    return points[seen].float().numpy(), colors[seen.numpy()]
+    found = point_cloud(views, cameras, most=views.depth.shape[-1])
+    return found[:, :3], found[:, 3:].astype(np.uint8)
 
 
 def points_of(exhibit: Exhibit, scene: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,6 @@ Convention: images in [-1, 1]; Euclidean distances of descriptors.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from torch import Tensor
 from gan3d.data.heads import FOV, RADIUS
 from gan3d.generators.contract import Rendering
 from gan3d.metrics.features import quantized
+from gan3d.metrics.packaged import package_file
 from gan3d.metrics.turn import YAWS
 from gan3d.metrics.views import ViewMetric, view_cameras
 
@@ -115,15 +115,4 @@ def model_file(name: str) -> Path:
     Raises:
         ValueError: it is not installed, or has no such file.
     """
-    try:
-        package = distribution(MODELS)
-    except PackageNotFoundError:
-        raise ValueError(
-            f"the package {MODELS} is not installed; get it: pip install 'gan3d[metrics]'"
-        ) from None
-    found = [Path(str(file.locate())) for file in package.files or [] if file.name == name]
-    if not found or not found[0].is_file():
-        raise ValueError(
-            f"the package {MODELS} {package.version} has no file {name}; install version 0.1.0"
-        )
-    return found[0]
+    return package_file(MODELS, name, version="0.1.0", extra=True)

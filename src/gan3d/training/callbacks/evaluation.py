@@ -40,7 +40,7 @@ class Evaluation(PeriodicCallback):
 
     Logs `distance/frechet`, of images conditioned on the camera that renders them (`same`), and of
     3D models `distance/frechet_3d`: conditioned on the frontal camera, rendered from the same
-    cameras (`3d`; the same number where the generator is told no camera).
+    cameras (`3d`; the same number where the generator is given no camera).
 
     At the start of a run it logs `distance/floor` (one half of the reals against the other: what
     perfect fakes would get, or a little more, as the halves are smaller) and `distance/mean_image`
