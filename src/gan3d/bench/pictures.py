@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from gan3d.apps.pictures import depth_colors, enlarge, grid, to_uint8
+from gan3d.apps.pictures import draw, enlarge, grid, to_uint8
 from gan3d.apps.samples import latents, sample_turned
 from gan3d.apps.video import scene_frames, write_video
 from gan3d.camera import Camera
@@ -55,7 +53,7 @@ def turned_sheet(
     seen = front_views(generator, ROWS, view, YAWS, resolution)
     frontal = seen[YAWS.index(0.0)]
     columns = [to_uint8(rendering.image) for rendering in seen]
-    columns.append(depth_colors(cast(Tensor, frontal.depth), frontal.opacity))
+    columns.append(draw(frontal, "depth"))
     cells = np.stack([enlarge(column, SIDE) for column in columns], axis=1)
     return grid(cells.reshape(-1, *cells.shape[2:]), len(columns))
 

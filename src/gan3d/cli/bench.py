@@ -348,6 +348,8 @@ def _evaluate_one(
     refuse_existing([path], overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.with_suffix("")
+    record["pictures"] = {}
+    write_result(path, record)  # the numbers took long: they are safe whatever pictures do
     record["pictures"] = write_pictures(generator, subject.view, stem, subject.resolution)
     write_result(path, record)
     say(f"{path}, in {record['made_with']['seconds']:g} s")
