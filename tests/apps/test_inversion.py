@@ -67,6 +67,32 @@ def test_a_scene_of_the_model_is_found_with_its_camera(name, least, least_other)
         assert psnr(seen(generator, *angles, seed=5), seen(generator, *angles)) < 25
 
 
+@slow
+@pytest.mark.parametrize("seed", [101, 102])
+def test_a_search_does_not_end_in_a_scene_that_is_turned_otherwise(seed):
+    """From the mean of the latents it does: CIPS-3D's heads turn little with the camera."""
+    generator = gan3d.from_pretrained("cips3d_heads32")
+    picture = seen(generator, seed=seed)
+    found = gan3d.invert(generator, picture, YAW - OFF, PITCH, progress=False)
+    assert found.psnr[0] > 40
+    assert math.degrees(abs(float(found.pose.yaw) - YAW)) < 1
+
+
+def test_a_search_begins_at_the_nearest_of_mapped_latents():
+    """A picture of one of them: without a step, its latents are found."""
+    generator = tiny()
+    options = InversionOptions(steps=1, noise=0.0, lr=0.0)
+    start = Pose(torch.tensor([YAW]), torch.tensor([PITCH]))
+    blank = torch.zeros(1, 3, generator.img_resolution, generator.img_resolution)
+    search = Inversion(generator, blank, start, options)
+    with torch.no_grad():
+        wanted = search.others[5:6]
+        picture = generator.render(generator.represent(wanted), start.camera()).image
+    search = Inversion(generator, picture, start, options)
+    list(search.run())
+    torch.testing.assert_close(search.ws, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_a_picture_of_a_2d_model_is_found():
     generator = gan3d.from_pretrained("stylegan2_heads64")
     found = gan3d.invert(generator, seen(generator), steps=60, progress=False)

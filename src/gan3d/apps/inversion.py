@@ -6,11 +6,13 @@
            al. 2019, section 5)
     pti    w, then the generator itself is tuned around it (Roich et al. 2021, section 3)
 
-Coordinates are measured in standard deviations, so one learning rate fits all generators, and their
-square is the prior. The schedule of steps and the shrinking noise on the coordinates are those of
-StyleGAN2's projector (Karras et al. 2020, appendix D). Yaw and pitch of every view are refined with
-the latents, and the focal length, which all views share, if asked for. A generator that is
-conditioned on the camera is given the frontal one throughout.
+The search begins at the nearest of `CANDIDATES` scenes, seen by the cameras it starts from: from
+the mean it may end in a scene that is turned otherwise. Coordinates are measured in standard
+deviations, so one learning rate fits all generators, and their square is the prior. The schedule of
+steps and the shrinking noise on the coordinates are those of StyleGAN2's projector (Karras et al.
+2020, appendix D). Yaw and pitch of every view are refined with the latents, and the focal length,
+which all views share, if asked for. A generator that is conditioned on the camera is given the
+frontal one throughout.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ Space = Literal["w", "w+", "pti"]
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of pictures -> a number
 
 MAPPED = 1024  # latents whose components are taken
+CANDIDATES = 64  # of them, of which the nearest is where the search begins
 LEAST_SPREAD = 1e-4  # of a component, relative to the first one; others are left out
 
 
@@ -229,7 +232,7 @@ class Inversion:
             ws = generator.map(draw.normal("z", generator.z_dim), condition)
         self.components = components(ws)
         self.of_each = components(ws, of_each=True) if options.space == "w+" else None
-        self.others = ws  # for locality
+        self.others = ws  # where to begin, and for locality
 
         # what is searched
         self.coordinates = nn.Parameter(torch.zeros_like(self.components.spread))
@@ -266,6 +269,8 @@ class Inversion:
 
     def run(self) -> Iterator[int]:
         """Takes the steps that are left, and yields the number of steps taken after each."""
+        if self.step == 0:
+            self._begin()
         while self.step < self.options.total:
             searching = self.step < self.options.steps
             with _differentiable(self.generator, self.tuned if not searching else []):
@@ -325,6 +330,16 @@ class Inversion:
             self.generator.load_state_dict(state["generator"])
 
     # -- Steps -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        """Goes to the candidate that misses least."""
+        camera = self._cameras()
+        candidates = self.others[:CANDIDATES].split(1)
+        with evaluating(self.generator):
+            missed = [self._misses(self._render(ws, camera).image) for ws in candidates]
+        nearest = candidates[int(torch.stack(missed).argmin())]
+        self.coordinates.copy_(self.components.coordinates(nearest))
 
     def _search(self) -> float:
         options, share = self.options, self.step / self.options.steps
