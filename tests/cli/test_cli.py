@@ -81,7 +81,7 @@ def test_all_options_of_fit_are_listed_in_less_than_ten_seconds():
 def test_the_short_help_of_a_trainers_verb_names_options_that_there_are(cli, verb):
     promised = {line.split(":")[0] for line in (HERE / "cli_surface.txt").read_text().splitlines()}
     promised |= {"config", "help", "print_config", "model.generator.help", "model.generator.z_dim"}
-    own = {"num", "seed", "truncation"} if verb == "predict" else set()
+    own = {"predict": {"num", "seed", "truncation"}, "estimate": {"gpu"}}.get(verb, set())
     code, out, _ = cli(verb, "--help")
     assert code == 0
     named = set(re.findall(r"--([\w.]+)", out))

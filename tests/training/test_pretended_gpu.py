@@ -1,11 +1,8 @@
 """What runs on a GPU keeps to its device, and an iteration waits once: asked without a GPU."""
 
-import runpy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +45,7 @@ from gan3d.randomness import Randomness
 from gan3d.schedules import Ramp
 from gan3d.training.callbacks import Distributions, Evaluation, KimgProgressBar, Snapshots
 from gan3d.training.checkpoints import Checkpoints
+from gan3d.training.estimate import device as gpu
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import (
@@ -64,7 +62,6 @@ from gan3d.training.losses import (
 from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
 
-gpu = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretended_gpu.py"))))
 BATCH = 4
 # What ADA does beside turning pictures whose poses are predicted.
 UNTURNED = replace(PRESETS["bgcfnc"], xflip=0, rotate90=0, rotate=0)
@@ -77,9 +74,9 @@ def quick(names: Iterable[str], *fast: str) -> list[Any]:
 
 
 @pytest.fixture(autouse=True)
-def device(monkeypatch) -> torch.device:
-    gpu.pretend(monkeypatch)
-    return gpu.DEVICE
+def device() -> Iterator[torch.device]:
+    with gpu.pretending():
+        yield gpu.DEVICE
 
 
 class Data(LightningDataModule):
@@ -156,7 +153,7 @@ def train(
         )
         trainer.fit(gan, data)
     mixed = log.of("mixed")
-    assert not mixed, gpu.told(mixed)
+    assert not mixed, gpu.in_lines(mixed)
     return log, windows
 
 
@@ -216,7 +213,7 @@ def test_an_iteration_waits_once_when_it_reads_what_it_logs(name):
     first, *later = windows.waits()
     since = windows.begun[1]
     print(f"{name}: waits {first}, then {later}; pinned {log.of('pinned', since=since).total()}")
-    assert later == [1], gpu.told(log.of(*gpu.WAITS, since=since))
+    assert later == [1], gpu.in_lines(log.of(*gpu.WAITS, since=since))
 
 
 @pytest.mark.slow
@@ -226,7 +223,7 @@ def test_every_pair_keeps_to_its_device_and_waits_once(name):
         log, windows = train(everything(tiny(name), discriminator), Data(32, BATCH, 2))
         first, *later = windows.waits()
         print(f"{name}, {type(discriminator).__name__}: waits {first}, then {later}")
-        assert later == [1], gpu.told(log.of(*gpu.WAITS, since=windows.begun[1]))
+        assert later == [1], gpu.in_lines(log.of(*gpu.WAITS, since=windows.begun[1]))
 
 
 INDEPENDENT = sorted(name for name in GENERATORS if tiny(name).independent_pixels)
@@ -242,7 +239,7 @@ def test_chunks_of_rays_and_views_keep_to_the_device(name, mode):
         options["fakes"] = Fakes(views=2)
     gan = everything(generator, next(fitting(generator)), **options)
     log, windows = train(gan, Data(32, BATCH, 2))
-    assert windows.waits()[1] == 1, gpu.told(log.of(*gpu.WAITS, since=windows.begun[1]))
+    assert windows.waits()[1] == 1, gpu.in_lines(log.of(*gpu.WAITS, since=windows.begun[1]))
 
 
 def on_device(name: str) -> tuple[Generator, torch.Tensor, Camera | None]:
@@ -261,7 +258,7 @@ def test_pixels_may_be_named_on_the_host(name):
     with gpu.watching() as log:
         shown = generator.render(scene, camera, rays=torch.tensor([3, 77]), randomness=draw)
     assert shown.image.shape == (2, 3, 2, 1)
-    assert not log.of("mixed", *gpu.WAITS), gpu.told(log.of("mixed", *gpu.WAITS))
+    assert not log.of("mixed", *gpu.WAITS), gpu.in_lines(log.of("mixed", *gpu.WAITS))
 
 
 # ------------------------------------------------------------ the packaged configs at full size
@@ -296,7 +293,7 @@ def test_a_config_trains_at_full_size_in_every_stage(name):
     data = Data(side, batch, len(starts), posed)
     log, windows = train(gan, data, starts=starts)
     print(f"{name}: waits {windows.waits()} in the first iteration of each stage")
-    assert max(windows.waits()) <= most_waits(gan), gpu.told(log.of(*gpu.WAITS))
+    assert max(windows.waits()) <= most_waits(gan), gpu.in_lines(log.of(*gpu.WAITS))
 
 
 # ------------------------------------------------------------ callbacks, metrics and apps
@@ -320,7 +317,7 @@ def test_callbacks_that_look_on_do_not_wait(name, tmp_path, monkeypatch):
     callbacks = [*watching, Checkpoints(tmp_path)]
     gan = everything(generator, next(fitting(generator)))
     log, windows = train(gan, Data(32, BATCH, 2), *callbacks)
-    assert windows.waits()[1:] == [1], gpu.told(log.of(*gpu.WAITS, since=windows.begun[1]))
+    assert windows.waits()[1:] == [1], gpu.in_lines(log.of(*gpu.WAITS, since=windows.begun[1]))
 
 
 class Held(Data):
@@ -355,7 +352,7 @@ def walk(name: str, function: Callable[[], Any]) -> None:
             assert log.of(*gpu.WAITS), f"{name} refuses before it has read anything"
             stopped = f"up to: {error}"
     print(f"{name}: {stopped:.90}")
-    assert not log.of("mixed"), f"{name}: {gpu.told(log.of('mixed'))}"
+    assert not log.of("mixed"), f"{name}: {gpu.in_lines(log.of('mixed'))}"
 
 
 @pytest.mark.parametrize("name", quick(GENERATORS, "EG3D", "PiGAN", "StyleGAN2"))

@@ -91,3 +91,8 @@ def _resident(kind: str) -> float:
     found = re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024 / 1e9
+
+
+def resident() -> int:
+    """Resident memory of this process, bytes (Linux)."""
+    return round(_resident("VmRSS") * 1e9)

@@ -27,6 +27,7 @@ TRAINER_VERBS = {
     "validate": "evaluate a checkpoint on the validation protocol",
     "test": "evaluate a checkpoint on the test protocol",
     "predict": "draw samples from a checkpoint",
+    "estimate": "say what a training would need: memory, time, and what makes it fit",
 }
 
 
@@ -329,6 +330,10 @@ def _dispatch(words: list[str]) -> int:
         resolved, paths = configs.resolve(asked)
         refuse_bombs(resolved, paths)
         keep_memory()
+        if words[0] == "estimate":
+            from gan3d.cli.estimate import run as estimate
+
+            return estimate(resolved, paths)
         from gan3d.cli.trainer import run
 
         return run(words[0], resolved, paths)

@@ -70,6 +70,22 @@ more
   lightning {verb} --help all          every option, with its type and default
 """
 
+ESTIMATE = """\
+usage: gan3d estimate --config NAME [--config OVERLAY] [--gpu CARD] [options of fit]
+
+Trains on tensors without numbers, and says what each device would need. No data are needed.
+
+  --config NAME                      a file, or a packaged config (gan3d configs)
+  --gpu h100                         h100, h200, a100, rtx4090, v100 or t4; else what is here
+  --trainer.devices 8                that share a batch
+  --trainer.precision bf16-mixed
+  --data.batch_size 32               images per iteration, over all devices
+  --model.run.micro_batch_size 4     images at once
+
+more
+  gan3d estimate --help all          every option, with its type and default
+"""
+
 PREDICT = """\
   --num 16                           scenes
   --seed 0                           of the scenes; number 0 is the one that other verbs draw
@@ -77,6 +93,7 @@ PREDICT = """\
 """
 
 PAGES = {
+    "estimate": ESTIMATE,
     "fit": FIT,
     "validate": EVALUATE.format(
         verb="validate", what="Measures a checkpoint on the images held out.", own=""

@@ -27,6 +27,7 @@ from gan3d.cli.devices import asked_for, batches_of, choose, kind_of
 from gan3d.cli.errors import explaining
 from gan3d.cli.evaluation import lay_under, refuse_nothing_held_out
 from gan3d.cli.loggers import loggers_of, words_of
+from gan3d.cli.memory import warn_of_memory
 from gan3d.cli.messages import CommandError, is_first_process, say
 from gan3d.cli.options import Refusal, Refusing, explain, flat, naming_options
 from gan3d.cli.plan import outcome
@@ -352,6 +353,10 @@ class TrainerCLI(LightningCLI):
             self.record, self.run_folder, self.wandb_id, self.leftovers, given.dry_run
         )
         return self.run_record
+
+    def before_fit(self) -> None:
+        if is_first_process():
+            warn_of_memory(self.model, self.config_init.fit)
 
     def before_predict(self) -> None:
         given = self.config_init.predict

@@ -1,4 +1,4 @@
-"""A pretended GPU: tensors on `meta` are on the device, tensors on the CPU are on the host.
+"""A pretended device: tensors on `meta` are on it, tensors on the CPU are on the host.
 
 Shapes, dtypes and devices are those of a real run, values are not: what the host reads is 0.5, True
 or 4 (integers, and float64, in which images are counted). `watching()` notes, with the place in
@@ -18,11 +18,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from unittest.mock import patch
 
-import pytest
 import torch
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import gan3d
+import gan3d.host
 from gan3d.host import PINNED
 
 DEVICE = torch.device("meta")
@@ -95,7 +95,7 @@ class Log:
             self.is_silent = before
 
 
-def told(events: Counter[Event]) -> str:
+def in_lines(events: Counter[Event]) -> str:
     """Events, one to a line."""
     lines = [f"{n} x {e.kind}: {e.what} | {e.where}" for e, n in events.items()]
     return "\n".join(["", *lines])
@@ -103,7 +103,8 @@ def told(events: Counter[Event]) -> str:
 
 def place() -> str:
     """The three innermost lines of gan3d on the stack, the innermost first."""
-    lines, frame = [], sys._getframe(1)
+    lines: list[str] = []
+    frame = sys._getframe(1)
     while frame is not None and len(lines) < 3:
         name = frame.f_code.co_filename
         if name.startswith(SOURCE):
@@ -250,20 +251,26 @@ def pinned(tensor: Tensor) -> Tensor:
     return copy
 
 
-def pretend(patch: pytest.MonkeyPatch) -> None:
-    """Makes torch and gan3d take `meta` for a device that computes."""
+@contextmanager
+def pretending() -> Iterator[None]:
+    """torch and gan3d take `meta` for a device that computes."""
     enabled, dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
     def name(device: str | None) -> str:
         return "cpu" if device in (None, DEVICE.type) else device
 
-    patch.setattr(torch, "autocast", Autocast)
-    patch.setattr(torch.amp, "autocast", Autocast)
-    patch.setattr(torch.amp, "is_autocast_available", lambda device: True)
-    patch.setattr(torch, "is_autocast_enabled", lambda device=None: enabled(name(device)))
-    patch.setattr(torch, "get_autocast_dtype", lambda device: dtype(name(device)))
-    patch.setattr(Tensor, "pin_memory", pinned)
-    patch.setattr("gan3d.host.PINNED", (*PINNED, DEVICE.type))
+    with ExitStack() as stack:
+        for target, attribute, value in (
+            (torch, "autocast", Autocast),
+            (torch.amp, "autocast", Autocast),
+            (torch.amp, "is_autocast_available", lambda device: True),
+            (torch, "is_autocast_enabled", lambda device=None: enabled(name(device))),
+            (torch, "get_autocast_dtype", lambda device: dtype(name(device))),
+            (Tensor, "pin_memory", pinned),
+            (gan3d.host, "PINNED", (*PINNED, DEVICE.type)),
+        ):
+            stack.enter_context(patch.object(target, attribute, value))
+        yield
 
 
 class PretendedAccelerator(Accelerator):

@@ -1,0 +1,218 @@
+"""What a training needs is what it then takes: memory, operation by operation, and time."""
+
+import copy
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from gan3d.camera import GaussianPose
+from gan3d.cli import main
+from gan3d.cli.memory import warn_of_memory
+from gan3d.discriminators import DISCRIMINATORS
+from gan3d.generators import GENERATORS
+from gan3d.training.estimate.device import DEVICE
+from gan3d.training.estimate.gpus import BANDWIDTH_SHARE, GPUS, LAUNCH, RATE_SHARE, seconds_on
+from gan3d.training.estimate.live import LiveBytes
+from gan3d.training.estimate.measured import live_peak
+from gan3d.training.estimate.needs import Estimator, Spread
+from gan3d.training.fakes import Fakes
+from gan3d.training.gan import GAN
+from gan3d.training.losses import R1, DensityRegularization
+from gan3d.training.stages import Stage
+
+# warnings of Lightning on a training of two iterations
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def tiny(maker: str, judge: str, **options) -> GAN:
+    torch.manual_seed(0)
+    generator = GENERATORS[maker](**GENERATORS[maker].tiny)
+    discriminator = DISCRIMINATORS[judge](**DISCRIMINATORS[judge].tiny)
+    words = {"fakes": Fakes(poses=GaussianPose()), "r1": R1(1.0)} | options
+    return GAN(generator, discriminator, **words)
+
+
+# ------------------------------------------------------------ bytes
+
+
+def test_bytes_are_counted_while_tensors_live():
+    there = torch.zeros(1000, device=DEVICE)
+    flops = []
+    with LiveBytes([there], dict, lambda work: flops.append(work.flops)) as live:
+        assert live.live == 4000
+        a = there + 1
+        b = a * 2
+        assert live.live == 12000
+        view = b[::2]
+        del a, b
+        assert live.live == 8000  # the view keeps its storage
+        del view
+        assert (live.live, live.peak) == (4000, 12000)
+        live.start_phase()
+        assert live.peak == 4000
+        square = torch.zeros(20, 50, device=DEVICE)
+        assert (square @ square.T).shape == (20, 20)
+    assert max(flops) == 2 * 20 * 50 * 20
+
+
+@pytest.mark.parametrize(
+    ("maker", "judge", "options"),
+    [
+        ("StyleGAN2", "StyleGAN2Discriminator", {}),
+        ("EG3D", "DualDiscriminator", {"density": DensityRegularization(0.25)}),
+        ("PiGAN", "PiGANDiscriminator", {"r1": R1(1.0, interval=1, of="image")}),
+    ],
+)
+def test_the_estimate_is_what_an_iteration_takes(maker, judge, options):
+    gan = tiny(maker, judge, **options)
+    needs = Estimator(gan).needs(Spread(4))
+    taken = live_peak(gan, 4)
+    print(f"{maker}: estimated {needs.live / 1e6:.2f} MB, taken {taken / 1e6:.2f} MB")
+    assert needs.live == pytest.approx(taken, rel=0.15)
+
+
+def test_parts_are_those_of_the_networks_and_the_harness_stays_as_it_is():
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator")
+    before = copy.deepcopy(gan.state_dict())
+    needs = Estimator(gan).needs(Spread(4))
+    sizes = {
+        name: sum(p.numel() for p in net.parameters()) * 4
+        for name, net in gan.named_children()
+        if isinstance(net, nn.Module)
+    }
+    trained = sizes["generator"] + sizes["discriminator"]
+    # Adam keeps two numbers per weight, and a counter per tensor
+    assert needs.memory["optimizers"] == pytest.approx(2 * trained, rel=0.02)
+    assert needs.memory["average"] >= sizes["generator"]
+    assert needs.memory["weights"] >= trained
+    assert 0 < needs.memory["gradients"] <= trained
+    for name, value in gan.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_what_needs_less_memory_does():
+    gan = tiny("CIPS3D", "CIPS3DDiscriminator", r1=R1(1.0, interval=1, of="image"))
+    spread = Spread(4)
+    estimator = Estimator(gan)
+    whole = estimator.needs(spread).memory["activations"]
+    found = {
+        words: estimator.needs(other).memory["activations"]
+        for words, other in estimator.remedies(replace(spread))
+    }
+    assert next(iter(found)) == "--model.rays.mode chunked"
+    assert any("micro_batch_size" in words for words in found)
+    assert any("bf16-mixed" in words for words in found)
+    for words, size in found.items():
+        assert size <= whole, words
+    assert min(found.values()) < 0.6 * whole
+
+
+def test_each_stage_is_estimated_and_the_largest_one_counts():
+    stages = [Stage(), Stage(from_kimg=10, batch_size=8)]
+    gan = tiny("PiGAN", "PiGANDiscriminator", r1=R1(1.0, interval=1, of="image"))
+    small = Estimator(gan).needs(Spread(2)).memory["activations"]
+    gan.stages.stages = tuple(stages)
+    needs = Estimator(gan).needs(Spread(2))
+    assert [cost.batch for cost in needs.stages] == [2, 8]
+    assert needs.memory["activations"] > 2 * small
+    assert needs.images == sum(cost.images for cost in needs.stages)
+
+
+# ------------------------------------------------------------ time
+
+
+def test_an_operation_takes_what_its_slowest_part_takes():
+    gpu = GPUS["a100"]
+    times = []
+    seconds = seconds_on(gpu)
+    with LiveBytes([], dict, lambda work: times.append(seconds(work))):
+        n = 8192
+        a = torch.empty(n, n, device=DEVICE)
+        b = a @ a
+        a.add_(b)
+        torch.empty(8, device=DEVICE).neg()
+        low = torch.empty(n, n, device=DEVICE, dtype=torch.bfloat16)
+        low @ low
+    product, added, small, fast = times[1], times[2], times[4], times[6]
+    assert product == pytest.approx(2 * n**3 / (RATE_SHARE * gpu.fp32))
+    assert added == pytest.approx(3 * 4 * n**2 / (BANDWIDTH_SHARE * gpu.bandwidth))
+    assert small == LAUNCH
+    assert fast == pytest.approx(2 * n**3 / (RATE_SHARE * gpu.bf16))
+
+
+def test_more_devices_are_faster_and_send_messages():
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator")
+    slow = replace(GPUS["t4"], fp32=1e9, tf32=1e9, bandwidth=1e9)  # launches do not count
+    estimator = Estimator(gan, slow)
+    one, four = (estimator.needs(Spread(16, devices=n)) for n in (1, 4))
+    assert one.seconds is not None
+    assert four.seconds is not None
+    assert four.seconds == pytest.approx(one.seconds / 4, rel=0.1)
+    assert "messages" not in one.memory
+    assert four.memory["messages"] > 0
+    assert four.memory["activations"] < one.memory["activations"]
+
+
+def test_what_is_shared_out_is_needed_once_in_all():
+    """By a device: its part beside the gathered weights, a part of the average and of Adam's."""
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator")
+    estimator = Estimator(gan)
+    whole = estimator.needs(Spread(8, devices=4)).memory
+    part = estimator.needs(Spread(8, devices=4, sharded=("generator",))).memory
+    size = sum(p.numel() for p in gan.generator.parameters()) * 4
+    assert part["weights"] - whole["weights"] == pytest.approx(size / 4, abs=4)
+    assert whole["average"] - part["average"] == pytest.approx(size * 3 / 4, abs=4)
+    assert whole["optimizers"] - part["optimizers"] == pytest.approx(2 * size * 3 / 4, abs=8)
+    assert sum(part.values()) < sum(whole.values())
+
+
+# ------------------------------------------------------------ command line
+
+
+def test_the_command_says_memory_and_time(capsys):
+    assert main(["estimate", "--config", "stylegan2_heads64.yaml", "--gpu", "t4"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"in all +\d+\.\d+ GiB of 16: it fits", out)
+    assert re.search(r"time: [\d.]+ images/s, 20 kimg in", out)
+
+
+@pytest.mark.slow
+def test_the_command_names_what_makes_it_fit(capsys):
+    words = ["estimate", "--config", "stylegan2_ffhq256.yaml", "--gpu", "t4"]
+    assert main([*words, "--data.batch_size", "256"]) == 0
+    out = capsys.readouterr().out
+    assert "it does NOT fit" in out
+    assert re.search(r"--model.run.micro_batch_size \d+ .*it fits", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpu", "h1000"], "h100"),
+        (["--trainer.devices", "3"], "cannot be shared by 3 devices"),
+        (["--trainer.accumulate_grad_batches", "2"], "micro_batch_size"),
+    ],
+)
+def test_wrong_words_are_answered(caplog, words, said):
+    assert main(["estimate", "--config", "eg3d_heads32.yaml", *words]) == 2
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("there", [2**20, 2**60])
+def test_fit_says_that_memory_will_not_do(monkeypatch, caplog, there):
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator")
+    monkeypatch.setattr("gan3d.cli.memory.LARGE", 1)
+    monkeypatch.setattr("gan3d.cli.memory.memory_of_machine", lambda: there)
+    trainer = SimpleNamespace(
+        accelerator="cpu", devices=1, num_nodes=1, precision=None, strategy="auto"
+    )
+    data = SimpleNamespace(batch_size=4, use_labels=True)
+    given = SimpleNamespace(trainer=trainer, data=data, model=gan)
+    with caplog.at_level("INFO", logger="gan3d"):
+        warn_of_memory(gan, given)
+    assert ("GiB are needed" in caplog.text) == (there == 2**20)
+    assert "not estimated" not in caplog.text
