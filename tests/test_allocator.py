@@ -47,8 +47,9 @@ def test_a_verb_makes_the_allocator_keep_what_is_freed_unless_it_is_told_not_to(
 @pytest.mark.parametrize("verb", gan3d.cli.TRAINER_VERBS)
 def test_so_does_a_verb_of_the_trainer_before_it_runs(monkeypatch, verb):
     order = []
-    trainer = SimpleNamespace(run=lambda *_: order.append("runs") or 0)
-    monkeypatch.setitem(sys.modules, "gan3d.cli.trainer", trainer)
+    module = SimpleNamespace(run=lambda *_: order.append("runs") or 0)
+    name = "estimate" if verb == "estimate" else "trainer"
+    monkeypatch.setitem(sys.modules, f"gan3d.cli.{name}", module)
     monkeypatch.setattr(gan3d.cli, "keep_memory", lambda: order.append("keeps"))
     assert gan3d.cli.main([verb]) == 0
     assert order == ["keeps", "runs"]
