@@ -9,6 +9,8 @@ Leaky ReLU and linear keep one tensor for the backward pass, the result, which t
 anyway. Its sign and its size tell the slope that the gradient is multiplied with:
 
     dy/dx = gain (1 if y > 0 else alpha)   where |y| < clamp, else 0
+
+On a GPU they are one kernel forward and one backward (`ops.triton.bias_act`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gan3d.ops.backend import Backend, choose
 
 Activation = Literal[
     "linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"
@@ -46,6 +50,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
     overwrite: bool = False,
+    backend: Backend | None = None,
 ) -> Tensor:
     """Adds a bias along dimension 1, then applies activation, gain and clamp.
 
@@ -61,12 +66,14 @@ def bias_act(
         clamp: largest magnitude of the result, after the gain; None does not clamp.
         overwrite: allows the result to be written into x, which is done when no gradient is
             recorded.
+        backend: see `ops.backend`; None chooses. "reference" and "fast" are the same here, and the
+            kernel has linear and lrelu, of positive gain.
 
     Returns:
         Same shape and dtype as x.
 
     Raises:
-        ValueError: the activation is unknown, or b does not match x.
+        ValueError: the activation is unknown, b does not match x, or the backend does not run here.
     """
     if act not in GAINS:
         raise ValueError(f"activation {act!r} is unknown; choose one of {', '.join(GAINS)}")
@@ -77,11 +84,14 @@ def bias_act(
         )
     gain = GAINS[act] if gain is None else gain
     slope = LRELU_SLOPE if alpha is None else alpha
+    by_kernel = choose(backend, x) == "triton" and _is_homogeneous(act, slope, gain)
     if _result_has_its_sign(act, slope, gain, clamp) and _is_recorded(x, b):
         if act == "linear":
-            return _FromResult.apply(x, b, None, None, gain, clamp)
-        earlier = _Handle.apply(x) if b is None else b
-        return _FromResult.apply(x, b, earlier, slope, gain, clamp)
+            return _FromResult.apply(x, b, None, None, gain, clamp, by_kernel)
+        handle = _Handle.apply(x) if b is None else None
+        return _FromResult.apply(x, b, handle, slope, gain, clamp, by_kernel)
+    if by_kernel and not _is_recorded(x, b):
+        return _kernel(x, b, 1.0 if act == "linear" else slope, gain, clamp)
 
     # Without gradients every step after the first works in place, on a tensor made here.
     no_grad = not torch.is_grad_enabled()
@@ -140,6 +150,18 @@ def _is_homogeneous(act: Activation, slope: float, gain: float) -> bool:
     return (act == "linear" or (act == "lrelu" and slope >= 0)) and gain > 0
 
 
+def _kernel(x: Tensor, b: Tensor | None, slope: float, gain: float, clamp: float | None) -> Tensor:
+    from gan3d.ops.triton.bias_act import fused_bias_act
+
+    return fused_bias_act(x, b, slope, gain, math.inf if clamp is None else clamp)
+
+
+def _kernel_grad(grad: Tensor, y: Tensor, slope: float, gain: float, clamp: float | None) -> Tensor:
+    from gan3d.ops.triton.bias_act import bias_act_grad
+
+    return bias_act_grad(grad, y, slope, gain, math.inf if clamp is None else clamp)
+
+
 class _FromResult(torch.autograd.Function):
     """clamp(gain lrelu(x + b)), which keeps its result; `slope` None is linear."""
 
@@ -148,18 +170,25 @@ class _FromResult(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         b: Tensor | None,
-        earlier: Tensor | None,
+        handle: Tensor | None,
         slope: float | None,
         gain: float,
         clamp: float | None,
+        by_kernel: bool,
     ) -> Tensor:
         # Nothing is recorded here.
-        act: Activation = "linear" if slope is None else "lrelu"
-        y = x.clone() if b is None else x
-        y = bias_act(y, b, act=act, alpha=slope, gain=gain, clamp=clamp, overwrite=b is None)
+        if by_kernel:
+            y = _kernel(x, b, 1.0 if slope is None else slope, gain, clamp)
+        else:
+            act: Activation = "linear" if slope is None else "lrelu"
+            y = x.clone() if b is None else x
+            options: dict[str, Any] = {"alpha": slope, "gain": gain, "clamp": clamp}
+            y = bias_act(y, b, act=act, **options, overwrite=b is None, backend="fast")
+        earlier = None if slope is None else handle if b is None else b
         ctx.save_for_backward(y, earlier)
         ctx.set_materialize_grads(False)
-        ctx.numbers, ctx.dtype = (slope, gain, clamp), None if b is None else b.dtype
+        ctx.numbers, ctx.by_kernel = (slope, gain, clamp), by_kernel
+        ctx.dtype = None if b is None else b.dtype
         return y
 
     @staticmethod
@@ -167,20 +196,24 @@ class _FromResult(torch.autograd.Function):
         slope, gain, clamp = ctx.numbers
         (y, earlier), grad, of_bias = ctx.saved_tensors, grads[0], None
         if grad is None:  # nothing comes from here: no zeros are computed
-            return None, None, None, None, None, None
+            return None, None, None, None, None, None, None
         # All of this is linear in the gradient, and recorded where it is differentiated again; y
         # only says where, so that it has no part in that.
         y = y.detach()
         if torch.is_grad_enabled() and earlier is not None:
             grad = _Zeros.apply(grad, earlier)
-        if clamp is not None:
-            grad = torch.ops.aten.hardtanh_backward(grad, y, -clamp, clamp)
-        if slope is not None:
-            grad = torch.ops.aten.leaky_relu_backward(grad, y, slope, True)
-        grad = grad if gain == 1 else grad * gain
+        if ctx.by_kernel:
+            grad = _kernel_grad(grad, y, 1.0 if slope is None else slope, gain, clamp)
+        else:
+            if clamp is not None:
+                grad = torch.ops.aten.hardtanh_backward(grad, y, -clamp, clamp)
+            if slope is not None:
+                grad = torch.ops.aten.leaky_relu_backward(grad, y, slope, True)
+            grad = grad if gain == 1 else grad * gain
         if ctx.needs_input_grad[1]:
             of_bias = grad.sum([dim for dim in range(grad.ndim) if dim != 1]).to(ctx.dtype)
-        return grad if ctx.needs_input_grad[0] else None, of_bias, None, None, None, None
+        of_x = grad if ctx.needs_input_grad[0] else None
+        return of_x, of_bias, None, None, None, None, None
 
 
 class _Zeros(torch.autograd.Function):

@@ -20,7 +20,7 @@ import triton.language as tl  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from gan3d.ops.triton import composite, scaled_linear, triplane  # noqa: E402
+from gan3d.ops.triton import bias_act, composite, scaled_linear, triplane  # noqa: E402
 
 CAPABILITIES = (80, 90)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -33,12 +33,14 @@ class Case(NamedTuple):
         kernel: decorated function.
         types: of its arguments that are no constants; the others are pointers to float32.
         constants: its compile-time arguments.
+        multiples: integers that are multiples of 16, as Triton sees of their values.
         num_warps: of a program.
     """
 
     kernel: Any
     types: dict[str, str]
     constants: dict[str, Any]
+    multiples: tuple[str, ...] = ()
     num_warps: int = 4
 
 
@@ -52,7 +54,22 @@ SIREN = {"IN": 256, "OUT": 256, "HAS_IN": False, "HAS_OFFSET": True, **LAYER}
 POINT = {"P": "i32", "height": "i32", "width": "i32", "scale": "fp32"}
 PLANES = {"C": 32, "PLANES": 2, "AXES": 0b10000100, "ONE_TABLE": False, "ACC": tl.float32}
 PLANES |= {"POINTS": triplane.POINTS, "CHANNELS": 32}
+ACT = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
+IMAGE = {"R": "i32", "C": "i32", "channels": "i32", **ACT}
+TILE_OF_IMAGE = {"ROWS": 1, "COLUMNS": bias_act.NUMBERS, "HAS_BIAS": True, "ACC": tl.float32}
 CASES = {
+    "channels first": Case(
+        bias_act.bias_act_kernel, IMAGE, {**TILE_OF_IMAGE, "BY_ROW": True}, ("C",)
+    ),
+    "channels last": Case(
+        bias_act.bias_act_kernel, IMAGE, {**TILE_OF_IMAGE, "BY_ROW": False}, ("C",)
+    ),
+    "bias_act, backward": Case(
+        bias_act.bias_act_grad_kernel,
+        {"N": "i64", **ACT},
+        {"NUMBERS": bias_act.NUMBERS, "ACC": tl.float32},
+        ("N",),
+    ),
     "composite": Case(composite.composite_kernel, RAY, {**EG3D, "RAYS": composite.RAYS}),
     "composite, backward": Case(
         composite.composite_backward_kernel, RAY, {**EG3D, "RAYS": composite.RAYS}
@@ -86,7 +103,11 @@ def usage(case: Case, capability: int) -> dict[str, int]:
         fn=case.kernel,
         signature=types,
         constexprs={(names.index(name),): value for name, value in case.constants.items()},
-        attrs={(i,): aligned for i, name in enumerate(names) if types[name].startswith("*")},
+        attrs={
+            (i,): aligned
+            for i, name in enumerate(names)
+            if types[name].startswith("*") or name in case.multiples
+        },
     )
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": case.num_warps})

@@ -11,6 +11,8 @@ import pytest
 
 # Per thread. 64 leave room for 32 warps on a multiprocessor, 200 for 10.
 MOST_REGISTERS = {
+    "bias_act": 64,
+    "bias_act_grad": 64,
     "composite": 64,
     "composite_backward": 64,
     "scaled_linear": 200,
