@@ -11,7 +11,8 @@ derivatives need (signs, and where the clamp is active) are recomputed from x.
     dx = up^T(m down^T(dy)),   m = gain (1 | slope | 0 where clamped)
 
 The chain is piecewise linear: m is locally constant in x, so derivatives of all orders have this
-form.
+form. On a GPU one kernel makes the fine grid a tile at a time (`ops.triton.filtered_lrelu`), from
+separable filters; others take the chain.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.ops.backend import Backend, choose
 from gan3d.ops.banded import Band
 from gan3d.ops.bias_act import LRELU_SLOPE, bias_act
 from gan3d.ops.resample import Padding, padding_sides, taps_along, upfirdn2d, upfirdn2d_reference
@@ -33,6 +35,7 @@ from gan3d.ops.resample import Padding, padding_sides, taps_along, upfirdn2d, up
 # Fine-grid samples per chunk: per CPU thread (2 MB, which fits its cache), and on a GPU.
 FINE_SAMPLES = 2**19
 FINE_SAMPLES_GPU = 2**27
+MOST_TAPS = 48  # of a filter of the kernel
 # Least maps per chunk for depthwise convolutions: 8 fit the cache at the sizes of 256 px.
 DEPTHWISE = 8
 
@@ -50,6 +53,7 @@ def filtered_lrelu(
     slope: float = LRELU_SLOPE,
     clamp: float | None = None,
     flip_filter: bool = False,
+    backend: Backend | None = None,
 ) -> Tensor:
     """Bias, upsampling, leaky ReLU, gain, clamp, downsampling.
 
@@ -69,18 +73,28 @@ def filtered_lrelu(
         slope: slope of the activation below 0.
         clamp: largest magnitude after the gain, on the fine grid; None does not clamp.
         flip_filter: correlate with both filters instead of convolving.
+        backend: see `ops.backend`; None chooses. The kernel takes separable filters of at most 48
+            taps.
 
     Returns:
         [b c H W], W = (w up + left + right - (ku - 1) - (kd - 1) + down - 1) // down.
 
     Raises:
-        ValueError: the shapes do not match, a factor is below 1, or the padded signal is too short.
+        ValueError: the shapes do not match, a factor is below 1, the padded signal is too short, or
+            the backend does not run here.
     """
     _check(x, fu, fd, b, up, down, padding)
+    backend = choose(backend, x)
+    if backend == "reference":
+        options: dict[str, Any] = {"up": up, "down": down, "padding": padding}
+        options |= {"gain": gain, "slope": slope, "clamp": clamp, "flip_filter": flip_filter}
+        return filtered_lrelu_reference(x, fu, fd, b, **options)
     if fu is None and fd is None and up == 1 and down == 1 and not any(padding_sides(padding)):
         return bias_act(x, b, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
     b = x.new_zeros(x.shape[1]) if b is None else b
     settings = _Settings(up, down, padding_sides(padding), gain, slope, clamp, flip_filter)
+    if backend == "triton" and x.numel() and _kernel_takes(fu, fd, settings):
+        return _by_kernel(x, b, fu, fd, settings)
     return _FilteredLReLU.apply(x, b, fu, fd, settings)
 
 
@@ -147,6 +161,26 @@ class _Settings(NamedTuple):
     slope: float
     clamp: float | None
     flip: bool
+
+
+def _kernel_takes(fu: Tensor | None, fd: Tensor | None, settings: _Settings) -> bool:
+    """Whether filters are separable, and short enough for a tile of the fine grid."""
+    filters = [f for f in (fu, fd) if f is not None]
+    short = all(f.ndim == 1 and len(f) <= MOST_TAPS for f in filters)
+    return short and max(settings.up, settings.down) <= MOST_TAPS
+
+
+def _by_kernel(
+    x: Tensor, b: Tensor, fu: Tensor | None, fd: Tensor | None, settings: _Settings
+) -> Tensor:
+    """`filtered_lrelu` by `ops.triton.filtered_lrelu`."""
+    from gan3d.ops.triton.filtered_lrelu import filtered_lrelu_maps
+
+    up, down, padding, gain, slope, clamp, flip = settings
+    one = None if fu is not None and fd is not None else x.new_ones(1)
+    filters = [one if f is None else f for f in (fu, fd)]
+    options = (up, down, list(padding), gain, slope, math.inf if clamp is None else clamp, flip)
+    return filtered_lrelu_maps(None, x, b, *filters, *options, False)
 
 
 class _FilteredLReLU(torch.autograd.Function):

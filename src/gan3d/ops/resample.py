@@ -11,6 +11,8 @@ top, bottom), counted on the zero-inserted signal, and negative values crop. `fl
 true convolution, True is correlation. A filter of one dimension is separable: it is applied along
 x, then along y, each time with the square root of `gain`. All functions are differentiable any
 number of times.
+
+On a GPU each pass is one kernel (`ops.triton.fir`); a filter that is learned takes torch.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.ops.backend import Backend, choose
 from gan3d.ops.pointwise import is_product, pointwise
 
 Pair = int | Sequence[int]
@@ -79,6 +82,7 @@ def upfirdn2d(
     padding: Padding = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
+    backend: Backend | None = None,
 ) -> Tensor:
     """Inserts zeros, pads, filters and drops samples, without storing the zeros.
 
@@ -90,14 +94,22 @@ def upfirdn2d(
         padding: zeros around the zero-inserted signal; negative values crop.
         flip_filter: correlate instead of convolving.
         gain: factor of the result.
+        backend: see `ops.backend`; None chooses.
 
     Returns:
         [b c H W], W = (w up + left + right - k) // down + 1.
 
     Raises:
-        ValueError: x is not [b c h w], a factor is below 1, or the padded signal is too short.
+        ValueError: x is not [b c h w], a factor is below 1, the padded signal is too short, or the
+            backend does not run here.
     """
     plan = _plan(x, f, up, down, padding)
+    backend = choose(backend, x)
+    if backend == "reference":
+        options: dict[str, Any] = {"up": up, "down": down, "padding": padding}
+        return upfirdn2d_reference(x, f, **options, flip_filter=flip_filter, gain=gain)
+    if backend == "triton" and (f is None or not f.requires_grad):
+        return _by_kernel(x, f, plan, flip_filter, gain)
     for kernel, step in _passes(plan, f, x, flip_filter, gain):
         apply = _insert_and_filter if max(step.up) > 1 else _filter_and_drop
         x = apply(x, kernel, step)
@@ -328,10 +340,33 @@ def _passes(
     f = f * gain ** (f.ndim / 2) if gain != 1 else f
     if f.ndim == 2:
         return [(f, step)]
+    along_x, along_y = _split(step)
+    return [(f[None, :], along_x), (f[:, None], along_y)]
+
+
+def _split(step: _Step) -> tuple[_Step, _Step]:
+    """One step as one along x and one along y."""
     (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = step
     along_x = _Step((up_x, 1), (down_x, 1), (left, right, 0, 0))
     along_y = _Step((1, up_y), (1, down_y), (0, 0, top, bottom))
-    return [(f[None, :], along_x), (f[:, None], along_y)]
+    return along_x, along_y
+
+
+def _by_kernel(x: Tensor, f: Tensor | None, plan: _Step, flip: bool, gain: float) -> Tensor:
+    """`upfirdn2d` by `ops.triton.fir`; a separable filter takes two passes."""
+    from gan3d.ops.triton.fir import fir
+
+    f = x.new_ones(1, 1) if f is None else f
+    kernels = [f] if f.ndim == 2 else [f[None, :], f[:, None]]
+    steps = [plan] if f.ndim == 2 else _split(plan)
+    for kernel, (up, down, (left, right, top, bottom)) in zip(kernels, steps):
+        ky, kx = kernel.shape
+        height = (x.shape[2] * up[1] + top + bottom - ky) // down[1] + 1
+        width = (x.shape[3] * up[0] + left + right - kx) // down[0] + 1
+        share = gain if f.ndim == 2 else gain**0.5
+        factors = ([*up[::-1]], [*down[::-1]], [top, left], [height, width])
+        x = fir(x, kernel, *factors, not flip, share)
+    return x
 
 
 def _filter_and_drop(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:

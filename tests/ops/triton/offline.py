@@ -20,7 +20,14 @@ import triton.language as tl  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from gan3d.ops.triton import bias_act, composite, scaled_linear, triplane  # noqa: E402
+from gan3d.ops.triton import (  # noqa: E402
+    bias_act,
+    composite,
+    filtered_lrelu,
+    fir,
+    scaled_linear,
+    triplane,
+)
 
 CAPABILITIES = (80, 90)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -57,7 +64,52 @@ PLANES |= {"POINTS": triplane.POINTS, "CHANNELS": 32}
 ACT = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
 IMAGE = {"R": "i32", "C": "i32", "channels": "i32", **ACT}
 TILE_OF_IMAGE = {"ROWS": 1, "COLUMNS": bias_act.NUMBERS, "HAS_BIAS": True, "ACC": tl.float32}
+STARTS = ("skipped_x", "rest_x", "skipped_y", "rest_y")
+FIR = dict.fromkeys(("C", "height_in", "width_in", "height", "width", *STARTS), "i32")
+FIR |= {"gain": "fp32"}
+TAPS = {"TAPS_X": 4, "TAPS_Y": 4, "REVERSED": True, "LAST": True, "ACC": tl.float32}
+TAPS |= {"PIXELS": fir.PIXELS, "CHANNELS": fir.CHANNELS}
+ONE, TWO = ({f"UP_{axis}": n for axis in "XY"} for n in (1, 2))
+KEPT, HALVED = ({f"DOWN_{axis}": n for axis in "XY"} for n in (1, 2))
+FIRST = {"LAST": False, "CHANNELS": 1, "PIXELS": fir.PIXELS_FIRST}
+INTEGERS = [f"{side}_{of}" for side in ("height", "width") for of in ("x", "v", "fine")]
+INTEGERS += [f"before_{of}{axis}" for of in "uvp" for axis in "yx"]
+CHAIN = dict.fromkeys(("C", "height", "width", "shift_y", "shift_x", *INTEGERS), "i32")
+CHAIN |= dict.fromkeys(("gain_up", "gain_v", "gain_out", "gain", "slope", "clamp"), "fp32")
+
+
+def bands(up: int, by: int, down: int) -> dict[str, Any]:
+    """Of filters of StyleGAN3-T, six taps per sample of the coarser grid."""
+    taps = [6 * factor for factor in (up, by, down)]
+    outputs = filtered_lrelu.outputs_of(taps[2], down)
+    found = {"UP_U": up, "TAPS_U": taps[0], "UP_V": by, "TAPS_V": taps[1]}
+    found |= {"DOWN": down, "TAPS_P": taps[2], "OUTPUTS": outputs}
+    found["PADDED"] = max(triton.next_power_of_2(outputs), filtered_lrelu.LEAST)
+    found |= {f"INPUTS_{of}": filtered_lrelu.inputs_of(6 * n, n) for of, n in zip("UV", (up, by))}
+    found |= dict.fromkeys(("REVERSED_U", "REVERSED_V", "REVERSED_P"), True)
+    found |= {"FINE": filtered_lrelu.FINE, "COLUMNS": filtered_lrelu.COLUMNS}
+    return found | {"PRECISION": "tf32", "ACC": tl.float32}
+
+
 CASES = {
+    "filtered_lrelu, up 4, down 2": Case(
+        filtered_lrelu.filtered_lrelu_kernel,
+        CHAIN,
+        {**bands(4, 4, 2), "LINEAR": False},
+        (),
+        filtered_lrelu.WARPS,
+    ),
+    "filtered_lrelu, backward": Case(
+        filtered_lrelu.filtered_lrelu_kernel,
+        CHAIN,
+        {**bands(4, 2, 4), "LINEAR": True},
+        (),
+        filtered_lrelu.WARPS,
+    ),
+    "filter": Case(fir.fir_kernel, FIR, {**TAPS, **ONE, **KEPT}, ("C",)),
+    "up": Case(fir.fir_kernel, FIR, {**TAPS, **TWO, **KEPT}, ("C",)),
+    "down": Case(fir.fir_kernel, FIR, {**TAPS, **ONE, **HALVED}, ("C",)),
+    "filter, channels first": Case(fir.fir_kernel, FIR, {**TAPS, **ONE, **KEPT, **FIRST}),
     "channels first": Case(
         bias_act.bias_act_kernel, IMAGE, {**TILE_OF_IMAGE, "BY_ROW": True}, ("C",)
     ),

