@@ -17,11 +17,12 @@ demodulation`.
 
 from gan3d.ops.bias_act import bias_act
 from gan3d.ops.bicubic import bicubic_downsample
-from gan3d.ops.composite import alpha_weights, composite, left_alphas
+from gan3d.ops.composite import alpha_weights, composite, composite_alphas, left_alphas
 from gan3d.ops.film_siren import film_siren
 from gan3d.ops.filtered_lrelu import filtered_lrelu
 from gan3d.ops.grid_sample import grid_sample
 from gan3d.ops.modfc import modfc
+from gan3d.ops.render_triplane import DecoderWeights, render_triplane, triplane_density
 from gan3d.ops.resample import (
     conv2d_resample,
     downsample2d,
@@ -33,11 +34,13 @@ from gan3d.ops.resample import (
 from gan3d.ops.triplane import PlaneTable
 
 __all__ = [
+    "DecoderWeights",
     "PlaneTable",
     "alpha_weights",
     "bias_act",
     "bicubic_downsample",
     "composite",
+    "composite_alphas",
     "conv2d_resample",
     "downsample2d",
     "film_siren",
@@ -46,7 +49,9 @@ __all__ = [
     "grid_sample",
     "left_alphas",
     "modfc",
+    "render_triplane",
     "setup_filter",
+    "triplane_density",
     "upfirdn2d",
     "upsample2d",
 ]

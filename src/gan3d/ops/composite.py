@@ -17,7 +17,8 @@ sigma only and scatters the weights back to the blocks, so that colors are never
 kernel reads every color once, forward, and once more backward (`ops.triton.composite`).
 
 `alpha_weights` and `left_alphas` are the left-point rule of pi-GAN, GRAM and CIPS-3D:
-w_i = alpha_i T_i, C = sum_i w_i c_i.
+w_i = alpha_i T_i, C = sum_i w_i c_i. `composite_alphas` is this rule for surfaces in any order
+(GRAM); on a GPU it is one kernel, which sorts nothing (`ops.triton.alphas`).
 
 Convention: depths are distances along unit rays; shapes are [.. s], colors [.. s c], with any
 leading dimensions. All functions are differentiable any number of times.
@@ -33,6 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.ops.backend import Backend, choose
+
+MOST_SURFACES = 64  # of the kernel
 
 
 class Samples(NamedTuple):
@@ -61,6 +64,22 @@ class Composite(NamedTuple):
     rgb: Tensor
     depth: Tensor
     opacity: Tensor
+
+
+class CompositedSurfaces(NamedTuple):
+    """Values of rays after compositing of surfaces.
+
+    Attributes:
+        rgb: sum_i w_i c_i, [.. c].
+        depth: sum_i w_i d_i, not divided by the opacity, [..].
+        opacity: sum_i w_i, [..].
+        weights: w_i in the order of the surfaces, [.. k].
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    opacity: Tensor
+    weights: Tensor
 
 
 def composite(
@@ -148,6 +167,58 @@ def alpha_weights(alpha: Tensor) -> Tensor:
     """
     passed = F.pad((1 - alpha + 1e-10)[..., :-1].cumprod(-1), (1, 0), value=1.0)
     return alpha * passed
+
+
+def composite_alphas(
+    alpha: Tensor,
+    rgb: Tensor,
+    distances: Tensor,
+    *,
+    last_back: bool = False,
+    backend: Backend | None = None,
+) -> CompositedSurfaces:
+    """w_i = alpha_i prod_{j nearer than i} (1 - alpha_j + 1e-10) (GRAM eq. 4), and sums.
+
+    Args:
+        alpha: opacities of surfaces in any order, [.. k].
+        rgb: their colors or other values, [.. k c].
+        distances: define the order (without gradient; of equal ones, the first is nearer) and the
+            depth, [.. k].
+        last_back: whether to add 1 - sum_i w_i to the weight of the farthest surface.
+        backend: see `ops.backend`; None chooses. "reference" and "fast" are the same here, and the
+            kernel takes at most 64 surfaces.
+
+    Returns:
+        rgb [.. c], depth and opacity [..], weights [.. k].
+
+    Raises:
+        ValueError: the backend does not run here.
+    """
+    if choose(backend, alpha) == "triton" and alpha.shape[-1] <= MOST_SURFACES:
+        from gan3d.ops.triton.alphas import composite_surfaces
+
+        leading = alpha.shape[:-1]
+        tensors = alpha.flatten(0, -2), rgb.flatten(0, -3), distances.flatten(0, -2)
+        found = composite_surfaces(*tensors, last_back)
+        return CompositedSurfaces(*(x.unflatten(0, leading) for x in found))
+    return CompositedSurfaces(*alphas_form(alpha, rgb, distances, last_back))
+
+
+def alphas_form(
+    alpha: Tensor, rgb: Tensor, distances: Tensor, last_back: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`composite_alphas` in torch, also for the kernel's derivatives of higher order."""
+    # Weights in order of distance.
+    order = distances.detach().argsort(dim=-1, stable=True)
+    in_order = alpha_weights(alpha.gather(-1, order))
+    if last_back:
+        rest = 1 - in_order.sum(-1, keepdim=True)
+        in_order = torch.cat([in_order[..., :-1], in_order[..., -1:] + rest], -1)
+
+    # Sums in order of the surfaces.
+    weights = torch.zeros_like(in_order).scatter(-1, order, in_order)
+    color = (weights[..., None] * rgb).sum(-2)
+    return color, (weights * distances).sum(-1), weights.sum(-1), weights
 
 
 def left_alphas(sigma: Tensor, depths: Tensor, last: float = 1e10) -> Tensor:

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gan3d.camera import Rays
 from gan3d.layers.precision import full_precision
-from gan3d.ops.composite import alpha_weights
+from gan3d.ops.composite import composite_alphas
 
 # s(x): points [.. 3] -> [..].
 Predictor = Callable[[Tensor], Tensor]
@@ -399,18 +399,8 @@ def composite(
     Returns:
         Color, depth, opacity and weights.
     """
-    # Weights in order of distance.
-    order = distances.detach().argsort(-1)
-    sorted_weights = alpha_weights(alpha.gather(-1, order))
-    if last_back:
-        rest = 1 - sorted_weights.sum(-1, keepdim=True)
-        sorted_weights = torch.cat([sorted_weights[..., :-1], sorted_weights[..., -1:] + rest], -1)
-
-    # Sums in order of the surfaces.
-    weights = torch.zeros_like(sorted_weights).scatter(-1, order, sorted_weights)
-    color = (weights[..., None] * rgb).sum(-2)
-    depth = (weights * distances).sum(-1, keepdim=True)
-    opacity = weights.sum(-1, keepdim=True)
+    color, depth, opacity, weights = composite_alphas(alpha, rgb, distances, last_back=last_back)
+    depth, opacity = depth[..., None], opacity[..., None]
     if white_back:
         color = color + 1 - opacity
     return ManifoldRendering(color, depth, opacity, weights)

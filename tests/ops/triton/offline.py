@@ -21,10 +21,12 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from gan3d.ops.triton import (  # noqa: E402
+    alphas,
     bias_act,
     composite,
     filtered_lrelu,
     fir,
+    render_triplane,
     scaled_linear,
     triplane,
 )
@@ -42,6 +44,7 @@ class Case(NamedTuple):
         constants: its compile-time arguments.
         multiples: integers that are multiples of 16, as Triton sees of their values.
         num_warps: of a program.
+        num_stages: of the pipeline of loads.
     """
 
     kernel: Any
@@ -49,6 +52,7 @@ class Case(NamedTuple):
     constants: dict[str, Any]
     multiples: tuple[str, ...] = ()
     num_warps: int = 4
+    num_stages: int = 3
 
 
 RAY = {"order": "*i64", "background": "fp32", "R": "i32"}
@@ -91,7 +95,36 @@ def bands(up: int, by: int, down: int) -> dict[str, Any]:
     return found | {"PRECISION": "tf32", "ACC": tl.float32}
 
 
+GRAM = {"K": 24, "SURFACES": 32, "RAYS": alphas.NUMBERS // 32, "LAST_BACK": True, "ACC": tl.float32}
+VIEW = dict.fromkeys(("R", "P", "S", "height", "width"), "i32")
+VIEW |= {"scale": "fp32", "background": "fp32"}
+FIELD = {"C": 32, "HIDDEN": 64, "PLANES": 2, "AXES": 0b10000100, "ONE_TABLE": False}
+FIELD |= {"HAS_OFFSET": False, "CHANNELS": 32, "UNITS": 64, "PRECISION": "tf32", "ACC": tl.float32}
+COLOR = {"F": 32, "COLORS": 32, "RAYS": render_triplane.RAYS}
+GRADIENTS = {"BUCKETS": render_triplane.BUCKETS, "OF_ROWS": True, "OF_DECODER": True}
 CASES = {
+    "densities of samples": Case(
+        render_triplane.densities_kernel, VIEW, {**FIELD, "POINTS": render_triplane.POINTS}
+    ),
+    "render_triplane": Case(render_triplane.rays_kernel, VIEW, {**FIELD, **COLOR}, num_stages=1),
+    "render_triplane, backward": Case(
+        render_triplane.rays_backward_kernel,
+        VIEW,
+        {**FIELD, **COLOR, **GRADIENTS, "OF_RAYS": False},
+        num_warps=render_triplane.WARPS_BACKWARD,
+        num_stages=1,
+    ),
+    "render_triplane, backward, rays": Case(
+        render_triplane.rays_backward_kernel,
+        VIEW,
+        {**FIELD, **COLOR, **GRADIENTS, "OF_RAYS": True},
+        num_warps=render_triplane.WARPS_BACKWARD,
+        num_stages=1,
+    ),
+    "composite_alphas": Case(alphas.alphas_kernel, {"R": "i32", "C": "i32"}, GRAM),
+    "composite_alphas, backward": Case(
+        alphas.alphas_backward_kernel, {"R": "i32", "C": "i32"}, GRAM
+    ),
     "filtered_lrelu, up 4, down 2": Case(
         filtered_lrelu.filtered_lrelu_kernel,
         CHAIN,
@@ -162,7 +195,8 @@ def usage(case: Case, capability: int) -> dict[str, int]:
         },
     )
     target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": case.num_warps})
+    options = {"num_warps": case.num_warps, "num_stages": case.num_stages}
+    compiled = triton.compile(source, target=target, options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()

@@ -11,6 +11,11 @@ import pytest
 
 # Per thread. 64 leave room for 32 warps on a multiprocessor, 200 for 10.
 MOST_REGISTERS = {
+    "densities": 96,
+    "rays": 128,
+    "rays_backward": 255,
+    "alphas": 64,
+    "alphas_backward": 96,
     "bias_act": 64,
     "bias_act_grad": 64,
     "composite": 64,

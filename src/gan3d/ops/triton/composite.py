@@ -27,7 +27,7 @@ RAYS = 16  # of a tile: a warp reads 16 bytes per thread of 32 channels
 
 
 @triton.jit
-def _softplus(x):
+def softplus(x):
     return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
 
 
@@ -70,7 +70,7 @@ def composite_kernel(
         more = on_ray & (tl.zeros_like(ray) + s + 1 < S)
         d_next = tl.load(depths + row + s + 1, mask=more, other=0.0).to(ACC)
         density_next = tl.load(sigma + row + s + 1, mask=more, other=0.0).to(ACC)
-        tau = _softplus((density + density_next) / 2 - 1) * (d_next - d)
+        tau = softplus((density + density_next) / 2 - 1) * (d_next - d)
         tau = tl.where(more, tau, 0.0)
         weight = tl.exp(-passed) * (1 - tl.exp(-tau))
         share = (before + weight) / 2
@@ -141,7 +141,7 @@ def composite_backward_kernel(
         # The interval from s to s + 1.
         middle = (density + density_next) / 2 - 1
         length = tl.where(more, d_next - d, 0.0)
-        rate = _softplus(middle)
+        rate = softplus(middle)
         tau = rate * length
         weight = tl.exp(-passed) * (1 - tl.exp(-tau))
         p = (q + q_next) / 2 + of_opacity + of_depth * ((d + d_next) / 2 - expected)

@@ -28,8 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gan3d.ops.backend import interprets
-from gan3d.ops.triton.launches import accumulator
+from gan3d.ops.triton.launches import accumulator, widened_precision
 
 FINE = 64  # side of a tile of the fine grid
 COLUMNS = 16  # of it at a time
@@ -198,7 +197,7 @@ def filtered_lrelu_maps(
         upward.is_reversed, by.is_reversed, to.is_reversed, v is not None,
         inputs_of(ku, up), inputs_of(len(by.taps), by.factor),
         outputs, max(triton.next_power_of_2(outputs), LEAST), FINE, COLUMNS,
-        precision_of(x), accumulator(x), num_warps=WARPS,
+        widened_precision(x), accumulator(x), num_warps=WARPS,
     )  # fmt: skip
     return y
 
@@ -237,14 +236,6 @@ class Sizes(NamedTuple):
 def outputs_of(taps: int, factor: int) -> int:
     """Outputs of a tile along an axis, whose taps lie within its part of the fine grid."""
     return (FINE - taps) // factor + 1
-
-
-def precision_of(x: Tensor) -> str:
-    """How float32 is multiplied: in tf32, which has the bits of float16, for lower precision."""
-    exact = interprets() or x.dtype == torch.float64
-    if exact or (x.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"):
-        return "ieee"
-    return "tf32"
 
 
 def inputs_of(taps: int, factor: int) -> int:

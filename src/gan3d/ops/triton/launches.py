@@ -6,6 +6,8 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from gan3d.ops.backend import interprets
+
 
 def accumulator(x: Tensor) -> tl.dtype:
     """The type that sums over x run in."""
@@ -17,3 +19,11 @@ def dense(x: Tensor) -> Tensor:
     if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()
+
+
+def widened_precision(x: Tensor) -> str:
+    """How x is multiplied as float32: in tf32, which has the bits of float16, if it is lower."""
+    exact = interprets() or x.dtype == torch.float64
+    if exact or (x.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"):
+        return "ieee"
+    return "tf32"

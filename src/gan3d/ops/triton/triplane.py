@@ -22,13 +22,18 @@ POINTS = 16  # of a tile: a warp reads 16 bytes per thread of 32 channels
 
 
 @triton.jit
-def _position(points, at, axis: tl.constexpr, on_point, scale, size):
+def texel_of(c, scale, size):
     """First texel around a coordinate, and the weight of the second one."""
-    c = tl.load(points + at + axis, mask=on_point, other=0.0)
     position = ((c * scale + 1) * size - 1) / 2
     low = tl.minimum(tl.maximum(tl.floor(position), -2.0), size)
     fraction = tl.minimum(tl.maximum(position - low, 0.0), 1.0)
     return low.to(tl.int32), fraction
+
+
+@triton.jit
+def _position(points, at, axis: tl.constexpr, on_point, scale, size):
+    """`texel_of` a coordinate of points."""
+    return texel_of(tl.load(points + at + axis, mask=on_point, other=0.0), scale, size)
 
 
 @triton.jit
@@ -145,7 +150,7 @@ def plane_features(
     features = rows.new_empty(b, p, rows.shape[1])
     plane_features_kernel[_grid(points)](
         rows.contiguous(), points.contiguous(), features, p, height, width, scale,
-        rows.shape[1], len(axes) // 2, _packed(axes), batch < b, POINTS,
+        rows.shape[1], len(axes) // 2, packed(axes), batch < b, POINTS,
         triton.next_power_of_2(rows.shape[1]), accumulator(rows),
     )  # fmt: skip
     return features
@@ -177,7 +182,7 @@ def plane_features_backward(
     plane_features_backward_kernel[_grid(points)](
         rows.contiguous(), points.contiguous(), grad.contiguous(), found, moved,
         p, height, width, scale,
-        rows.shape[1], len(axes) // 2, _packed(axes), batch < b, of_rows, of_points, POINTS,
+        rows.shape[1], len(axes) // 2, packed(axes), batch < b, of_rows, of_points, POINTS,
         triton.next_power_of_2(rows.shape[1]), accumulator(rows),
     )  # fmt: skip
     return found.to(rows.dtype), moved
@@ -224,6 +229,6 @@ def _grid(points: Tensor) -> tuple[int, int]:
     return triton.cdiv(points.shape[1], POINTS), len(points)
 
 
-def _packed(axes: list[int]) -> int:
+def packed(axes: list[int]) -> int:
     """Two bits per axis."""
     return sum(axis << (2 * i) for i, axis in enumerate(axes))
