@@ -34,9 +34,10 @@ from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.superresolution import SuperResolution, SuperResolutionOptions
 from gan3d.layers.synthesis import SynthesisNetwork
 from gan3d.ops.field_decoder import decode
+from gan3d.ops.render_triplane import DecoderWeights
 from gan3d.ops.triplane import PROJECTIONS, PlaneAxes, PlaneTable
 from gan3d.randomness import Randomness
-from gan3d.rendering import DensityPrior, RenderOptions, render_rays
+from gan3d.rendering import DensityPrior, RenderOptions, TriplaneField, render_rays
 
 # Images after which the StyleGAN3 backbone's old magnitudes weigh half.
 MAGNITUDE_HALF_LIFE = 20_000
@@ -190,11 +191,15 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[.. c] -> sigma [.. 1], rgb [.. f]."""
+        return decode(features, *self.weights(features.dtype))
+
+    def weights(self, dtype: torch.dtype) -> DecoderWeights:
+        """Matrices and biases, with the gains of equalized learning rates."""
         layers = (layer for layer in self.net if isinstance(layer, EqualizedLinear))
-        (w1, b1), (w2, b2) = (layer.scaled(features.dtype) for layer in layers)
+        (w1, b1), (w2, b2) = (layer.scaled(dtype) for layer in layers)
         assert b1 is not None
         assert b2 is not None
-        return decode(features, w1, b1, w2, b2)
+        return DecoderWeights(w1, b1, w2, b2)
 
 
 class Backbone(nn.Module):
@@ -381,9 +386,7 @@ class EG3D(Generator):
             if self.density_noise:
                 options = replace(options, density_noise=self.density_noise)
 
-            def field(points: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-                return self._query(representation, points)
-
+            field = self._field(representation)
             seen = render_rays(field, sight.rays, options, sight.randomness)
 
             # Black features lie at -1: what shows behind the scene is added.
@@ -418,7 +421,7 @@ class EG3D(Generator):
         have no effect.
         """
         with torch.autocast(points.device.type, enabled=False):
-            return self._query(representation, points)
+            return self._field(representation)(points)
 
     def batch_bound(self) -> str:
         official = self.options.automatic and self.options.auto_limits == "official"
@@ -433,7 +436,8 @@ class EG3D(Generator):
         magnitudes = representation.magnitudes
         return None if magnitudes is None or magnitudes.shape[1] == 0 else magnitudes
 
-    def _query(self, representation: TriPlanes, points: Tensor) -> tuple[Tensor, Tensor]:
-        side = self.options.box_warp
-        sigma, rgb = self.decoder(representation.table.features(points, box_warp=side))
-        return self.density_prior.added(sigma, points, side), rgb
+    def _field(self, representation: TriPlanes) -> TriplaneField:
+        decoder = self.decoder.weights(representation.planes.dtype)
+        return TriplaneField(
+            representation.table, decoder, self.options.box_warp, self.density_prior
+        )

@@ -1,6 +1,7 @@
 """Rendering along rays: radiance fields (mid-point and left-point rules), radiance manifolds."""
 
 from gan3d.rendering.density_prior import DensityPrior
+from gan3d.rendering.triplane_field import TriplaneField
 from gan3d.rendering.volume import (
     Background,
     Field,
@@ -20,6 +21,7 @@ __all__ = [
     "Field",
     "RayRendering",
     "RenderOptions",
+    "TriplaneField",
     "importance_depths",
     "inverse_cdf",
     "ray_box",

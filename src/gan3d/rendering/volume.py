@@ -6,7 +6,9 @@
 
 Convention: rays [b r 3] have unit directions, depths [b r s] are distances along them. A `Field` is
 any callable that takes points [b r s 3] and directions [b r 1 3] and returns (sigma [b r s 1] raw,
-rgb [b r s c]). Depths carry no gradient; colors, densities and (through the points) cameras do.
+rgb [b r s c]). A `TriplaneField` on a GPU renders whole rays by one kernel, and only densities of
+the coarse samples are made before. Depths carry no gradient; colors, densities and (through the
+points) cameras do.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from gan3d.camera import Rays
 from gan3d.ops.composite import Samples, composite, interval_weights, optical_depths
 from gan3d.randomness import Randomness
+from gan3d.rendering.triplane_field import TriplaneField
 
 Background = Literal["black", "white", "random"]
 BackgroundOrLearned = Literal[Background, "learned"]
@@ -366,6 +369,13 @@ def _render_chunk(
     # Coarse samples.
     split = options.depth_samples
     depths = stratified_depths(near, far, split, jitter=jitter, disparity=options.disparity)
+    background = 1.0 if options.background == "white" else None
+    if isinstance(field, TriplaneField) and field.is_fused:
+        rays = (origins, directions)
+        seen = field.composite(
+            *rays, *_in_order(field, options, *rays, depths, u, noise), background
+        )
+        return seen.rgb, seen.depth, seen.opacity, depths.amax(-1)
     blocks = [query(depths, None if noise is None else noise[..., :split])]
 
     # Importance samples.
@@ -374,6 +384,26 @@ def _render_chunk(
         fine = importance_depths(depths, weights, options.importance_samples, u=u)
         blocks.append(query(fine, None if noise is None else noise[..., split:]))
 
-    seen = composite(*blocks, background=1.0 if options.background == "white" else None)
+    seen = composite(*blocks, background=background)
     # Importance depths lie between coarse ones, so the farthest sample is a coarse one.
     return seen.rgb, seen.depth, seen.opacity, depths.amax(-1)
+
+
+def _in_order(
+    field: TriplaneField,
+    options: RenderOptions,
+    origins: Tensor,
+    directions: Tensor,
+    depths: Tensor,
+    u: Tensor,
+    noise: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Coarse and importance depths in increasing order, and their noise, [b r S+F]."""
+    if not options.importance_samples:
+        return depths, noise
+    coarse_noise = None if noise is None else noise[..., : depths.shape[-1]]
+    sigma = field.densities(origins, directions, depths, coarse_noise)
+    weights = interval_weights(optical_depths(sigma, depths))
+    fine = importance_depths(depths, weights, options.importance_samples, u=u)
+    depths, order = torch.cat([depths, fine], -1).sort(-1)
+    return depths, None if noise is None else noise.gather(-1, order)
