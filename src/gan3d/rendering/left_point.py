@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.camera import Rays
 from gan3d.host import constant
-from gan3d.ops.composite import Samples, alpha_weights, left_alphas
+from gan3d.ops.composite import Samples
+from gan3d.ops.left_point import Clamp, composite_left, left_point_weights
 from gan3d.randomness import Randomness
 from gan3d.rendering.volume import Field, free_chunk, inverse_cdf
 
-Clamp = Literal["relu", "softplus"]
 Fill = Literal["weight", "debug"]
 
 
@@ -202,32 +201,10 @@ def resampled_depths(depths: Tensor, weights: Tensor, u: Tensor | None = None) -
         return inverse_cdf(edges, weights[..., 1:-1] + 1e-5, u)
 
 
-def left_point_weights(sigma: Tensor, depths: Tensor, clamp_mode: Clamp = "relu") -> Tensor:
-    """Left-point weights of raw densities.
-
-        w_i = alpha_i prod_{j<i} (1 - alpha_j + 1e-10)
-        alpha_i = 1 - exp(-clamp(sigma_i) (t_{i+1} - t_i))
-
-    The interval behind the last sample has length 1e10: it is opaque if its density is positive.
-
-    Args:
-        sigma: raw densities of the field, [.. s].
-        depths: in increasing order, [.. s].
-        clamp_mode: "relu" or "softplus".
-
-    Returns:
-        [.. s].
-    """
-    density = F.relu(sigma) if clamp_mode == "relu" else F.softplus(sigma)
-    return alpha_weights(left_alphas(density, depths))
-
-
 def composite_left_point(
     *blocks: Samples, options: LeftPointOptions = LeftPointOptions(), noise: Tensor | None = None
 ) -> LeftPointRendering:
-    """The left-point rule over the union of blocks of samples; features = sum_i w_i c_i.
-
-    Only scalars are sorted: weights are scattered back to their blocks, and features never move.
+    """The left-point rule over the union of blocks of samples (`ops.left_point`).
 
     Args:
         blocks: samples, in any order; at equal depths the samples of earlier blocks come first.
@@ -237,21 +214,10 @@ def composite_left_point(
     Returns:
         Features, depth, opacity, depths and weights.
     """
-    # Weights in order of depth.
-    depths, order = torch.cat([block.depths for block in blocks], -1).sort(dim=-1, stable=True)
-    sigma = torch.cat([block.sigma for block in blocks], -1).gather(-1, order)
-    sigma = sigma if noise is None else sigma + noise
-    weights = left_point_weights(sigma, depths, options.clamp_mode)
-    opacity = weights.sum(-1, keepdim=True)
-    if options.last_back:
-        weights = torch.cat([weights[..., :-1], weights[..., -1:] + 1 - opacity], -1)
-    depth = (weights * depths).sum(-1, keepdim=True)
-
-    # Features in order of the blocks.
-    unsorted = torch.zeros_like(weights).scatter(-1, order, weights)
-    parts = unsorted.split([block.depths.shape[-1] for block in blocks], -1)
-    features = sum((w[..., None, :] @ block.rgb).squeeze(-2) for w, block in zip(parts, blocks))
-    assert isinstance(features, Tensor)
+    features, depth, opacity, depths, weights = composite_left(
+        *blocks, noise=noise, clamp=options.clamp_mode, last_back=options.last_back
+    )
+    depth, opacity = depth[..., None], opacity[..., None]
     features = _background(features, opacity, options)
     return LeftPointRendering(features, depth, opacity, depths, weights)
 

@@ -26,6 +26,7 @@ from gan3d.ops.triton import (  # noqa: E402
     composite,
     filtered_lrelu,
     fir,
+    left_point,
     render_triplane,
     scaled_linear,
     triplane,
@@ -102,7 +103,14 @@ FIELD = {"C": 32, "HIDDEN": 64, "PLANES": 2, "AXES": 0b10000100, "ONE_TABLE": Fa
 FIELD |= {"HAS_OFFSET": False, "CHANNELS": 32, "UNITS": 64, "PRECISION": "tf32", "ACC": tl.float32}
 COLOR = {"F": 32, "COLORS": 32, "RAYS": render_triplane.RAYS}
 GRADIENTS = {"BUCKETS": render_triplane.BUCKETS, "OF_ROWS": True, "OF_DECODER": True}
+PIGAN = {"S": 24, "S0": 12, "C": 3, "CHANNELS": 4, "SOFTPLUS": False, "LAST_BACK": True}
+PIGAN |= {"RAYS": left_point.RAYS, "ACC": tl.float32}
+CIPS = PIGAN | {"C": 32, "CHANNELS": 32, "LAST_BACK": False}
 CASES = {
+    "colors": Case(left_point.left_point_kernel, RAY, PIGAN),
+    "colors, backward": Case(left_point.left_point_backward_kernel, RAY, PIGAN),
+    "features": Case(left_point.left_point_kernel, RAY, CIPS),
+    "features, backward": Case(left_point.left_point_backward_kernel, RAY, CIPS),
     "densities of samples": Case(
         render_triplane.densities_kernel, VIEW, {**FIELD, "POINTS": render_triplane.POINTS}
     ),

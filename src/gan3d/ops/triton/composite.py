@@ -32,7 +32,7 @@ def softplus(x):
 
 
 @triton.jit
-def _color(first, second, order, ray, s, channel, on_ray, mask, S, S0, C, ORDERED: tl.constexpr):
+def color_of(first, second, order, ray, s, channel, on_ray, mask, S, S0, C, ORDERED: tl.constexpr):
     """Colors [rays channels] of sample s of the sorted rays, and where they stand in the blocks."""
     place = tl.zeros_like(ray) + s
     if ORDERED:
@@ -74,7 +74,9 @@ def composite_kernel(
         tau = tl.where(more, tau, 0.0)
         weight = tl.exp(-passed) * (1 - tl.exp(-tau))
         share = (before + weight) / 2
-        c, _, _, _ = _color(first, second, order, ray, s, channel, on_ray, mask, S, S0, C, ORDERED)
+        c, _, _, _ = color_of(
+            first, second, order, ray, s, channel, on_ray, mask, S, S0, C, ORDERED
+        )
         color += share[:, None] * c.to(ACC)
         depth += share * d
         opacity += weight
@@ -122,7 +124,7 @@ def composite_backward_kernel(
     before = tl.zeros([RAYS], ACC)
     d = tl.load(depths + row, mask=on_ray, other=0.0).to(ACC)
     density = tl.load(sigma + row, mask=on_ray, other=0.0).to(ACC)
-    c, at_first, at_second, in_first = _color(
+    c, at_first, at_second, in_first = color_of(
         first, second, order, ray, 0, channel, on_ray, mask, S, S0, C, ORDERED
     )
     q = tl.sum(g * c.to(ACC), 1)
@@ -133,7 +135,7 @@ def composite_backward_kernel(
         d_next = tl.load(depths + row + s + 1, mask=more, other=0.0).to(ACC)
         density_next = tl.load(sigma + row + s + 1, mask=more, other=0.0).to(ACC)
         following = tl.minimum(s + 1, S - 1)
-        c, next_first, next_second, next_in_first = _color(
+        c, next_first, next_second, next_in_first = color_of(
             first, second, order, ray, following, channel, on_ray, mask, S, S0, C, ORDERED
         )
         q_next = tl.sum(g * c.to(ACC), 1)
