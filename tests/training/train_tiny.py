@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--stop-rank", type=int, help="this process gets SIGUSR1")
     parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--strategy", default="gan_ddp", help="where there are several devices")
     parser.add_argument("--micro", type=int)
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--precision", default="64-true")
@@ -216,7 +217,7 @@ def main() -> None:
     trainer = Trainer(
         accelerator="cpu",
         devices=args.devices,
-        strategy="gan_ddp" if args.devices > 1 else "auto",
+        strategy=args.strategy if args.devices > 1 else "auto",
         precision=args.precision,
         max_epochs=-1,
         logger=DiskLogger(args.run) if args.run else False,
@@ -233,8 +234,9 @@ def main() -> None:
     assert trainer.global_step == int(gan.iterations), (
         f"{trainer.global_step} steps for {gan.iterations} iterations"
     )
+    state = trainer.strategy.lightning_module_state_dict()
     if args.out and trainer.is_global_zero:
-        torch.save(gan.state_dict(), args.out)
+        torch.save(state, args.out)
 
 
 if __name__ == "__main__":

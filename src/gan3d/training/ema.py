@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gan3d.training.sharding import parts
+
 
 @dataclass(frozen=True)
 class EMA:
@@ -42,8 +44,8 @@ class EMA:
     ) -> None:
         """Moves the parameters of `average`; copies all buffers (w_avg, noise, magnitudes)."""
         beta = self.beta(images_seen, batch_size)
-        old: list[Tensor] = list(average.parameters())
-        new: list[Tensor] = list(network.parameters())
+        old: list[Tensor] = parts(average.parameters())
+        new: list[Tensor] = parts(network.parameters())
         # p_ema + (1 - beta) (p - p_ema): the same as above, in one multi-tensor call.
         torch._foreach_lerp_(old, new, 1.0 - beta)
         kept: list[Tensor] = list(average.buffers())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from gan3d.training.compatibility import check_compatibility, check_split
 from gan3d.training.ema import EMA
 from gan3d.training.fakes import Fakes
 from gan3d.training.loggers import log_metrics
-from gan3d.training.losses import Losses
+from gan3d.training.losses import Losses, Selective
 from gan3d.training.micro_batches import Part, micro_batches
 from gan3d.training.nan_guard import GradientWatch
 from gan3d.training.optimizers import Adam
@@ -45,8 +45,13 @@ from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
 from gan3d.training.running_means import RunningMeans
 from gan3d.training.sampling import Sampling
+from gan3d.training.sharding import whole
 from gan3d.training.stages import Stage, Stages, names_of
-from gan3d.training.strategies import mean_over_processes, over_processes
+from gan3d.training.strategies import (
+    mean_over_processes,
+    over_processes,
+    refuse_strategy,
+)
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +213,7 @@ class GAN(LightningModule):
 
         # stage, learning rates, micro-batches
         stage, phases.batch_size = self._enter_stage(seen), batch_size
+        networks = (self.generator, self.discriminator)
         g, d = cast(list, self.optimizers())
         self.optimizer_g.adjust(g, stage.lr_g, losses.lazy_g)
         self.optimizer_d.adjust(d, stage.lr_d, losses.lazy_d)
@@ -220,21 +226,24 @@ class GAN(LightningModule):
 
         # generator, with the steps of its lazy regularizers
         with uncounted(g, d):
-            phases.weigh_fakes(split, over_processes)
-            step("generator", self.generator, g, phases.generator_loss)
+            with whole(*networks if isinstance(losses.game, Selective) else ()):
+                phases.weigh_fakes(split, over_processes)
+            step("generator", self.generator, g, phases.generator_loss, networks)
             if losses.density.weight > 0 and iteration % losses.density.interval == 0:
                 step("density", self.generator, g, phases.density_loss)
             if losses.path_length.weight > 0 and iteration % losses.path_length.interval == 0:
-                phases.measure_lengths(split, lambda value: mean_over_processes([value])[0])
+                with whole(self.generator):
+                    phases.measure_lengths(split, lambda value: mean_over_processes([value])[0])
                 step("path_length", self.generator, g, phases.path_length_loss)
 
         # discriminator: the step by which Lightning counts this iteration
-        step("discriminator", self.discriminator, d, phases.discriminator_loss)
+        step("discriminator", self.discriminator, d, phases.discriminator_loss, networks)
 
         # lazy gradient penalties
         if losses.lazy_d and iteration % losses.lazy_d == 0:
             with uncounted(d):
-                step("r1", self.discriminator, d, phases.r1_loss)
+                uses = networks if losses.r2.gamma > 0 else ()
+                step("r1", self.discriminator, d, phases.r1_loss, uses)
 
         # running statistics, strength of the augmentation, average
         self._follow(step.values, iteration, batch_size)
@@ -373,11 +382,7 @@ class GAN(LightningModule):
         refuse_unfit(self.trainer.precision, self.device)
         if (sentence := slow(self.trainer.precision, self.device)) is not None:
             log.warning(sentence)
-        if self.trainer.world_size > 1 and not hasattr(self.trainer.strategy, "reduce_gradients"):
-            raise ValueError(
-                f"strategy {type(self.trainer.strategy).__name__} cannot train two networks with "
-                "several backward passes each; use --trainer.strategy gan_ddp"
-            )
+        refuse_strategy(self.trainer.strategy)
 
     def on_train_start(self) -> None:
         # Read once; then the host knows them.
@@ -449,8 +454,17 @@ class PhaseStep:
         network: Generator | Discriminator,
         optimizer,
         loss: Callable[[Part, dict[str, Tensor]], Iterator[Tensor]],
+        uses: Sequence[nn.Module] = (),
     ) -> None:
-        """One optimizer step on the mean over the parts of what `loss` yields."""
+        """One optimizer step on the mean over the parts of what `loss` yields.
+
+        Args:
+            name: of the phase.
+            network: that learns.
+            optimizer: of it.
+            loss: (part, values to log) -> scalars.
+            uses: networks that `loss` runs, where it runs more than `network`.
+        """
         module, trainable = self.module, self.module._trainable
         for each in (module.generator, module.discriminator):
             learns = each is network
@@ -459,16 +473,16 @@ class PhaseStep:
                 parameter.requires_grad_(wanted)
         optimizer.zero_grad(set_to_none=True)
 
-        for part in self.parts:
-            of_part: dict[str, Tensor] = {}
-            for term in loss(part, of_part):
-                module.manual_backward(term * part.share)
-            for key_, value in of_part.items():
-                self.values[key_] = self.values.get(key_, 0) + value.detach() * part.share
-
         strategy = module.trainer.strategy
-        if hasattr(strategy, "reduce_gradients"):
-            strategy.reduce_gradients(trainable[network])
+        with whole(*uses or (network,)):
+            for part in self.parts:
+                of_part: dict[str, Tensor] = {}
+                for term in loss(part, of_part):
+                    module.manual_backward(term * part.share)
+                for key_, value in of_part.items():
+                    self.values[key_] = self.values.get(key_, 0) + value.detach() * part.share
+            if hasattr(strategy, "reduce_gradients"):
+                strategy.reduce_gradients(network, trainable[network])
         self.values[f"gradient/{name}"] = self.watch.watch(name, network, trainable[network])
         adam = module.optimizer_g if network is module.generator else module.optimizer_d
         adam.clip(trainable[network])

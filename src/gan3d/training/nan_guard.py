@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gan3d.training.sharding import norms
+
 REMEDIES = "Try a larger --model.r1.gamma, a smaller learning rate, or --trainer.precision 32-true."
 
 
@@ -35,9 +37,9 @@ class GradientWatch:
         gradients = {p: p.grad for p in among if p.grad is not None}
         if not gradients:
             raise RuntimeError(f"phase {phase}: no parameter received a gradient")
-        norms = torch.stack(torch._foreach_norm(list(gradients.values())))
-        self._norms.append((phase, network, list(gradients), norms))
-        return norms.square().sum().sqrt()
+        each = norms(list(gradients.values()))
+        self._norms.append((phase, network, list(gradients), each))
+        return each.square().sum().sqrt()
 
     def check(self, values: dict[str, float], images_seen: int, seeds: Sequence[int] = ()) -> None:
         """Raises if a value is not finite, naming the first culprit in the order of computation."""
@@ -46,9 +48,9 @@ class GradientWatch:
             return
         where = [
             f"{phase}: gradient of {names[parameter]}"
-            for phase, network, seen, norms in self._norms
+            for phase, network, seen, each in self._norms
             for names in [{p: name for name, p in network.named_parameters()}]
-            for parameter, finite in zip(seen, torch.isfinite(norms).tolist(), strict=True)
+            for parameter, finite in zip(seen, torch.isfinite(each).tolist(), strict=True)
             if not finite
         ]
         culprits = ", ".join(bad_values[:4]) + (

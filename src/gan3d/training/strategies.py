@@ -1,24 +1,42 @@
 """Distributed strategies for a GAN: two optimizers, several backward passes per iteration, double
 backward.
 
-`gan_ddp` replicates the networks and averages gradients when the harness says that a phase's
-backward passes are done. There is no DistributedDataParallel wrapper: it fails at the second
-backward pass of an iteration, and it cannot know which network a phase trains.
+    gan_ddp         replicates both networks
+    gan_fsdp        shards the generator and its average, replicates the discriminator
+    gan_fsdp_both   shards both networks
+
+All average gradients when the harness says that a phase's backward passes are done. There is no
+DistributedDataParallel wrapper: it fails at the second backward pass of an iteration, and it cannot
+know which network a phase trains. `sharding.py` has what sharded networks need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import reduce
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.constants import default_pg_timeout
+from torch.distributed.device_mesh import init_device_mesh
+from torch.optim import Optimizer
 
 from gan3d.training.processes import Launcher
+from gan3d.training.sharding import gathered, is_sharded, reduce_shards, scattered, shard
+
+if TYPE_CHECKING:
+    from gan3d.training.gan import GAN
 
 
 class GANDDPStrategy(DDPStrategy):
@@ -45,8 +63,13 @@ class GANDDPStrategy(DDPStrategy):
             for tensor in [*self.model.parameters(), *self.model.buffers()]:
                 dist.broadcast(tensor.data, src=0)
 
-    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Averages gradients over the processes, one flat message per dtype."""
+    def reduce_gradients(self, network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+        """Averages gradients over the processes, one flat message per dtype.
+
+        Args:
+            network: that a phase trains.
+            parameters: those of it that may have a gradient.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         for dtype in dict.fromkeys(g.dtype for g in gradients):
             some = [g for g in gradients if g.dtype == dtype]
@@ -55,6 +78,59 @@ class GANDDPStrategy(DDPStrategy):
             flat /= self.world_size
             for gradient, mean in zip(some, _unflatten_dense_tensors(flat, some), strict=True):
                 gradient.copy_(mean)
+
+
+class GANFSDPStrategy(GANDDPStrategy):
+    """Data parallel training with the generator and its average sharded over all processes
+    (`--trainer.strategy gan_fsdp`), and the discriminator, too, where that is wanted
+    (`gan_fsdp_both`).
+
+    A run begins, and goes on from a checkpoint, with whole networks; they are sharded before the
+    optimizers are made. Outside of training nothing is sharded. Checkpoints are those of one
+    process.
+
+    Args:
+        shard_discriminator: whether the discriminator is sharded, too.
+        process_group_backend: of torch.distributed; None is nccl on GPUs and gloo on CPUs.
+        timeout: after which a message that does not come ends the run.
+    """
+
+    strategy_name = "gan_fsdp"
+
+    def __init__(
+        self,
+        shard_discriminator: bool = False,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = default_pg_timeout,
+    ):
+        super().__init__(process_group_backend=process_group_backend, timeout=timeout)
+        self.shard_discriminator = shard_discriminator
+
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        module = cast("GAN", self.lightning_module)
+        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        shard(module.generator, mesh)
+        shard(module.generator_ema, mesh)
+        if self.shard_discriminator:
+            shard(module.discriminator, mesh)
+
+    def reduce_gradients(self, network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+        if is_sharded(network):
+            reduce_shards(network)
+        else:
+            super().reduce_gradients(network, parameters)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        return gathered(super().lightning_module_state_dict(), keep=self.is_global_zero)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return gathered(super().optimizer_state(optimizer), keep=self.is_global_zero)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            optimizer.load_state_dict(scattered(state, parameters))
 
 
 @torch.no_grad()
@@ -84,8 +160,34 @@ def over_processes(value: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def refuse_strategy(strategy: Strategy) -> None:
+    """Refuses strategies that cannot train a GAN as this harness does.
+
+    Raises:
+        ValueError: saying why, and what to take.
+    """
+    if isinstance(strategy, (GANDDPStrategy, SingleDeviceStrategy)):
+        return
+    name = type(strategy).__name__
+    reasons = {
+        "FSDPStrategy": "FSDP1 reduces at the end of a backward pass, and a phase has several",
+        "DeepSpeedStrategy": "DeepSpeed takes one optimizer, and a GAN has two",
+        "ModelParallelStrategy": "it reduces no gradients of networks that are not sharded",
+        "DDPStrategy": "its wrapper expects one backward pass per iteration",
+    }
+    reason = f" ({reasons[name]})" if name in reasons else ""
+    raise ValueError(
+        f"strategy {name} cannot train two networks with several backward passes each{reason}; "
+        "use --trainer.strategy gan_ddp, gan_fsdp (generator sharded) or gan_fsdp_both (both "
+        "networks)"
+    )
+
+
+for cls in (GANDDPStrategy, GANFSDPStrategy):
+    StrategyRegistry.register(cls.strategy_name, cls, description=str(cls.__doc__).strip())
 StrategyRegistry.register(
-    GANDDPStrategy.strategy_name,
-    GANDDPStrategy,
-    description="DDP for GANs: replicated networks, explicit reduction",
+    "gan_fsdp_both",
+    GANFSDPStrategy,
+    description="gan_fsdp with both networks sharded",
+    shard_discriminator=True,
 )
