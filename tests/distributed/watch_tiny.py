@@ -1,7 +1,7 @@
 """Trains a tiny EG3D for four iterations with snapshots and evaluation: a script, for a process of
 its own.
 
-python watch_tiny.py DATA RUN_DIR --devices 2
+python watch_tiny.py DATA RUN_DIR --devices 2 [--strategy gan_fsdp_both]
 """
 
 import argparse
@@ -9,11 +9,11 @@ import argparse
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
+import gan3d.training.strategies  # noqa: F401 - registers ours
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import DualDiscriminator
 from gan3d.generators import EG3D
-from gan3d.training.callbacks import Evaluation, KimgProgressBar, Snapshots
+from gan3d.training.callbacks import Distributions, Evaluation, KimgProgressBar, Snapshots
 from gan3d.training.gan import GAN
 from gan3d.training.loggers import DiskLogger
 from gan3d.training.run import Run
@@ -22,6 +22,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("data")
 parser.add_argument("run_dir")
 parser.add_argument("--devices", type=int, default=1)
+parser.add_argument("--strategy", default="gan_ddp")
 args = parser.parse_args()
 torch.set_num_threads(1)
 seed_everything(0)
@@ -33,7 +34,7 @@ gan = GAN(
 trainer = Trainer(
     accelerator="cpu",
     devices=args.devices,
-    strategy="gan_ddp" if args.devices > 1 else "auto",
+    strategy=args.strategy if args.devices > 1 else "auto",
     precision="64-true",
     max_epochs=-1,
     logger=DiskLogger(args.run_dir),
@@ -41,6 +42,7 @@ trainer = Trainer(
         KimgProgressBar(),
         Snapshots(0.016, num_heads=2, video_heads=1, video_frames=2),
         Evaluation(0.016, num_images=11, batch_size=3),
+        Distributions(0.016, num_images=8, batch_size=4),
     ],
     enable_checkpointing=False,
     enable_model_summary=False,

@@ -2,13 +2,18 @@
 own.
 
 python train_tiny.py DATA [--model cips3d] [--out STATE] [--run DIR [--resume] [--kill-at K]]
-[--devices 2] ..
+[--from CHECKPOINT] [--devices 2] ..
+
+Words after `then` are another training of the same process, with these options over the first ones:
+starting takes longer than training.
 """
 
 import argparse
 import os
 import signal
+import sys
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -21,9 +26,10 @@ from gan3d.discriminators import (
     CIPS3DDiscriminator,
     DualDiscriminator,
     GRAMDiscriminator,
+    PiGANDiscriminator,
     StyleGAN2Discriminator,
 )
-from gan3d.generators import CIPS3D, EG3D, GRAMHD, StyleGAN2, StyleGAN3
+from gan3d.generators import CIPS3D, EG3D, GRAMHD, PiGAN, StyleGAN2, StyleGAN3
 from gan3d.schedules import Ramp
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.ema import EMA
@@ -32,17 +38,21 @@ from gan3d.training.gan import GAN
 from gan3d.training.loggers import DiskLogger
 from gan3d.training.losses import (
     R1,
+    R2,
     CrossResolution,
     DensityRegularization,
+    LatentPrediction,
     Patches,
     PathLength,
     PoseConditioning,
     PosePrediction,
+    Relativistic,
     TopK,
 )
 from gan3d.training.optimizers import Adam
 from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
+from gan3d.training.sharding import gathered
 from gan3d.training.signals import StopOnSignal
 from gan3d.training.stages import Stage
 
@@ -173,22 +183,59 @@ def stylegan2(**options) -> GAN:
     )
 
 
+def pigan(**options) -> GAN:
+    """Two views of each scene, pairs of fakes and reals, both gradient penalties, predicted z."""
+    return GAN(
+        PiGAN(**PiGAN.tiny),
+        PiGANDiscriminator(**PiGANDiscriminator.tiny | {"z_dim": PiGAN.tiny["z_dim"]}),
+        **grouped(
+            adversarial=Relativistic(),
+            r1=R1(gamma=1.0, interval=4),
+            r2=R2(gamma=1.0),
+            latent=LatentPrediction(weight=1.0),
+            views=2,
+            ema=EMA(half_life_kimg=0.05),
+            **options,
+        ),
+    )
+
+
 MODELS = {
     "eg3d": eg3d,
     "cips3d": cips3d,
     "gramhd": gramhd,
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
+    "pigan": pigan,
 }
 
 
-def main() -> None:
+class Gradients(Callback):
+    """Writes the gradients of each optimizer step, whole, by step and place."""
+
+    def __init__(self, path: str):
+        self.path, self.found = path, []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = {k: p.grad for k, p in enumerate(parameters) if p.grad is not None}
+        self.found.append(gathered(gradients, keep=trainer.is_global_zero))
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        if trainer.is_global_zero:
+            torch.save(self.found, self.path)
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--model", default="eg3d", choices=MODELS)
     parser.add_argument("--out")
+    parser.add_argument("--gradients")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--from", dest="start", help="a checkpoint to go on from")
+    parser.add_argument("--sharded", action="store_true", help="checkpoints")
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--stop-rank", type=int, help="this process gets SIGUSR1")
     parser.add_argument("--devices", type=int, default=1)
@@ -198,8 +245,10 @@ def main() -> None:
     parser.add_argument("--precision", default="64-true")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    return parser
+
+
+def train(args: argparse.Namespace) -> None:
     seed_everything(0)
     gan = MODELS[args.model](
         micro_batch_size=args.micro,
@@ -209,11 +258,14 @@ def main() -> None:
     )
     callbacks: list[Callback] = []
     if args.run:
-        callbacks.append(Checkpoints(args.run / "checkpoints", every_kimg=0.024))
+        folder = args.run / "checkpoints"
+        callbacks.append(Checkpoints(folder, every_kimg=0.024, sharded=args.sharded))
     if args.kill_at is not None:
         callbacks.append(Kill(args.kill_at))
     if args.stop_rank is not None:
         callbacks += [Asked(args.stop_rank), StopOnSignal()]
+    if args.gradients:
+        callbacks.append(Gradients(args.gradients))
     trainer = Trainer(
         accelerator="cpu",
         devices=args.devices,
@@ -228,16 +280,22 @@ def main() -> None:
         use_distributed_sampler=False,
     )
     data = PosedImagesModule(path=args.data, batch_size=BATCH, num_workers=args.workers)
-    trainer.fit(
-        gan, data, ckpt_path=str(args.run / "checkpoints" / "last.ckpt") if args.resume else None
-    )
+    last = str(args.run / "checkpoints" / "last.ckpt") if args.resume else None
+    trainer.fit(gan, data, ckpt_path=args.start or last)
     assert trainer.global_step == int(gan.iterations), (
         f"{trainer.global_step} steps for {gan.iterations} iterations"
     )
-    state = trainer.strategy.lightning_module_state_dict()
+    state = gathered(gan.state_dict(), keep=trainer.is_global_zero)
     if args.out and trainer.is_global_zero:
         torch.save(state, args.out)
 
 
+def main(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    first, *others = (list(some) for is_then, some in groupby(words, "then".__eq__) if not is_then)
+    for more in [[], *others]:
+        train(arguments().parse_args([*first, *more]))
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -22,6 +22,7 @@ import torch
 
 from gan3d.checkpoints import portable
 from gan3d.checkpoints.runs import checkpoints_in, load_training, newest_whole
+from gan3d.checkpoints.shards import is_sharded_checkpoint
 from gan3d.generators import GENERATORS, Generator, pin
 from gan3d.pretrained import SUFFIX, WEIGHTS
 from gan3d.zoo import configs
@@ -115,7 +116,9 @@ def find_model(model: Path | str) -> Path:
     found = locate(model)
     if found is None:
         return _from_hub(str(model))
-    return _in_folder(found) if found.is_dir() else found
+    if found.is_dir() and not is_sharded_checkpoint(found):
+        return _in_folder(found)
+    return found
 
 
 def _merged(known: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

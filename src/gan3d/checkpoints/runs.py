@@ -21,6 +21,12 @@ from torch import Tensor
 from gan3d import __version__
 from gan3d.checkpoints.plain import load_plain
 from gan3d.checkpoints.portable import build
+from gan3d.checkpoints.shards import (
+    REST,
+    is_sharded_checkpoint,
+    read_shards,
+    refuse_damaged_shards,
+)
 from gan3d.discriminators import DISCRIMINATORS, Discriminator
 from gan3d.generators import GENERATORS, Generator
 from gan3d.pretrained import FORMAT_KEY, VERSION_KEY
@@ -104,7 +110,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     refuse_damaged(path)
-    content = load_plain(path, mmap=True)
+    content = load_content(path, mmap=True)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(
             f"{path} is not a training checkpoint: it has no state_dict; give one of the "
@@ -113,12 +119,21 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def load_content(path: Path, *, mmap: bool = False) -> Any:
+    """What is in a checkpoint, a file or a folder of parts; see `load_plain`."""
+    return read_shards(path) if is_sharded_checkpoint(path) else load_plain(path, mmap=mmap)
+
+
 def refuse_damaged(path: Path) -> None:
-    """Reads the whole file and compares it with the checksums in it.
+    """Reads the whole file, or folder of parts, and compares it with the checksums in it.
 
     Raises:
         ValueError: it is missing, was cut off, or holds other bits than were written.
     """
+    if is_sharded_checkpoint(path):
+        refuse_damaged(path / REST)
+        refuse_damaged_shards(path)
+        return
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
     if not zipfile.is_zipfile(path):

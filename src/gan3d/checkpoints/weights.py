@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gan3d.checkpoints.models import find_model
-from gan3d.checkpoints.plain import load_plain, load_safetensors
+from gan3d.checkpoints.plain import load_safetensors
+from gan3d.checkpoints.runs import load_content
 from gan3d.pretrained import SUFFIX
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _read(model: Path | str) -> dict[str, Tensor]:
     try:
         if path.suffix == SUFFIX:
             return load_safetensors(path)
-        return load_plain(path)["state_dict"]
+        return load_content(path)["state_dict"]
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"{path} is neither a portable file nor a training checkpoint of gan3d: {error}"

@@ -37,6 +37,7 @@ training
 
 speed and memory
   --trainer.devices 2                several share a batch (--trainer.strategy gan_ddp)
+  --trainer.strategy gan_fsdp        they share the generator's weights, too (docs/distributed.md)
   --trainer.precision bf16-mixed
   --model.run.micro_batch_size 8     less memory, the same result
   --threads 4                        of each process

@@ -17,8 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import gan3d.discriminators
-import gan3d.generators
-import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
+import gan3d.generators  # noqa: F401 - register the models
 from gan3d.apps.viewer import HOST, refuse_port
 from gan3d.checkpoints.agreement import refuse_misfit
 from gan3d.checkpoints.runs import newest_whole, read_checkpoint
@@ -66,6 +65,7 @@ from gan3d.training.gan import GAN
 from gan3d.training.loggers import finish_wandb
 from gan3d.training.sampling import Sampling
 from gan3d.training.signals import StopOnSignal, Stopped
+from gan3d.training.strategies import refuse_strategy  # and registers ours
 
 TRAINER_DEFAULTS = {
     # The data has its own sampler: its order follows from the images seen.
@@ -429,11 +429,15 @@ def limit_of(max_time: Any) -> TimeLimit | None:
 
 
 def refuse_lightnings(trainer: Any) -> None:
-    """Refuses arguments of Lightning's Trainer that have another name here.
+    """Refuses arguments of Lightning's Trainer that have another name here, and strategies of it
+    that cannot train a GAN.
 
     Raises:
-        CommandError: naming it.
+        CommandError: naming the option.
+        ValueError: naming the strategies that can.
     """
+    strategy = trainer.get("strategy")
+    refuse_strategy(str(getattr(strategy, "class_path", strategy)))
     for name, (unused, instead) in LIGHTNINGS.items():
         value = trainer.get(name)
         if value not in (None, unused):

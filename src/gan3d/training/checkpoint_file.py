@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException
 
 from gan3d.checkpoints.runs import refuse_damaged
+from gan3d.checkpoints.shards import REST, is_sharded_checkpoint, read_shards
 from gan3d.training.nan_guard import NonFiniteError
+from gan3d.training.shard_writer import write_shards
+from gan3d.training.sharding import parts
 
 
 class NotSavedError(OSError):
@@ -43,6 +48,31 @@ class WholeFileIO(TorchCheckpointIO):
             write_checked(checkpoint, Path(path))
         except (OSError, ArithmeticError, ValueError) as error:
             self._error = error
+
+    def save_shards(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """Writes a checkpoint with sharded tensors as a folder, to which all processes add."""
+        try:
+            bad = over_all(non_finite(checkpoint))
+            refuse_names(bad)
+            rest = write_shards(checkpoint, folder)
+            if dist.get_rank() == 0:
+                write_checked(rest, folder / REST)
+        except CheckpointException as error:
+            first = next(iter(error.failures.values()))
+            problem = _reason(first[0] if isinstance(first, tuple) else first)
+            self._error = NotSavedError(f"{problem}{_room(checkpoint, folder.parent)}")
+        except (OSError, ArithmeticError, ValueError) as error:
+            self._error = error
+
+    def load_checkpoint(
+        self,
+        path: Path | str,
+        map_location: Callable | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        if is_sharded_checkpoint(Path(path)):
+            return read_shards(Path(path))
+        return super().load_checkpoint(path, map_location, weights_only)
 
     def take_error(self) -> Exception | None:
         error, self._error = self._error, None
@@ -79,7 +109,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _room(content: Mapping[str, Any], folder: Path) -> str:
-    needed = sum(tensor.untyped_storage().nbytes() for _, tensor in _tensors(content))
+    needed = sum(
+        tensor.untyped_storage().nbytes() for _, t in _tensors(content) for tensor in parts([t])
+    )
     try:
         free = shutil.disk_usage(folder).free
     except OSError:  # the folder is gone, too
@@ -93,17 +125,41 @@ def refuse_non_finite(content: Mapping[str, Any]) -> None:
     Raises:
         NonFiniteError: naming the first tensors that hold NaN or infinity.
     """
+    refuse_names(non_finite(content))
+
+
+def refuse_names(bad: Sequence[str]) -> None:
+    """Refuses a checkpoint whose tensors of some names are not finite."""
+    if bad:
+        names = [name.removeprefix("state_dict.") for name in bad]
+        more = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
+        raise NonFiniteError(f"{', '.join(names[:3])}{more} is not finite")
+
+
+def over_all(names: list[str]) -> list[str]:
+    """Names that any process has, on all of them."""
+    found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, names)
+    return list(dict.fromkeys(name for of_one in found for name in of_one))
+
+
+def non_finite(content: Mapping[str, Any]) -> list[str]:
+    """Names of the weights, averages and states of optimizers that hold NaN or infinity; of sharded
+    ones in this process's part.
+    """
     checked = {key: content[key] for key in ("state_dict", "optimizer_states") if key in content}
-    named = [(name, t) for name, t in _tensors(checked) if t.is_floating_point() and t.numel()]
+    named = [
+        (name, part)
+        for name, t in _tensors(checked)
+        for part in parts([t])
+        if part.is_floating_point() and part.numel()
+    ]
     bad: list[str] = []
     for device in {t.device for _, t in named}:
         some = [(name, t) for name, t in named if t.device == device]
         finite = torch.stack([torch.isfinite(t).all() for _, t in some]).tolist()  # one reading
         bad += [name for (name, _), is_finite in zip(some, finite, strict=True) if not is_finite]
-    if bad:
-        names = [name.removeprefix("state_dict.") for name in bad]
-        more = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
-        raise NonFiniteError(f"{', '.join(names[:3])}{more} is not finite")
+    return bad
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

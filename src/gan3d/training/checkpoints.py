@@ -1,6 +1,7 @@
 """Checkpoints of a run: whole or not there, found again, named by the images seen.
 
-    <run>/checkpoints/kimg-000012.800.ckpt      the last `keep` of them
+    <run>/checkpoints/kimg-000012.800.ckpt      the last `keep` of them; a folder where each process
+                                                writes its parts of sharded networks
     <run>/checkpoints/last.ckpt                 link to the one written last
     <run>/checkpoints/abandoned-1/              those of a branch that was left, and its metrics
 
@@ -40,9 +41,17 @@ class Checkpoints(Checkpoint):
         dir: folder of the checkpoints; None is `<default_root_dir>/checkpoints`.
         every_kimg: thousand images between two checkpoints; the end of the run saves one, too.
         keep: number of those written last that stay; 0 keeps all.
+        sharded: a checkpoint is a folder, to which every process adds its parts of sharded
+            networks (gan_fsdp); else it is one file, which the first process writes.
     """
 
-    def __init__(self, dir: Path | str | None = None, every_kimg: float = 20.0, keep: int = 3):
+    def __init__(
+        self,
+        dir: Path | str | None = None,
+        every_kimg: float = 20.0,
+        keep: int = 3,
+        sharded: bool = False,
+    ):
         if every_kimg <= 0:
             raise ValueError(
                 f"every_kimg is {every_kimg}; expected thousands of images above 0: set "
@@ -51,7 +60,7 @@ class Checkpoints(Checkpoint):
         if keep < 0:
             raise ValueError(f"checkpoints.keep is {keep}; use 0 to keep all, or a positive number")
         self.dir = None if dir is None else Path(dir)
-        self.every_kimg, self.keep = every_kimg, keep
+        self.every_kimg, self.keep, self.sharded = every_kimg, keep, sharded
         self._seen = 0
 
     # ------------------------------------------------------------ when
@@ -61,6 +70,14 @@ class Checkpoints(Checkpoint):
             self.dir = Path(trainer.default_root_dir) / "checkpoints"
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
+        if stage == "fit" and self.sharded:
+            if not hasattr(trainer.strategy, "writes_parts"):
+                raise ValueError(
+                    "checkpoints.sharded writes parts of sharded networks, and strategy "
+                    f"{type(trainer.strategy).__name__} shards none; set --trainer.strategy "
+                    "gan_fsdp, or --checkpoints.sharded false"
+                )
+            trainer.strategy.writes_parts = True
         self._go_first(trainer)
 
     def _go_first(self, trainer: pl.Trainer) -> None:
@@ -134,6 +151,8 @@ class Checkpoints(Checkpoint):
         if error is not None:
             return error
         try:
+            if path.is_dir():
+                shutil.rmtree(path)
             os.replace(partial, path)
             point_to(path)
             flush(path.parent)
@@ -159,9 +178,9 @@ class Checkpoints(Checkpoint):
         numbered = [path for path in checkpoints_in(self.dir) if path.name != LAST]
         for old in numbered[self.keep :] if self.keep else ():
             if old.resolve() not in kept:
-                old.unlink()
+                remove(old)
         for stray in self.dir.glob("kimg-*.partial"):  # left by a killed run
-            stray.unlink()
+            remove(stray)
 
     # ------------------------------------------------------------ branches
 
@@ -216,8 +235,18 @@ def point_to(path: Path) -> None:
         try:
             os.link(path, fresh)
         except OSError:
-            shutil.copyfile(path, fresh)
+            (shutil.copytree if path.is_dir() else shutil.copyfile)(path, fresh)
+    if last.is_dir() and not last.is_symlink():
+        shutil.rmtree(last)
     os.replace(fresh, last)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint, a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def code_of_others(trainer: pl.Trainer, code: int) -> int:

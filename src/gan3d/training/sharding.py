@@ -49,9 +49,11 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     sharded.set_reshard_after_backward(False)
     sharded.set_requires_gradient_sync(False)
     # fully_shard gives the network a new class, a subclass of its own: it is no new model.
+    made = type(network)
     for registry in (GENERATORS, DISCRIMINATORS):
-        cast(dict[str, Any], registry).pop(type(network).__name__, None)
-    type(network).__name__, type(network).__qualname__ = cls.__name__, cls.__qualname__
+        for name in [name for name, known in registry.items() if known is made]:
+            del registry[name]
+    made.__name__, made.__qualname__ = cls.__name__, cls.__qualname__
     setattr(network, SETTLE, torch.clone)
     register_fsdp_forward_method(network, SETTLE)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -32,6 +33,7 @@ from torch.distributed.constants import default_pg_timeout
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
+from gan3d.training.checkpoint_file import WholeFileIO
 from gan3d.training.processes import Launcher
 from gan3d.training.sharding import gathered, is_sharded, reduce_shards, scattered, shard
 
@@ -105,6 +107,7 @@ class GANFSDPStrategy(GANDDPStrategy):
     ):
         super().__init__(process_group_backend=process_group_backend, timeout=timeout)
         self.shard_discriminator = shard_discriminator
+        self.writes_parts = False  # checkpoints are folders to which every process adds its parts
 
     def configure_ddp(self) -> None:
         super().configure_ddp()
@@ -122,10 +125,21 @@ class GANFSDPStrategy(GANDDPStrategy):
             super().reduce_gradients(network, parameters)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return gathered(super().lightning_module_state_dict(), keep=self.is_global_zero)
+        return self._kept(super().lightning_module_state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        return gathered(super().optimizer_state(optimizer), keep=self.is_global_zero)
+        return self._kept(super().optimizer_state(optimizer))
+
+    def _kept(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state if self.writes_parts else gathered(state, keep=self.is_global_zero)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Path | str, storage_options: Any = None
+    ) -> None:
+        if self.writes_parts and isinstance(self.checkpoint_io, WholeFileIO):
+            self.checkpoint_io.save_shards(checkpoint, Path(filepath))
+        else:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -160,26 +174,36 @@ def over_processes(value: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def refuse_strategy(strategy: Strategy) -> None:
+# Strategies of Lightning that cannot train a GAN, by how their names begin, and why.
+UNFIT = {
+    "fsdp": "FSDP1 reduces at the end of a backward pass, and a phase has several",
+    "deepspeed": "it takes one optimizer, and a GAN has two",
+    "modelparallel": "it reduces no gradients of networks that are not sharded",
+    "ddp": "its wrapper expects one backward pass per iteration",
+}
+
+
+def refuse_strategy(strategy: Strategy | str) -> None:
     """Refuses strategies that cannot train a GAN as this harness does.
+
+    Args:
+        strategy: or its name; names that say nothing of this kind are left to Lightning.
 
     Raises:
         ValueError: saying why, and what to take.
     """
     if isinstance(strategy, (GANDDPStrategy, SingleDeviceStrategy)):
         return
-    name = type(strategy).__name__
-    reasons = {
-        "FSDPStrategy": "FSDP1 reduces at the end of a backward pass, and a phase has several",
-        "DeepSpeedStrategy": "DeepSpeed takes one optimizer, and a GAN has two",
-        "ModelParallelStrategy": "it reduces no gradients of networks that are not sharded",
-        "DDPStrategy": "its wrapper expects one backward pass per iteration",
-    }
-    reason = f" ({reasons[name]})" if name in reasons else ""
+    is_name = isinstance(strategy, str)
+    name = str(strategy) if is_name else type(strategy).__name__
+    word = name.rpartition(".")[2].lower().replace("_", "")
+    reason = next((why for kind, why in UNFIT.items() if word.startswith(kind)), "")
+    if is_name and not reason:
+        return
     raise ValueError(
-        f"strategy {name} cannot train two networks with several backward passes each{reason}; "
-        "use --trainer.strategy gan_ddp, gan_fsdp (generator sharded) or gan_fsdp_both (both "
-        "networks)"
+        f"strategy {name} cannot train two networks with several backward passes each"
+        f"{f': {reason}' if reason else ''}; use --trainer.strategy gan_ddp (replicated), gan_fsdp "
+        "(generator sharded) or gan_fsdp_both (both networks sharded)"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -149,12 +148,9 @@ class Evaluation(PeriodicCallback):
                 self.distance.unsync()
 
     def _see_fakes(self, trainer: Trainer, module: GAN, is_frontal: bool) -> None:
-        num_batches = math.ceil(self._num_real / self.batch_size)
-        for turn in range(math.ceil(num_batches / trainer.world_size)):
-            batch = turn * trainer.world_size + trainer.global_rank
-            # Without a batch of its own a process renders the last one for nothing: sharded weights
-            # need all of them.
-            start = min(batch, num_batches - 1) * self.batch_size
+        """Fakes 0 to n - 1, each seen by one process: batches go round."""
+        stride = self.batch_size * trainer.world_size
+        for start in range(self.batch_size * trainer.global_rank, self._num_real, stride):
             draw = fixed_draws(
                 module, range(start, min(start + self.batch_size, self._num_real)), "evaluation"
             )
@@ -171,8 +167,7 @@ class Evaluation(PeriodicCallback):
                 raw=False,
                 batch_size=self.batch_size,
             ).image.to(module.device)
-            if batch < num_batches:
-                self.distance.update(rounded(fakes), real=False)
+            self.distance.update(rounded(fakes), real=False)
 
     def _see_reals(self, trainer: Trainer, module: GAN, log_floor: bool) -> None:
         """Statistics of the reals, floor and mean image. Every process sees its own share of the

@@ -13,6 +13,7 @@ from gan3d.apps.turns import ServedTurns
 from gan3d.apps.viewer import HOST, Viewer
 from gan3d.camera import frontal
 from gan3d.training.callbacks.periodic import fixed_draws
+from gan3d.training.sharding import is_sharded
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
@@ -41,6 +42,11 @@ class LiveView(Callback):
         self._shown_at = 0.0  # seconds of time.monotonic
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if is_sharded(cast("GAN", pl_module).generator_ema):
+            raise ValueError(
+                "--view shows the average of one process at any time, and here it is sharded over "
+                "all of them; leave --view out, or set --trainer.strategy gan_ddp"
+            )
         if trainer.is_global_zero:
             self._open(cast("GAN", pl_module))
             assert self.viewer is not None

@@ -10,6 +10,7 @@ the state of a network: training is bit for bit the same with and without them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,6 +20,7 @@ from gan3d.host import number
 from gan3d.randomness import Randomness
 from gan3d.schedules import crossed
 from gan3d.training.loggers import DiskLogger
+from gan3d.training.sharding import whole
 from gan3d.training.tolerance import tolerated
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class PeriodicCallback(Callback, ABC):
     """Something done at the start of a run, every `every_kimg` thousand images, and at its end.
 
     A checkpoint is saved before it is done at the same images: a run that goes on from there does
-    it first.
+    it first. While it is done every process has whole networks, however they are sharded: what only
+    the first process does needs none of the others.
     """
 
     def __init__(self, every_kimg: float):
@@ -105,7 +108,7 @@ class PeriodicCallback(Callback, ABC):
         if self._done_at != images_seen(pl_module):
             self._act(trainer, pl_module, images_seen(pl_module), final=True)
         else:
-            with tolerated(self.name):
+            with self._whole(pl_module), tolerated(self.name):
                 self.conclude(trainer, pl_module, images_seen(pl_module))
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> None:
@@ -117,8 +120,13 @@ class PeriodicCallback(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool = False
     ) -> None:
         self._done_at = seen
-        with tolerated(self.name):
+        with self._whole(pl_module), tolerated(self.name):
             self.act(trainer, pl_module, seen, final)
+
+    @staticmethod
+    def _whole(pl_module: LightningModule) -> AbstractContextManager[None]:
+        module = cast("GAN", pl_module)
+        return whole(module.generator_ema, module.discriminator)
 
 
 def fixed_draws(module: GAN, indices: range | list[int], phase: str) -> Randomness:

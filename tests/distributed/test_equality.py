@@ -1,0 +1,119 @@
+"""The number of processes, what they shard, and the size of micro-batches do not change a run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "training" / "train_tiny.py"
+TOLERANCE = 1e-10  # float64, 12 iterations; another data order gives 1e-2
+TOLERANCE_OF_GRADIENTS = 1e-5  # float32, first iteration, relative
+SHARDED = "gan_fsdp", "gan_fsdp_both"
+
+State = dict[str, torch.Tensor]
+
+
+def train(data: Path, *options: str | Path) -> None:
+    command = [sys.executable, SCRIPT, data, *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def load(path: Path) -> State:
+    return torch.load(path, weights_only=True)
+
+
+def distance(a: State, b: State) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a if a[name].numel())
+
+
+# What is on: see train_tiny.py. cips3d changes its resolution and its batch size and freezes its
+# NeRF on the way.
+@pytest.fixture(
+    scope="module", params=["eg3d", "cips3d", "gramhd", "stylegan2", "stylegan3", "pigan"]
+)
+def model(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def one_process(model, posed_zip, tmp_path_factory) -> dict[str, State]:
+    """Trained as a whole, in micro-batches, and with another seed."""
+    at = tmp_path_factory.mktemp("one")
+    whole = ("--model", model, "--out", at / "whole.pt")
+    parts = ("then", "--micro", "4", "--out", at / "parts.pt")
+    other = ("then", "--seed", "1", "--iterations", "4", "--out", at / "other.pt")
+    short = ("then", "--iterations", "4", "--out", at / "short.pt")
+    train(posed_zip, *whole, *parts, *other, *short)
+    return {path.stem: load(path) for path in at.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def two_processes(model, posed_zip, tmp_path_factory) -> dict[str, State]:
+    """Replicated, and with both networks sharded."""
+    at = tmp_path_factory.mktemp("two")
+    first = ("--model", model, "--devices", "2", "--out", at / "gan_ddp.pt")
+    both = ("then", "--strategy", "gan_fsdp_both", "--out", at / "gan_fsdp_both.pt")
+    train(posed_zip, *first, *both)
+    return {path.stem: load(path) for path in at.iterdir()}
+
+
+@pytest.mark.parametrize("strategy", ["gan_ddp", "gan_fsdp_both"])
+def test_two_processes_train_the_same_model_as_one(strategy, model, one_process, two_processes):
+    difference = distance(one_process["whole"], two_processes[strategy])
+    print(f"{model}, 1 process against 2 with {strategy}: {difference:.1e}")
+    assert difference < TOLERANCE
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(model, one_process):
+    difference = distance(one_process["whole"], one_process["parts"])
+    print(f"{model}, whole batch against two micro-batches: {difference:.1e}")
+    assert difference < TOLERANCE
+
+
+def test_the_comparison_sees_another_seed(one_process):
+    assert distance(one_process["short"], one_process["other"]) > 1e-4
+
+
+@pytest.mark.slow
+def test_a_sharded_generator_and_micro_batches_change_nothing(
+    model, one_process, posed_zip, tmp_path
+):
+    first = ("--model", model, "--devices", "2", "--strategy", "gan_fsdp")
+    micro = ("then", "--micro", "2")
+    outs = [("--out", tmp_path / f"{name}.pt") for name in ("whole", "micro")]
+    train(posed_zip, *first, *outs[0], *micro, *outs[1])
+    for name in ("whole", "micro"):
+        difference = distance(one_process["whole"], load(tmp_path / f"{name}.pt"))
+        print(f"{model}, 1 process against 2 with gan_fsdp, {name}: {difference:.1e}")
+        assert difference < TOLERANCE
+
+
+def relative(a: State, b: State) -> float:
+    """Distance of the gradients of one step, relative to their common norm."""
+    assert a.keys() == b.keys()
+    difference = sum((a[k] - b[k]).double().square().sum() for k in a)
+    return float((difference / sum(a[k].double().square().sum() for k in a)).sqrt())
+
+
+@pytest.mark.slow
+def test_the_first_gradients_agree_in_single_precision(model, posed_zip, tmp_path):
+    """Of each step of the first iteration, in which every phase has one."""
+    options = ("--model", model, "--precision", "32-true", "--iterations", "1")
+    train(posed_zip, *options, "--gradients", tmp_path / "one.pt")
+    strategies = ("gan_ddp", *SHARDED)
+    first, *others = (
+        ("--strategy", name, "--gradients", tmp_path / f"{name}.pt") for name in strategies
+    )
+    then = [word for other in others for word in ("then", *other)]
+    train(posed_zip, *options, "--devices", "2", *first, *then)
+    one = torch.load(tmp_path / "one.pt", weights_only=True)
+    assert len(one) >= 2
+    for name in strategies:
+        two = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        differences = [relative(a, b) for a, b in zip(one, two, strict=True)]
+        print(f"{model}, first gradients, {name}:", *(f"{x:.1e}" for x in differences))
+        assert max(differences) < TOLERANCE_OF_GRADIENTS
