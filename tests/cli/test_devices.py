@@ -160,3 +160,13 @@ def test_the_batch_of_every_stage_is_that_of_the_config():
     )
     found = devices.batches_of(model, SimpleNamespace(batch_size=32))
     assert found == [BatchSplit(32, 2, 4), BatchSplit(16, 8, 4)]
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed_stage_2", "ddp"])
+def test_strategies_that_cannot_train_a_gan_are_refused_before_lightning_makes_them(
+    cli, tiny, name
+):
+    code, _, err = cli("fit", "--config", tiny, "--trainer.strategy", name)
+    assert code == 2
+    assert f"strategy {name} cannot train two networks" in err
+    assert "gan_fsdp_both" in err

@@ -37,9 +37,9 @@ def end_of(folder: Path) -> dict:
 def tensors(value, name: str = "") -> dict[str, torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return {name: value.double()}
-    items = value.items() if isinstance(value, dict) else enumerate(value)
     if not isinstance(value, (dict, list, tuple)):
         return {}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     return {k: t for key, item in items for k, t in tensors(item, f"{name}.{key}").items()}
 
 

@@ -9,14 +9,17 @@ starting takes longer than training.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
 from dataclasses import fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
@@ -226,12 +229,44 @@ class Gradients(Callback):
             torch.save(self.found, self.path)
 
 
+class Traffic(Callback):
+    """Counts the numbers in the long messages of a process, by kind, and writes them."""
+
+    LONG = 5000
+
+    def __init__(self, path: Path):
+        self.path, self.former = path, {}
+        self.found = {"all_reduce": 0, "all_gather": 0, "reduce_scatter": 0}
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        # torch 2.13 calls them so, earlier ones all_gather_into_tensor and reduce_scatter_tensor.
+        names = "all_reduce", "all_gather_single", "reduce_scatter_single"
+        for kind, name in zip(self.found, names, strict=True):
+            self.former[name] = getattr(dist, name)
+            setattr(dist, name, partial(self._counted, kind, self.former[name]))
+
+    def _counted(self, kind: str, send, *args, **kwargs):
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        whole = max(tensor.numel() for tensor in tensors)
+        if whole >= self.LONG:
+            self.found[kind] += whole
+        return send(*args, **kwargs)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        for name, send in self.former.items():
+            setattr(dist, name, send)
+        if trainer.is_global_zero:
+            sizes = [sum(p.numel() for p in net.parameters()) for net in pl_module._trainable]
+            self.path.write_text(json.dumps({"messages": self.found, "parameters": sizes}))
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--model", default="eg3d", choices=MODELS)
     parser.add_argument("--out")
     parser.add_argument("--gradients")
+    parser.add_argument("--traffic", type=Path)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--from", dest="start", help="a checkpoint to go on from")
@@ -264,6 +299,8 @@ def train(args: argparse.Namespace) -> None:
         callbacks.append(Kill(args.kill_at))
     if args.stop_rank is not None:
         callbacks += [Asked(args.stop_rank), StopOnSignal()]
+    if args.traffic:
+        callbacks.append(Traffic(args.traffic))
     if args.gradients:
         callbacks.append(Gradients(args.gradients))
     trainer = Trainer(

@@ -376,6 +376,12 @@ class GAN(LightningModule):
             cameras = phases.poses.sample(Randomness(self.seed, range(4096), "labels"))
             self.discriminator.know_labels(cameras.label().std(dim=0))
 
+    def configure_model(self) -> None:
+        """The networks get their precision before they read a checkpoint, not after it: Lightning
+        would read numbers of 64 bits into 32.
+        """
+        self.trainer.strategy.precision_plugin.convert_module(self)
+
     def on_fit_start(self) -> None:
         # While training, callbacks evaluate, by kimg.
         self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0

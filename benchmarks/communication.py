@@ -1,0 +1,181 @@
+"""What the processes of a training send each other: bytes per iteration, and what that costs.
+
+    python benchmarks/communication.py [CONFIG] [--teraflops 30] [--out FOLDER]
+
+Nothing is measured here. Messages are counted from what the strategies do in each phase
+(tests/distributed/test_traffic.py compares the counts with the messages of a run); parameters are
+those of the config; floating-point operations are counted by torch in one image. Seconds follow
+from a model of links and GPUs that are all alike:
+
+    all-reduce of B bytes       2 (N - 1) / N  B / link
+    all-gather, reduce-scatter    (N - 1) / N  B / link         (rings: as many bytes each way)
+
+without any overlap with computation, and without latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from machine import write
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import gan3d
+from gan3d.camera import Camera
+from gan3d.discriminators import DISCRIMINATORS
+from gan3d.zoo import configs
+
+STRATEGIES = ("gan_ddp", "gan_fsdp", "gan_fsdp_both")
+# GPUs, bytes per second that one of them sends over the slowest link of the ring.
+CLUSTERS = ((8, 300e9, "NVLink"), (64, 50e9, "400 Gbit/s each"), (512, 50e9, "400 Gbit/s each"))
+PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How often in an iteration there are optimizer steps beside the two main ones."""
+
+    density: float = 0.0
+    path_length: float = 0.0
+    r1: float = 0.0
+
+
+def traffic(strategy: str, bytes_g: float, bytes_d: float, steps: Steps) -> dict[str, float]:
+    """Bytes of the tensors in the messages of an iteration, by kind of message.
+
+    Args:
+        strategy: gan_ddp, gan_fsdp or gan_fsdp_both.
+        bytes_g: of the generator's parameters.
+        bytes_d: of the discriminator's.
+        steps: of the lazy regularizers.
+    """
+    learns_g = 1 + steps.density + steps.path_length
+    learns_d = 1 + steps.r1
+    found = dict.fromkeys(PASSES, 0.0)
+    if strategy == "gan_ddp":
+        found["all_reduce"] += bytes_g * learns_g
+    else:
+        # Fakes of the discriminator's phase, and the mean path length, need the weights, too.
+        found["all_gather"] += bytes_g * (learns_g + 1 + steps.path_length)
+        found["reduce_scatter"] += bytes_g * learns_g
+    if strategy == "gan_fsdp_both":
+        found["all_gather"] += bytes_d * (learns_d + 1)
+        found["reduce_scatter"] += bytes_d * learns_d
+    else:
+        found["all_reduce"] += bytes_d * learns_d
+    return found
+
+
+def sent(found: dict[str, float], processes: int) -> float:
+    """Bytes that one process sends in an iteration, by rings."""
+    passes = sum(PASSES[kind] * size for kind, size in found.items())
+    return passes * (processes - 1) / processes
+
+
+def kept(strategy: str, bytes_g: float, bytes_d: float, processes: int) -> float:
+    """Bytes per process of weights, average and Adam's two moments between the phases."""
+    share_g = 1.0 if strategy == "gan_ddp" else 1 / processes
+    share_d = 1 / processes if strategy == "gan_fsdp_both" else 1.0
+    return 4 * bytes_g * share_g + 3 * bytes_d * share_d
+
+
+def networks(config: str) -> tuple[nn.Module, nn.Module, dict]:
+    """Both networks of a packaged config, and the section of the model in it."""
+    model = yaml.safe_load(Path(configs.find(config)).read_text())["model"]
+    section = model["discriminator"]
+    discriminator = DISCRIMINATORS[section["class_path"]](**section.get("init_args") or {})
+    return gan3d.create(config), discriminator, model
+
+
+def bytes_of(network: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+def operations(generator: nn.Module, discriminator: nn.Module) -> tuple[float, float]:
+    """Floating-point operations of one forward pass of each network, of one image."""
+    camera = Camera.from_angles(0.1, 0.1)
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as of_g:
+            shown = generator(torch.zeros(1, generator.z_dim), camera)
+        with FlopCounterMode(display=False) as of_d:
+            discriminator(shown.image, raw=shown.raw, camera=camera)
+    return float(of_g.get_total_flops()), float(of_d.get_total_flops())
+
+
+def table(config: str, teraflops: float) -> dict:
+    """All counts of a config, and what follows from them for several numbers of GPUs."""
+    generator, discriminator, model = networks(config)
+    bytes_g, bytes_d = bytes_of(generator), bytes_of(discriminator)
+    density, path, r1 = (model.get(name, {}) for name in ("density", "path_length", "r1"))
+    lazy = {
+        "density": 1 / density["interval"] if density.get("weight") else 0.0,
+        "path_length": 1 / path["interval"] if path.get("weight") else 0.0,
+        "r1": 1 / r1["interval"] if r1.get("interval", 1) > 1 else 0.0,
+    }
+    steps = Steps(**lazy)
+    flops_g, flops_d = operations(generator, discriminator)
+    # G: forward and both backward passes, and forward again for D. D: forward and backward to the
+    # image; all three passes of fakes and of reals; R1 about six.
+    flops = 4 * flops_g + (8 + 6 * steps.r1) * flops_d
+    group = model["discriminator"]["init_args"].get("group_size", 4)
+    compute = group * flops / (teraflops * 1e12)
+    rows = []
+    for strategy in STRATEGIES:
+        found = traffic(strategy, bytes_g, bytes_d, steps)
+        for gpus, link, kind in CLUSTERS:
+            seconds = sent(found, gpus) / link
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "gpus": gpus,
+                    "link": kind,
+                    "batch": gpus * group,
+                    "sent_mb": sent(found, gpus) / 1e6,
+                    "messages_ms": 1e3 * seconds,
+                    "compute_ms": 1e3 * compute,
+                    "efficiency": compute / (compute + seconds),
+                    "kept_mb": kept(strategy, bytes_g, bytes_d, gpus) / 1e6,
+                }
+            )
+    return {
+        "config": config,
+        "measured": False,
+        "parameters": {"generator": bytes_g // 4, "discriminator": bytes_d // 4},
+        "gflop_per_image": {"generator": flops_g / 1e9, "discriminator": flops_d / 1e9},
+        "gflop_per_image_of_an_iteration": flops / 1e9,
+        "teraflops": teraflops,
+        "images_per_gpu": group,
+        "bytes": {name: traffic(name, bytes_g, bytes_d, steps) for name in STRATEGIES},
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", nargs="?", default="eg3d_ffhq512.yaml")
+    parser.add_argument("--teraflops", type=float, default=30.0, help="that a GPU sustains")
+    parser.add_argument("--out", type=Path, help="folder of the JSON")
+    args = parser.parse_args()
+    result = table(args.config, args.teraflops)
+    rows = result.pop("rows")
+    print(json.dumps(result, indent=1))
+    print("| strategy | GPUs | batch | sent, MB | messages, ms | compute, ms ", end="")
+    print("| efficiency | kept, MB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| `{row['strategy']}` | {row['gpus']} | {row['batch']} | {row['sent_mb']:.0f} | "
+            f"{row['messages_ms']:.1f} | {row['compute_ms']:.0f} | {row['efficiency']:.1%} | "
+            f"{row['kept_mb']:.0f} |"
+        )
+    write("communication", result | {"rows": rows}, args.out)
+
+
+if __name__ == "__main__":
+    main()
