@@ -147,7 +147,7 @@ def test_a_full_disk_of_the_first_process_leaves_the_checkpoint_before(
 
 @pytest.mark.slow
 def test_sigterm_to_the_group_writes_one_checkpoint_and_another_number_goes_on(posed_zip, tmp_path):
-    """Then the parts that two processes wrote are gone on from by one process, and exported."""
+    """Then the parts that two processes wrote are exported, and gone on from by one process."""
     folder = tmp_path / "run"
 
     def terminate(group: int) -> None:
@@ -165,7 +165,6 @@ def test_sigterm_to_the_group_writes_one_checkpoint_and_another_number_goes_on(p
     written = {path.name for path in (folder / "checkpoints").iterdir()}
     assert written == {"kimg-000000.016.ckpt", "kimg-000000.024.ckpt", "last.ckpt"}
 
-    goes_on(folder, posed_zip, "--trainer.devices", "1", "--trainer.strategy", "auto")
     out = tmp_path / "exported.safetensors"
     export_training(str(folder / "checkpoints" / "kimg-000000.024.ckpt"), out)
     exported = from_pretrained(out).state_dict()
@@ -173,6 +172,7 @@ def test_sigterm_to_the_group_writes_one_checkpoint_and_another_number_goes_on(p
     assert all(
         torch.equal(tensor, parts[f"generator_ema.{name}"]) for name, tensor in exported.items()
     )
+    goes_on(folder, posed_zip, "--trainer.devices", "1", "--trainer.strategy", "auto")
 
 
 @pytest.mark.slow

@@ -274,7 +274,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--stop-rank", type=int, help="this process gets SIGUSR1")
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--strategy", default="gan_ddp", help="where there are several devices")
+    parser.add_argument("--strategy", help="default: gan_ddp of several devices")
     parser.add_argument("--micro", type=int)
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--precision", default="64-true")
@@ -306,7 +306,7 @@ def train(args: argparse.Namespace) -> None:
     trainer = Trainer(
         accelerator="cpu",
         devices=args.devices,
-        strategy=args.strategy if args.devices > 1 else "auto",
+        strategy=args.strategy or ("gan_ddp" if args.devices > 1 else "auto"),
         precision=args.precision,
         max_epochs=-1,
         logger=DiskLogger(args.run) if args.run else False,

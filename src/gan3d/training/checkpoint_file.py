@@ -63,6 +63,8 @@ class WholeFileIO(TorchCheckpointIO):
             self._error = NotSavedError(f"{problem}{_room(checkpoint, folder.parent)}")
         except (OSError, ArithmeticError, ValueError) as error:
             self._error = error
+        if self._error is not None and dist.get_rank() == 0:  # nothing half is left
+            shutil.rmtree(folder, ignore_errors=True)
 
     def load_checkpoint(
         self,
