@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "training" / "train_tiny.py"
 PADDING = 0.05  # FSDP2 fills up what does not divide
+LEARNS = 0.95  # density teaches no super-resolution: its gradients are not sent
 
 
 @pytest.fixture(scope="module")
@@ -57,4 +58,5 @@ def test_a_run_sends_what_is_counted(communication, posed_zip, tmp_path):
         counted = communication.traffic(name, *found["parameters"], steps)
         for kind, number in found["messages"].items():
             print(f"{name:14} {kind:14} {number / 4:9.0f} counted {counted[kind]:9.0f}")
-            assert counted[kind] <= number / 4 <= counted[kind] * (1 + PADDING), (name, kind)
+            assert number / 4 <= counted[kind] * (1 + PADDING), (name, kind)
+            assert number / 4 >= counted[kind] * LEARNS, (name, kind)

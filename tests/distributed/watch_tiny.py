@@ -39,7 +39,7 @@ trainer = Trainer(
     max_epochs=-1,
     logger=DiskLogger(args.run_dir),
     callbacks=[
-        KimgProgressBar(),
+        KimgProgressBar(print_seconds=1e6),  # at the end only
         Snapshots(0.016, num_heads=2, video_heads=1, video_frames=2),
         Evaluation(0.016, num_images=11, batch_size=3),
         Distributions(0.016, num_images=8, batch_size=4),

@@ -64,6 +64,9 @@ class Distributions(PeriodicCallback):
                 raise ValueError(f"{name} {value}: the histograms need images; use 1 or more")
         self.num_images, self.batch_size = num_images, batch_size
 
+    def networks(self, module: GAN) -> tuple[nn.Module, ...]:
+        return module.generator_ema, module.discriminator
+
     def act(self, trainer: Trainer, pl_module: LightningModule, seen: int, final: bool) -> None:
         if not trainer.is_global_zero:
             return

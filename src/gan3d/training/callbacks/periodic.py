@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
 from gan3d.host import number
 from gan3d.randomness import Randomness
@@ -123,10 +124,12 @@ class PeriodicCallback(Callback, ABC):
         with self._whole(pl_module), tolerated(self.name):
             self.act(trainer, pl_module, seen, final)
 
-    @staticmethod
-    def _whole(pl_module: LightningModule) -> AbstractContextManager[None]:
-        module = cast("GAN", pl_module)
-        return whole(module.generator_ema, module.discriminator)
+    def networks(self, module: GAN) -> tuple[nn.Module, ...]:
+        """Those that are shown."""
+        return (module.generator_ema,)
+
+    def _whole(self, pl_module: LightningModule) -> AbstractContextManager[None]:
+        return whole(*self.networks(cast("GAN", pl_module)))
 
 
 def fixed_draws(module: GAN, indices: range | list[int], phase: str) -> Randomness:
