@@ -137,8 +137,3 @@ def compare_first_gradients(model: str, precision: str, data: Path, folder: Path
 def test_the_first_gradients_agree_in_single_precision(model, posed_zip, tmp_path):
     largest = compare_first_gradients(model, "32-true", posed_zip, tmp_path)
     assert largest < TOLERANCE_OF_GRADIENTS
-
-
-@pytest.mark.slow
-def test_under_bf16_they_agree_to_its_rounding(posed_zip, tmp_path):
-    assert compare_first_gradients("eg3d", "bf16-mixed", posed_zip, tmp_path) < 2e-2
