@@ -1,11 +1,16 @@
 """One forward pass of the full-size EG3D on one CPU thread, against the published formulation.
 
     python benchmarks/forward.py [--repeats 3] [--tiny] [--out FOLDER]
+    python benchmarks/forward.py --device cuda [--seconds 60] [--tiny] [--out FOLDER]
 
 Both run in the same process and make the same image (checked to 1e-4). Reported per part and in
 total: CPU seconds (minimum of several calls), GFLOP of convolutions and matrix products (counted by
 `torch.utils.flop_counter`), their rate relative to sgemm on this thread, and peak memory above the
 loaded model.
+
+With `--device`, medians and quantiles on that device: every part in float32, TF32 and bfloat16,
+with and without the Triton kernels, beside the published form; the whole view at several batch
+sizes, compiled, and replayed as a CUDA graph. One JSON, forward_on_device.json.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,16 +27,20 @@ from typing import Any
 
 import published
 import torch
-from machine import PeakMemory, best_seconds, facts, sgemm_rate, write
+from machine import RESULTS, PeakMemory, best_seconds, facts, machine_name, sgemm_rate, write
+from timing import ceilings, forms, milliseconds, peak_megabytes, precision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan3d.camera import Camera
 from gan3d.generators import EG3D
+from gan3d.apps.graphs import Graphed
 from gan3d.rendering import render_rays
 
 PARTS = ("map", "represent", "render", "super-resolution", "all")
 Parts = dict[str, Callable[[], Any]]
+# Largest error of an image on a device, as a norm: TF32 rounds products to 10 bits, bfloat16 to 7.
+ALLOWED, ALLOWED_BF16 = 0.01, 0.05
 
 
 def build(tiny: bool) -> tuple[EG3D, Tensor, Camera]:
@@ -170,6 +180,81 @@ def show(result: dict[str, Any]) -> None:
     print(f"largest difference of the images: {result['difference']:.1e}")
 
 
+# ------------------------------------------------------------ on a device
+
+
+@torch.no_grad()
+def run_on(device: torch.device, seconds: float, tiny: bool, out: Path) -> int:
+    """Measures on a device, and writes after every row."""
+    begin, (generator, z, camera) = time.perf_counter(), build(tiny)
+    expected = published.forward(generator, z, camera)
+    generator, z, camera = generator.to(device), z.to(device), camera.to(device)
+    result: dict[str, Any] = facts(device) | {
+        "model": "EG3D tiny" if tiny else "EG3D ffhq512-128",
+        "ceilings": ceilings(device, tiny),
+        "rows": [],
+        "cut_short": False,
+    }
+    failed = False
+    for row in rows_on(device, generator, z, camera, expected):
+        failed |= "failed" in row
+        result["rows"].append(row)
+        print(row, flush=True)
+        write("forward_on_device", result, out)
+        if time.perf_counter() - begin > seconds:
+            result["cut_short"] = True
+            break
+    print(write("forward_on_device", result, out))
+    return int(failed)
+
+
+def rows_on(
+    device: torch.device, generator: EG3D, z: Tensor, camera: Camera, expected: Tensor
+) -> Iterator[dict[str, Any]]:
+    """Every form and part, right first."""
+    # parts of one view
+    for name, context in forms(device).items():
+        with context():
+            found = generator(z, camera).image.float().cpu()
+            error = float((found - expected).norm() / expected.norm())
+            row = {"form": name, "batch": 1, "error": error}
+            if not error <= (ALLOWED_BF16 if name.startswith("bf16") else ALLOWED):
+                yield row | {"failed": f"differs by {error:.2g} from the published form"}
+                continue
+            parts = our_parts(generator, z, camera)
+            for part in PARTS:
+                took = milliseconds(parts[part], device)
+                yield row | {"part": part, **took, "peak_mb": peak_megabytes(parts[part], device)}
+    with precision("tf32", device):
+        parts = published_parts(generator, z, camera)
+        for part in PARTS:
+            took = milliseconds(parts[part], device)
+            row = {"form": "published, tf32", "batch": 1, "part": part}
+            yield row | took | {"peak_mb": peak_megabytes(parts[part], device)}
+
+    # the whole view: larger batches, one launch, and compiled
+    with precision("bf16", device):
+        for batch in (4, 16):
+            many = z.expand(batch, -1).contiguous(), camera.select([0] * batch)
+            view = partial(generator, *many)
+            row = {"form": "bf16", "batch": batch, "part": "all"}
+            yield row | milliseconds(view, device) | {"peak_mb": peak_megabytes(view, device)}
+    if device.type != "cuda":
+        return
+
+    def image(z: Tensor, cam2world: Tensor, intrinsics: Tensor) -> Tensor:
+        return generator(z, Camera(cam2world, intrinsics)).image
+
+    given = z, camera.cam2world, camera.intrinsics
+    for name, function in {"CUDA graph": Graphed(image), "compiled": torch.compile(image)}.items():
+        with precision("bf16", device):
+            row = {"form": f"bf16, {name}", "batch": 1, "part": "all"}
+            try:
+                yield row | milliseconds(partial(function, *given), device)
+            except Exception as error:  # what does not compile says so
+                yield row | {"failed": f"{type(error).__name__}: {error}"[:500]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -179,7 +264,13 @@ def main() -> None:
     add("--tiny", action="store_true", help="a tiny model, to try the script in seconds")
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     add("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
+    add("--device", help="measure on this device in all precisions")
+    add("--seconds", type=float, default=120.0, help="no further row is begun after so many")
     options = parser.parse_args()
+    if options.device:
+        device = torch.device(options.device)
+        folder = options.out or RESULTS / machine_name(device)
+        raise SystemExit(run_on(device, options.seconds, options.tiny, folder))
     torch.set_num_threads(1)
     if options.memory:
         print(extra_memory(options.memory, options.tiny))

@@ -1,6 +1,7 @@
 """One training iteration on one CPU thread, phase by phase, against the published order.
 
     python benchmarks/train_step.py [--subjects eg3d-reduced ..] [--pairs 3] [--out FOLDER]
+    python benchmarks/train_step.py --device cuda [--seconds 60] [--tiny] [--out FOLDER]
 
 Both forms train the same weights through `gan3d.training.phases` with the same draws. Losses and
 gradients are compared first (to 1e-3 of the largest gradient, pi-GAN's in float64, because its
@@ -11,6 +12,9 @@ its own: with the allocator as it is, and keeping memory (`gan3d.allocator`). An
 generator, discriminator, Adam and the average; `amortized` adds the lazy phases by their intervals.
 Where R1 is of every step, it is part of the discriminator's.
 One subject is one JSON, train_step_SUBJECT.json.
+
+With `--device`, medians on that device in float32, TF32 and bfloat16, with and without the Triton
+kernels, beside the published order: one JSON, train_step_on_device.json.
 
 `shared` compares discriminators with R1 in every step: one pass over the reals, and two.
 """
@@ -26,22 +30,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import published_training
 import torch
-from machine import facts, write
+from machine import RESULTS, facts, machine_name, write
+from timing import forms, milliseconds, peak_megabytes, precision
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from gan3d.allocator import VARIABLE, keep_memory
 from gan3d.camera import GaussianPose
 from gan3d.discriminators import DISCRIMINATORS, DualDiscriminator, StyleGAN2Discriminator
 from gan3d.generators import EG3D, GENERATORS, StyleGAN2
 from gan3d.generators.eg3d import BackboneOptions
+from gan3d.layers.precision import full_precision
 from gan3d.layers.superresolution import SuperResolutionOptions
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
@@ -50,6 +55,7 @@ from gan3d.training.micro_batches import Part
 from gan3d.training.ray_gradients import RayGradients
 
 TOLERANCE = 1e-3
+CPU = torch.device("cpu")
 SETTINGS = ("default", "kept")  # the allocator's
 Form = Callable[[], None]
 
@@ -167,6 +173,8 @@ MEMBERS = {
     "pigan-tiny": Member(tiny_pair("PiGAN", "PiGANDiscriminator"), 2, in_double=True),
     "pigan-32": Member(of_size("PiGAN", "PiGANDiscriminator", 32), 2, in_double=True),
 }
+# What is measured on a device.
+ON_DEVICE = ("eg3d-full", "stylegan2-full", "stylegan3-reduced", "cips3d-partial", "pigan-32")
 # Discriminators whose recipes have R1 in every step, at full width and at 32 px.
 SHARED = {
     "cips3d": ("CIPS3D", "CIPS3DDiscriminator", {"img_resolution": 32}),
@@ -184,7 +192,7 @@ def part_of(gan: GAN, batch: int) -> Part:
     side = gan.discriminator.img_resolution
     image = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
     draw = gan.draws(range(batch), "reals")
-    image = image.clamp(-1, 1).to(gan.dtype)
+    image = image.clamp(-1, 1).to(gan.device, gan.dtype)
     return Part(image, GaussianPose().sample(draw), list(range(batch)))
 
 
@@ -194,7 +202,8 @@ def run(gan: GAN, terms: Iterator[Tensor], of_generator: bool) -> None:
         network.requires_grad_((network is gan.generator) == of_generator)
         network.zero_grad(set_to_none=True)
     for term in terms:
-        term.backward()
+        with full_precision(term):
+            term.backward()
     gan.phases.tracked = []
 
 
@@ -287,19 +296,6 @@ def kept_bytes(work: Form, there_anyway: Iterable[Tensor] = ()) -> int:
     return most
 
 
-def peak_bytes(work: Form) -> int:
-    """Peak of the bytes of live tensors above those at the start."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    assert profiler.profiler is not None
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
-
-
 def compare(
     forms: dict[str, Form],
     around: dict[str, AbstractContextManager],
@@ -320,7 +316,7 @@ def compare(
         for name, work in forms.items():
             with around[name]:
                 row[f"{name}_kept_mb"] = kept_bytes(work, weights) / 1e6
-                row[f"{name}_peak_mb"] = peak_bytes(work) / 1e6
+                row[f"{name}_peak_mb"] = peak_megabytes(work, CPU)
     return row
 
 
@@ -418,6 +414,50 @@ def measure_shared(name: str, pairs: int, tiny: bool = False) -> dict[str, float
     return row | {"difference": error, "ratio": row["ours"] / row["twice"]}
 
 
+# ------------------------------------------------------------ on a device
+
+
+def measure_on(name: str, device: torch.device, deadline: float) -> Iterator[dict[str, Any]]:
+    """The phases of a member in every precision, with and without kernels, and as published."""
+    torch.manual_seed(0)
+    member = MEMBERS[name]
+    gan = member.build().to(device)
+    phases, theirs = phases_of(gan, member), Published()
+    around: dict[str, Callable[[], AbstractContextManager]] = {
+        **forms(device),
+        "published, tf32": lambda: _both(precision("tf32", device), theirs),
+    }
+    for form, context in around.items():
+        for phase, work in phases.items():
+            if time.perf_counter() > deadline:
+                return
+            with context():
+                took = milliseconds(work, device, most=10)
+                row = {"subject": name, "batch": member.batch, "form": form, "phase": phase}
+                yield row | took | {"peak_mb": peak_megabytes(work, device)}
+
+
+@contextmanager
+def _both(*contexts: AbstractContextManager) -> Iterator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
+
+
+def run_on(device: torch.device, seconds: float, tiny: bool, out: Path) -> None:
+    """Measures members on a device, and writes after every row."""
+    deadline = time.perf_counter() + seconds
+    result: dict[str, Any] = facts(device) | {"rows": []}
+    for name in ("eg3d-tiny",) if tiny else ON_DEVICE:
+        for row in measure_on(name, device, deadline):
+            result["rows"].append(row)
+            print(row, flush=True)
+            write("train_step_on_device", result, out)
+    result["cut_short"] = time.perf_counter() > deadline
+    print(write("train_step_on_device", result, out))
+
+
 # ------------------------------------------------------------ the command
 
 
@@ -451,7 +491,14 @@ def main() -> None:
     add("--pairs", type=int, default=3, help="how often A B is repeated")
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     add("--child", choices=SETTINGS, help=argparse.SUPPRESS)
+    add("--device", help="measure on this device in all precisions")
+    add("--seconds", type=float, default=120.0, help="no further row is begun after so many")
+    add("--tiny", action="store_true", help="with --device: a tiny pair, anywhere in seconds")
     options = parser.parse_args()
+    if options.device:
+        device = torch.device(options.device)
+        folder = options.out or RESULTS / machine_name(device)
+        return run_on(device, options.seconds, options.tiny, folder)
     torch.set_num_threads(1)
     if options.child:  # memory is the same with either setting
         memory = options.child == "default"

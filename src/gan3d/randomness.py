@@ -36,8 +36,10 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MAX_SEED, MAX_IMAGES, MAX_HIGH = 2**64, 2**32, 2**31
-# Draws of at most this many blocks per image are made together with the others of their phase.
-SMALL = 1 << 12
+# Draws of at most this many blocks per image are made together with the others of their phase: on a
+# CPU those that stay in its cache, elsewhere all those of rays and noise, because a pass of the
+# generator is as many launches whatever its size.
+SMALL, SMALL_ON_DEVICE = 1 << 12, 1 << 18
 # Blocks that a CPU computes at once: their words stay in its cache.
 CPU_BLOCKS = 1 << 14
 
@@ -190,7 +192,8 @@ class Images:
 
     def draw(self, request: Request) -> Tensor:
         """The numbers of a draw, [b elements numbers]; not to be changed."""
-        if torch.compiler.is_compiling() or request.blocks > SMALL:
+        small = SMALL if self.device.type == "cpu" else SMALL_ON_DEVICE
+        if torch.compiler.is_compiling() or request.blocks > small:
             return self._make((request,))[request]
         phase = request.phase.partition("/")[0]
         asked = self._asked.get(phase)

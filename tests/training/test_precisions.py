@@ -1,12 +1,17 @@
-"""Precisions that freeze a run are refused, with the right one for the card."""
+"""Precisions that freeze a run are refused, with the right one for the card; the others train."""
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
-from gan3d.discriminators import StyleGAN2Discriminator
-from gan3d.generators import StyleGAN2
+from gan3d.camera import Camera, GaussianPose
+from gan3d.data.dataset import Batch
+from gan3d.discriminators import DISCRIMINATORS, StyleGAN2Discriminator, check_pair
+from gan3d.generators import GENERATORS, StyleGAN2
+from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
+from gan3d.training.losses import R1
 from gan3d.training.precisions import REFUSED, refuse_unfit, slow
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda:0")
@@ -60,3 +65,48 @@ def test_a_run_of_few_bits_ends_before_it_begins(precision, tmp_path):
     )
     with pytest.raises(ValueError, match=f"precision {precision} is not possible"):
         trainer.fit(gan, torch.utils.data.DataLoader(range(1)))
+
+
+def fitting(generator):
+    """The first tiny discriminator that judges a generator's images."""
+    for cls in DISCRIMINATORS.values():
+        discriminator = cls(**cls.tiny)
+        try:
+            check_pair(generator, discriminator)
+        except ValueError:
+            continue
+        return discriminator
+    raise AssertionError(f"nothing judges {type(generator).__name__}")
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_every_generator_trains_in_bfloat16_with_about_the_gradients_of_float32(name):
+    norms = {}
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        generator = GENERATORS[name](**GENERATORS[name].tiny)
+        discriminator = fitting(generator)
+        gan = GAN(generator, discriminator, fakes=Fakes(poses=GaussianPose()), r1=R1(1.0))
+        batch = max(discriminator.group_size, 2)
+        side, angles = generator.img_resolution, torch.linspace(-0.3, 0.3, batch)
+        image = torch.rand(batch, 3, side, side) * 2 - 1
+        reals = Batch(image, Camera.from_angles(angles, angles), torch.arange(batch))
+        seen = {}
+        gan.running_means.add = seen.update
+        trainer = Trainer(
+            accelerator="cpu",
+            precision=precision,
+            max_steps=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(
+            gan, DataLoader(range(1), batch_size=None, collate_fn=lambda _, reals=reals: reals)
+        )
+        norms[precision] = {k: v for k, v in seen.items() if k.startswith("gradient/")}
+    exact, found = norms.values()
+    assert exact.keys() == found.keys() >= {"gradient/generator", "gradient/discriminator"}
+    for phase, norm in exact.items():
+        assert found[phase] == pytest.approx(norm, rel=0.2), phase

@@ -23,12 +23,20 @@ def processor() -> str:
     return found[1].strip() if found else platform.processor()
 
 
-def machine_name() -> str:
-    """Processor and number of cores as a folder name, such as amd-epyc-2cores."""
+def machine_name(device: torch.device | str = "cpu") -> str:
+    """Processor and number of cores as a folder name, such as amd-epyc-2cores; of a GPU its name,
+    such as nvidia-h100-80gb-hbm3.
+    """
+    if torch.device(device).type == "cuda":
+        return _slug(torch.cuda.get_device_name(device))
     name = processor() or platform.machine()
     known = Path("/proc/cpuinfo")
     cores = len(re.findall(r"^processor", known.read_text(), re.M)) if known.exists() else 1
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{cores}cores"
+    return f"{_slug(name)}-{cores}cores"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def machine_facts(device: torch.device | str = "cpu") -> dict[str, Any]:

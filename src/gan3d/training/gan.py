@@ -20,6 +20,7 @@ from typing import cast, get_type_hints
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from gan3d.augment import AdaptiveP, Augmentation
 from gan3d.camera import Camera, DatasetPoses
@@ -29,6 +30,7 @@ from gan3d.checkpoints.weights import copy_frozen, init_from
 from gan3d.discriminators import Discriminator
 from gan3d.generators import Generator, Rendering
 from gan3d.host import number, set_number
+from gan3d.layers.precision import full_precision
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import crossed
 from gan3d.training.compatibility import check_compatibility, check_split
@@ -246,11 +248,14 @@ class GAN(LightningModule):
                 step("r1", self.discriminator, d, phases.r1_loss, uses)
 
         # running statistics, strength of the augmentation, average
-        self._follow(step.values, iteration, batch_size)
-        self.ema.update(self.generator_ema, self.generator, images_seen=seen, batch_size=batch_size)
+        with record_function("average"):
+            self._follow(step.values, iteration, batch_size)
+            average, generator = self.generator_ema, self.generator
+            self.ema.update(average, generator, images_seen=seen, batch_size=batch_size)
 
         # logs: the one reading of values from the device
-        read = step.read()
+        with record_function("reading"):
+            read = step.read()
         self.stop_agreed = read.pop("stop", 0.0) > 0
         self.adaptive_p.told(read.get("augment/p", 0.0))
         step.watch.check(read, seen, [i for part in parts for i in part.indices])
@@ -442,7 +447,7 @@ def maps_of(shown: Rendering) -> dict[str, Tensor | None]:
 
 
 class PhaseStep:
-    """Optimizer steps of one iteration: one call per phase.
+    """Optimizer steps of one iteration: one call per phase, a range of its name in a profile.
 
     Attributes:
         values: what the phases logged, scalars on the device, means over the parts.
@@ -472,27 +477,37 @@ class PhaseStep:
             uses: networks that `loss` runs, where it runs more than `network`.
         """
         module, trainable = self.module, self.module._trainable
-        for each in (module.generator, module.discriminator):
-            learns = each is network
-            for parameter in trainable[each]:
-                wanted = learns and not (module._frozen and parameter in module._frozen)
-                parameter.requires_grad_(wanted)
-        optimizer.zero_grad(set_to_none=True)
-
         strategy = module.trainer.strategy
-        with whole(*uses or (network,)):
-            for part in self.parts:
-                of_part: dict[str, Tensor] = {}
-                for term in loss(part, of_part):
-                    module.manual_backward(term * part.share)
-                for key_, value in of_part.items():
-                    self.values[key_] = self.values.get(key_, 0) + value.detach() * part.share
-            if hasattr(strategy, "reduce_gradients"):
-                strategy.reduce_gradients(network, trainable[network])
-        self.values[f"gradient/{name}"] = self.watch.watch(name, network, trainable[network])
-        adam = module.optimizer_g if network is module.generator else module.optimizer_d
-        adam.clip(trainable[network])
-        optimizer.step()
+        with record_function(name):
+            for each in (module.generator, module.discriminator):
+                learns = each is network
+                for parameter in trainable[each]:
+                    wanted = learns and not (module._frozen and parameter in module._frozen)
+                    parameter.requires_grad_(wanted)
+            optimizer.zero_grad(set_to_none=True)
+
+            with whole(*uses or (network,)):
+                for part in self.parts:
+                    self._backward(part, loss)
+                if hasattr(strategy, "reduce_gradients"):
+                    strategy.reduce_gradients(network, trainable[network])
+            self.values[f"gradient/{name}"] = self.watch.watch(name, network, trainable[network])
+            adam = module.optimizer_g if network is module.generator else module.optimizer_d
+            adam.clip(trainable[network])
+            optimizer.step()
+
+    def _backward(
+        self, part: Part, loss: Callable[[Part, dict[str, Tensor]], Iterator[Tensor]]
+    ) -> None:
+        """Backward passes of a part; what it logs is added up."""
+        of_part: dict[str, Tensor] = {}
+        for term in loss(part, of_part):
+            # Every operation's gradient has the precision that the operation had; what gradients
+            # call themselves must not be lowered once more.
+            with full_precision(term):
+                self.module.manual_backward(term * part.share)
+        for key_, value in of_part.items():
+            self.values[key_] = self.values.get(key_, 0) + value.detach() * part.share
 
     def read(self) -> dict[str, float]:
         """All values, read from the device together."""
