@@ -32,9 +32,9 @@ from timing import ceilings, forms, milliseconds, peak_megabytes, precision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan3d.apps.graphs import Graphed
 from gan3d.camera import Camera
 from gan3d.generators import EG3D
-from gan3d.apps.graphs import Graphed
 from gan3d.rendering import render_rays
 
 PARTS = ("map", "represent", "render", "super-resolution", "all")
