@@ -14,9 +14,13 @@ from torch import Tensor
 
 
 def is_product(x: Tensor) -> bool:
-    """Whether `pointwise` is the faster form for x: on one CPU thread, and in float32 or more."""
+    """Whether `pointwise` is the faster form for x: on one CPU thread, and in float32 or more. A
+    compiler, which cannot trace the number of threads, is given the convolution.
+    """
+    if not x.is_cpu or torch.compiler.is_compiling():
+        return False
     low = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-    return x.is_cpu and torch.get_num_threads() == 1 and not low
+    return torch.get_num_threads() == 1 and not low
 
 
 def pointwise(x: Tensor, w: Tensor) -> Tensor:
