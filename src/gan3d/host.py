@@ -7,6 +7,7 @@ training iteration reads once, at its end, and
     upload      copies small tensors through pinned memory, where there is CUDA
     constant    fills constants on the device
     number      is what the host knows of a counter of the device
+    free_memory is what the host knows of the device's memory
 
 `tests/training/test_pretended_gpu.py` counts how often an iteration waits.
 """
@@ -21,6 +22,18 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 # Devices that copy from pinned memory while the host goes on.
 PINNED: tuple[str, ...] = ("cuda",)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process may still take of a CUDA device's memory; None on others, and while
+    a compiler traces.
+
+    What torch keeps for later tensors is free, what other processes hold is not seen. Nobody waits.
+    """
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return None
+    total = torch.cuda.get_device_properties(device).total_memory
+    return total - torch.cuda.memory_allocated(device)
 
 
 def upload(values: Tensor, device: torch.device | str) -> Tensor:

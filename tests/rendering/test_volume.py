@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from gan3d.rendering import (
     ray_limits,
     render_rays,
     stratified_depths,
+    volume,
 )
+from gan3d.rendering.volume import free_chunk
 
 
 def rays_of(num: int = 1, resolution: int = 8, radius: float = 2.7, fov: float = 18.83) -> Rays:
@@ -340,3 +343,16 @@ def test_cameras_receive_a_gradient_through_the_points():
     seen.features.sum().backward()
     assert pose.grad is not None
     assert pose.grad[0, :3, 3].abs().min() > 0
+
+
+@pytest.mark.parametrize(("gigabytes", "taken", "rays"), [(4, 3, 16384), (80, 0, None)])
+def test_chunks_without_gradient_grow_with_the_free_memory_of_a_card(
+    monkeypatch, gigabytes, taken, rays
+):
+    properties = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: taken * 10**9)
+    found = free_chunk(torch.device("cuda:0"))
+    # A chunk takes an eighth of what is free.
+    assert found == (rays or 10**10 // volume.RAY_BYTES)
+    assert found >= free_chunk(torch.device("meta")) == 16384 > free_chunk(torch.device("cpu"))

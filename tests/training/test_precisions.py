@@ -1,5 +1,7 @@
 """Precisions that freeze a run are refused, with the right one for the card; the others train."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -12,7 +14,8 @@ from gan3d.generators import GENERATORS, StyleGAN2
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1
-from gan3d.training.precisions import REFUSED, refuse_unfit, slow
+from gan3d.training.precisions import REFUSED, float32_products, refuse_unfit, slow
+from gan3d.training.run import Run
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda:0")
 CARDS = {
@@ -110,3 +113,46 @@ def test_every_generator_trains_in_bfloat16_with_about_the_gradients_of_float32(
     assert exact.keys() == found.keys() >= {"gradient/generator", "gradient/discriminator"}
     for phase, norm in exact.items():
         assert found[phase] == pytest.approx(norm, rel=0.2), phase
+
+
+def products() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "inside"),
+    [
+        ("high", CARD, ("high", True)),
+        ("highest", CARD, ("highest", False)),
+        (None, CARD, ("highest", True)),
+        ("high", CPU, ("highest", True)),
+    ],
+)
+def test_products_of_float32_are_as_the_run_says_on_a_card_and_as_before_afterwards(
+    precision, device, inside
+):
+    assert products() == ("highest", True)  # torch's own
+    with float32_products(precision, device):
+        assert products() == inside
+    assert products() == ("highest", True)
+
+
+def test_a_run_multiplies_as_it_says_until_it_ends(monkeypatch):
+    seen = []
+
+    @contextmanager
+    def noted(*what):
+        seen.append(what)
+        yield
+        seen.append("over")
+
+    monkeypatch.setattr("gan3d.training.gan.float32_products", noted)
+    gan = GAN(
+        StyleGAN2(**StyleGAN2.tiny),
+        StyleGAN2Discriminator(**StyleGAN2Discriminator.tiny),
+        run=Run(matmul_precision="high"),
+    )
+    monkeypatch.setattr(GAN, "training_step", lambda *_: seen.append("step"))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=1)
+    trainer.fit(gan, DataLoader(range(1)))
+    assert seen == [("high", CPU), "step", "over"]

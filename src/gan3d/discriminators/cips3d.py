@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
+from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput, for_convolutions
 from gan3d.discriminators.stylegan2 import DiscriminatorEpilogue, pose_head
 from gan3d.layers.convolution import EqualizedConv2d
 from gan3d.layers.linear import EqualizedLinear
@@ -88,7 +88,7 @@ class ResidualDiscriminator(nn.Module):
 
     def features(self, image: Tensor, fade: float = 1.0) -> Tensor:
         """What the logits are computed from, [b c]; arguments as for `forward`."""
-        side = image.shape[-1]
+        side, image = image.shape[-1], for_convolutions(image)
         x = self.convs[str(side)](self.conv_in[str(side)](image))
         side //= 2
         if fade < 1:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
+from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput, for_convolutions
 from gan3d.discriminators.pigan import CoordResidualBlock, widths
 from gan3d.layers.precision import full_precision
 from gan3d.ops.bias_act import LRELU_SLOPE
@@ -121,6 +121,7 @@ class GRAMDiscriminator(Discriminator):
                 f"{type(self).__name__} judges images of {side} px, got shape "
                 f"{tuple(image.shape)}; resize them or set img_resolution"
             )
+        image = for_convolutions(image)
         x = self.layers(F.leaky_relu(self.from_rgb(image), LRELU_SLOPE))
         with full_precision(x):
             out = self.final_layer(x.to(self.final_layer.weight.dtype)).flatten(1)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
+from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput, for_convolutions
 from gan3d.layers.coord_conv import CoordConv2d
 from gan3d.layers.precision import full_precision
 from gan3d.layers.synthesis import block_resolutions, channels_at
@@ -160,6 +160,7 @@ class PiGANDiscriminator(Discriminator):
             )
         # Blocks are ordered from the largest resolution down.
         first = len(self.img_resolutions) - 1 - self.img_resolutions.index(h)
+        image = for_convolutions(image)
         x = self._from_rgb(image, first)
         for i in range(first, len(self.layers)):
             if i == first + 1 and self.fade < 1:

@@ -279,7 +279,9 @@ class _Chain:
         height, width = self.upsample.size_out
         samples = FINE_SAMPLES_GPU
         if device.type == "cpu":
-            samples = FINE_SAMPLES * torch.get_num_threads()
+            # A compiler cannot trace the number of threads.
+            compiling = torch.compiler.is_compiling()
+            samples = FINE_SAMPLES * (1 if compiling else torch.get_num_threads())
         depthwise = self.upsample.is_2d or self.downsample.is_2d
         return max(samples // (height * width), DEPTHWISE if depthwise else 1)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gan3d.camera import Rays
+from gan3d.host import free_memory
 from gan3d.ops.composite import Samples, composite, interval_weights, optical_depths
 from gan3d.randomness import Randomness
 from gan3d.rendering.triplane_field import TriplaneField
@@ -30,12 +31,20 @@ from gan3d.rendering.triplane_field import TriplaneField
 Background = Literal["black", "white", "random"]
 BackgroundOrLearned = Literal[Background, "learned"]
 FULL_RAY = 48  # coarse samples of the rays that `free_chunk` counts
+# Bytes of such a ray while it is rendered: 96 samples of a point, 32 features, 64 hidden units and
+# 33 results, the hidden units twice; and the share of the free memory that a chunk may take.
+RAY_BYTES, FREE_SHARE = 4 * 96 * (3 + 32 + 2 * 64 + 2 * 33), 1 / 8
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def free_chunk(device: torch.device) -> int:
-    """Rays per chunk without gradient: few enough for a CPU's cache, many enough to fill a GPU."""
-    return 512 if device.type == "cpu" else 16384
+    """Rays per chunk without gradient: few enough for a CPU's cache, many enough to fill a GPU, and
+    where there is memory, so many that a batch is few chunks: each is as many launches as all.
+    """
+    if device.type == "cpu":
+        return 512
+    free = free_memory(device) or 0
+    return max(16384, int(free * FREE_SHARE) // RAY_BYTES)
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,9 @@ class RenderOptions:
             camera that is inside the box, and rays that miss are sampled from the smallest to the
             largest *near* limit of the whole batch.
         ray_chunk: number of rays (of all images together) rendered at once. None: without gradient
-            512 on a CPU and 16,384 on a GPU, more if there are fewer than 48 samples, and with
-            gradient all. With gradient, an explicit number recomputes each chunk in the backward
-            pass: less memory, more time.
+            512 on a CPU and 16,384 or more on a GPU, as many as fit into an eighth of its free
+            memory, more if there are fewer than 48 samples; with gradient all. With gradient, an
+            explicit number recomputes each chunk in the backward pass: less memory, more time.
 
     Raises:
         ValueError: the numbers of samples, the limits or the chunk are invalid.

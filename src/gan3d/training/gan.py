@@ -12,7 +12,7 @@ import copy
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_type_hints
@@ -42,7 +42,7 @@ from gan3d.training.micro_batches import Part, micro_batches
 from gan3d.training.nan_guard import GradientWatch
 from gan3d.training.optimizers import Adam
 from gan3d.training.phases import Phases
-from gan3d.training.precisions import refuse_unfit, slow
+from gan3d.training.precisions import float32_products, refuse_unfit, slow
 from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.run import Run
 from gan3d.training.running_means import RunningMeans
@@ -394,6 +394,9 @@ class GAN(LightningModule):
         if (sentence := slow(self.trainer.precision, self.device)) is not None:
             log.warning(sentence)
         refuse_strategy(self.trainer.strategy)
+        self._around_fit = ExitStack()
+        products = float32_products(self.run.matmul_precision, self.device)
+        self._around_fit.enter_context(products)
 
     def on_train_start(self) -> None:
         # Read once; then the host knows them.
@@ -410,6 +413,7 @@ class GAN(LightningModule):
 
     def on_fit_end(self) -> None:
         self.trainer.limit_val_batches = self._limit_val_batches
+        self._around_fit.close()
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["running_means"] = self.running_means.state_dict()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 import torch
+
+MatmulPrecision = Literal["highest", "high"]
 
 # Compute capability from which on cards compute bfloat16: Ampere, A100 and RTX 30. Older ones
 # (V100, T4, RTX 20) emulate it, more slowly than float32.
@@ -63,3 +69,20 @@ def slow(precision: str, device: torch.device) -> str | None:
         return None
     instead, why = advised(device)
     return f"precision bf16-mixed is slow here; set --trainer.precision {instead} ({why})"
+
+
+@contextmanager
+def float32_products(precision: MatmulPrecision | None, device: torch.device) -> Iterator[None]:
+    """Products and convolutions of float32 on a CUDA device in full precision or in TF32; before
+    and after, and on other devices, they are as torch has them.
+    """
+    products, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    convolutions = cudnn.allow_tf32
+    if precision is not None and device.type == "cuda":
+        torch.set_float32_matmul_precision(precision)
+        cudnn.allow_tf32 = precision != "highest"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        cudnn.allow_tf32 = convolutions

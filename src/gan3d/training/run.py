@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gan3d.training.precisions import MatmulPrecision
 from gan3d.training.stages import Stage
 
 
@@ -28,6 +29,10 @@ class Run:
             architecture changed (the stages of GRAM-HD).
         init_partial: accept weights that fill less than half of a network, and of which less than
             half is used.
+        matmul_precision: how CUDA multiplies float32: "highest" as it is, "high" in TF32, with 10
+            bits of mantissa, where the card has it (Ampere and later: several times as fast);
+            and convolutions. Metrics stay as they are. None leaves it to torch, which takes
+            TF32 for convolutions only.
     """
 
     seed: int | None = None
@@ -39,6 +44,7 @@ class Run:
     init_from: str | None = None
     init_discriminator: bool = True
     init_partial: bool = False
+    matmul_precision: MatmulPrecision | None = None
 
     def __post_init__(self) -> None:
         if self.total_kimg <= 0:
