@@ -181,18 +181,18 @@ def count_view() -> dict[str, int]:
 
 
 def count_iteration(batch: int) -> dict[str, int]:
-    """Launches of one iteration with all lazy phases, by phase; the second of two, because the
-    first one also makes what is kept.
+    """Launches of one iteration with all lazy phases, by phase; the third one, because the first
+    two also make what is kept: the first one notes the draws of a phase, the second their counters.
     """
     with torch.device(gpu.DEVICE):
         gan = gan_of("eg3d_ffhq512")
-    data: LightningDataModule = Reals(gan.generator.img_resolution, batch, 2)
+    data: LightningDataModule = Reals(gan.generator.img_resolution, batch, 3)
     with gpu.watching() as log, Launches() as mode:
         phases = AllPhases(mode)
         trainer = Trainer(
             strategy=gpu.PretendedStrategy(log),
             max_epochs=-1,
-            max_steps=2,
+            max_steps=3,
             logger=False,
             callbacks=[phases],
             enable_checkpointing=False,

@@ -11,10 +11,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ops import cases
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 HEAD, FOOT = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
+GPU_HEAD, GPU_FOOT = "<!-- gpu: begin -->\n", "<!-- gpu: end -->\n"
+NOT_MEASURED = "not measured"
+# What `on_gpu.sh` measures, as shown where no GPU has: files, and their rows.
+ON_GPU = {
+    "forward_on_device": ("one view of the full-size EG3D", ("form", "part", "batch")),
+    "train_step_on_device": ("phases of a training iteration", ("subject", "form", "phase")),
+    "ops": ("ops", ("op", "size", "precision", "form")),
+}
+FORMS = ("float32", "tf32", "bf16", "bf16, kernels", "published, tf32")
+PARTS = ("map", "represent", "render", "super-resolution", "all")
+PHASES = ("generator", "density", "discriminator", "r1")
 
 TITLES = {
     "eg3d-reduced": "EG3D at 128 px, raw 32 px with 48 + 48 samples, narrow",
@@ -61,6 +74,102 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+# ------------------------------------------------------------ GPUs
+
+
+def launch_table() -> str:
+    """Launches counted on a pretended GPU."""
+    (path,) = RESULTS.glob("*/launches.json")
+    result = json.loads(path.read_text())
+    lines = [
+        f"Counted at commit {result['commit']}, {result['date']}.",
+        "",
+        "| | | commit 8105125 | without kernels | with kernels |",
+        "|---|---|---|---|---|",
+    ]
+    off, on = result["kernels off"], result["kernels on"]
+    for subject, counts in on.items():
+        before = result["before"][subject]
+        for part, number in counts.items():
+            cells = [str(before.get(part, "-")), str(off[subject][part]), str(number)]
+            lines.append(f"| {subject} | {part} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def gpu_tables() -> str:
+    """What was measured on GPUs, or the empty tables."""
+    sections = [launch_table()]
+    for name, (title, keys) in ON_GPU.items():
+        found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"*/{name}.json"))]
+        sections += [gpu_table(title, keys, result) for result in found if is_gpu(result)]
+        if not any(map(is_gpu, found)):
+            sections.append(gpu_table(title, keys, {"rows": unmeasured(name)}))
+    return "\n".join(sections)
+
+
+def is_gpu(result: dict[str, Any]) -> bool:
+    """Whether a result is of a GPU."""
+    return result["device"] != "cpu"
+
+
+def unmeasured(name: str) -> list[dict[str, Any]]:
+    """Rows without numbers."""
+    if name == "forward_on_device":
+        return [{"form": f, "part": p, "batch": 1} for f in FORMS for p in PARTS]
+    if name == "train_step_on_device":
+        return [{"subject": "eg3d-full", "form": f, "phase": p} for f in FORMS for p in PHASES]
+    return [
+        {"op": case.op, "size": case.size, "precision": precision, "form": form}
+        for case in cases(tiny=False)
+        for precision in ("float32", "tf32", "bfloat16")
+        for form in case.forms
+    ]
+
+
+def gpu_table(title: str, keys: tuple[str, ...], result: dict[str, Any]) -> str:
+    """The rows of a result: milliseconds, quantiles, peak memory, and of ops the floor."""
+    where = f"{NOT_MEASURED}: no GPU was at hand"
+    if "rows" in result and "device" in result:
+        ceilings = ", ".join(f"{k} {v:.0f}" for k, v in result.get("ceilings", {}).items())
+        where = (
+            f"{result['device']}, torch {result['torch']}, commit {result['commit']}, "
+            f"{result['date']}{'; ' if ceilings else ''}{ceilings}"
+        )
+    columns = [*keys, "ms (10 to 90 %)", "peak MB", "with backward: ms", "peak MB", "of the floor"]
+    lines = [f"### On a GPU: {title}", "", f"{where}.", "", f"| {' | '.join(columns)} |"]
+    lines.append(f"|{'---|' * len(columns)}")
+    for row in result["rows"]:
+        cells = [str(row[key]) for key in keys] + _gpu_cells(row)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _gpu_cells(row: dict[str, Any]) -> list[str]:
+    """The numbers of a row."""
+    if why := row.get("failed") or row.get("not_measured"):
+        return [why[:80], "-", "-", "-", "-"]
+    if "forward" in row:
+        share = f"{row['of_floor']['forward']:.0%}, {row['of_floor']['both']:.0%}"
+        return [
+            _quantiles(row["forward"]),
+            f"{row['forward_peak_mb']:.0f}",
+            _quantiles(row["both"]),
+            f"{row['both_peak_mb']:.0f}",
+            share,
+        ]
+    if "ms" in row:
+        peak = f"{row['peak_mb']:.0f}" if "peak_mb" in row else "-"
+        return [_quantiles(row), peak, "-", "-", "-"]
+    return [NOT_MEASURED, "-", "-", "-", "-"]
+
+
+def _quantiles(took: dict[str, float]) -> str:
+    return f"{took['ms']:.3f} ({took['ms_10']:.3f} to {took['ms_90']:.3f})"
+
+
+# ------------------------------------------------------------ the page
+
+
 def _seconds(row: dict[str, float], baseline: str) -> str:
     return f"{row[baseline]:.3f} | {row['ours']:.3f} | {row['ratio']:.2f}"
 
@@ -74,9 +183,11 @@ def _memory(row: dict[str, float], kind: str) -> str:
 
 def written(page: str) -> str:
     """A page with the tables of today in the place of its own."""
-    before, _, rest = page.partition(HEAD)
-    _, _, after = rest.partition(FOOT)
-    return before + HEAD + tables() + FOOT + after
+    for head, foot, made in ((HEAD, FOOT, tables()), (GPU_HEAD, GPU_FOOT, gpu_tables())):
+        before, _, rest = page.partition(head)
+        _, _, after = rest.partition(foot)
+        page = before + head + made + foot + after
+    return page
 
 
 def main() -> None:

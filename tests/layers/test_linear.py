@@ -50,3 +50,25 @@ def test_any_number_of_leading_dimensions(activation):
     torch.manual_seed(0)
     layer, x = EqualizedLinear(4, 2, activation=activation, bias_init=0.7), torch.randn(2, 3, 5, 4)
     torch.testing.assert_close(layer(x), layer(x.flatten(0, 2)).unflatten(0, (2, 3, 5)))
+
+
+@pytest.mark.parametrize("lr_multiplier", [1.0, 0.01])
+def test_gradients_are_those_of_the_equation_of_any_order(lr_multiplier):
+    torch.manual_seed(0)
+    layer = EqualizedLinear(3, 2, lr_multiplier=lr_multiplier).double()
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    weight, bias = layer.weight.detach().clone(), torch.randn(2, dtype=torch.float64)
+    given = (x, weight.requires_grad_(), bias.requires_grad_())
+
+    def run(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    def equation(x, weight, bias):
+        return x @ (weight * layer.weight_gain).t() + bias * lr_multiplier
+
+    torch.testing.assert_close(run(*given), equation(*given), rtol=1e-12, atol=1e-12)
+    grad = torch.randn(4, 2, dtype=torch.float64)
+    found = torch.autograd.grad(run(*given), given, grad)
+    expected = torch.autograd.grad(equation(*given), given, grad)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradgradcheck(run, given)

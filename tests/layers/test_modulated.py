@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan3d.layers.modulated import modulated_conv2d
+from gan3d.layers.modulated import demodulation, demodulation_reference, modulated_conv2d
 from gan3d.ops.resample import setup_filter
 
 BINOMIAL = setup_filter([1, 3, 3, 1])
@@ -113,3 +113,20 @@ def test_styles_of_another_batch_or_width_are_refused():
     for shape in ((1, 4), (2, 6)):
         with pytest.raises(ValueError, match=r"expected \[b i\] = \(2, 4\)"):
             modulated_conv2d(x, weight, noise(*shape))
+
+
+@pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
+def test_demodulation_has_the_gradients_of_its_equation_of_any_order(needed):
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 3, 3, 3, generator=draw, dtype=torch.float64)
+    styles = torch.randn(4, 3, generator=draw, dtype=torch.float64)
+    inputs = [x.requires_grad_(wanted) for x, wanted in zip((weight, styles), needed)]
+    assert torch.equal(demodulation(*inputs), demodulation_reference(*inputs))
+    assert torch.autograd.gradcheck(demodulation, inputs)
+    assert torch.autograd.gradgradcheck(demodulation, inputs)
+    # Without a second order the short form is taken.
+    grad = torch.randn(4, 5, generator=draw, dtype=torch.float64)
+    wanted = [x for x in inputs if x.requires_grad]
+    short = torch.autograd.grad(demodulation(*inputs), wanted, grad)
+    expected = torch.autograd.grad(demodulation_reference(*inputs), wanted, grad)
+    torch.testing.assert_close(short, expected, rtol=1e-12, atol=1e-12)

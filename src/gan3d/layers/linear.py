@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class EqualizedLinear(nn.Module):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             rows = x if x.ndim == 2 else x.flatten(0, -2)
             beta, alpha = self.lr_multiplier, self.weight_gain
-            y = torch.addmm(bias, rows, weight.t(), beta=beta, alpha=alpha)
+            y = _Linear.apply(rows, weight, bias, alpha, beta)
             y = y if x.ndim == 2 else y.unflatten(0, x.shape[:-1])
         return bias_act(y, act=self.activation, overwrite=True)
 
@@ -66,3 +67,30 @@ class EqualizedLinear(nn.Module):
     def extra_repr(self) -> str:
         sizes = f"{self.in_features}, {self.out_features}"
         return f"{sizes}, {self.activation}, lr_multiplier={self.lr_multiplier}"
+
+
+class _Linear(torch.autograd.Function):
+    """alpha x W^T + beta b, whose backward pass has the factors in its products, too: torch's own
+    takes a pass for each. Differentiable any number of times.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, alpha: float, beta: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.factors = alpha, beta
+        return torch.addmm(bias, x, weight.t(), beta=beta, alpha=alpha)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (alpha, beta), grad = ctx.saved_tensors, ctx.factors, grads[0]
+        of_x = of_weight = of_bias = None
+        # What is multiplied with beta 0 says nothing but the size.
+        if ctx.needs_input_grad[0]:
+            of_x = torch.addmm(x.detach(), grad, weight, beta=0, alpha=alpha)
+        if ctx.needs_input_grad[1]:
+            of_weight = torch.addmm(weight.detach(), grad.t(), x, beta=0, alpha=alpha)
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum(0) if beta == 1 else grad.sum(0) * beta
+        return of_x, of_weight, of_bias, None, None
