@@ -1,6 +1,7 @@
 """The benchmark of a training iteration compares equal gradients, and its page is up to date."""
 
 import importlib
+import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -133,3 +134,34 @@ def test_the_page_shows_the_results_that_are_committed(script):
     shown = page.PAGE.read_text()
     assert page.written(shown) == shown, "run python benchmarks/performance_page.py"
     assert shown.count(page.HEAD) == shown.count(page.FOOT) == 1
+    assert shown.count(page.GPU_HEAD) == shown.count(page.GPU_FOOT) == 1
+
+
+def test_a_gpu_s_results_take_the_place_of_the_empty_tables(script, monkeypatch, tmp_path):
+    page = script("performance_page")
+    empty = page.gpu_tables()
+    assert page.NOT_MEASURED in empty
+    assert "| bf16, kernels | render | 1 | not measured |" in empty
+    of_machine = {
+        "torch": "2.11",
+        "commit": "abc",
+        "date": "today",
+        "ceilings": {"copy_gb_s": 4000.0},
+    }
+    row = {"form": "bf16", "part": "all", "batch": 4}
+    took = {"ms": 2.0, "ms_10": 1.5, "ms_90": 2.5, "peak_mb": 99.0}
+    results = {
+        "nvidia-h200": {"device": "NVIDIA H200", "rows": [row | took]},
+        "a-cpu": {"device": "cpu", "rows": [row | took]},
+    }
+    for machine, result in results.items():
+        (tmp_path / machine).mkdir()
+        path = tmp_path / machine / "forward_on_device.json"
+        path.write_text(json.dumps(of_machine | result))
+    (launches,) = page.RESULTS.glob("*/launches.json")
+    (tmp_path / "a-cpu" / "launches.json").write_bytes(launches.read_bytes())
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    shown = page.gpu_tables()
+    assert "NVIDIA H200, torch 2.11, commit abc, today; copy_gb_s 4000." in shown
+    assert shown.count("| bf16 | all | 4 | 2.000 (1.500 to 2.500) | 99 | - | - | - |") == 1
+    assert "| bf16, kernels | render |" not in shown
