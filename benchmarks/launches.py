@@ -148,8 +148,8 @@ def pretended(kernels: bool) -> Iterator[None]:
                 on_device = asked is None and x.device == gpu.DEVICE
                 return "triton" if on_device else choose(asked, x)
 
-            for module in list(sys.modules.values()):
-                if getattr(module, "choose", None) is choose:
+            for name, module in list(sys.modules.items()):
+                if name.startswith("gan3d.ops.") and getattr(module, "choose", None) is choose:
                     patch.setattr(module, "choose", chosen)
         yield
 

@@ -32,8 +32,8 @@ def test_what_begins_channels_last_stays_so(name, monkeypatch):
     def as_on_a_gpu(image):
         return image.contiguous(memory_format=torch.channels_last)
 
-    for module in list(sys.modules.values()):
-        if getattr(module, "for_convolutions", None) is for_convolutions:
+    for key, module in list(sys.modules.items()):
+        if key.startswith("gan3d.") and hasattr(module, "for_convolutions"):
             monkeypatch.setattr(module, "for_convolutions", as_on_a_gpu)
     judge = DISCRIMINATORS[name](**DISCRIMINATORS[name].tiny)
     side, batch = judge.img_resolution, max(judge.group_size, 2)
