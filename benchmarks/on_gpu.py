@@ -33,7 +33,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 LEAST = 8.0  # seconds with which a step is begun
-MOST_TINY = 50.0  # seconds of a step at tiny sizes
+MOST_TINY = 90.0  # seconds of a step at tiny sizes
 
 
 @dataclass(frozen=True)
