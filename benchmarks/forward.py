@@ -28,7 +28,7 @@ from typing import Any
 import published
 import torch
 from machine import RESULTS, PeakMemory, best_seconds, facts, machine_name, sgemm_rate, write
-from timing import ceilings, forms, milliseconds, peak_megabytes, precision
+from timing import ceilings, forms, milliseconds, peak_megabytes, precision, started
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -186,7 +186,7 @@ def show(result: dict[str, Any]) -> None:
 @torch.no_grad()
 def run_on(device: torch.device, seconds: float, tiny: bool, out: Path) -> int:
     """Measures on a device, and writes after every row."""
-    begin, (generator, z, camera) = time.perf_counter(), build(tiny)
+    begin, (generator, z, camera) = started(), build(tiny)
     expected = published.forward(generator, z, camera)
     generator, z, camera = generator.to(device), z.to(device), camera.to(device)
     result: dict[str, Any] = facts(device) | {

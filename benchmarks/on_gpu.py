@@ -157,8 +157,8 @@ def main() -> int:
                 elif limit >= LEAST:
                     if options.tiny:
                         limit = min(limit, MOST_TINY)
-                    # A step is asked to end before it is ended; to begin takes time, too.
-                    words = command(step, options, out, max(0.8 * limit - 8, 4))
+                    # A step is asked to end before it is ended.
+                    words = command(step, options, out, 0.75 * limit)
                     row = run(step, words, out, limit, env)
                 results["steps"][step.name] = row
                 (out / "on_gpu.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from machine import facts, write
 from PIL import Image
 from recipes import Reals, gan_of
-from timing import milliseconds, peak_megabytes, tf32, wait
+from timing import milliseconds, peak_megabytes, started, tf32, wait
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -67,12 +67,12 @@ class Options:
     out: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "begin", time.monotonic())
+        object.__setattr__(self, "begin", started())
 
     @property
     def left(self) -> float:
         """Seconds that are left."""
-        return self.seconds - (time.monotonic() - self.begin)  # type: ignore[attr-defined]
+        return self.seconds - (time.perf_counter() - self.begin)  # type: ignore[attr-defined]
 
 
 def trainer_for(options: Options, iterations: int, *callbacks: Callback) -> Trainer:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from machine import facts, machine_name, write
-from timing import ceilings, milliseconds, peak_megabytes, tf32
+from timing import ceilings, milliseconds, peak_megabytes, started, tf32
 from torch import Tensor
 
 from gan3d.ops import (
@@ -300,7 +300,7 @@ def main() -> int:
     add("--seconds", type=float, default=120.0, help="no further row is begun after so many")
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     options = parser.parse_args()
-    device, begin = torch.device(options.device), time.perf_counter()
+    device, begin = torch.device(options.device), started()
     result: dict[str, Any] = facts(device) | {"kernels": backend.HAS_TRITON}
     result["ceilings"] = ceilings(device, options.tiny)
     result["rows"], result["cut_short"] = [], False

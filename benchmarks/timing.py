@@ -7,11 +7,13 @@ process. Nothing is timed before a warm-up.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,18 @@ from gan3d.ops import backend
 
 Work = Callable[[], Any]
 WARM_UP = 0.025  # seconds
+
+
+def started() -> float:
+    """When this process began, as `time.perf_counter` counts (Linux; elsewhere now): to import what
+    is measured takes a while, too.
+    """
+    try:
+        ticks = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return time.perf_counter()
+    return time.perf_counter() - (uptime - int(ticks) / os.sysconf("SC_CLK_TCK"))
 
 
 def wait(device: torch.device) -> None:

@@ -38,7 +38,7 @@ from typing import Any
 import published_training
 import torch
 from machine import RESULTS, facts, machine_name, write
-from timing import forms, milliseconds, peak_megabytes, precision
+from timing import forms, milliseconds, peak_megabytes, precision, started
 from torch import Tensor
 
 from gan3d.allocator import VARIABLE, keep_memory
@@ -447,7 +447,7 @@ def _both(*contexts: AbstractContextManager) -> Iterator[None]:
 
 def run_on(device: torch.device, seconds: float, tiny: bool, out: Path) -> None:
     """Measures members on a device, and writes after every row."""
-    deadline = time.perf_counter() + seconds
+    deadline = started() + seconds
     result: dict[str, Any] = facts(device) | {"rows": []}
     for name in ("eg3d-tiny",) if tiny else ON_DEVICE:
         for row in measure_on(name, device, deadline):

@@ -173,3 +173,15 @@ def test_the_peak_of_memory_is_that_of_live_tensors(script):
         torch.ones(2000)
 
     assert timing.peak_megabytes(work, torch.device("cpu")) == pytest.approx(0.008)
+
+
+def test_a_process_knows_when_it_began(script):
+    began = "import time, timing; time.sleep(1); print(time.perf_counter() - timing.started())"
+    before = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", began],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert 1 < float(done.stdout) < time.perf_counter() - before + 0.1, done.stderr

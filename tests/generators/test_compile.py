@@ -12,7 +12,7 @@ from gan3d.generators import GENERATORS
 from gan3d.generators.eg3d import TriPlanes
 from gan3d.randomness import Randomness
 
-FAST = ("GRAM", "PiGAN")
+FAST = ("PiGAN",)
 
 
 def named() -> list:
