@@ -2,7 +2,7 @@
 
     python benchmarks/launches.py [--kernels on off] [--out FOLDER]
 
-Nothing is computed: tensors have shapes, dtypes and a device only (`tests/training/pretended_gpu`).
+Nothing is computed: tensors have shapes, dtypes and a device only (`gan3d.training.estimate.device`).
 One operation of torch below autograd is one launch, but
 
     views, and memory that is only allocated   none
@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from machine import ROOT, facts, write
+from machine import facts, write
 from recipes import Reals, gan_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -42,10 +42,8 @@ from gan3d.generators import EG3D
 from gan3d.host import set_number
 from gan3d.ops import backend
 from gan3d.rendering import render_rays
+from gan3d.training.estimate import device as gpu
 from gan3d.training.optimizers import FUSED
-
-sys.path.insert(0, str(ROOT / "tests" / "training"))
-import pretended_gpu as gpu
 
 BATCHES = (4, 32)
 # Launches of the phases at commit 8105125, counted as here (with the loops over images of its
@@ -136,8 +134,7 @@ def pretended(kernels: bool) -> Iterator[None]:
     import pytest
 
     choose = backend.choose
-    with pytest.MonkeyPatch.context() as patch:
-        gpu.pretend(patch)
+    with gpu.pretending(), pytest.MonkeyPatch.context() as patch:
         devices = [*FUSED, gpu.DEVICE.type]
         patch.setattr("gan3d.training.optimizers.FUSED", devices)
         optimizer = sys.modules["torch.optim.optimizer"]
