@@ -2,7 +2,7 @@
 
     python benchmarks/launches.py [--kernels on off] [--out FOLDER]
 
-Nothing is computed: tensors have shapes, dtypes and a device only (`gan3d.training.estimate.device`).
+Nothing is computed: tensors have shapes, dtypes and a device only (gan3d.training.estimate.device).
 One operation of torch below autograd is one launch, but
 
     views, and memory that is only allocated   none

@@ -176,12 +176,12 @@ def filtered_lrelu_maps(
     y = _result(x, sizes, transposed)
     left, top = padding[0], padding[2]
     ku, kd = len(fu), len(fd)
-    upward = Band(fu, up, left, top, not flip)
-    downward = Band(fd, down, 0, 0, not flip)
+    upward = Resampling(fu, up, left, top, not flip)
+    downward = Resampling(fd, down, 0, 0, not flip)
     by, to = upward, downward
     if transposed:
-        by = Band(fd, down, kd - 1, kd - 1, flip)
-        to = Band(fu, up, ku - 1 - left, ku - 1 - top, flip)
+        by = Resampling(fd, down, kd - 1, kd - 1, flip)
+        to = Resampling(fu, up, ku - 1 - left, ku - 1 - top, flip)
     outputs = outputs_of(len(to.taps), to.factor)
     maps, (height, width) = y.shape[0] * y.shape[1], y.shape[2:]
     grid = (maps * triton.cdiv(height, outputs) * triton.cdiv(width, outputs),)
@@ -207,7 +207,7 @@ def _(v, x, bias, fu, fd, up, down, padding, gain, slope, clamp, flip, transpose
     return _result(x, Sizes.of(x, fu, fd, up, down, padding), transposed)
 
 
-class Band(NamedTuple):
+class Resampling(NamedTuple):
     """Taps, factor and padding of a resampling, and whether the taps are reversed."""
 
     taps: Tensor
