@@ -40,7 +40,6 @@ from torch.utils._pytree import tree_leaves
 from gan3d.camera import Camera
 from gan3d.generators import EG3D
 from gan3d.host import set_number
-from gan3d.ops import backend
 from gan3d.rendering import render_rays
 from gan3d.training.estimate import device as gpu
 from gan3d.training.optimizers import FUSED
@@ -133,21 +132,12 @@ def pretended(kernels: bool) -> Iterator[None]:
     """torch and gan3d take `meta` for a CUDA device, with or without Triton."""
     import pytest
 
-    choose = backend.choose
-    with gpu.pretending(), pytest.MonkeyPatch.context() as patch:
+    kind = "cuda" if kernels else "meta"  # not the CPU, and without Triton
+    with gpu.pretending(kind), pytest.MonkeyPatch.context() as patch:
         devices = [*FUSED, gpu.DEVICE.type]
         patch.setattr("gan3d.training.optimizers.FUSED", devices)
         optimizer = sys.modules["torch.optim.optimizer"]
         patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: devices)
-        if kernels:
-
-            def chosen(asked: backend.Backend | None, x: Tensor) -> backend.Backend:
-                on_device = asked is None and x.device == gpu.DEVICE
-                return "triton" if on_device else choose(asked, x)
-
-            for name, module in list(sys.modules.items()):
-                if name.startswith("gan3d.ops.") and getattr(module, "choose", None) is choose:
-                    patch.setattr(module, "choose", chosen)
         yield
 
 

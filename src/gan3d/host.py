@@ -8,6 +8,7 @@ training iteration reads once, at its end, and
     constant    fills constants on the device
     number      is what the host knows of a counter of the device
     free_memory is what the host knows of the device's memory
+    kind_of     says what a device is, also a pretended one
 
 `tests/training/test_pretended_gpu.py` counts how often an iteration waits.
 """
@@ -22,6 +23,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 # Devices that copy from pinned memory while the host goes on.
 PINNED: tuple[str, ...] = ("cuda",)
+# What `meta` stands for; gan3d.training.estimate.device sets it, and nothing else.
+PRETENDED = "meta"
+
+
+def kind_of(place: Tensor | torch.device) -> str:
+    """The type of a device, or of a tensor's: cpu, cuda, ..; of a pretended one what it stands for.
+
+    Ask it where the form of a computation depends on the device, not where values are needed.
+    """
+    kind = (place.device if isinstance(place, Tensor) else place).type
+    return PRETENDED if kind == "meta" else kind
 
 
 def free_memory(device: torch.device) -> int | None:

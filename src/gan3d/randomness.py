@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan3d.host import constant, upload
+from gan3d.host import constant, kind_of, upload
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -192,7 +192,7 @@ class Images:
 
     def draw(self, request: Request) -> Tensor:
         """The numbers of a draw, [b elements numbers]; not to be changed."""
-        small = SMALL if self.device.type == "cpu" else SMALL_ON_DEVICE
+        small = SMALL if kind_of(self.device) == "cpu" else SMALL_ON_DEVICE
         if torch.compiler.is_compiling() or request.blocks > small:
             return self._make((request,))[request]
         phase = request.phase.partition("/")[0]

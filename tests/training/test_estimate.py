@@ -14,7 +14,9 @@ from gan3d.cli import main
 from gan3d.cli.memory import warn_of_memory
 from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import GENERATORS
-from gan3d.training.estimate.device import DEVICE
+from gan3d.host import kind_of
+from gan3d.ops.backend import HAS_TRITON, choose
+from gan3d.training.estimate.device import DEVICE, pretending
 from gan3d.training.estimate.gpus import BANDWIDTH_SHARE, GPUS, LAUNCH, RATE_SHARE, seconds_on
 from gan3d.training.estimate.live import LiveBytes
 from gan3d.training.estimate.measured import live_peak
@@ -63,6 +65,7 @@ def test_bytes_are_counted_while_tensors_live():
     ("maker", "judge", "options"),
     [
         ("StyleGAN2", "StyleGAN2Discriminator", {}),
+        ("StyleGAN3", "StyleGAN2Discriminator", {}),
         ("EG3D", "DualDiscriminator", {"density": DensityRegularization(0.25)}),
         ("PiGAN", "PiGANDiscriminator", {"r1": R1(1.0, interval=1, of="image")}),
     ],
@@ -73,6 +76,18 @@ def test_the_estimate_is_what_an_iteration_takes(maker, judge, options):
     taken = live_peak(gan, 4)
     print(f"{maker}: estimated {needs.live / 1e6:.2f} MB, taken {taken / 1e6:.2f} MB")
     assert needs.live == pytest.approx(taken, rel=0.15)
+
+
+def test_ops_take_the_form_of_the_device_that_is_pretended():
+    x = torch.zeros(2, 3, device=DEVICE)
+    with pretending("cuda"):
+        assert kind_of(x) == kind_of(DEVICE) == "cuda"
+        assert choose(None, x) == ("triton" if HAS_TRITON else "fast")
+    with pretending("cpu"):
+        assert kind_of(x) == "cpu"
+        assert choose(None, x) == "fast"
+    assert kind_of(x) == "meta"
+    assert kind_of(torch.zeros(1)) == "cpu"
 
 
 def test_parts_are_those_of_the_networks_and_the_harness_stays_as_it_is():

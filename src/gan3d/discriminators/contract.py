@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.generators.contract import GENERATORS, Generator, arguments_of, register
+from gan3d.host import kind_of
 from gan3d.randomness import Randomness
 
 
@@ -121,7 +122,7 @@ def for_convolutions(image: Tensor) -> Tensor:
     on a GPU, whose tensor cores read it so, and every layer keeps it. Else cuDNN transposes what
     enters and leaves each one.
     """
-    return image if image.is_cpu else image.contiguous(memory_format=torch.channels_last)
+    return image if kind_of(image) == "cpu" else image.contiguous(memory_format=torch.channels_last)
 
 
 def check_pair(generator: Generator, discriminator: Discriminator) -> None:

@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gan3d.host import kind_of
+
 Backend = Literal["reference", "fast", "triton"]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 LOWEST_CAPABILITY = (7, 0)  # of cards that Triton supports: V100
@@ -35,7 +37,7 @@ def choose(backend: Backend | None, x: Tensor) -> Backend:
         ValueError: there is no such backend, or it does not run here.
     """
     if backend is None:
-        return "triton" if x.is_cuda and _is_missing(x) is None else "fast"
+        return "triton" if kind_of(x) == "cuda" and _is_missing(x) is None else "fast"
     if backend == "triton" and (why := _is_missing(x)):
         raise ValueError(f"backend triton does not run here: {why}; choose fast, or None")
     if backend not in ("reference", "fast", "triton"):
@@ -65,10 +67,12 @@ def _is_missing(x: Tensor) -> str | None:
         return "there is no Triton (pip install triton)"
     if interprets():
         return None
-    if not x.is_cuda:
+    if kind_of(x) != "cuda":
         return f"the tensors are on {x.device}, kernels run on CUDA"
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return f"the tensors are {x.dtype}, kernels take float16, bfloat16 and float32"
+    if x.is_meta:  # pretended: kernels only say what they would return
+        return None
     if (capability := torch.cuda.get_device_capability(x.device)) < LOWEST_CAPABILITY:
         return f"the card has capability {capability}, Triton needs {LOWEST_CAPABILITY}"
     return None

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.host import kind_of
+
 WIDEN, SHIFT = 1.002, 0.001
 PIECE = 1 << 18  # numbers of the hidden layer at once on a CPU: 1 MiB
 
@@ -46,7 +48,7 @@ def decode(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[T
 
 def _pieces(x: Tensor, w1: Tensor) -> list[slice]:
     """Slices of the points of x [p c] that are computed together."""
-    size = max(PIECE // len(w1) if x.is_cpu else len(x), 1)
+    size = max(PIECE // len(w1) if kind_of(x) == "cpu" else len(x), 1)
     return [slice(start, start + size) for start in range(0, len(x), size)]
 
 

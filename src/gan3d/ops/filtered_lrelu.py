@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.host import kind_of
 from gan3d.ops.backend import Backend, choose
 from gan3d.ops.banded import Band
 from gan3d.ops.bias_act import LRELU_SLOPE, bias_act
@@ -278,7 +279,7 @@ class _Chain:
         """Number of maps that go through the chain at once."""
         height, width = self.upsample.size_out
         samples = FINE_SAMPLES_GPU
-        if device.type == "cpu":
+        if kind_of(device) == "cpu":
             # A compiler cannot trace the number of threads.
             compiling = torch.compiler.is_compiling()
             samples = FINE_SAMPLES * (1 if compiling else torch.get_num_threads())

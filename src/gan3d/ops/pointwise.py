@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan3d.host import kind_of
+
 
 def is_product(x: Tensor) -> bool:
     """Whether `pointwise` is the faster form for x: on one CPU thread, and in float32 or more. A
     compiler, which cannot trace the number of threads, is given the convolution.
     """
-    if not x.is_cpu or torch.compiler.is_compiling():
+    if kind_of(x) != "cpu" or torch.compiler.is_compiling():
         return False
     low = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
     return torch.get_num_threads() == 1 and not low

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gan3d.camera import Rays
+from gan3d.host import kind_of
 from gan3d.layers.precision import full_precision
 from gan3d.ops.composite import composite_alphas
 
@@ -227,7 +228,7 @@ def in_chunks(
     with_gradient = torch.is_grad_enabled()
     default = batch * count
     if not with_gradient:
-        default = CPU_CHUNK if tensors[0].device.type == "cpu" else GPU_CHUNK
+        default = CPU_CHUNK if kind_of(tensors[0]) == "cpu" else GPU_CHUNK
     size = max(1, (chunk or default) // batch)
     if size >= count:
         return tuple(function(*tensors))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gan3d.camera import Rays
-from gan3d.host import free_memory
+from gan3d.host import free_memory, kind_of
 from gan3d.ops.composite import Samples, composite, interval_weights, optical_depths
 from gan3d.randomness import Randomness
 from gan3d.rendering.triplane_field import TriplaneField
@@ -41,7 +41,7 @@ def free_chunk(device: torch.device) -> int:
     """Rays per chunk without gradient: few enough for a CPU's cache, many enough to fill a GPU, and
     where there is memory, so many that a batch is few chunks: each is as many launches as all.
     """
-    if device.type == "cpu":
+    if kind_of(device) == "cpu":
         return 512
     free = free_memory(device) or 0
     return max(16384, int(free * FREE_SHARE) // RAY_BYTES)

@@ -252,8 +252,13 @@ def pinned(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def pretending() -> Iterator[None]:
-    """torch and gan3d take `meta` for a device that computes."""
+def pretending(kind: str = DEVICE.type) -> Iterator[None]:
+    """torch and gan3d take `meta` for a device that computes.
+
+    Args:
+        kind: cpu or cuda: ops take the form that is theirs there, on cuda with our kernels; meta
+            is a device of neither kind.
+    """
     enabled, dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
     def name(device: str | None) -> str:
@@ -268,6 +273,7 @@ def pretending() -> Iterator[None]:
             (torch, "get_autocast_dtype", lambda device: dtype(name(device))),
             (Tensor, "pin_memory", pinned),
             (gan3d.host, "PINNED", (*PINNED, DEVICE.type)),
+            (gan3d.host, "PRETENDED", kind),
         ):
             stack.enter_context(patch.object(target, attribute, value))
         yield

@@ -104,15 +104,7 @@ class Estimator:
             gan.phases.rays = rays
         else:
             gan.phases.rays = self.gan.phases.rays
-        nothing: Callable[[Work], float] = lambda work: 0.0  # noqa: E731
-        stages = simulate(
-            gan,
-            batch_size=spread.batch_size,
-            processes=spread.devices,
-            posed=spread.posed,
-            precision=spread.precision,
-            seconds_of=nothing if self.gpu is None else seconds_on(self.gpu),
-        )
+        stages = self._simulate(spread, "cpu" if self.gpu is None else "cuda")
         top = peak_of(stages)
         phase = next(name for stage in stages for name, cost in stage.phases.items() if cost is top)
         memory = {part: top.parts.get(part, 0) for part in PARTS}
@@ -122,11 +114,25 @@ class Estimator:
         spare = round(FRAGMENTATION * memory["activations"])
         memory["workspace"] = self.context + spare
         images = sum(stage.images for stage in stages)
-        return Needs(spread, stages, memory, phase, self._seconds(stages, spread), images)
+        return Needs(spread, stages, memory, phase, self._seconds(spread), images)
 
-    def _seconds(self, stages: list[StageCost], spread: Spread) -> float | None:
+    def _simulate(self, spread: Spread, kind: str) -> list[StageCost]:
+        nothing: Callable[[Work], float] = lambda work: 0.0  # noqa: E731
+        return simulate(
+            self._without_numbers,
+            batch_size=spread.batch_size,
+            processes=spread.devices,
+            posed=spread.posed,
+            precision=spread.precision,
+            kind=kind,
+            seconds_of=nothing if self.gpu is None else seconds_on(self.gpu),
+        )
+
+    def _seconds(self, spread: Spread) -> float | None:
+        """Of the whole run, without our kernels, whose work is not counted."""
         if self.gpu is None:
             return None
+        stages = self._simulate(spread, "meta")
         seconds = seconds_in_all(stages)
         if spread.devices > 1:
             # one message per phase, of the gradients of the network that it trains

@@ -91,6 +91,7 @@ def simulate(
     processes: int = 1,
     posed: bool = True,
     precision: str = "32-true",
+    kind: str = "cpu",
     seconds_of: Callable[[Work], float] = lambda work: 0.0,
 ) -> list[StageCost]:
     """The cost of an iteration of one process, in each stage.
@@ -101,6 +102,7 @@ def simulate(
         processes: that share it.
         posed: whether the images have cameras.
         precision: 32-true or bf16-mixed.
+        kind: of the device, cpu or cuda.
         seconds_of: how long a device needs for an operation.
     """
     stages = list(gan.stages)
@@ -111,7 +113,7 @@ def simulate(
         cost = StageCost(end - begin, batch)
         # schedules have their last values at the end of the stage
         trial = Trial(gan, cost, max(begin, end - 2 * batch), seconds_of)
-        _train(gan, data, trial, precision)
+        _train(gan, data, trial, precision, kind)
         costs.append(cost)
     return costs
 
@@ -242,7 +244,7 @@ def _lowered(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if is_float else value
 
 
-def _train(gan: GAN, data: Pretended, trial: Trial, precision: str) -> None:
+def _train(gan: GAN, data: Pretended, trial: Trial, precision: str, kind: str) -> None:
     class Step(harness.PhaseStep):
         """A phase that says when it begins and ends."""
 
@@ -254,7 +256,7 @@ def _train(gan: GAN, data: Pretended, trial: Trial, precision: str) -> None:
     low = precision.startswith("bf16")
     with (
         quiet(),
-        pretending(),
+        pretending(kind),
         watching() as notes,
         patch.object(harness, "PhaseStep", Step),
         Casts() if low else nullcontext(),
