@@ -24,6 +24,7 @@ from gan3d.training.estimate.needs import Estimator, Spread
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1, DensityRegularization
+from gan3d.training.ray_gradients import RayGradients
 from gan3d.training.stages import Stage
 
 # warnings of Lightning on a training of two iterations
@@ -110,7 +111,8 @@ def test_parts_are_those_of_the_networks_and_the_harness_stays_as_it_is():
 
 
 def test_what_needs_less_memory_does():
-    gan = tiny("CIPS3D", "CIPS3DDiscriminator", r1=R1(1.0, interval=1, of="image"))
+    gan = tiny("PiGAN", "PiGANDiscriminator", r1=R1(1.0, interval=1, of="image"))
+    gan.phases.rays = RayGradients(chunk=64)  # of 16 x 16 rays
     spread = Spread(4)
     estimator = Estimator(gan)
     whole = estimator.needs(spread).memory["activations"]
