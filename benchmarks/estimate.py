@@ -34,7 +34,7 @@ CONFIGS = {
     "stylegan2_heads64": None,
     "stylegan3t_heads64": None,
     "stylegan3r_heads64": None,
-    "stylegan2_ffhq256": 4,
+    "stylegan2_ffhq256": 8,
     "eg3d_shapenet128": 4,
 }
 PAGE = ROOT / "docs" / "estimate.md"
