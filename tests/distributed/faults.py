@@ -36,7 +36,7 @@ class Fault(Callback):
         elif self.kind == "error":
             raise RuntimeError("a fault of the test")
         elif self.kind == "nan":
-            batch.image.fill_(torch.nan)
+            batch.pixels = torch.full_like(batch.image, torch.nan)
         elif self.kind == "hang":
             time.sleep(self.seconds)
         else:

@@ -187,6 +187,10 @@ class PosedImagesModule(LightningDataModule):
         """
         return self._in_order(self.heldout_items) if self.heldout else []
 
+    def whole_heldout(self) -> DataLoader | list[DataLoader]:
+        """All held-out images, whatever the number of processes: for what one of them shows."""
+        return self._in_order(self.heldout_items, shared=False) if self.heldout else []
+
     def test_dataloader(self) -> DataLoader:
         """The loader of `val_dataloader`; raises ValueError if no images are held out."""
         if not self.heldout:
@@ -210,8 +214,8 @@ class PosedImagesModule(LightningDataModule):
         items = self.heldout_items if self.heldout else self.training_items
         return self._in_order(items[:PREVIEW])
 
-    def _in_order(self, items: np.ndarray) -> DataLoader:
-        rank, world_size = self._rank_and_world_size
+    def _in_order(self, items: np.ndarray, *, shared: bool = True) -> DataLoader:
+        rank, world_size = self._rank_and_world_size if shared else (0, 1)
         share = Subset(ImageSequence(self.images, items), range(rank, len(items), world_size))
         local_batch = max(self.batch_size // world_size, 1)
         batches = BatchSampler(SequentialSampler(share), local_batch, drop_last=False)

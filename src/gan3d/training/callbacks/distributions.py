@@ -150,7 +150,9 @@ class Distributions(PeriodicCallback):
 def _limited(data: Any, callback: Distributions) -> Iterator[tuple[Tensor, Camera | None]]:
     """The first held-out images, with their cameras."""
     left = callback.num_images
-    for batch in data.val_dataloader():
+    # A process's own share would be other images than those of a single process.
+    loader = getattr(data, "whole_heldout", data.val_dataloader)()
+    for batch in loader:
         if left <= 0:
             return
         yield batch.image, batch.camera
