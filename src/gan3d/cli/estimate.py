@@ -88,13 +88,16 @@ def run(arguments: list[str], configs: list[Path]) -> int:
     needs = estimator.needs(cli.spread)
     there = cli.gpu.memory if cli.gpu else memory_of_machine()
     name = " + ".join(path.stem for path in configs) or type(cli.model.generator).__name__
-    print("\n".join(in_lines(name, needs, cli.gpu, there)))
+    seconds = estimator.seconds(cli.spread)
+    print("\n".join(in_lines(name, needs, seconds, cli.gpu, there)))
     if needs.total > there:
         print("\n".join(ways(estimator, cli.spread, there)))
     return 0
 
 
-def in_lines(name: str, needs: Needs, gpu: GPU | None, there: int) -> Iterator[str]:
+def in_lines(
+    name: str, needs: Needs, seconds: float | None, gpu: GPU | None, there: int
+) -> Iterator[str]:
     """The estimate as text."""
     spread = needs.spread
     share = spread.batch_size // spread.devices
@@ -108,21 +111,19 @@ def in_lines(name: str, needs: Needs, gpu: GPU | None, there: int) -> Iterator[s
         yield f"  {part:12} {size / GIB:8.3f} GiB"
     verdict = "it fits" if needs.total <= there else "it does NOT fit"
     yield f"  {'in all':12} {needs.total / GIB:8.3f} GiB of {there / GIB:.3g}: {verdict}"
-    if needs.seconds:
-        rate = needs.images / needs.seconds
+    if seconds:
+        rate = needs.images / seconds
         yield (
-            f"time: {rate:.3g} images/s, {needs.images / 1000:g} kimg in {_span(needs.seconds)} "
+            f"time: {rate:.3g} images/s, {needs.images / 1000:g} kimg in {_span(seconds)} "
             "(by the data sheet, operation by operation; not measured)"
         )
 
 
 def ways(estimator: Estimator, spread: Spread, there: int) -> Iterator[str]:
     """What would make it fit, one line each; the search ends at the first that does."""
-    least: int | None = None
     yield "what needs less memory:"
     for words, other in estimator.remedies(spread):
         total = estimator.needs(other).total
-        least = total if least is None else min(total, least)
         yield f"  {words:60} {total / GIB:8.3f} GiB{', it fits' if total <= there else ''}"
         if total <= there:
             return

@@ -55,7 +55,6 @@ class Needs:
         stages: what their iterations cost.
         memory: bytes by part, at the highest peak: `PARTS`, messages and workspace.
         phase: of that peak.
-        seconds: of the whole run on the GPU; None without one.
         images: of the whole run.
     """
 
@@ -63,7 +62,6 @@ class Needs:
     stages: list[StageCost]
     memory: dict[str, int]
     phase: str
-    seconds: float | None
     images: int
 
     @property
@@ -97,13 +95,6 @@ class Estimator:
 
     def needs(self, spread: Spread) -> Needs:
         """What a training needs in some spread."""
-        gan = self._without_numbers
-        gan.run = replace(self.gan.run, micro_batch_size=spread.micro_batch_size)
-        if spread.chunk is not None:
-            rays = replace(self.gan.phases.rays, mode="chunked", chunk=spread.chunk)
-            gan.phases.rays = rays
-        else:
-            gan.phases.rays = self.gan.phases.rays
         stages = self._simulate(spread, "cpu" if self.gpu is None else "cuda")
         top = peak_of(stages)
         phase = next(name for stage in stages for name, cost in stage.phases.items() if cost is top)
@@ -114,12 +105,17 @@ class Estimator:
         spare = round(FRAGMENTATION * memory["activations"])
         memory["workspace"] = self.context + spare
         images = sum(stage.images for stage in stages)
-        return Needs(spread, stages, memory, phase, self._seconds(spread), images)
+        return Needs(spread, stages, memory, phase, images)
 
     def _simulate(self, spread: Spread, kind: str) -> list[StageCost]:
+        gan, rays = self._without_numbers, self.gan.phases.rays
+        gan.run = replace(self.gan.run, micro_batch_size=spread.micro_batch_size)
+        if spread.chunk is not None:
+            rays = replace(rays, mode="chunked", chunk=spread.chunk)
+        gan.phases.rays = rays
         nothing: Callable[[Work], float] = lambda work: 0.0  # noqa: E731
         return simulate(
-            self._without_numbers,
+            gan,
             batch_size=spread.batch_size,
             processes=spread.devices,
             posed=spread.posed,
@@ -128,8 +124,10 @@ class Estimator:
             seconds_of=nothing if self.gpu is None else seconds_on(self.gpu),
         )
 
-    def _seconds(self, spread: Spread) -> float | None:
-        """Of the whole run, without our kernels, whose work is not counted."""
+    def seconds(self, spread: Spread) -> float | None:
+        """Of the whole run on the GPU, without our kernels, whose work is not counted; None without
+        a GPU.
+        """
         if self.gpu is None:
             return None
         stages = self._simulate(spread, "meta")
