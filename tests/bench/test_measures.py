@@ -87,7 +87,7 @@ def test_readings_and_views_are_means_over_the_heads_of_the_metrics(subject_of):
     subject = subject_of("PiGAN")
     found = {**MEASURES["readings"].compute(subject), **MEASURES["views"].compute(subject)}
     metrics = (PoseError(), AttributeDrift(), Reprojection(), EpipolarLines())
-    expected = measure_views(subject.generator, subject.latents(), metrics)
+    expected = measure_views(subject.generator, subject.latents(subject.heads_protocol), metrics)
     for name, value in expected.items():
         if isinstance(found[name], str):
             assert math.isnan(value)
@@ -100,7 +100,7 @@ def test_fields_are_fitted_to_the_first_scenes_as_the_suite_says(subject_of):
     subject = subject_of("PiGAN")
     found = MEASURES["fields"].compute(subject)
     options = FitOptions(steps=subject.suite.fit_steps)
-    latents = [z[:2] for z in subject.latents()]
+    latents = [z[:2] for z in subject.latents(subject.heads_protocol)]
     metrics = [Reconstruction(options), SelfConsistency(options)]
     expected = measure_views(subject.generator, latents, metrics)
     assert list(found) == list(expected)
@@ -112,7 +112,7 @@ def test_fields_are_fitted_to_the_first_scenes_as_the_suite_says(subject_of):
 
 def test_flatness_is_that_of_the_front_and_mirroring_that_of_its_metric(subject_of):
     subject = subject_of("EG3D")
-    (z,) = subject.latents()
+    (z,) = subject.latents(subject.heads_protocol)
     front = head_camera(torch.zeros(4), torch.zeros(4))
     generator = subject.generator
     with torch.no_grad():

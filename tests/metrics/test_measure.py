@@ -44,6 +44,9 @@ def test_batches_cover_the_images_once():
     protocol = Protocol(num=7, batch_size=3)
     assert [draw.indices for draw in protocol.draws()] == [[0, 1, 2], [3, 4, 5], [6]]
     assert protocol.num_batches == 3
+    batches = list(protocol.batches())
+    assert [list(batch.indices) for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [batch.num_batches for batch in batches] == [1, 1, 1]
     with pytest.raises(ValueError, match="0 pictures in batches of 4; both are 1 or more"):
         Protocol(num=0)
 
@@ -187,6 +190,7 @@ def test_the_command_prints_a_table_and_writes_values_with_their_protocol(cls, t
         "resolution": None,
         "noise": False,
         "conditioning": "same",
+        "first": 0,
         "features": "small",
         "networks": None,
         "data": str(posed_zip),

@@ -6,7 +6,7 @@ in words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -20,14 +20,14 @@ from gan3d.bench.intervals import (
     mean_interval,
     states_interval,
 )
-from gan3d.bench.subject import BATCH, Pictures, Subject, compute_from, state_of
+from gan3d.bench.subject import Pictures, Subject, compute_from, state_of
 from gan3d.data.heads import FOV, RADIUS
 from gan3d.metrics.alarms import flatness
 from gan3d.metrics.epipolar import EpipolarLines
 from gan3d.metrics.equivariance import Equivariance, Kind, decibels, draw_motion
 from gan3d.metrics.exact import check_finite, exact
 from gan3d.metrics.fields import FitOptions
-from gan3d.metrics.measure import latent_batches, movable, path_steps
+from gan3d.metrics.measure import Protocol, latent_batches, movable, path_steps
 from gan3d.metrics.path_length import trimmed
 from gan3d.metrics.precision_recall import inside, rounded
 from gan3d.metrics.readings import AttributeDrift, ConditioningDrift, DepthError, PoseError
@@ -42,6 +42,7 @@ Values = Mapping[str, Interval | str]
 PICTURES: tuple[Pictures, ...] = ("same", "3d")
 MOST_ROWS = 2000  # of the kernel distance; its cost is quadratic
 FLAT = "has no camera, so there is no other view"
+MOTIONS: tuple[Kind, ...] = ("eqt", "eqr")
 
 
 class Column(NamedTuple):
@@ -135,7 +136,8 @@ def fields(subject: Subject) -> Values:
         kind(options, extent=extent, radius=radius, fov=fov)
         for kind in (Reconstruction, SelfConsistency)
     ]
-    return _of_views(subject, *metrics, num=subject.suite.num_scenes)
+    protocol = replace(subject.protocol, num=subject.suite.num_scenes, batch_size=1)
+    return _of_views(subject, *metrics, protocol=protocol)
 
 
 def flat(subject: Subject) -> Values:
@@ -165,37 +167,46 @@ def mirror(subject: Subject) -> Values:
 
 def equivariance(subject: Subject) -> Values:
     """EQ-T (whole pixels) and EQ-R, every picture with a motion of its own."""
-    synthesize = movable(subject.generator)
-    protocol = replace(subject.protocol, num=subject.suite.num_heads, batch_size=1)
-    kinds: tuple[Kind, ...] = ("eqt", "eqr")
-    metrics = {kind: Equivariance(synthesize, kind) for kind in kinds}
-    rows: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-    for ws, draw in latent_batches(subject.generator, protocol, subject.cameras):
-        original = synthesize(ws, torch.eye(3).to(ws))
-        size = (original.shape[-2], original.shape[-1])
-        for kind, metric in metrics.items():
-            rows[kind].append(state_of(metric, ws, original, draw_motion(kind, draw, size)))
+    movable(subject.generator)
+    rows = subject.each("motions", moved, replace(subject.heads_protocol, batch_size=1))
 
     # error and known values of each picture; decibels of their sums
     found: dict[str, Interval] = {}
-    for name, states in rows.items():
-        (found[name],) = states_interval(
+    for kind in MOTIONS:
+        (found[kind],) = states_interval(
             lambda state: decibels(*state)[None],
-            torch.stack(states),
+            torch.stack([row[kind] for row in rows]),
             *_resampling(subject),
             "heads",
         )
     return found
 
 
+@torch.no_grad()
+def moved(subject: Subject, batch: Protocol) -> dict[Kind, Tensor]:
+    """The states of `Equivariance` after one picture, by the kind of its motion."""
+    synthesize = movable(subject.generator)
+    ((ws, draw),) = latent_batches(subject.generator, batch, subject.cameras)
+    original = synthesize(ws, torch.eye(3).to(ws))
+    size = (original.shape[-2], original.shape[-1])
+    return {
+        kind: state_of(Equivariance(synthesize, kind), ws, original, draw_motion(kind, draw, size))
+        for kind in MOTIONS
+    }
+
+
 def path_length(subject: Subject) -> Values:
     """Perceptual path length in W, at the ends of paths, on the suite's first features."""
-    name, network = next(iter(subject.networks.items()))
-    network = network.to(subject.device)
-    protocol = replace(subject.protocol, num=subject.suite.num_heads, batch_size=BATCH)
-    steps = path_steps(subject.generator, network, protocol, subject.cameras)
-    values = trimmed(torch.cat(list(steps)))
+    name = next(iter(subject.networks))
+    steps = subject.each("paths", steps_of_paths, subject.heads_protocol, name)
+    values = trimmed(torch.cat(steps))
     return {f"ppl_{name}": mean_interval(values, *_resampling(subject), "paths")}
+
+
+def steps_of_paths(subject: Subject, batch: Protocol, name: str) -> Tensor:
+    """Steps of some paths on the features of a network."""
+    (steps,) = path_steps(subject.generator, subject.placed[name], batch, subject.cameras)
+    return steps
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -338,27 +349,36 @@ def _resampling(subject: Subject) -> tuple[int, int]:
     return subject.suite.resamples, subject.suite.seed
 
 
-def _of_views(subject: Subject, *metrics: ViewMetric, num: int | None = None) -> Values:
-    """Means over the heads, or the first `num` of them, those left out of which a value is NaN
+def _of_views(subject: Subject, *metrics: ViewMetric, protocol: Protocol | None = None) -> Values:
+    """Means over the heads of a protocol, by default all, those left out of which a value is NaN
     (nothing to compare).
     """
+    protocol = subject.heads_protocol if protocol is None else protocol
+    rows = subject.each("views", seen_by, protocol, metrics)
+    found: dict[str, Interval | str] = {}
+    for name in rows[0]:
+        values = torch.cat([row[name] for row in rows])
+        known = values[values.isfinite()]
+        found[name] = (
+            mean_interval(known, *_resampling(subject), "heads")
+            if len(known)
+            else "there is nothing to compare in any head"
+        )
+    return found
+
+
+def seen_by(subject: Subject, batch: Protocol, metrics: Sequence[ViewMetric]) -> dict[str, Tensor]:
+    """Every value of some heads, float64 [b]."""
+    for metric in metrics:
+        metric.reset()
     measure_views(
         subject.generator,
-        subject.latents(num),
+        subject.latents(batch),
         metrics,
-        truncation=subject.suite.truncation,
-        resolution=subject.resolution,
+        truncation=batch.truncation,
+        resolution=batch.resolution,
     )
-    found: dict[str, Interval | str] = {}
-    for metric in metrics:
-        for name, per_head in metric.per_head().items():
-            known = per_head[per_head.isfinite()]
-            found[name] = (
-                mean_interval(known, *_resampling(subject), "heads")
-                if len(known)
-                else "there is nothing to compare in any head"
-            )
-    return found
+    return {name: values for metric in metrics for name, values in metric.per_head().items()}
 
 
 def _some(rows: Tensor, seed: int, name: str) -> Tensor:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from gan3d.bench.suites import Suite
+from gan3d.bench.workers import Workers
 from gan3d.camera import Camera, DatasetPoses
 from gan3d.camera.poses import typical_view
 from gan3d.data.dataset import ImageSequence, PosedImages, collate
@@ -30,6 +31,7 @@ from gan3d.metrics.turn import YAWS, HeadTurn
 # The two distances: `same` is conditioned on the rendering camera, `3d` as the suite says.
 Pictures = Literal["same", "3d"]
 BATCH = 16
+Result = TypeVar("Result")
 
 
 class HeadFeatures(nn.Module):
@@ -99,6 +101,8 @@ class Subject:
         reals: the real images, in the size of the fakes, with labels if the model has a camera.
         networks: feature networks, by name.
         resolution: of the rendering; None is the model's own.
+        workers: processes with the same subject each, which share out the batches; None: this one
+            does all.
 
     Raises:
         ValueError: the images have another size than the model's.
@@ -109,6 +113,7 @@ class Subject:
     reals: PosedImages
     networks: Mapping[str, nn.Module]
     resolution: int | None = None
+    workers: Workers | None = None
     _fakes: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     @property
@@ -137,12 +142,35 @@ class Subject:
         suite = self.suite
         return Protocol(suite.num_fakes, BATCH, suite.seed, suite.truncation, self.resolution)
 
+    def each(
+        self,
+        what: str,
+        work: Callable[..., Result],
+        protocol: Protocol,
+        *args: Any,
+    ) -> list[Result]:
+        """work(subject, batch, *args) of every batch of a protocol, in order; `workers` share them
+        out. A batch does not know of the others, so the results are the same.
+
+        Args:
+            what: is worked on, for the progress bar.
+            work: a function that can be imported.
+            protocol: that is divided into batches.
+            args: the same for all batches.
+        """
+        batches = list(protocol.batches())
+        found = (
+            (work(self, batch, *args) for batch in batches)
+            if self.workers is None
+            else self.workers.map(work, batches, *args)
+        )
+        return list(tqdm(found, what, len(batches), leave=False, disable=None))
+
     @cached_property
     def real(self) -> dict[str, Tensor]:
         """Features [n c] of the real images, by network."""
-        sequence = ImageSequence(self.reals, range(len(self.reals)))
-        loader = DataLoader(sequence, BATCH, collate_fn=collate)
-        return collect((batch.to(self.device).image for batch in loader), self._placed)
+        every = Protocol(len(self.reals), BATCH)
+        return _together(self.each("real images", features_of_reals, every))
 
     def fake(self, pictures: Pictures) -> dict[str, Tensor]:
         """Features [m c] of the fakes, by network. Models that are not conditioned have one set."""
@@ -150,8 +178,7 @@ class Subject:
         if key not in self._fakes:
             conditioning = "same" if key == "same" else self.suite.conditioning
             protocol = replace(self.protocol, conditioning=conditioning)
-            made = fake_pictures(self.generator, protocol, self.cameras)
-            self._fakes[key] = collect(made, self._placed)
+            self._fakes[key] = _together(self.each(f"fakes, {key}", features_of_fakes, protocol))
         return self._fakes[key]
 
     @cached_property
@@ -161,28 +188,14 @@ class Subject:
         Raises:
             ValueError: the model has no camera or depth.
         """
-        radius, fov = self.view or (RADIUS, FOV)
-        fronts: list[Camera] = []
-        depths: list[Tensor] = []
-        opacities: list[Tensor] = []
-        images: list[Tensor] = []
-        for front, (first, *views) in turned_views(
-            self.generator,
-            self.latents(),
-            (0.0, *YAWS),
-            truncation=self.suite.truncation,
-            resolution=self.resolution,
-            radius=radius,
-            fov=fov,
-        ):
-            depth, opacity = frontal_depth(self.generator, first)
-            fronts.append(front.to("cpu"))
-            depths.append(depth)
-            opacities += [] if opacity is None else [opacity]
-            small = [_at_most(view.image.float().cpu(), SIDE) for view in views]
-            images.append(torch.stack(small, dim=1))
-        opacity = torch.cat(opacities) if opacities else None
-        return TurnedHeads(Camera.cat(fronts), torch.cat(depths), opacity, torch.cat(images))
+        parts = self.each("heads", turned_heads, self.heads_protocol)
+        opacities = [part.opacity for part in parts if part.opacity is not None]
+        return TurnedHeads(
+            Camera.cat([part.front for part in parts]),
+            torch.cat([part.depth for part in parts]),
+            torch.cat(opacities) if opacities else None,
+            torch.cat([part.images for part in parts]),
+        )
 
     @cached_property
     def heads(self) -> dict[str, tuple[ExactMetric, Tensor]]:
@@ -206,12 +219,14 @@ class Subject:
             "turn": (turn, torch.stack(rows["turn"])),
         }
 
-    def latents(self, num: int | None = None) -> Iterator[Tensor]:
-        """z of the heads of the signed measures and the views, or of the first `num` of them, batch
-        by batch [b z_dim].
-        """
-        num = self.suite.num_heads if num is None else num
-        for draw in replace(self.protocol, num=num).draws(self.device):
+    @property
+    def heads_protocol(self) -> Protocol:
+        """How the heads of the signed measures and of the views are drawn."""
+        return replace(self.protocol, num=self.suite.num_heads)
+
+    def latents(self, protocol: Protocol) -> Iterator[Tensor]:
+        """z of the heads of a protocol, batch by batch [b z_dim]."""
+        for draw in protocol.draws(self.device):
             yield draw.normal("z", self.generator.z_dim)
 
     def refuse_others_than_heads(self) -> None:
@@ -224,8 +239,42 @@ class Subject:
             raise ValueError("the real images are no procedural heads with their ground truth")
 
     @property
-    def _placed(self) -> dict[str, nn.Module]:
+    def placed(self) -> dict[str, nn.Module]:
+        """The feature networks, on the model's device."""
         return {name: network.to(self.device) for name, network in self.networks.items()}
+
+
+def features_of_reals(subject: Subject, batch: Protocol) -> dict[str, Tensor]:
+    """Features [b c] of some real images, by network."""
+    sequence = ImageSequence(subject.reals, batch.indices)
+    read = collate([sequence[k] for k in range(len(sequence))])
+    return collect([read.to(subject.device).image], subject.placed)
+
+
+def features_of_fakes(subject: Subject, batch: Protocol) -> dict[str, Tensor]:
+    """Features [b c] of some fakes, by network."""
+    return collect(fake_pictures(subject.generator, batch, subject.cameras), subject.placed)
+
+
+def turned_heads(subject: Subject, batch: Protocol) -> TurnedHeads:
+    """Some heads, turned."""
+    radius, fov = subject.view or (RADIUS, FOV)
+    ((front, (first, *views)),) = turned_views(
+        subject.generator,
+        subject.latents(batch),
+        (0.0, *YAWS),
+        truncation=batch.truncation,
+        resolution=batch.resolution,
+        radius=radius,
+        fov=fov,
+    )
+    depth, opacity = frontal_depth(subject.generator, first)
+    small = [_at_most(view.image.float().cpu(), SIDE) for view in views]
+    return TurnedHeads(front.to("cpu"), depth, opacity, torch.stack(small, dim=1))
+
+
+def _together(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _at_most(images: Tensor, side: int) -> Tensor:

@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from gan3d.bench.evaluation import evaluate, origin_of, subject_of
 from gan3d.bench.pictures import write_pictures
 from gan3d.bench.results import find_results, read_result, write_result
-from gan3d.bench.subject import check_features, networks_of
+from gan3d.bench.subject import Subject, check_features, networks_of
 from gan3d.bench.suites import (
     PHOTOGRAPHS,
     Changes,
@@ -26,6 +30,7 @@ from gan3d.bench.suites import (
     suite_names,
 )
 from gan3d.bench.table import leaderboard
+from gan3d.bench.workers import Workers
 from gan3d.checkpoints.models import find_model, load_model
 from gan3d.cli.bench_runs import (
     RunStage,
@@ -36,13 +41,13 @@ from gan3d.cli.bench_runs import (
     stages_of,
     training_of,
 )
-from gan3d.cli.checks import device_of, existing, file_for, folder_for
+from gan3d.cli.checks import at_least, device_of, existing, file_for, folder_for
 from gan3d.cli.messages import CommandError, say
 from gan3d.cli.models import sha256_of
 from gan3d.cli.threads import use_threads
 from gan3d.data.heads import write_heads
 from gan3d.data.images import ResizeFilter
-from gan3d.generators import GENERATORS
+from gan3d.generators import GENERATORS, Generator
 from gan3d.metrics.measure import Conditioning
 from gan3d.results import MARKER, refuse_existing
 from gan3d.zoo.configs import find, generator_of
@@ -67,6 +72,7 @@ def run_suite(
     seed: int = 0,
     out: Path = Path("runs/bench"),
     device: str = "auto",
+    processes: int = 1,
 ) -> int:
     """Trains a model under a suite's budget, on its data, and evaluates the average of it.
 
@@ -82,12 +88,14 @@ def run_suite(
         seed: of the training.
         out: folder of data, runs and results.
         device: of the evaluation: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
+        processes: of the evaluation, which share out the pictures: one per GPU, or some on a
+            CPU. The numbers are those of one.
     """
     out = folder_for(out)
     chosen = find_suite(suite)
     if chosen.train is None:
         raise CommandError(f"suite {chosen.name} only evaluates: gan3d bench eval MODEL")
-    place = device_of(device)
+    places = _places(device, processes)
     if (Path(model).expanduser() / MARKER).exists():
         run = Path(model).expanduser()
         name = run.resolve().name
@@ -102,7 +110,7 @@ def run_suite(
         if (code := _train(run, configs, chosen, data, seed, start)) != 0:
             return code
     refuse_unfit(run, chosen, data)
-    _evaluate_one(str(run), name, chosen, made(_real_of(chosen), out), out, None, str(place), True)
+    _evaluate_one(str(run), name, chosen, made(_real_of(chosen), out), out, None, places, True)
     return 0
 
 
@@ -120,6 +128,7 @@ def evaluate_models(
     features: str | None = None,
     inception: Path | None = None,
     device: str = "auto",
+    processes: int = 1,
     overwrite: bool = False,
 ) -> int:
     """Evaluates trained models by one protocol: a JSON, pictures and an orbit of each.
@@ -143,6 +152,8 @@ def evaluate_models(
             and recall have the first.
         inception: TorchScript file inception-2015-12-05.pt, for FID and KID.
         device: cpu, cuda, cuda:1, ..; auto takes a GPU where there is one.
+        processes: that share out the pictures: one per GPU, or some on a CPU. The numbers are those
+            of one.
         overwrite: replace results that are there.
     """
     out = folder_for(out)
@@ -155,17 +166,18 @@ def evaluate_models(
     changes = Changes(seed, truncation, conditioning, resize_filter, num_fakes, num_heads, networks)
     chosen = changes.of(photographs() if suite is None else find_suite(suite))
     check_features(chosen)
-    place = device_of(device)
+    places = _places(device, processes)
     names = [_name_of(model) for model in models]
     if twice := [name for name in names if names.count(name) > 1]:
         raise CommandError(f"two of the models are called {twice[0]}; evaluate one by one")
     refuse_existing([_result(out, chosen, name) for name in names], overwrite)
     if len(models) > 1:
-        options = {"suite": suite, "data": data, "out": out, "inception": inception}
-        options |= {"device": device, "overwrite": str(overwrite).lower()}
+        options: dict[str, Any] = {"suite": suite, "data": data, "out": out, "inception": inception}
+        options |= {"device": device, "processes": processes}
+        options |= {"overwrite": str(overwrite).lower()}
         return _one_by_one(models, options | vars(changes) | {"features": features})
     reals = existing("data", data) if data is not None else made(_real_of(chosen), out)
-    _evaluate_one(models[0], names[0], chosen, reals, out, inception, str(place), overwrite)
+    _evaluate_one(models[0], names[0], chosen, reals, out, inception, places, overwrite)
     return 0
 
 
@@ -323,7 +335,7 @@ def _evaluate_one(
     data: Path,
     out: Path,
     inception: Path | None,
-    device: str,
+    places: Sequence[str],
     overwrite: bool,
 ) -> Path:
     """Writes the result of one model, and its pictures beside it."""
@@ -331,9 +343,10 @@ def _evaluate_one(
     path = _result(out, suite, name)
     file = find_model(model)
     generator, facts = load_model(file)
-    generator = generator.to(device_of(device))
-    networks = networks_of(suite, None if inception is None else str(inception))
-    subject = subject_of(generator, suite, data, networks, facts.get("resolution"))
+    subject = _subject(generator, facts, places[0], suite, data, inception)
+    if len(places) > 1:
+        begin = partial(_subject_on, file=file, suite=suite, data=data, inception=inception)
+        subject.workers = Workers(begin, places)
     about: dict[str, Any] = {
         "name": name,
         "file": file.name,
@@ -343,17 +356,66 @@ def _evaluate_one(
     if "images_seen" in facts:
         about["images_seen"] = int(facts["images_seen"])
     say(f"measuring {name} by suite {suite.name}")
-    record = evaluate(subject, about)
+    try:
+        record = evaluate(subject, about)
+    except BrokenProcessPool as error:
+        raise CommandError(
+            f"one of {len(places)} processes was killed or failed; nothing is written",
+            "out of memory? fewer --processes need less",
+        ) from error
+    finally:
+        if subject.workers is not None:
+            subject.workers.close()
     record["training"] = _training(Path(model).expanduser(), suite, out, facts)
     refuse_existing([path], overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.with_suffix("")
     record["pictures"] = {}
     write_result(path, record)  # the numbers took long: they are safe whatever pictures do
-    record["pictures"] = write_pictures(generator, subject.view, stem, subject.resolution)
+    record["pictures"] = write_pictures(subject.generator, subject.view, stem, subject.resolution)
     write_result(path, record)
     say(f"{path}, in {record['made_with']['seconds']:g} s")
     return path
+
+
+def _subject_on(
+    place: str, file: Path, suite: Suite, data: Path, inception: Path | None
+) -> Subject:
+    """A model under a suite, on a device."""
+    return _subject(*load_model(file), place, suite, data, inception)
+
+
+def _subject(
+    generator: Generator,
+    facts: Mapping[str, Any],
+    place: str,
+    suite: Suite,
+    data: Path,
+    inception: Path | None,
+) -> Subject:
+    networks = networks_of(suite, None if inception is None else str(inception))
+    generator = generator.to(torch.device(place))
+    return subject_of(generator, suite, data, networks, facts.get("resolution"))
+
+
+def _places(device: str, processes: int) -> list[str]:
+    """The devices of some processes.
+
+    Raises:
+        CommandError: there are not enough of them.
+    """
+    at_least(1, "processes", processes)
+    place = device_of(device)
+    if place.type != "cuda" or processes == 1:
+        return [str(place)] * processes
+    found = torch.cuda.device_count()
+    if place.index is not None or found < processes:
+        raise CommandError(
+            f"--processes {processes} need a GPU each, and --device {device} has "
+            f"{1 if place.index is not None else found}",
+            "give fewer, or one",
+        )
+    return [f"cuda:{k}" for k in range(processes)]
 
 
 def _training(model: Path, suite: Suite, out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ depend on the batch size. Generators are expected in evaluation mode.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -45,6 +45,7 @@ class Protocol:
         conditioning: camera of `Generator.map`. "frontal" has yaw = pitch = 0 and the median
             radius and field of view of the rendering cameras, "independent" is drawn as they are,
             with other draws. Only generators that are `camera_conditioned` see a difference.
+        first: number of the first picture.
     """
 
     num: int = 50_000
@@ -54,6 +55,7 @@ class Protocol:
     resolution: int | None = None
     noise: bool = False
     conditioning: Conditioning = "same"
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.num < 1 or self.batch_size < 1:
@@ -65,11 +67,21 @@ class Protocol:
     def num_batches(self) -> int:
         return -(-self.num // self.batch_size)
 
+    @property
+    def indices(self) -> range:
+        """Numbers of the pictures."""
+        return range(self.first, self.first + self.num)
+
+    def batches(self) -> Iterator[Protocol]:
+        """Yields every batch as a protocol of its own."""
+        for start in self.indices[:: self.batch_size]:
+            num = min(self.batch_size, self.indices.stop - start)
+            yield replace(self, num=num, first=start)
+
     def draws(self, device: torch.device | str = "cpu") -> Iterator[Randomness]:
         """Yields the randomness of each batch."""
-        for start in range(0, self.num, self.batch_size):
-            indices = range(start, min(start + self.batch_size, self.num))
-            yield Randomness(self.seed, indices, "measure", device=device)
+        for batch in self.batches():
+            yield Randomness(self.seed, batch.indices, "measure", device=device)
 
     def conditions(self, generator: Generator, cameras: Cameras | None) -> Cameras | None:
         """Where the cameras of `Generator.map` come from; None: they are those of the rendering."""
