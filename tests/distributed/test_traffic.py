@@ -36,6 +36,13 @@ def test_rings_send_what_is_said(communication):
     assert communication.sent(one, 2) == 4
     assert communication.sent({**one, "all_reduce": 0.0, "all_gather": 4.0}, 2) == 2
     assert communication.sent(one, 1) == 0
+    # gradients of which the last buckets are sent after the backward pass
+    bucket = communication.BUCKET_BYTES
+    gradients = {**one, "all_reduce": 10.0 * bucket}
+    assert communication.waits(gradients, 2, bucket, 100.0, communication.Steps()) == 2
+    assert communication.waits(gradients, 2, bucket, 12.0, communication.Steps()) == 2 + 8 - 4
+    gathered = {**one, "all_reduce": 0.0, "all_gather": 10.0 * bucket}
+    assert communication.waits(gathered, 2, bucket, 100.0, communication.Steps()) == 5
     assert communication.kept("gan_ddp", 100, 10, 5) == 430
     assert communication.kept("gan_fsdp", 100, 10, 5) == 110
     assert communication.kept("gan_fsdp_both", 100, 10, 5) == 86

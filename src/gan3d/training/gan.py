@@ -50,6 +50,7 @@ from gan3d.training.sampling import Sampling
 from gan3d.training.sharding import whole
 from gan3d.training.stages import Stage, Stages, names_of
 from gan3d.training.strategies import (
+    GANDDPStrategy,
     mean_over_processes,
     over_processes,
     refuse_strategy,
@@ -490,11 +491,12 @@ class PhaseStep:
                     parameter.requires_grad_(wanted)
             optimizer.zero_grad(set_to_none=True)
 
-            with whole(*uses or (network,)):
+            with ExitStack() as around:
+                around.enter_context(whole(*uses or (network,)))
+                if isinstance(strategy, GANDDPStrategy):
+                    around.enter_context(strategy.reducing(name, network, trainable[network]))
                 for part in self.parts:
                     self._backward(part, loss)
-                if hasattr(strategy, "reduce_gradients"):
-                    strategy.reduce_gradients(network, trainable[network])
             self.values[f"gradient/{name}"] = self.watch.watch(name, network, trainable[network])
             adam = module.optimizer_g if network is module.generator else module.optimizer_d
             adam.clip(trainable[network])

@@ -12,7 +12,8 @@ know which network a phase trains. `sharding.py` has what sharded networks need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
@@ -28,11 +29,11 @@ from lightning.pytorch.strategies import (
 )
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
+from gan3d.training.buckets import Reduction
 from gan3d.training.checkpoint_file import WholeFileIO
 from gan3d.training.processes import Launcher
 from gan3d.training.sharding import gathered, is_sharded, reduce_shards, scattered, shard
@@ -60,26 +61,30 @@ class GANDDPStrategy(DDPStrategy):
         """Instead of wrapping the model: every process starts from the first one's weights and
         buffers.
         """
+        self._additions: dict[str, list[int]] = {}  # to each gradient, by phase
         assert self.model is not None
         with torch.no_grad():
             for tensor in [*self.model.parameters(), *self.model.buffers()]:
                 dist.broadcast(tensor.data, src=0)
 
-    def reduce_gradients(self, network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
-        """Averages gradients over the processes, one flat message per dtype.
+    @contextmanager
+    def reducing(
+        self, phase: str, network: nn.Module, parameters: Sequence[nn.Parameter]
+    ) -> Iterator[None]:
+        """Inside are the backward passes of a phase; after them its gradients are the means over
+        the processes.
 
         Args:
-            network: that a phase trains.
-            parameters: those of it that may have a gradient.
+            phase: its name.
+            network: that it trains.
+            parameters: those of the network that may have a gradient.
         """
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        for dtype in dict.fromkeys(g.dtype for g in gradients):
-            some = [g for g in gradients if g.dtype == dtype]
-            flat = _flatten_dense_tensors(some)
-            dist.all_reduce(flat)
-            flat /= self.world_size
-            for gradient, mean in zip(some, _unflatten_dense_tensors(flat, some), strict=True):
-                gradient.copy_(mean)
+        expected = self._additions.get(phase)
+        known = expected is not None and len(expected) == len(parameters)
+        reduction = Reduction(parameters, expected if known else None)
+        with reduction.watching():
+            yield
+        self._additions[phase] = reduction.added
 
 
 class GANFSDPStrategy(GANDDPStrategy):
@@ -118,11 +123,16 @@ class GANFSDPStrategy(GANDDPStrategy):
         if self.shard_discriminator:
             shard(module.discriminator, mesh)
 
-    def reduce_gradients(self, network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    @contextmanager
+    def reducing(
+        self, phase: str, network: nn.Module, parameters: Sequence[nn.Parameter]
+    ) -> Iterator[None]:
         if is_sharded(network):
+            yield
             reduce_shards(network)
         else:
-            super().reduce_gradients(network, parameters)
+            with super().reducing(phase, network, parameters):
+                yield
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         return self._kept(super().lightning_module_state_dict())
