@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 
 from head_runs import gan3d
 from machine import ROOT, write
+from pages import write_between
 
 from gan3d.bench.measures import column_of
 from gan3d.bench.results import read_result
 
 SUITE = "ablations"
 OVERLAYS = Path(__file__).parent / "ablations"
-PAGE, PICTURES = ROOT / "docs" / "ablations.md", ROOT / "docs" / "images" / "ablations"
+PICTURES = ROOT / "docs" / "images" / "ablations"
 COLUMNS = (
     "fd_headnet/same",
     "fd_headnet/3d",
@@ -195,9 +196,7 @@ def write_tables(found: dict[str, list[dict[str, Any]]]) -> None:
             words = [row.name, row.published or "–", str(len(runs)), *cells, spent]
             lines.append(f"| {' | '.join(words)} |")
         lines.append("")
-    begin, end = "<!-- ablations: begin -->\n", "<!-- ablations: end -->"
-    head, rest = PAGE.read_text(encoding="utf-8").split(begin)
-    PAGE.write_text(f"{head}{begin}{chr(10).join(lines)}{end}{rest.split(end)[1]}", "utf-8")
+    write_between("ablations.md", "ablations", lines[:-1])
 
 
 def copy_pictures(folder: Path) -> None:

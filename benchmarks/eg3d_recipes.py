@@ -32,6 +32,7 @@ from head_runs import (
     sheet,
 )
 from machine import RESULTS, ROOT, facts, machine_name
+from pages import write_between
 from PIL import Image
 
 from gan3d.checkpoints.models import load_model
@@ -50,7 +51,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 SETS = {"wide": "heads", "ffhq": "heads-ffhq"}
 KIMG, HEADS = 30, 64
-PAGE, PICTURES = ROOT / "docs" / "eg3d.md", ROOT / "docs" / "images" / "recipes"
+PICTURES = ROOT / "docs" / "images" / "recipes"
 COLUMNS = ("distance", "body_convex", "face_convex", "face_slope", "turn", "identity")
 
 
@@ -122,10 +123,7 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         runs = [row for row in rows if (row["set"], row["recipe"]) == (cameras, recipe)]
         cells = " | ".join(_cell([row[name] for row in runs]) for name in COLUMNS)
         lines.append(f"| {SETS[cameras]} | {recipe} | {len(runs)} | {cells} |")
-    begin, end = "<!-- recipes: begin -->\n", "<!-- recipes: end -->"
-    head, rest = PAGE.read_text(encoding="utf-8").split(begin)
-    table = "\n".join(lines)
-    PAGE.write_text(f"{head}{begin}{table}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    write_between("eg3d.md", "recipes", lines)
 
 
 def _cell(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""`gan3d estimate` beside what training takes, on the CPU: the table of docs/distributed.md.
+"""`gan3d estimate` beside what training takes, on the CPU: the table of docs/estimate.md.
 
     python benchmarks/estimate.py [--configs eg3d_heads32 ..] [--no_page]
 
@@ -15,7 +15,8 @@ import subprocess
 import sys
 from typing import Any
 
-from machine import ROOT, PeakMemory, facts, write
+from machine import PeakMemory, facts, write
+from pages import write_between
 
 from gan3d.bench.machine import resident
 from gan3d.cli.configs import resolve
@@ -37,8 +38,6 @@ CONFIGS = {
     "stylegan2_ffhq256": 8,
     "eg3d_shapenet128": 4,
 }
-PAGE = ROOT / "docs" / "estimate.md"
-BEGIN, END = "<!-- estimate: begin -->\n", "<!-- estimate: end -->"
 
 
 def main() -> None:
@@ -94,16 +93,14 @@ def line(row: dict[str, Any]) -> str:
 
 
 def write_table(rows: list[dict[str, Any]]) -> None:
-    """The table, between the marks of the page."""
+    """The table, in its page."""
     lines = [
         "| config | images | phase of the peak | tensors: estimated, MB | taken, MB | ratio "
         "| resident: estimated, MB | taken, MB | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
         *map(line, rows),
     ]
-    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    text = "\n".join(lines)
-    PAGE.write_text(f"{head}{BEGIN}{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_between("estimate.md", "estimate", lines)
 
 
 if __name__ == "__main__":

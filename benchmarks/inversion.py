@@ -18,7 +18,8 @@ import time
 from typing import Any
 
 import torch
-from machine import RESULTS, ROOT, facts, machine_name
+from machine import RESULTS, facts, machine_name
+from pages import write_between
 from torch import Tensor
 
 import gan3d
@@ -30,8 +31,6 @@ SPACES = ("w", "w+", "pti")
 YAW, PITCH, OFF = 0.3, 0.1, math.radians(10)
 OTHERS = ((-0.3, 0.0), (0.0, 0.2))
 FIRST_SEED = 100
-PAGE = ROOT / "docs" / "apps.md"
-BEGIN, END = "<!-- inversion: begin -->\n", "<!-- inversion: end -->"
 
 
 def main() -> None:
@@ -104,9 +103,7 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         cells = [_cell(entry.get("psnr"), min), _cell(entry.get("unseen"), min)]
         cells += [_cell(entry.get("pose"), max), f"{statistics.mean(entry['seconds']):.0f}"]
         lines.append(f"| `{entry['model']}` | {entry['space']} | {' | '.join(cells)} |")
-    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    table = "\n".join(lines)
-    PAGE.write_text(f"{head}{BEGIN}{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_between("apps.md", "inversion", lines)
 
 
 def _cell(values: list[float] | None, worst: Any) -> str:

@@ -8,16 +8,14 @@ The text around the tables is written by hand.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
+
+from machine import RESULTS, ROOT
+from pages import between
 
 from ops import cases
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-RESULTS = ROOT / "benchmarks" / "results"
-HEAD, FOOT = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
-GPU_HEAD, GPU_FOOT = "<!-- gpu: begin -->\n", "<!-- gpu: end -->\n"
 NOT_MEASURED = "not measured"
 # What `on_gpu.sh` measures, as shown where no GPU has: files, and their rows.
 ON_GPU = {
@@ -179,11 +177,7 @@ def _memory(row: dict[str, float], kind: str) -> str:
 
 def written(page: str) -> str:
     """A page with the tables of today in the place of its own."""
-    for head, foot, made in ((HEAD, FOOT, tables()), (GPU_HEAD, GPU_FOOT, gpu_tables())):
-        before, _, rest = page.partition(head)
-        _, _, after = rest.partition(foot)
-        page = before + head + made + foot + after
-    return page
+    return between(between(page, "tables", tables()), "gpu", gpu_tables())
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import ROOT, facts, write
+from machine import facts, write
+from pages import write_between
 from PIL import Image
 
 import gan3d
@@ -28,8 +29,6 @@ from gan3d.apps.canvas import on_canvas
 from gan3d.apps.looks import Exhibit, Gallery, Look
 from gan3d.camera import Camera
 
-PAGE = ROOT / "docs" / "apps.md"
-BEGIN, END = "<!-- viewer: begin -->\n", "<!-- viewer: end -->\n"
 ASPECT = 1.5  # of the canvas
 SECONDS = 20  # of each measurement, after which no frame begins
 
@@ -119,9 +118,7 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         lines.append(
             f"| {' | '.join(cells)} | {rest['cpu_seconds']:.2f}, {moving['cpu_seconds']:.2f} |"
         )
-    head, tail = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    table = "\n".join(lines)
-    PAGE.write_text(f"{head}{BEGIN}{table}\n{END}{tail.split(END)[1]}", encoding="utf-8")
+    write_between("apps.md", "viewer", lines)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from head_runs import (
     views,
 )
 from machine import ROOT
+from pages import write_between
 from PIL import Image
 
 from gan3d.checkpoints.models import find_model, load_model
@@ -97,7 +98,7 @@ MOST_DISTANCE = 0.5
 MOST_BYTES = 4_000_000
 VISIBLE = 1.0  # gray levels of 255 by which float16 weights may change a picture
 
-PAGE, PICTURES = ROOT / "docs" / "zoo.md", ROOT / "docs" / "images" / "zoo"
+PICTURES = ROOT / "docs" / "images" / "zoo"
 
 
 def main() -> None:
@@ -248,12 +249,8 @@ def float16_error(generator: Generator, path: Path) -> float:
 def write_page() -> None:
     """Puts table and pictures of the models into docs/zoo.md, between its marks."""
     cards = [read_card(name) for name in list_models(pretrained=True)]
-    text = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- zoo: begin -->\n", "<!-- zoo: end -->"
-    head, rest = text.split(begin)
-    tail = rest.split(end)[1]
-    body = "\n".join([*_table(cards), "", *(line for card in cards for line in _section(card))])
-    PAGE.write_text(f"{head}{begin}{body}\n{end}{tail}", encoding="utf-8")
+    sections = [line for card in cards for line in _section(card)]
+    write_between("zoo.md", "zoo", [*_table(cards), "", *sections])
 
 
 def _table(cards: Iterable[Card]) -> list[str]:

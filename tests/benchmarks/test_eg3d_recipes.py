@@ -30,7 +30,7 @@ def test_every_recipe_is_a_config_that_fit_takes(recipes, capsys, tmp_path, monk
 def test_the_table_has_means_and_extremes_and_stands_in_the_page(recipes, tmp_path, monkeypatch):
     page = tmp_path / "eg3d.md"
     page.write_text("# EG3D\n<!-- recipes: begin -->\nold\n<!-- recipes: end -->\nend\n")
-    monkeypatch.setattr(recipes, "PAGE", page)
+    monkeypatch.setattr(importlib.import_module("pages"), "DOCS", tmp_path)
     values = dict.fromkeys(recipes.COLUMNS, 0.5)
     rows = [
         {"set": "wide", "recipe": "published", "seed": seed, **values, "turn": turn}

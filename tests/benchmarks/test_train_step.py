@@ -133,8 +133,6 @@ def test_the_page_shows_the_results_that_are_committed(script):
     page = script("performance_page")
     shown = page.PAGE.read_text()
     assert page.written(shown) == shown, "run python benchmarks/performance_page.py"
-    assert shown.count(page.HEAD) == shown.count(page.FOOT) == 1
-    assert shown.count(page.GPU_HEAD) == shown.count(page.GPU_FOOT) == 1
 
 
 def test_a_gpu_s_results_take_the_place_of_the_empty_tables(script, monkeypatch, tmp_path):

@@ -62,22 +62,33 @@ class AtTheEnd(Callback):
         set_number(pl_module.iterations, 0)
 
 
-def train_twice(gan: GAN, batch_size: int, *callbacks: Callback, posed: bool = True) -> None:
+def train_twice(
+    gan: GAN,
+    batch_size: int,
+    *callbacks: Callback,
+    posed: bool = True,
+    processes: int = 1,
+    strategy: str = "auto",
+) -> None:
     """Two iterations on black images, on the CPU, as in the last stage of a run.
 
     Args:
         gan: a harness on the CPU; it is trained.
-        batch_size: images, where the stage has no number of its own.
+        batch_size: images over all processes, where the stage has no number of its own.
         callbacks: of the training.
         posed: whether the images have cameras.
+        processes: of the training; the others run the program that calls this.
+        strategy: of Lightning.
     """
     *_, last = gan.stages
     batch_size = last.batch_size or batch_size
+    side = gan.generator.img_resolution
     seen = max(0, round(1000 * gan.run.total_kimg) - 2 * batch_size)
     with quiet():
         trainer = Trainer(
             accelerator="cpu",
-            devices=1,
+            devices=processes,
+            strategy=strategy,
             max_steps=2,
             max_epochs=-1,
             logger=False,
@@ -87,7 +98,7 @@ def train_twice(gan: GAN, batch_size: int, *callbacks: Callback, posed: bool = T
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(gan, Pretended(gan.generator.img_resolution, batch_size, posed))
+        trainer.fit(gan, Pretended(side, batch_size // processes, posed))
 
 
 def live_peak(gan: GAN, batch_size: int, *, posed: bool = True) -> int:
