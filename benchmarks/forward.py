@@ -265,7 +265,7 @@ def main() -> None:
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     add("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
     add("--device", help="measure on this device in all precisions")
-    add("--seconds", type=float, default=120.0, help="no further row is begun after so many")
+    add("--seconds", type=float, default=120.0, help="no further row is begun after these")
     options = parser.parse_args()
     if options.device:
         device = torch.device(options.device)

@@ -297,7 +297,7 @@ def main() -> int:
     add = parser.add_argument
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--tiny", action="store_true", help="sizes that run in seconds anywhere")
-    add("--seconds", type=float, default=120.0, help="no further row is begun after so many")
+    add("--seconds", type=float, default=120.0, help="no further row is begun after these")
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     options = parser.parse_args()
     device, begin = torch.device(options.device), started()

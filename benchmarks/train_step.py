@@ -492,7 +492,7 @@ def main() -> None:
     add("--out", type=Path, help="folder of the JSON; default benchmarks/results/<machine>")
     add("--child", choices=SETTINGS, help=argparse.SUPPRESS)
     add("--device", help="measure on this device in all precisions")
-    add("--seconds", type=float, default=120.0, help="no further row is begun after so many")
+    add("--seconds", type=float, default=120.0, help="no further row is begun after these")
     add("--tiny", action="store_true", help="with --device: a tiny pair, anywhere in seconds")
     options = parser.parse_args()
     if options.device:

@@ -32,7 +32,7 @@ class BatchSplit:
     group: int
 
     def fits(self, processes: int) -> bool:
-        """Whether so many processes can share it."""
+        """Whether that number of processes can share it."""
         if self.size < processes or self.size % processes:
             return False
         share = self.size // processes

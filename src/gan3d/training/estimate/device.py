@@ -6,7 +6,7 @@ gan3d where it happens:
 
     mixed     an operation that sees both, which fails on a GPU
     read      the host reads from the device: it waits for all work queued so far
-    upload    the host's pageable memory is copied to the device: it waits likewise
+    upload    the host's pageable memory is copied to the device: it waits, too
     size      the size of a result depends on values: the host waits for them
     pinned    a copy from pinned memory, for which nobody waits
 
