@@ -92,8 +92,7 @@ def test_the_best_3d_distance_comes_first_and_what_has_none_last(written):
     text = board.markdown()
     assert "| 2 [1.5, 2.5] |" in text
     assert f"* {DASH}: StyleGAN2 has no camera" in text
-    row = next(line for line in text.splitlines() if line.startswith("| flat"))
-    assert f"| 1 [0.9, 1.1] | {DASH} |" in row
+    assert f"| flat | 1 [0.9, 1.1] | {DASH} |" in text.splitlines()
     assert board.first["protocol_hash"][:16] in text
 
 
@@ -103,6 +102,14 @@ def test_a_measure_that_failed_as_a_whole_gives_its_reason_to_each_of_its_values
     assert [row.name for row in board.rows] == ["a", "broken"]
     assert board.rows[1].value("fd_headnet/3d") == (DASH, None, "its pictures are not finite")
     assert board.reasons() == ["its pictures are not finite"]
+
+
+def test_a_reason_is_said_once_of_all_architectures(written):
+    flat = [
+        written(name, model__class=name, values={}, absent={"fd": f"{name} has no camera"})
+        for name in ("A", "B")
+    ]
+    assert leaderboard([written("c"), *flat]).reasons() == ["A, B: has no camera"]
 
 
 def test_seeds_of_one_model_are_one_row_with_the_interval_over_seeds(written):

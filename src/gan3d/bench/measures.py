@@ -306,13 +306,29 @@ def column_of(name: str) -> Column:
         'Frechet distance, headnet, 3d'
     """
     stem, _, pictures = name.partition("/")
-    for measure in MEASURES.values():
+    _, kind, column = _found(name)
+    if stem == kind:
+        return column
+    words = [column.heading, stem.removeprefix(f"{kind}_"), pictures]
+    return column._replace(heading=", ".join(word for word in words if word))
+
+
+def measure_of(name: str) -> str:
+    """The measure that gives a value of that name.
+
+    Raises:
+        KeyError: none does.
+    """
+    return _found(name)[0]
+
+
+def _found(name: str) -> tuple[str, str, Column]:
+    """Measure, kind and column of a value."""
+    stem, _, _ = name.partition("/")
+    for of, measure in MEASURES.items():
         for kind, column in measure.columns.items():
-            if stem == kind:
-                return column
-            if stem.startswith(f"{kind}_"):
-                words = [column.heading, stem.removeprefix(f"{kind}_"), pictures]
-                return column._replace(heading=", ".join(word for word in words if word))
+            if stem == kind or stem.startswith(f"{kind}_"):
+                return of, kind, column
     raise KeyError(name)
 
 

@@ -27,8 +27,8 @@ def write_page(path: Path, board: Board) -> Path:
         ValueError: a picture that a result names is not there.
     """
     parts = [f"<h1>{html.escape(board.title)}</h1>", _hint(), _table(board), _reasons(board)]
-    parts += [f"<h2>{ANOTHER}</h2>", _papers(board)]
     parts += ["<h2>Pictures</h2>", _pictures(board), "<h2>Protocol</h2>", _protocol(board)]
+    parts += [f"<h2>{ANOTHER}</h2>", _papers(board)]
     text = page(board.title, "\n".join(parts), generator=GENERATED, more=MORE)
     return write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 

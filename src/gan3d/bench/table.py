@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from scipy.special import stdtrit
 
 from gan3d.bench.intervals import LEVEL
-from gan3d.bench.measures import column_of
+from gan3d.bench.measures import column_of, measure_of
 from gan3d.bench.protocol import protocol_differences
 from gan3d.bench.published import ANOTHER, DASH, published_cells
 from gan3d.bench.published import HEADINGS as HEADINGS_OF_PAPERS
@@ -166,6 +166,15 @@ class Board:
         values = [row.value(key) for key in self.keys]
         return [*facts[:BEFORE_VALUES], *values, *facts[BEFORE_VALUES:]]
 
+    def _sections(self) -> dict[str | None, list[str]]:
+        """Headings by section: of the models, of each measure, and of speed."""
+        facts = list(HEADINGS)
+        found: dict[str | None, list[str]] = {None: facts[1:BEFORE_VALUES]}
+        for key in self.keys:
+            title = measure_of(key).replace("_", " ").capitalize()
+            found.setdefault(title, []).append(column_of(key).heading)
+        return found | {"Training, speed and memory": facts[BEFORE_VALUES:]}
+
     def protocol(self) -> list[tuple[str, str]]:
         """What all values follow from, in words."""
         of = self.first["protocol"]
@@ -185,9 +194,19 @@ class Board:
         ]
 
     def reasons(self) -> list[str]:
-        """Why values are missing, each reason once."""
-        cells = [cell for row in self.rows for cell in self.cells(row)]
-        return list(dict.fromkeys(cell.why for cell in cells if cell.why))
+        """Why values are missing, each reason once, with the architectures it is said of."""
+        of: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            name = row.first["model"]["class"]
+            for cell in self.cells(row):
+                if cell.why.startswith(f"{name} "):
+                    of.setdefault(cell.why.removeprefix(name), {})[name] = None
+                elif cell.why:
+                    of.setdefault(cell.why, {})
+        return [
+            f"{', '.join(names)}:{why}" if len(names) > 1 else f"{''.join(names)}{why}"
+            for why, names in of.items()
+        ]
 
     def machines(self) -> list[str]:
         """What made each result."""
@@ -202,20 +221,23 @@ class Board:
         return lines
 
     def markdown(self) -> str:
-        """The table, its protocol and its footnotes."""
-        headings = self.headings()
+        """A table per measure, the protocol and the footnotes."""
         lines = [
             f"# {self.title}",
             "",
-            "Made by `gan3d bench table`; how it is measured: [benchmark](benchmark.md).",
+            "Made by `gan3d bench table`; how it is measured: [benchmark](benchmark.md). "
+            "In brackets 95 % intervals.",
             "",
-            "| " + " | ".join(heading.text for heading in headings) + " |",
-            "|" + "---|" * len(headings),
         ]
-        for row in self.rows:
-            texts = [cell.text.replace("|", "\\|") for cell in self.cells(row)]
-            lines.append("| " + " | ".join(texts) + " |")
-        lines += ["", *(f"* {DASH}: {why}" for why in self.reasons()), ""]
+        for title, names in self._sections().items():
+            lines += [] if title is None else [f"## {title}", ""]
+            lines += [f"| {' | '.join(['model', *names])} |", "|" + "---|" * (1 + len(names))]
+            for row in self.rows:
+                shown = dict(zip((h.text for h in self.headings()), self.cells(row), strict=True))
+                texts = [shown[name].text.replace("|", "\\|") for name in ("model", *names)]
+                lines.append(f"| {' | '.join(texts)} |")
+            lines.append("")
+        lines += [*(f"* {DASH}: {why}" for why in self.reasons()), ""]
         lines += ["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in self.protocol()), ""]
         lines += [f"* {line}" for line in self.machines()]
         lines += ["", f"## {ANOTHER}", "", "They compare with nothing above.", ""]
