@@ -60,6 +60,7 @@ def conditions(gan: GAN) -> dict[str, bool]:
         logged.POSE_LOSS: losses.pose.weight > 0,
         logged.POSE_REAL: losses.pose.real_weight > 0,
         logged.CONSISTENCY: losses.consistency.weight > 0,
+        logged.FLOAT16: False,  # on a GPU
     }
 
 

@@ -242,3 +242,19 @@ def test_r1_without_a_weight_gets_the_rule_s():
     assert Losses(r1=R1(gamma=0.0)).lazy_d == 0
     with pytest.raises(ValueError, match="has no gamma yet"):
         R1(gamma=None)(lambda image, raw: image.sum(dim=(1, 2, 3)), torch.zeros(1, 3, 2, 2))
+
+
+def test_gradients_inside_of_a_loss_are_computed_without_autocast():
+    """Else operations in float32 would have a gradient in float16."""
+    asked = []
+
+    def noted(x: torch.Tensor) -> torch.Tensor:
+        x.register_hook(lambda gradient: asked.append(torch.is_autocast_enabled("cpu")))
+        return x
+
+    ws = torch.randn(2, 1, 12, requires_grad=True)
+    with torch.autocast("cpu", torch.float16):
+        R1(1.0)(lambda image, raw: noted(2 * image).sum(dim=(1, 2, 3)), torch.ones(2, 3, 2, 2))
+        image = noted(3 * ws).reshape(2, 3, 2, 2)
+        PathLength().lengths(ws, image, Randomness(0, range(2)))
+    assert asked == [False, False]

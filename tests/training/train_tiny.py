@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.plugins import MixedPrecision
+from torch.amp import GradScaler
 
 import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.augment import ADA, Augmentation, Blur
@@ -283,6 +285,13 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def float16() -> MixedPrecision:
+    """In place of `16-mixed`, by which Lightning means bfloat16 on a CPU. Its scale is so large
+    that the first steps are skipped.
+    """
+    return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=2.0**26))
+
+
 def train(args: argparse.Namespace) -> None:
     seed_everything(0)
     gan = MODELS[args.model](
@@ -307,7 +316,8 @@ def train(args: argparse.Namespace) -> None:
         accelerator="cpu",
         devices=args.devices,
         strategy=args.strategy or ("gan_ddp" if args.devices > 1 else "auto"),
-        precision=args.precision,
+        precision=None if args.precision == "16-mixed" else args.precision,
+        plugins=float16() if args.precision == "16-mixed" else None,
         max_epochs=-1,
         logger=DiskLogger(args.run) if args.run else False,
         callbacks=callbacks,

@@ -30,6 +30,7 @@ PATH_LENGTH = "`--model.path_length`"
 POSE_LOSS = "`--model.pose`"
 POSE_REAL = "`--model.pose`, with `real_weight`"
 CONSISTENCY = "`--model.consistency`"
+FLOAT16 = "`--trainer.precision 16-mixed`"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ KEYS = (
     Key("gradient/density", GRADIENTS, "norm in the step of the density", DENSITY, log=True),
     Key("gradient/path_length", GRADIENTS, "norm in the step of the path lengths", PATH_LENGTH,
         log=True),
+    Key("float16/scale", GRADIENTS, "what losses are multiplied with, for gradients of float16",
+        FLOAT16, log=True),
+    Key("float16/skipped", GRADIENTS, "share of iterations with a step that was skipped, because a "
+        "gradient was infinite", FLOAT16),
     # speed
     Key("progress/kimg", SPEED, "images seen", unit="thousands"),
     Key("speed/images_per_second", SPEED, "training images, by the clock", unit="images/s"),

@@ -39,7 +39,7 @@ def spread_of(given: Any, gpu: GPU | None) -> Spread:
         batch,
         devices,
         given.model.run.micro_batch_size,
-        {"bf16": "bf16-mixed"}.get(precision, precision),
+        {"bf16": "bf16-mixed", "16": "16-mixed"}.get(precision, precision),
         posed=given.data.use_labels,
         sharded=SHARDED.get(str(given.trainer.strategy), ()),
     )

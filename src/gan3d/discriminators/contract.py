@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import GENERATORS, Generator, arguments_of, register
+from gan3d.generators.contract import (
+    GENERATORS,
+    UNPUBLISHED,
+    Generator,
+    arguments_of,
+    register,
+)
 from gan3d.host import kind_of
 from gan3d.randomness import Randomness
 
@@ -62,6 +68,7 @@ class Discriminator(nn.Module, ABC):
         predicts_pose: whether it predicts the pose of the camera.
         predicts_patches: whether it predicts the realness of patches.
         latent_dim: size of the z it predicts, 0 if it predicts none.
+        no_float16: why it does not train in float16, as of `Generator`; "" is no reason.
         tiny: constructor arguments of an instance that runs in seconds on a CPU.
         arguments: constructor arguments of this instance, kept for checkpoints.
     """
@@ -74,6 +81,7 @@ class Discriminator(nn.Module, ABC):
     predicts_pose: bool = False
     predicts_patches: bool = False
     latent_dim: int = 0
+    no_float16: str = UNPUBLISHED
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]
 

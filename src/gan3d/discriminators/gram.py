@@ -71,6 +71,7 @@ class GRAMDiscriminator(Discriminator):
     """
 
     predicts_pose = True
+    no_float16 = ""
     tiny: ClassVar[dict[str, Any]] = {
         "img_resolution": 32,
         "patch": True,

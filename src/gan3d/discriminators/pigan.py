@@ -109,6 +109,7 @@ class PiGANDiscriminator(Discriminator):
         ValueError: the kind is unknown, or the sizes are invalid.
     """
 
+    no_float16 = ""
     tiny: ClassVar[dict[str, Any]] = {
         "img_resolution": 32,
         "z_dim": 16,

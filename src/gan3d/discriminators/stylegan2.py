@@ -11,6 +11,7 @@ buffers have their published names.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 
 from gan3d.camera import Camera
 from gan3d.discriminators.contract import Discriminator, DiscriminatorOutput
+from gan3d.generators.contract import UNBOUNDED
 from gan3d.layers.convolution import BINOMIAL, EqualizedConv2d
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.minibatch_std import MinibatchStd
-from gan3d.layers.precision import full_precision
+from gan3d.layers.precision import coarsest_in_float16, full_precision, without_float16
 from gan3d.layers.resize import filtered_resizing
 from gan3d.layers.synthesis import Architecture, block_resolutions, channels_at
 from gan3d.ops.resample import downsample2d, setup_filter
@@ -230,6 +232,7 @@ class StyleGAN2Discriminator(Discriminator):
         self.c_dim = c_dim
         self.camera_conditioned = c_dim > 0
         self.group_size = group_size if mbstd_channels > 0 else 1
+        self.no_float16 = "" if conv_clamp is not None else UNBOUNDED
         self.disc_c_noise = disc_c_noise
         self.register_buffer("label_std", None, persistent=False)
 
@@ -305,8 +308,13 @@ class StyleGAN2Discriminator(Discriminator):
         # Channels last: on a CPU small maps are faster, R1 most of all, and large ones not slower;
         # on a GPU tensor cores read it so.
         x, img = None, image.contiguous(memory_format=torch.channels_last)
+        # Under autocast to float16 the coarse blocks stay in float32, as published.
+        fine = coarsest_in_float16(side)
         for resolution in self.resolutions:
-            x, img = self.get_submodule(f"b{resolution}")(x, img)
+            if x is not None and resolution < fine and x.dtype == torch.float16:
+                x = x.to(image.dtype)
+            with without_float16(image) if resolution < fine else nullcontext():
+                x, img = self.get_submodule(f"b{resolution}")(x, img)
         assert x is not None
         return self.b4.features(x, img)
 

@@ -25,6 +25,9 @@ from gan3d.pretrained import write_pretrained
 from gan3d.randomness import Randomness
 from gan3d.rendering import Background
 
+# Why a network does not train in float16.
+UNPUBLISHED = "it was published in float32"
+UNBOUNDED = "its activations are not bounded (published: conv_clamp 256)"
 # Opacity above which a pixel shows a surface: it has a depth there.
 SURFACE_OPACITY = 0.5
 
@@ -111,6 +114,8 @@ class Generator(nn.Module, ABC):
     that runs in seconds on a CPU: every registry-walking test uses it. `starts_from` says in words
     what trained weights a training starts from, where random ones lead nowhere.
 
+    `no_float16` says why a model does not train in float16: those do whose published training did,
+    with the same bounds; "" is no reason.
     `background` is what stands behind scenes (None: the scenes have one of their own); the harness
     puts it behind masked real images, too.
     `density_noise` is the standard deviation of noise on densities while rendering with a
@@ -145,6 +150,7 @@ class Generator(nn.Module, ABC):
     parts: Mapping[str, tuple[str, ...]] = {}
     style_parts: Mapping[str, tuple[str, ...]] = {}
     style_affine: ClassVar[str] = ""
+    no_float16: str = UNPUBLISHED
     starts_from: ClassVar[str] = ""
     tiny: ClassVar[dict[str, Any]] = {}
     arguments: dict[str, Any]

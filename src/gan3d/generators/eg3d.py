@@ -25,12 +25,19 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan3d.camera import LABEL_DIM, Camera
-from gan3d.generators.contract import Generator, Rendering, background_color, cast_rays
+from gan3d.generators.contract import (
+    UNBOUNDED,
+    Generator,
+    Rendering,
+    background_color,
+    cast_rays,
+)
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import AliasFreeLayers
 from gan3d.layers.backdrop import Backdrop
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.mapping import MappingNetwork, MappingOptions
+from gan3d.layers.precision import without_float16
 from gan3d.layers.superresolution import SuperResolution, SuperResolutionOptions
 from gan3d.layers.synthesis import SynthesisNetwork
 from gan3d.ops.field_decoder import decode
@@ -211,11 +218,12 @@ class Backbone(nn.Module):
 
     def planes(self, ws: Tensor, randomness: Randomness | None) -> Picture:
         """Planes [b 3c h w] and the magnitudes of StyleGAN3's activations [b k], [b 0] for
-        StyleGAN2.
+        StyleGAN2. Never in float16, as published: their activations are not bounded.
         """
-        if isinstance(self.synthesis, AliasFreeSynthesis):
-            return self.synthesis.picture(ws)
-        return Picture(self.synthesis(ws, randomness=randomness), ws.new_empty(len(ws), 0))
+        with without_float16(ws):
+            if isinstance(self.synthesis, AliasFreeSynthesis):
+                return self.synthesis.picture(ws)
+            return Picture(self.synthesis(ws, randomness=randomness), ws.new_empty(len(ws), 0))
 
 
 class EG3D(Generator):
@@ -285,6 +293,8 @@ class EG3D(Generator):
         self.camera_conditioned = c_scale != 0
         self.independent_pixels = superresolution.layout == "none"
         self.movable = backbone.network != "StyleGAN2"
+        is_bounded = superresolution.layout == "none" or superresolution.conv_clamp is not None
+        self.no_float16 = "" if is_bounded else UNBOUNDED
         if superresolution.layout == "none" and img_resolution != raw_resolution:
             raise ValueError(
                 f"img_resolution {img_resolution} is not raw_resolution {raw_resolution}; without "

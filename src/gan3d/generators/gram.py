@@ -64,6 +64,7 @@ class GRAM(Generator):
     w_avg: Tensor
     strict_3d: bool = True
     any_resolution: ClassVar[bool] = True
+    no_float16: str = ""
     independent_pixels: bool = True
     parts = {"predictor": ("predictor.",), "radiance": ("mapping.", "radiance.")}
     style_parts = {

@@ -150,6 +150,7 @@ class PiGAN(Generator):
     has_field: ClassVar[bool] = True
     strict_3d: bool = True
     any_resolution: ClassVar[bool] = True
+    no_float16: str = ""
     independent_pixels: bool = True
     parts = {"mapping": ("mapping_network.",), "field": ("siren.",)}
     style_parts = {"mapping": ("mapping_network.", "w_avg"), "field": ("siren.",)}

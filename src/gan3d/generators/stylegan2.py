@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering, check_whole, label_of
+from gan3d.generators.contract import UNBOUNDED, Generator, Rendering, check_whole, label_of
 from gan3d.layers.mapping import MappingNetwork, MappingOptions
 from gan3d.layers.synthesis import Architecture, SynthesisNetwork
 from gan3d.randomness import Randomness
@@ -85,6 +85,7 @@ class StyleGAN2(Generator):
         self.w_dim = w_dim
         self.img_resolution = img_resolution
         self.camera_conditioned = c_dim > 0
+        self.no_float16 = "" if conv_clamp is not None else UNBOUNDED
         if noise not in ("auto", "const", "none"):
             raise ValueError(f"noise {noise!r} is unknown; choose auto, const or none")
         self.noise: Literal["auto", "const", "none"] = noise

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from gan3d.camera import Camera
-from gan3d.generators.contract import Generator, Rendering, check_whole, label_of
+from gan3d.generators.contract import UNBOUNDED, Generator, Rendering, check_whole, label_of
 from gan3d.layers.alias_free import AliasFreeSynthesis, Picture
 from gan3d.layers.alias_free_filters import AliasFreeLayers
 from gan3d.layers.mapping import MappingNetwork, MappingOptions
@@ -110,6 +110,7 @@ class StyleGAN3(Generator):
         self.w_dim = w_dim
         self.img_resolution = img_resolution
         self.camera_conditioned = c_dim > 0
+        self.no_float16 = "" if conv_clamp is not None else UNBOUNDED
         self.magnitude_ema_beta = magnitude_ema_beta
         self.magnitude_half_life_kimg = magnitude_half_life_kimg
 

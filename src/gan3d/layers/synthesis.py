@@ -11,6 +11,7 @@ the next layer. Names of parameters and buffers are those of the published weigh
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from gan3d.layers.convolution import BINOMIAL, EqualizedConv2d
 from gan3d.layers.linear import EqualizedLinear
 from gan3d.layers.modulated import modulated_conv2d
-from gan3d.layers.precision import full_precision
+from gan3d.layers.precision import coarsest_in_float16, full_precision, without_float16
 from gan3d.ops.bias_act import GAINS, Activation, bias_act
 from gan3d.ops.resample import setup_filter, upsample2d
 from gan3d.randomness import Randomness
@@ -379,16 +380,21 @@ class SynthesisNetwork(nn.Module):
     def forward(
         self, ws: Tensor, *, noise: Noise | None = None, randomness: Randomness | None = None
     ) -> Tensor:
-        """[b num_ws w_dim] -> [b img_channels H W]; noise as in `SynthesisLayer.forward`."""
+        """[b num_ws w_dim] -> [b img_channels H W]; noise as in `SynthesisLayer.forward`.
+
+        Under autocast to float16 the coarse blocks stay in float32, as published.
+        """
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(
                 f"ws have shape {tuple(ws.shape)}; expected [b {self.num_ws} {self.w_dim}]"
             )
         x = img = None
         first = 0
+        fine = coarsest_in_float16(self.img_resolution)
         for block in self.blocks:
             latents = ws[:, first : first + block.num_ws]
-            x, img = block(x, img, latents, noise=noise, randomness=randomness)
+            with without_float16(ws) if block.resolution < fine else nullcontext():
+                x, img = block(x, img, latents, noise=noise, randomness=randomness)
             first += block.num_conv
         assert img is not None
         return img

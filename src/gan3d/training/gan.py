@@ -37,6 +37,7 @@ from gan3d.training.compatibility import check_compatibility, check_split
 from gan3d.training.ema import EMA
 from gan3d.training.fakes import Fakes
 from gan3d.training.loggers import log_metrics
+from gan3d.training.loss_scale import SCALE, LossScale, without_overflow
 from gan3d.training.losses import Losses, Selective
 from gan3d.training.micro_batches import Part, micro_batches
 from gan3d.training.nan_guard import GradientWatch
@@ -259,6 +260,7 @@ class GAN(LightningModule):
             read = step.read()
         self.stop_agreed = read.pop("stop", 0.0) > 0
         self.adaptive_p.told(read.get("augment/p", 0.0))
+        read = without_overflow(read)
         step.watch.check(read, seen, [i for part in parts for i in part.indices])
         self.running_means.add(read)
         set_number(self.images_seen, seen + batch_size)
@@ -302,6 +304,7 @@ class GAN(LightningModule):
             values["stop"] = means.pop(0)
         if "path/length" in values:
             length = means.pop().to(self.path_mean)
+            length = torch.where(length.isfinite(), length, self.path_mean)  # a skipped step
             self.path_mean.lerp_(length, self.losses.path_length.decay)
         self.adaptive_p.update(means.pop(), iteration, batch_size)
         self.generator.track(*means, batch_size=batch_size)
@@ -391,9 +394,12 @@ class GAN(LightningModule):
     def on_fit_start(self) -> None:
         # While training, callbacks evaluate, by kimg.
         self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
-        refuse_unfit(self.trainer.precision, self.device)
-        if (sentence := slow(self.trainer.precision, self.device)) is not None:
+        precision, networks = self.trainer.precision, (self.generator, self.discriminator)
+        refuse_unfit(precision, self.device, networks)
+        if (sentence := slow(precision, self.device, networks)) is not None:
             log.warning(sentence)
+        plugin = self.trainer.precision_plugin
+        self.phases.scale = LossScale(getattr(plugin, "scaler", None))
         refuse_strategy(self.trainer.strategy)
         self._around_fit = ExitStack()
         products = float32_products(self.run.matmul_precision, self.device)
@@ -490,6 +496,9 @@ class PhaseStep:
                     wanted = learns and not (module._frozen and parameter in module._frozen)
                     parameter.requires_grad_(wanted)
             optimizer.zero_grad(set_to_none=True)
+            scaling = module.phases.scale
+            if (scale := scaling.start(module.device)) is not None:
+                self.values.setdefault(SCALE, scale)
 
             with ExitStack() as around:
                 around.enter_context(whole(*uses or (network,)))
@@ -497,6 +506,7 @@ class PhaseStep:
                     around.enter_context(strategy.reducing(name, network, trainable[network]))
                 for part in self.parts:
                     self._backward(part, loss)
+            scaling.unscale(optimizer.optimizer)
             self.values[f"gradient/{name}"] = self.watch.watch(name, network, trainable[network])
             adam = module.optimizer_g if network is module.generator else module.optimizer_d
             adam.clip(trainable[network])

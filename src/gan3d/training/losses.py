@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.camera import Camera
+from gan3d.layers.precision import full_precision
 from gan3d.ops.bicubic import bicubic_downsample
 from gan3d.randomness import Randomness
 from gan3d.schedules import fraction
@@ -213,7 +214,8 @@ class R1:
             )
         inputs = [x.detach().requires_grad_(True) for x in (image, raw) if x is not None]
         logits = judge(inputs[0], inputs[1] if raw is not None else None)
-        gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+        with full_precision(logits):  # every operation's gradient has its own precision
+            gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
         return (
             self.gamma
             / 2
@@ -333,7 +335,8 @@ class PathLength:
         y = randomness.normal("path_noise", *image.shape[1:]) / math.sqrt(
             image.shape[2] * image.shape[3]
         )
-        (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=differentiable)
+        with full_precision(image):
+            (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=differentiable)
         return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
     def __call__(self, lengths: Tensor, mean: Tensor, of_batch: Tensor | None = None) -> Tensor:

@@ -48,6 +48,7 @@ from gan3d.generators.contract import background_color
 from gan3d.layers.resize import filtered_resizing
 from gan3d.randomness import Randomness
 from gan3d.training.fakes import Fakes
+from gan3d.training.loss_scale import LossScale
 from gan3d.training.losses import R1, Losses, Selective, Unpaired
 from gan3d.training.micro_batches import Part
 from gan3d.training.ray_gradients import (
@@ -87,6 +88,7 @@ class Phases:
         weights: where a batch is split and the game is selective, weights of the generator's
             fakes, by phase and first image; see `weigh_fakes`.
         length_of_batch: where a batch is split, its mean path length; see `measure_lengths`.
+        scale: of the losses, for the backward passes inside of a phase; the harness sets it.
         tracked: inputs of the running statistics, from this iteration's scenes: pairs (mapped ws,
             statistics).
     """
@@ -107,6 +109,7 @@ class Phases:
     path_mean: Tensor = field(default_factory=lambda: torch.zeros(()))
     weights: dict[tuple[str, int], DiscriminatorOutput] = field(default_factory=dict)
     length_of_batch: Tensor | None = None
+    scale: LossScale = field(default_factory=LossScale)
     tracked: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
     # ------------------------------------------------------------ the phases
@@ -134,12 +137,13 @@ class Phases:
             seen = replace(latents, camera=camera)
             view = self._view(leaves.scene, camera, draw_k, raw=self._wants_raw)
             if self.rays.mode == "chunked":
-                yield from self._chunks_of_view(view, seen, reals, of_view, part.share)
+                factor = self.scale.of_backward(part.share)
+                yield from self._chunks_of_view(view, seen, reals, of_view, factor)
             else:
                 yield self._loss_of_view(view, seen, reals, of_view) / self.fakes.views
             for name, value in of_view.items():
                 values[name] = values.get(name, 0) + value.detach() / self.fakes.views
-        yield from leaves.through(part.share)
+        yield from leaves.through(self.scale.of_backward(part.share))
 
     def density_loss(self, part: Part, values: Values) -> Iterator[Tensor]:
         """Density regularization of fresh scenes."""
@@ -310,8 +314,9 @@ class Phases:
         if not (differentiable and ws.requires_grad):
             ws = ws.detach().requires_grad_()
         scene = self.generator.represent(ws, randomness=draw)
-        image = self._view(scene, latents.camera, draw).render().image
-        return path_length.lengths(ws, image, draw, differentiable=differentiable), weight
+        image = self.scale.up(self._view(scene, latents.camera, draw).render().image)
+        lengths = path_length.lengths(ws, image, draw, differentiable=differentiable)
+        return self.scale.down(lengths), weight
 
     # ------------------------------------------------------------ fakes and reals
 
@@ -448,7 +453,7 @@ class Phases:
         latents: Latents,
         reals: DiscriminatorOutput | None,
         values: Values,
-        share: float,
+        factor: Tensor | float,
     ) -> Iterator[Tensor]:
         """Scalars with the gradient of the loss of one view, in the memory of a chunk of rays."""
         with torch.no_grad():
@@ -459,8 +464,9 @@ class Phases:
             leaves["raw"] = shown.raw.clone().requires_grad_()
         shown = replace(shown, image=leaves["image"], raw=leaves.get("raw"))
         loss = self._loss_of_fakes(shown, latents, reals, view.draw, values) / self.fakes.views
-        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-        yield from replay(view, gradients, self._selected(view), self.rays.chunk, share)
+        found = torch.autograd.grad(self.scale.up(loss), list(leaves.values()))
+        gradients = dict(zip(leaves, map(self.scale.down, found), strict=True))
+        yield from replay(view, gradients, self._selected(view), self.rays.chunk, factor)
 
     def _loss_of_fakes(
         self,
@@ -534,11 +540,11 @@ class Phases:
                 realness = realness + patch.realness(judged.patch_logits)
             if judged.raw_logits is not None:
                 realness = realness + judged.raw_logits
-            return realness
+            return self.scale.up(realness)
 
         if penalty.of == "input":
             image, raw = self.shown(image, raw, draw)
-        mean = penalty(judge, image, raw).mean()
+        mean = self.scale.down(penalty(judge, image, raw).mean(), power=2)  # a square
         (judged,) = outputs
         # Separate logits for image and raw image: average the two losses.
         return judged, mean if judged.raw_logits is None else mean / 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
+
+from gan3d.discriminators import Discriminator
+from gan3d.generators import Generator
 
 MatmulPrecision = Literal["highest", "high"]
 
@@ -22,20 +25,28 @@ LOW = (
 REFUSED = {
     "bf16-true": LOW,
     "16-true": LOW,
-    "16-mixed": "its gradient scaler hides infinite gradients, and float16 is not supported yet",
     "transformer-engine": LOW,
     "transformer-engine-float16": LOW,
 }
 
+Networks = Sequence[Generator | Discriminator]
 
-def advised(device: torch.device) -> tuple[str, str]:
-    """The fastest precision that a device computes well, and why it is that one."""
+
+def advised(device: torch.device, networks: Networks = ()) -> tuple[str, str]:
+    """The fastest precision that a device computes well, and why it is that one.
+
+    Args:
+        device: that trains.
+        networks: that are trained; none are such as do not train in float16.
+    """
     if device.type != "cuda":
         return "32-true", "float32"
     name = torch.cuda.get_device_name(device)
-    if computes(device) < BFLOAT16_CAPABILITY:
-        return "32-true", f"float32: this card ({name}) only emulates bfloat16"
-    return "bf16-mixed", f"bfloat16 where it is safe, which this card ({name}) computes"
+    if computes(device) >= BFLOAT16_CAPABILITY:
+        return "bf16-mixed", f"bfloat16 where it is safe, which this card ({name}) computes"
+    half = bool(networks) and not any(network.no_float16 for network in networks)
+    instead, dtype = ("16-mixed", "float16 as published") if half else ("32-true", "float32")
+    return instead, f"{dtype}: this card ({name}) only emulates bfloat16"
 
 
 def computes(device: torch.device) -> tuple[int, int]:
@@ -43,31 +54,42 @@ def computes(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def refuse_unfit(precision: str, device: torch.device) -> None:
+def refuse_unfit(precision: str, device: torch.device, networks: Networks = ()) -> None:
     """Refuses a precision in which a run cannot train.
 
     Args:
         precision: as Lightning names it.
         device: that trains.
+        networks: that are trained.
 
     Raises:
         ValueError: naming the precision to set on this device.
     """
-    if precision in REFUSED:
-        instead, why = advised(device)
+    reason = REFUSED.get(precision)
+    if precision == "16-mixed":
+        reasons = (f"{type(n).__name__}: {n.no_float16}" for n in networks if n.no_float16)
+        reason = next(reasons, None)
+    if reason is not None:
+        instead, why = advised(device, networks)
         raise ValueError(
-            f"precision {precision} is not possible: {REFUSED[precision]}; set "
-            f"--trainer.precision {instead} ({why})"
+            f"precision {precision} is not possible: {reason}; set --trainer.precision {instead} "
+            f"({why})"
         )
 
 
-def slow(precision: str, device: torch.device) -> str | None:
-    """A sentence if a device only emulates a precision; else None."""
+def slow(precision: str, device: torch.device, networks: Networks = ()) -> str | None:
+    """A sentence if a device only emulates a precision; else None.
+
+    Args:
+        precision: as Lightning names it.
+        device: that trains.
+        networks: that are trained.
+    """
     if precision != "bf16-mixed" or device.type != "cuda":
         return None
     if computes(device) >= BFLOAT16_CAPABILITY:
         return None
-    instead, why = advised(device)
+    instead, why = advised(device, networks)
     return f"precision bf16-mixed is slow here; set --trainer.precision {instead} ({why})"
 
 

@@ -125,7 +125,11 @@ def render_partially(view: SceneView, selected: Tensor) -> Rendering:
 
 
 def replay(
-    view: SceneView, gradients: dict[str, Tensor], selected: Tensor | None, chunk: int, share: float
+    view: SceneView,
+    gradients: dict[str, Tensor],
+    selected: Tensor | None,
+    chunk: int,
+    factor: Tensor | float,
 ) -> Iterator[Tensor]:
     """Scalars whose gradients add up to those of a loss with the given derivatives, in the memory
     of a chunk each.
@@ -135,7 +139,7 @@ def replay(
         gradients: dL/d(map) by the name of the map, [b c h w].
         selected: rays that carry gradient, [r]; None is all.
         chunk: rays at once.
-        share: what the caller multiplies each scalar with before it runs backward.
+        factor: what the caller multiplies each scalar with before it runs backward.
     """
     leaves = SceneLeaves.of(view.scene)
     rays = torch.arange(view.num_pixels, device=view.draw.device) if selected is None else selected
@@ -147,7 +151,7 @@ def replay(
             for name, gradient in gradients.items()
         ]
         yield torch.stack(terms).sum()
-    yield from leaves.through(share)
+    yield from leaves.through(factor)
 
 
 @dataclass(frozen=True)
@@ -166,13 +170,13 @@ class SceneLeaves:
     def of(cls, scene: Any) -> SceneLeaves:
         return cls(*_detached(scene))
 
-    def through(self, share: float) -> Iterator[Tensor]:
+    def through(self, factor: Tensor | float) -> Iterator[Tensor]:
         """The scalar that takes the gradients gathered in the leaves on into the graph, if any.
 
         Args:
-            share: what the caller multiplies each scalar with before it runs backward.
+            factor: what the caller multiplies each scalar with before it runs backward.
         """
-        terms = [(t * leaf.grad / share).sum() for t, leaf in self.pairs if leaf.grad is not None]
+        terms = [(t * leaf.grad / factor).sum() for t, leaf in self.pairs if leaf.grad is not None]
         if terms:
             yield torch.stack(terms).sum()
 

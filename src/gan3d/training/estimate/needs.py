@@ -30,7 +30,7 @@ class Spread:
         batch_size: images per iteration, over all devices.
         devices: number of them.
         micro_batch_size: images at once; None is the share of a device.
-        precision: 32-true or bf16-mixed.
+        precision: 32-true, bf16-mixed or 16-mixed.
         chunk: rays that are differentiated at once; None is as the harness has it.
         posed: whether the images have cameras.
         sharded: networks whose weights, average and optimizer state are shared out: generator,

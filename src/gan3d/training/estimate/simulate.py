@@ -101,7 +101,7 @@ def simulate(
         batch_size: images per iteration over all processes, where a stage has none of its own.
         processes: that share it.
         posed: whether the images have cameras.
-        precision: 32-true or bf16-mixed.
+        precision: 32-true, bf16-mixed or 16-mixed.
         kind: of the device, cpu or cuda.
         seconds_of: how long a device needs for an operation.
     """
@@ -253,14 +253,14 @@ def _train(gan: GAN, data: Pretended, trial: Trial, precision: str, kind: str) -
             super().__call__(name, *args, **options)
             trial.begin(OUTSIDE)
 
-    low = precision.startswith("bf16")
+    low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     with (
         quiet(),
         pretending(kind),
         watching() as notes,
         patch.object(harness, "PhaseStep", Step),
         Casts() if low else nullcontext(),
-        torch.autocast(DEVICE.type, torch.bfloat16) if low else nullcontext(),
+        torch.autocast(DEVICE.type, low) if low else nullcontext(),
     ):
         trainer = Trainer(
             strategy=PretendedStrategy(notes),
