@@ -8,6 +8,7 @@ training iteration reads once, at its end, and
     constant    fills constants on the device
     number      is what the host knows of a counter of the device
     free_memory is what the host knows of the device's memory
+    unshared_memory is what other processes leave of it
     kind_of     says what a device is, also a pretended one
 
 `tests/training/test_pretended_gpu.py` counts how often an iteration waits.
@@ -46,6 +47,14 @@ def free_memory(device: torch.device) -> int | None:
         return None
     total = torch.cuda.get_device_properties(device).total_memory
     return total - torch.cuda.memory_allocated(device)
+
+
+def unshared_memory(device: torch.device) -> int | None:
+    """Bytes of a CUDA device's memory that no other process holds; None on other devices."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device)
 
 
 def upload(values: Tensor, device: torch.device | str) -> Tensor:

@@ -160,6 +160,9 @@ def test_the_batch_of_every_stage_is_that_of_the_config():
     )
     found = devices.batches_of(model, SimpleNamespace(batch_size=32))
     assert found == [BatchSplit(32, 2, 4), BatchSplit(16, 8, 4)]
+    model.run.micro_batch_size = "auto"  # what fits is known when training starts
+    found = devices.batches_of(model, SimpleNamespace(batch_size=32))
+    assert found == [BatchSplit(32, None, 4), BatchSplit(16, 8, 4)]
 
 
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed_stage_2", "ddp"])

@@ -7,24 +7,29 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from gan3d.camera import GaussianPose
 from gan3d.cli import main
 from gan3d.cli.memory import warn_of_memory
+from gan3d.data.dataset import Batch
 from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import GENERATORS
-from gan3d.host import kind_of
+from gan3d.host import kind_of, unshared_memory
 from gan3d.ops.backend import HAS_TRITON, choose
 from gan3d.training.estimate.device import DEVICE, pretending
 from gan3d.training.estimate.gpus import BANDWIDTH_SHARE, GPUS, LAUNCH, RATE_SHARE, seconds_on
 from gan3d.training.estimate.live import LiveBytes
 from gan3d.training.estimate.measured import live_peak
+from gan3d.training.estimate.micro_batch import largest_micro_batch, sizes
 from gan3d.training.estimate.needs import Estimator, Spread
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1, DensityRegularization
 from gan3d.training.ray_gradients import RayGradients
+from gan3d.training.run import Run
 from gan3d.training.stages import Stage
 
 # warnings of Lightning on a training of two iterations
@@ -234,3 +239,107 @@ def test_fit_says_that_memory_will_not_do(monkeypatch, caplog, there):
         warn_of_memory(gan, given)
     assert ("GiB are needed" in caplog.text) == (there == 2**20)
     assert "not estimated" not in caplog.text
+
+
+# ------------------------------------------------------------ the micro-batch that fits
+
+
+@pytest.mark.parametrize(
+    ("shares", "group", "expected"),
+    [
+        ([8], 2, [2, 4, 8]),
+        ([12], 3, [3, 6, 12]),
+        ([4, 16], 2, [2, 4, 8, 16]),  # a smaller share is one part
+        ([6, 4], 2, [2, 6]),
+        ([6], 4, []),
+    ],
+)
+def test_a_micro_batch_splits_every_share_into_whole_groups(shares, group, expected):
+    assert sizes(shares, group) == expected
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """100 bytes for each image at once, and the sizes that were asked for."""
+    sizes: list[int] = []
+
+    def needs(self, spread: Spread) -> SimpleNamespace:
+        sizes.append(spread.micro_batch_size)
+        return SimpleNamespace(total=100 * spread.micro_batch_size)
+
+    monkeypatch.setattr(Estimator, "needs", needs)
+    return sizes
+
+
+def test_the_largest_micro_batch_is_the_one_that_fits(asked):
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator")
+    for there, size in ((800, 8), (799, 4), (400, 4), (399, 2), (200, 2), (0, 2)):
+        assert largest_micro_batch(gan, Spread(8), there) == (size, 100 * size)
+    assert largest_micro_batch(gan, Spread(8, devices=2), 800) == (4, 400)
+    asked.clear()
+    assert largest_micro_batch(gan, Spread(256), 6500) == (64, 6400)
+    assert len(asked) <= 5  # of eight
+
+
+def test_a_stage_with_a_number_of_its_own_keeps_it(asked):
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator")
+    gan.stages.stages = (Stage(), Stage(from_kimg=1, batch_size=6, micro_batch_size=6))
+    assert largest_micro_batch(gan, Spread(8), 800)[0] == 8
+    gan.stages.stages = (Stage(), Stage(from_kimg=1, batch_size=5))
+    with pytest.raises(ValueError, match="8 images per iteration, judged in groups of 2"):
+        largest_micro_batch(gan, Spread(8), 800)
+
+
+class Reals(LightningDataModule):
+    """One iteration of eight gray images."""
+
+    batch_size, image_resolution, labels = 8, 32, None
+
+    def train_dataloader(self) -> DataLoader:
+        batch = Batch(torch.zeros(8, 3, 32, 32), None, torch.arange(8))
+        return DataLoader(range(1), batch_size=None, collate_fn=lambda _: batch)
+
+
+class Split(Exception):
+    """A batch is about to be split."""
+
+
+@pytest.mark.parametrize(
+    ("there", "micro", "size"),
+    [(450, "auto", 4), (None, "auto", 8), (450, 2, 2), (450, None, 8)],
+)
+def test_a_run_takes_the_micro_batch_that_fits_where_none_is_given(
+    monkeypatch, caplog, asked, there, micro, size
+):
+    def split(batch, size, *_):
+        raise Split(size)
+
+    monkeypatch.setattr("gan3d.training.gan.unshared_memory", lambda device: there)
+    monkeypatch.setattr("gan3d.training.gan.micro_batches", split)
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator", run=Run(micro_batch_size=micro))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    with caplog.at_level("INFO", logger="gan3d"), pytest.raises(Split, match=str(size)):
+        trainer.fit(gan, Reals())
+    chosen = micro == "auto" and there is not None
+    assert ("4 of the 8 images of a process at once" in caplog.text) == chosen
+    assert bool(asked) == chosen
+
+
+def test_without_a_data_module_nothing_can_be_chosen(monkeypatch):
+    monkeypatch.setattr("gan3d.training.gan.unshared_memory", lambda device: 450)
+    gan = tiny("StyleGAN2", "StyleGAN2Discriminator", run=Run(micro_batch_size="auto"))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    with pytest.raises(ValueError, match="micro_batch_size auto needs the batch size"):
+        trainer.fit(gan, DataLoader(range(1)))
+
+
+def test_a_word_that_is_no_micro_batch_is_refused():
+    with pytest.raises(ValueError, match="micro_batch_size is much; expected at least 1"):
+        Run(micro_batch_size="much")
+
+
+def test_what_other_processes_hold_of_a_card_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (300, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 200)
+    assert unshared_memory(torch.device("cuda:0")) == 500
+    assert unshared_memory(torch.device("cpu")) is None

@@ -42,11 +42,12 @@ class BatchSplit:
 
 def batches_of(model: Any, data: Any) -> list[BatchSplit]:
     """The batches of a GAN's stages on a data module."""
-    group = model.discriminator.group_size
+    group, micro = model.discriminator.group_size, model.run.micro_batch_size
+    micro = None if micro == "auto" else micro
     return [
         BatchSplit(
             data.batch_size if stage.batch_size is None else stage.batch_size,
-            stage.micro_batch_size or model.run.micro_batch_size,
+            stage.micro_batch_size or micro,
             group,
         )
         for stage in model.stages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from gan3d.cli.messages import CommandError
 from gan3d.cli.options import naming_options
 from gan3d.cli.trainer import TrainerCLI, hush, refuse_lightnings
 from gan3d.training.estimate.gpus import GIB, GPU, GPUS
+from gan3d.training.estimate.micro_batch import largest_micro_batch
 from gan3d.training.estimate.needs import Estimator, Needs, Spread
 
 HOST = "this machine"
@@ -85,8 +87,11 @@ def run(arguments: list[str], configs: list[Path]) -> int:
     hush()
     cli = EstimateCLI(arguments, configs)
     estimator = estimator_of(cli.model, cli.gpu)
-    needs = estimator.needs(cli.spread)
     there = cli.gpu.memory if cli.gpu else memory_of_machine()
+    if cli.gpu and cli.model.run.micro_batch_size == "auto":
+        size, _ = largest_micro_batch(cli.model, cli.spread, there)
+        cli.spread = replace(cli.spread, micro_batch_size=size)
+    needs = estimator.needs(cli.spread)
     name = " + ".join(path.stem for path in configs) or type(cli.model.generator).__name__
     seconds = estimator.seconds(cli.spread)
     print("\n".join(in_lines(name, needs, seconds, cli.gpu, there)))

@@ -35,10 +35,11 @@ def spread_of(given: Any, gpu: GPU | None) -> Spread:
             f"use --data.batch_size {devices * max(1, round(batch / devices))}",
         )
     precision = str(given.trainer.precision or "32-true")
+    micro = given.model.run.micro_batch_size
     return Spread(
         batch,
         devices,
-        given.model.run.micro_batch_size,
+        None if micro == "auto" else micro,
         {"bf16": "bf16-mixed", "16": "16-mixed"}.get(precision, precision),
         posed=given.data.use_labels,
         sharded=SHARDED.get(str(given.trainer.strategy), ()),
@@ -71,6 +72,8 @@ def warn_of_memory(gan: GAN, given: Any) -> None:
         return
     try:
         kind = kind_of(given.trainer.accelerator)
+        if kind == "cuda" and gan.run.micro_batch_size == "auto":
+            return  # the run says what it takes
         there = (
             torch.cuda.get_device_properties(0).total_memory
             if kind == "cuda"

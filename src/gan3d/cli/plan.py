@@ -127,7 +127,7 @@ def _data(data: PosedImagesModule) -> str:
 
 def _batch(trainer: Trainer, module: GAN, data: PosedImagesModule) -> str:
     share = data.batch_size // trainer.world_size
-    micro = module.run.micro_batch_size
+    micro = module.micro_batch_size
     text = f"{data.batch_size} images"
     if trainer.world_size > 1:
         text += f", {share} per process"

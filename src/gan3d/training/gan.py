@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import torch
 from lightning.pytorch import LightningModule
@@ -29,7 +29,7 @@ from gan3d.checkpoints.runs import VIEW_KEY, networks_of, read_checkpoint, unpac
 from gan3d.checkpoints.weights import copy_frozen, init_from
 from gan3d.discriminators import Discriminator
 from gan3d.generators import Generator, Rendering
-from gan3d.host import number, set_number
+from gan3d.host import number, set_number, unshared_memory
 from gan3d.layers.precision import full_precision
 from gan3d.randomness import Randomness, key
 from gan3d.schedules import crossed
@@ -118,6 +118,7 @@ class GAN(LightningModule):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self.register_buffer("stage_index", torch.tensor(-1))
         self.register_buffer("path_mean", torch.zeros(()))
+        self.micro_batch_size: int | None = None  # of a process; None is its share of the batch
         self.adaptive_p = AdaptiveP(augmentation.ada)
         self.phases = Phases(
             generator,
@@ -221,7 +222,7 @@ class GAN(LightningModule):
         g, d = cast(list, self.optimizers())
         self.optimizer_g.adjust(g, stage.lr_g, losses.lazy_g)
         self.optimizer_d.adjust(d, stage.lr_d, losses.lazy_d)
-        size = stage.micro_batch_size or self.run.micro_batch_size or len(batch)
+        size = stage.micro_batch_size or self.micro_batch_size or len(batch)
         dtype = cast(torch.dtype, self.dtype)
         parts = micro_batches(batch, size, self.discriminator.group_size, dtype)
         step = PhaseStep(self, parts)
@@ -359,6 +360,9 @@ class GAN(LightningModule):
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit":
+            asked = self.run.micro_batch_size
+            self.micro_batch_size = self._fitting(data) if asked == "auto" else asked
         if data is None:
             return
         if data.image_resolution != self.generator.img_resolution:
@@ -384,6 +388,38 @@ class GAN(LightningModule):
         if self.discriminator.camera_conditioned:
             cameras = phases.poses.sample(Randomness(self.seed, range(4096), "labels"))
             self.discriminator.know_labels(cameras.label().std(dim=0))
+
+    def _fitting(self, data: Any) -> int | None:
+        """The micro-batch that fits the device's memory; None is the whole share of a process."""
+        trainer = self.trainer
+        device = trainer.strategy.root_device
+        there = unshared_memory(device)
+        if there is None:
+            return None
+        if data is None:
+            raise ValueError(
+                "micro_batch_size auto needs the batch size before training; train on a "
+                "LightningDataModule with a batch_size, or set a number"
+            )
+        # It trains a copy of this, without numbers.
+        from gan3d.training.estimate.micro_batch import largest_micro_batch
+        from gan3d.training.estimate.needs import Spread
+
+        share = data.batch_size // trainer.world_size
+        spread = Spread(
+            data.batch_size,
+            trainer.world_size,
+            precision=trainer.precision,
+            posed=data.labels is not None,
+            sharded=getattr(trainer.strategy, "sharded", ()),
+        )
+        size, needed = largest_micro_batch(self, spread, there)
+        size = int(over_processes(torch.tensor([size], device=device)).min())
+        log.info(
+            f"micro_batch_size auto: {size} of the {share} images of a process at once, for which "
+            f"about {needed / 2**30:.1f} GiB of {there / 2**30:.1f} are needed"
+        )
+        return size
 
     def configure_model(self) -> None:
         """The networks get their precision before they read a checkpoint, not after it: Lightning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gan3d.training.precisions import MatmulPrecision
 from gan3d.training.stages import Stage
@@ -19,7 +20,9 @@ class Run:
         log_every_kimg: logging interval in kimg; metrics are averaged over it.
         micro_batch_size: images per forward pass and process. Below the batch size, gradients
             accumulate, and the result (minibatch standard deviation included) stays that of the
-            whole batch. None: the whole batch.
+            whole batch. None: the whole batch. "auto": on CUDA the largest that is estimated to fit
+            the memory that is free when training starts (whole groups of minibatch standard
+            deviation), elsewhere the whole batch.
         stages: stages of a progressive run, in order: resolution, batch size, learning rates and
             more from some kimg on.
         freeze: parts of the generator that are not trained, such as nerf; they stay as the average
@@ -38,7 +41,7 @@ class Run:
     seed: int | None = None
     total_kimg: float = 25000.0
     log_every_kimg: float = 1.0
-    micro_batch_size: int | None = None
+    micro_batch_size: int | Literal["auto"] | None = None
     stages: list[Stage] | None = None
     freeze: str | list[str] | None = None
     init_from: str | None = None
@@ -57,8 +60,9 @@ class Run:
                 f"log_every_kimg is {self.log_every_kimg}; expected thousands of images above 0: "
                 "set --model.run.log_every_kimg"
             )
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+        size = self.micro_batch_size
+        if size not in (None, "auto") and (isinstance(size, str) or size < 1):
             raise ValueError(
-                f"micro_batch_size is {self.micro_batch_size}; expected at least 1, or null for "
-                "the whole batch"
+                f"micro_batch_size is {size}; expected at least 1, null for the whole batch, or "
+                "auto for what fits"
             )

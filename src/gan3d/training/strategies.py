@@ -114,6 +114,11 @@ class GANFSDPStrategy(GANDDPStrategy):
         self.shard_discriminator = shard_discriminator
         self.writes_parts = False  # checkpoints are folders to which every process adds its parts
 
+    @property
+    def sharded(self) -> tuple[str, ...]:
+        """The networks that are sharded."""
+        return ("generator", "discriminator") if self.shard_discriminator else ("generator",)
+
     def configure_ddp(self) -> None:
         super().configure_ddp()
         module = cast("GAN", self.lightning_module)
