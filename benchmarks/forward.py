@@ -218,7 +218,7 @@ def rows_on(
             found = generator(z, camera).image.float().cpu()
             error = float((found - expected).norm() / expected.norm())
             row = {"form": name, "batch": 1, "error": error}
-            if not error <= (ALLOWED_BF16 if name.startswith("bf16") else ALLOWED):
+            if not error <= (ALLOWED_BF16 if name.startswith(("bf16", "fp16")) else ALLOWED):
                 yield row | {"failed": f"differs by {error:.2g} from the published form"}
                 continue
             parts = our_parts(generator, z, camera)

@@ -23,7 +23,7 @@ ON_GPU = {
     "train_step_on_device": ("phases of a training iteration", ("subject", "form", "phase")),
     "ops": ("ops", ("op", "size", "precision", "form")),
 }
-FORMS = ("float32", "tf32", "bf16", "bf16, kernels", "published, tf32")
+FORMS = ("float32", "tf32", "bf16", "bf16, kernels", "fp16, kernels", "published, tf32")
 PARTS = ("map", "represent", "render", "super-resolution", "all")
 PHASES = ("generator", "density", "discriminator", "r1")
 

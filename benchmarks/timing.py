@@ -123,14 +123,14 @@ def tf32(on: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
 def precision(name: str, device: torch.device) -> Iterator[None]:
-    """float32 without TF32, with it, or bfloat16 under autocast with TF32 for what stays."""
-    half = torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16")
-    with tf32(name != "float32"), half:
+    """float32 without TF32, with it, or fewer bits under autocast with TF32 for what stays."""
+    with tf32(name != "float32"), torch.autocast(device.type, LOW.get(name), enabled=name in LOW):
         yield
 
 

@@ -83,6 +83,9 @@ def test_all_steps_run_on_a_cpu_and_leave_their_results(tmp_path):
     members = json.loads((out / "members.json").read_text())["rows"]
     assert set(members) == {f"{name} tiny" for name in GENERATORS}
     assert all(row["iteration_s"] > 0 for row in members.values())
+    assert all(
+        ("float16_iteration_s" in row) == ("CIPS3D" not in name) for name, row in members.items()
+    )
     phases = {"generator", "discriminator", "r1", "average", "reading"}
     profile = json.loads((out / "profile.json").read_text())
     assert phases <= set(profile["phases"])
