@@ -137,3 +137,27 @@ def compare_first_gradients(model: str, precision: str, data: Path, folder: Path
 def test_the_first_gradients_agree_in_single_precision(model, posed_zip, tmp_path):
     largest = compare_first_gradients(model, "32-true", posed_zip, tmp_path)
     assert largest < TOLERANCE_OF_GRADIENTS
+
+
+@pytest.mark.slow
+def test_in_float16_all_processes_skip_the_same_steps(posed_zip, tmp_path):
+    """The scale of the losses is too large at first; a part of a sharded network may be finite in
+    one process while another's is not.
+    """
+    first = ("--model", "stylegan2", "--precision", "16-mixed", "--iterations", "6")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = (*first, "--devices", "2", "--run", whole, "--out", tmp_path / "whole.pt")
+    then = ("then", "--strategy", "gan_fsdp_both", "--run", parts, "--out", tmp_path / "parts.pt")
+    train(posed_zip, *words, *then)
+    scales, steps = [], []
+    for folder in (whole, parts):
+        kept = load(folder / "checkpoints" / "last.ckpt")
+        scales.append(kept["MixedPrecision"]["scale"])
+        steps.append(
+            [float(s["step"]) for o in kept["optimizer_states"] for s in o["state"].values()]
+        )
+    print("scale:", scales, "steps of Adam:", *({*of_run} for of_run in steps))
+    assert scales[0] == scales[1] < 2.0**20  # of train_tiny.py
+    assert steps[0] == steps[1]
+    assert max(steps[0]) > 0
+    assert distance(load(tmp_path / "whole.pt"), load(tmp_path / "parts.pt")) < 1e-4

@@ -289,7 +289,7 @@ def float16() -> MixedPrecision:
     """In place of `16-mixed`, by which Lightning means bfloat16 on a CPU. Its scale is so large
     that the first steps are skipped.
     """
-    return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=2.0**26))
+    return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=2.0**20))
 
 
 def train(args: argparse.Namespace) -> None:
