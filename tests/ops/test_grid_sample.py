@@ -1,4 +1,6 @@
-"""gan3d.ops.grid_sample: values, and derivatives of any order with respect to the image."""
+"""gan3d.ops.grid_sample: values, and derivatives of any order in the image and in the grid."""
+
+from importlib import import_module
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from gan3d.ops.grid_sample import grid_sample
 
+FORMS = ("reference", "fast")
 SHAPES = [(1, 1, 1, 1, 2, 3), (2, 3, 5, 4, 7, 6), (3, 2, 8, 9, 1, 1)]  # b c h w H W
 
 
@@ -27,17 +30,16 @@ def test_a_sample_at_a_pixel_center_is_that_pixel_and_half_way_is_the_mean():
     torch.testing.assert_close(sampled.flatten(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("backend", FORMS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_first_derivative_equal_those_of_torch(shape):
-    image, grid = example(*shape)
-    image.requires_grad_()
-    y = grid_sample(image, grid)
-    expected = F.grid_sample(image, grid, align_corners=False)
+def test_values_and_first_derivatives_equal_those_of_torch(shape, backend):
+    tensors = [x.requires_grad_() for x in example(*shape)]
+    y = grid_sample(*tensors, backend=backend)
+    expected = F.grid_sample(*tensors, align_corners=False)
     torch.testing.assert_close(y, expected)
     weight = torch.randn_like(y)
-    (gradient,) = torch.autograd.grad((y * weight).sum(), image)
-    (expected_gradient,) = torch.autograd.grad((expected * weight).sum(), image)
-    torch.testing.assert_close(gradient, expected_gradient)
+    found, known = (torch.autograd.grad((x * weight).sum(), tensors) for x in (y, expected))
+    torch.testing.assert_close(found, known)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -49,6 +51,15 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(shape):
     assert gradgradcheck(lambda x: grid_sample(x, grid).square(), (image,))
 
 
+@pytest.mark.parametrize("backend", FORMS)
+def test_first_and_second_derivatives_in_the_grid_are_those_of_finite_differences(backend):
+    image, grid = example(1, 2, 3, 2, 1, 3)
+    grid.requires_grad_()
+    for tensors in ((image, grid), (image.clone().requires_grad_(), grid)):
+        assert gradcheck(lambda *x: grid_sample(*x, backend=backend), tensors)
+        assert gradgradcheck(lambda *x: grid_sample(*x, backend=backend).square(), tensors)
+
+
 def test_the_derivative_is_the_adjoint_for_any_memory_layout():
     image, grid = example(2, 3, 6, 5, 4, 7)
     image.requires_grad_()
@@ -58,10 +69,31 @@ def test_the_derivative_is_the_adjoint_for_any_memory_layout():
     torch.testing.assert_close((g * image).sum(), (weight * y).sum())
 
 
-def test_a_grid_that_requires_a_gradient_is_refused():
-    image, grid = example(1, 1, 2, 2, 2, 2)
-    with pytest.raises(ValueError, match="detach the grid"):
-        grid_sample(image, grid.requires_grad_())
+def test_a_gradient_of_the_grid_alone_is_that_of_torch():
+    image, grid = example(1, 2, 3, 2, 1, 3)
+    grid.requires_grad_()
+    found, known = (
+        torch.autograd.grad(f(image, grid).square().sum(), grid)
+        for f in (grid_sample, lambda *x: F.grid_sample(*x, align_corners=False))
+    )
+    torch.testing.assert_close(found, known)
+
+
+@pytest.mark.parametrize("shapes", [((1, 2, 3), (1, 4, 5, 2)), ((2, 1, 3, 3), (1, 4, 5, 2))])
+def test_shapes_that_do_not_match_are_refused(shapes):
+    with pytest.raises(ValueError, match="give every image a grid"):
+        grid_sample(*map(torch.zeros, shapes))
+
+
+def test_nothing_adds_by_atomics_under_deterministic_algorithms(monkeypatch):
+    """But on the CPU torch's kernels add in order."""
+    module = import_module("gan3d.ops.grid_sample")
+    monkeypatch.setattr(module, "deterministic", lambda: True)
+    monkeypatch.setattr(module, "_Sample", None)
+    image, grid = (x.to("meta") for x in example(1, 2, 3, 2, 1, 3))
+    assert grid_sample(image, grid).shape == (1, 2, 1, 3)
+    with pytest.raises(AttributeError):
+        grid_sample(*example(1, 2, 3, 2, 1, 3))
 
 
 @pytest.mark.gpu

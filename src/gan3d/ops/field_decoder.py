@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan3d.host import kind_of
+from gan3d.ops.second_order import recorded
 
 WIDEN, SHIFT = 1.002, 0.001
 PIECE = 1 << 18  # numbers of the hidden layer at once on a CPU: 1 MiB
@@ -70,7 +71,7 @@ class _Decode(torch.autograd.Function):
         *inputs, rgb = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            return _again(inputs, needed, grads)
+            return tuple(recorded(reference, inputs, needed, grads))
 
         x, w1, b1, w2, _ = inputs
         of_x, of_weights = torch.empty_like(x), [torch.zeros_like(w) for w in inputs[1:]]
@@ -96,12 +97,3 @@ class _Decode(torch.autograd.Function):
         of_b2.mul_(widening[:, 0])
         found = zip(needed, (of_x, *of_weights), strict=True)
         return tuple(grad if is_needed else None for is_needed, grad in found)
-
-
-def _again(
-    inputs: list[Tensor], needed: tuple[bool, ...], grads: tuple[Tensor, ...]
-) -> tuple[Tensor | None, ...]:
-    """The gradient through `reference`, recorded."""
-    wanted = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    found = iter(torch.autograd.grad(reference(*inputs), wanted, grads, create_graph=True))
-    return tuple(next(found) if is_needed else None for is_needed in needed)

@@ -11,7 +11,7 @@ Convention: the scene is a cube of side `scene_extent` around the origin, seen f
 means *falling* s. Rays [b r 3] have unit directions; surfaces are [b r k ..] in the order of their
 levels, the background plane last; distances are Euclidean. Colors are in about [0, 1]: an image is
 2 C - 1. The order along a ray and the choice of intervals carry no gradient; everything else is
-twice differentiable, image lookups once.
+twice differentiable, lookups of the background once.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gan3d.camera import Rays
-from gan3d.host import kind_of
+from gan3d.host import constant, kind_of
 from gan3d.layers.precision import full_precision
 from gan3d.ops.composite import composite_alphas
+from gan3d.ops.grid_sample import grid_sample
 
 # s(x): points [.. 3] -> [..].
 Predictor = Callable[[Tensor], Tensor]
@@ -538,8 +539,6 @@ def look_up_foreground(
 ) -> Tensor:
     """Values of the surfaces' maps at points: bilinear at (x, y) / e, 0 outside.
 
-    Differentiable once.
-
     Args:
         maps: [b k c H W], rows from the smallest y as in `foreground_grid`.
         points: [b r k 3].
@@ -551,10 +550,10 @@ def look_up_foreground(
         [b r k c].
     """
     grid = rearrange(points[..., :2] / half_extent, "b r k c -> (b k) 1 r c")
-    images = rearrange(maps, "b k c h w -> (b k) c h w")
-    values = F.grid_sample(
-        images, grid, mode="bilinear", padding_mode="zeros", align_corners=aligned
-    )
+    if aligned:
+        width, height = maps.shape[-1], maps.shape[-2]
+        grid = grid * constant((1 - 1 / width, 1 - 1 / height), grid)
+    values = grid_sample(rearrange(maps, "b k c h w -> (b k) c h w"), grid)
     return rearrange(values, "(b k) c 1 r -> b r k c", b=len(maps))
 
 

@@ -26,6 +26,7 @@ from gan3d.ops.triton import (  # noqa: E402
     composite,
     filtered_lrelu,
     fir,
+    grid_sample,
     left_point,
     render_triplane,
     scaled_linear,
@@ -66,6 +67,10 @@ SIREN = {"IN": 256, "OUT": 256, "HAS_IN": False, "HAS_OFFSET": True, **LAYER}
 POINT = {"P": "i32", "height": "i32", "width": "i32", "scale": "fp32"}
 PLANES = {"C": 32, "PLANES": 2, "AXES": 0b10000100, "ONE_TABLE": False, "ACC": tl.float32}
 PLANES |= {"POINTS": triplane.POINTS, "CHANNELS": 32}
+PIXELS = dict.fromkeys(("P", "height", "width"), "i32")
+MANY = {"C": 32, "LAST": True, "POINTS": grid_sample.NUMBERS // 32, "CHANNELS": 32}
+RGBA = {"C": 4, "LAST": False, "POINTS": grid_sample.NUMBERS // 4, "CHANNELS": 4}
+MANY, RGBA = MANY | {"ACC": tl.float32}, RGBA | {"ACC": tl.float32}
 ACT = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
 IMAGE = {"R": "i32", "C": "i32", "channels": "i32", **ACT}
 TILE_OF_IMAGE = {"ROWS": 1, "COLUMNS": bias_act.NUMBERS, "HAS_BIAS": True, "ACC": tl.float32}
@@ -176,6 +181,14 @@ CASES = {
     ),
     "film_siren, backward": Case(
         scaled_linear.scaled_linear_kernel, SIZES, {**SIREN, "KIND": 3, "SEVERAL_IMAGES": False}
+    ),
+    "channels last, 32": Case(grid_sample.grid_sample_kernel, PIXELS, MANY),
+    "RGBA, channels first": Case(grid_sample.grid_sample_kernel, PIXELS, RGBA),
+    "channels last, 32, backward": Case(
+        grid_sample.grid_sample_backward_kernel, PIXELS, {**MANY, "OF_IMAGE": True, "OF_GRID": True}
+    ),
+    "RGBA, channels first, backward": Case(
+        grid_sample.grid_sample_backward_kernel, PIXELS, {**RGBA, "OF_IMAGE": True, "OF_GRID": True}
     ),
     "features of points": Case(triplane.plane_features_kernel, POINT, PLANES),
     "features of points, backward": Case(

@@ -22,6 +22,8 @@ MOST_REGISTERS = {
     "composite_backward": 64,
     "filtered_lrelu": 200,
     "fir": 96,
+    "grid_sample": 64,
+    "grid_sample_backward": 128,
     "left_point": 64,
     "left_point_backward": 96,
     "scaled_linear": 200,
@@ -35,6 +37,7 @@ NARROW = (
     "filtered_lrelu_kernel",
     "left_point_kernel: colors",
 )
+NARROW += ("grid_sample_kernel: RGBA", "grid_sample_backward_kernel: RGBA")
 NARROW += ("left_point_backward_kernel: colors",)
 
 

@@ -20,8 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from gan3d.ops.composite import alphas_form
+from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.launches import accumulator
-from gan3d.ops.triton.second_order import recorded
 
 NUMBERS = 512  # of a tile
 

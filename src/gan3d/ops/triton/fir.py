@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gan3d.ops.triton.launches import accumulator, dense
+from gan3d.ops.triton.launches import accumulator, dense, new_image
 
 PIXELS = 8  # at least, of a tile of an image in channels-last order
 CHANNELS = 64  # at most
@@ -95,8 +95,8 @@ def fir(
     """
     x = dense(x)
     last = not x.is_contiguous()
-    y = _result(x, size)
     b, c, h, w = x.shape
+    y = new_image(x, b, c, *size)
     channels = min(triton.next_power_of_2(c), CHANNELS) if last else 1
     pixels = PIXELS * CHANNELS // channels if last else PIXELS_FIRST
     images = b * triton.cdiv(c, channels) if last else b * c
@@ -113,13 +113,7 @@ def fir(
 
 @fir.register_fake
 def _(x, taps, up, down, before, size, is_reversed, gain):
-    return _result(dense(x), size)
-
-
-def _result(x: Tensor, size: list[int]) -> Tensor:
-    """New memory of the result, in the order of x."""
-    order = torch.contiguous_format if x.is_contiguous() else torch.channels_last
-    return x.new_empty(*x.shape[:2], *size).contiguous(memory_format=order)
+    return new_image(dense(x), *x.shape[:2], *size)
 
 
 def _keep(ctx, inputs, output) -> None:

@@ -21,6 +21,16 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+def order_of(x: Tensor) -> torch.memory_format:
+    """The order of memory of images that are `dense`."""
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+
+
+def new_image(x: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """New memory of images [b c h w] in the order of `dense` images x; None: of their dtype."""
+    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=order_of(x))
+
+
 def widened_precision(x: Tensor) -> str:
     """How x is multiplied as float32: in tf32, which has the bits of float16, if it is lower."""
     exact = interprets() or x.dtype == torch.float64

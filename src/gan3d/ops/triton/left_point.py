@@ -16,9 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 from gan3d.ops.left_point import left_form
+from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.composite import RAYS, color_of, softplus
 from gan3d.ops.triton.launches import accumulator
-from gan3d.ops.triton.second_order import recorded
 
 LAST = tl.constexpr(1e10)  # length of the interval behind the last sample
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from gan3d.ops.field_decoder import SHIFT, WIDEN
 from gan3d.ops.render_triplane import render_form
+from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.composite import softplus
 from gan3d.ops.triton.launches import accumulator, widened_precision
-from gan3d.ops.triton.second_order import recorded
 from gan3d.ops.triton.triplane import packed, texel_of
 
 RAYS = 16  # of a tile

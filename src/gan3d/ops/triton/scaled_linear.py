@@ -29,8 +29,8 @@ import triton.language as tl
 from torch import Tensor
 
 from gan3d.ops.backend import interprets
+from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.launches import accumulator
-from gan3d.ops.triton.second_order import recorded
 
 Activation = Literal["none", "leaky_relu", "sine"]
 # As the kernel knows them; the last one is not of y but of its gradient: g cos(z).

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gan3d.ops.second_order import recorded
 from gan3d.ops.triplane import PlaneTable
 from gan3d.ops.triton.launches import accumulator
-from gan3d.ops.triton.second_order import recorded
 
 POINTS = 16  # of a tile: a warp reads 16 bytes per thread of 32 channels
 
@@ -31,9 +31,22 @@ def texel_of(c, scale, size):
 
 
 @triton.jit
-def _position(points, at, axis: tl.constexpr, on_point, scale, size):
-    """`texel_of` a coordinate of points."""
-    return texel_of(tl.load(points + at + axis, mask=on_point, other=0.0), scale, size)
+def texel_at(points, at, AXIS: tl.constexpr, on_point, scale, size, ACC: tl.constexpr):
+    """`texel_of` a coordinate of points in memory."""
+    c = tl.load(points + at + AXIS, mask=on_point, other=0.0).to(ACC)
+    return texel_of(c, scale, size)
+
+
+@triton.jit
+def tap_of(x, x_weight, y, y_weight, TAP: tl.constexpr, height, width):
+    """One of the four texels of points: the number of its pixel, whether it is there, and its
+    weights across and down.
+    """
+    i, j = y + TAP // 2, x + TAP % 2
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    across = x_weight if TAP % 2 == 1 else 1 - x_weight
+    down = y_weight if TAP // 2 == 1 else 1 - y_weight
+    return i * width + j, inside, across, down
 
 
 @triton.jit
@@ -52,19 +65,16 @@ def plane_features_kernel(
     total = tl.zeros([POINTS, CHANNELS], ACC)
     for k in tl.static_range(PLANES):
         # four bits of a plane: the axis along its width, and along its height
-        x, x_weight = _position(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width)
-        y, y_weight = _position(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height)
+        x, x_weight = texel_at(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width, ACC)
+        y, y_weight = texel_at(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height, ACC)
         for tap in tl.static_range(4):
-            i, j = y + tap // 2, x + tap % 2
-            inside = on_point & (i >= 0) & (i < height) & (j >= 0) & (j < width)
-            row = first + (k * height + i).to(tl.int64) * width + j
+            pixel, inside, across, down = tap_of(x, x_weight, y, y_weight, tap, height, width)
+            row = first + k * height * width + pixel
             texel = tl.load(
                 rows + row[:, None] * C + channel[None, :],
-                mask=inside[:, None] & on_channel[None, :],
+                mask=(on_point & inside)[:, None] & on_channel[None, :],
                 other=0.0,
             )
-            across = x_weight if tap % 2 == 1 else 1 - x_weight
-            down = y_weight if tap // 2 == 1 else 1 - y_weight
             total += (across * down / 3)[:, None] * texel.to(ACC)
     at = (scene * P + p)[:, None] * C + channel[None, :]
     tl.store(out_features + at, total, mask=on_point[:, None] & on_channel[None, :])
@@ -91,18 +101,15 @@ def plane_features_backward_kernel(
     of_y = tl.zeros([POINTS], ACC)
     of_z = tl.zeros([POINTS], ACC)
     for k in tl.static_range(PLANES):
-        x, x_weight = _position(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width)
-        y, y_weight = _position(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height)
+        x, x_weight = texel_at(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width, ACC)
+        y, y_weight = texel_at(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height, ACC)
         of_across = tl.zeros([POINTS], ACC)
         of_down = tl.zeros([POINTS], ACC)
         for tap in tl.static_range(4):
-            i, j = y + tap // 2, x + tap % 2
-            inside = on_point & (i >= 0) & (i < height) & (j >= 0) & (j < width)
-            row = first + (k * height + i).to(tl.int64) * width + j
+            pixel, inside, across, down = tap_of(x, x_weight, y, y_weight, tap, height, width)
+            row = first + k * height * width + pixel
             place = row[:, None] * C + channel[None, :]
-            there = inside[:, None] & on_channel[None, :]
-            across = x_weight if tap % 2 == 1 else 1 - x_weight
-            down = y_weight if tap // 2 == 1 else 1 - y_weight
+            there = (on_point & inside)[:, None] & on_channel[None, :]
             if OF_ROWS:
                 share = (across * down / 3)[:, None] * g
                 tl.atomic_add(of_rows + place, share, mask=there, sem="relaxed")
