@@ -15,12 +15,12 @@ from einops import rearrange
 
 from gan3d.camera import Camera, spanning_camera
 from gan3d.ops.bicubic import bicubic_downsample
+from gan3d.ops.manifolds import look_up_foreground
 from gan3d.rendering.manifolds import (
     background_grid,
     distances_to,
     foreground_grid,
     look_up_background,
-    look_up_foreground,
     shade_surfaces,
     view_directions,
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gan3d.camera import Camera, Rays
+from gan3d.ops.manifolds import look_up_foreground
 from gan3d.rendering.manifolds import (
     ManifoldOptions,
     Surfaces,
@@ -20,7 +21,6 @@ from gan3d.rendering.manifolds import (
     in_chunks,
     intersections,
     look_up_background,
-    look_up_foreground,
     plane_intersections,
     render_manifolds,
     samples_along,

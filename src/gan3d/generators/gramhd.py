@@ -40,18 +40,17 @@ from gan3d.layers.manifold_superresolution import (
     Upsampling,
 )
 from gan3d.layers.precision import full_precision
+from gan3d.ops.manifolds import composite_manifolds
 from gan3d.randomness import Randomness
 from gan3d.rendering.manifolds import (
     ManifoldRendering,
     Surfaces,
     background_coordinate,
     background_grid,
-    composite,
-    distances_to,
     foreground_grid,
     in_chunks,
     look_up_background,
-    look_up_foreground,
+    rendering_of,
     shade_surfaces,
     trace_surfaces,
     upsample_surfaces,
@@ -560,18 +559,24 @@ class GRAMHD(GRAM):
         origins = camera.origins[:1] if options.shared_origin else camera.origins
 
         def shade(points: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-            levels, plane = points[:, :, :-1], points[:, :, -1]
-            rgba = look_up_foreground(foreground, levels, self.grid_extent, aligned=aligned)
-            behind = look_up_background(background, plane, self.scene_extent, aligned=aligned)
-            rgb = torch.cat([rgba[..., :3], behind[:, :, None]], 2)
-            alpha = F.pad(rgba[..., 3], (0, 1), value=1.0) * valid
-            distances = distances_to(points, origins[:, None])
-            seen = composite(
-                alpha, rgb, distances, white_back=options.white_back, last_back=options.last_back
+            behind = look_up_background(
+                background, points[:, :, -1], self.scene_extent, aligned=aligned
             )
-            offsets = points - camera.origins[:, None, None]
-            z = (offsets * camera.forward[:, None, None]).sum(-1)
-            return *seen, (seen.weights * z).sum(-1, keepdim=True)
+            *seen, position = composite_manifolds(
+                foreground,
+                behind,
+                points,
+                valid,
+                origins,
+                half_extent=self.grid_extent,
+                aligned=aligned,
+                last_back=options.last_back,
+            )
+            view = rendering_of(*seen, white_back=options.white_back)
+            # sum_i w_i (x_i - o) f of the camera's forward direction f
+            center = (camera.origins * camera.forward).sum(-1)[:, None, None]
+            depth = (position * camera.forward[:, None]).sum(-1, keepdim=True)
+            return *view, depth - view.opacity * center
 
         chunk = None
         if not torch.is_grad_enabled():

@@ -22,6 +22,7 @@ from gan3d.ops.film_siren import film_siren
 from gan3d.ops.filtered_lrelu import filtered_lrelu
 from gan3d.ops.grid_sample import grid_sample
 from gan3d.ops.left_point import composite_left
+from gan3d.ops.manifolds import composite_manifolds
 from gan3d.ops.modfc import modfc
 from gan3d.ops.render_triplane import DecoderWeights, render_triplane, triplane_density
 from gan3d.ops.resample import (
@@ -43,6 +44,7 @@ __all__ = [
     "composite",
     "composite_alphas",
     "composite_left",
+    "composite_manifolds",
     "conv2d_resample",
     "downsample2d",
     "film_siren",

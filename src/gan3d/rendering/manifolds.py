@@ -28,10 +28,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gan3d.camera import Rays
-from gan3d.host import constant, kind_of
+from gan3d.host import kind_of
 from gan3d.layers.precision import full_precision
 from gan3d.ops.composite import composite_alphas
-from gan3d.ops.grid_sample import grid_sample
 
 # s(x): points [.. 3] -> [..].
 Predictor = Callable[[Tensor], Tensor]
@@ -401,11 +400,17 @@ def composite(
     Returns:
         Color, depth, opacity and weights.
     """
-    color, depth, opacity, weights = composite_alphas(alpha, rgb, distances, last_back=last_back)
-    depth, opacity = depth[..., None], opacity[..., None]
-    if white_back:
-        color = color + 1 - opacity
-    return ManifoldRendering(color, depth, opacity, weights)
+    seen = composite_alphas(alpha, rgb, distances, last_back=last_back)
+    return rendering_of(*seen, white_back=white_back)
+
+
+def rendering_of(
+    color: Tensor, depth: Tensor, opacity: Tensor, weights: Tensor, *, white_back: bool
+) -> ManifoldRendering:
+    """The rendering of composited surfaces: color [b r c], depth and opacity [b r], weights."""
+    opacity = opacity[..., None]
+    color = color + 1 - opacity if white_back else color
+    return ManifoldRendering(color, depth[..., None], opacity, weights)
 
 
 # -- Surfaces as images (GRAM-HD section 3.2) ------------------------------------------------------
@@ -534,29 +539,6 @@ def upsample_surfaces(surfaces: Surfaces, resolution: int) -> Surfaces:
         return Surfaces(upsample(surfaces.points), mask[..., 0] > 0.99)
 
 
-def look_up_foreground(
-    maps: Tensor, points: Tensor, half_extent: float, *, aligned: bool = False
-) -> Tensor:
-    """Values of the surfaces' maps at points: bilinear at (x, y) / e, 0 outside.
-
-    Args:
-        maps: [b k c H W], rows from the smallest y as in `foreground_grid`.
-        points: [b r k 3].
-        half_extent: e of the grid.
-        aligned: whether -e and e are the centers of the border texels, as in the grid from which
-            the maps are made, or (False, as published) their outer edges.
-
-    Returns:
-        [b r k c].
-    """
-    grid = rearrange(points[..., :2] / half_extent, "b r k c -> (b k) 1 r c")
-    if aligned:
-        width, height = maps.shape[-1], maps.shape[-2]
-        grid = grid * constant((1 - 1 / width, 1 - 1 / height), grid)
-    values = grid_sample(rearrange(maps, "b k c h w -> (b k) c h w"), grid)
-    return rearrange(values, "(b k) c 1 r -> b r k c", b=len(maps))
-
-
 def look_up_background(
     maps: Tensor, points: Tensor, extent: float, *, aligned: bool = False
 ) -> Tensor:
@@ -568,7 +550,8 @@ def look_up_background(
         maps: [b c H W], rows from the smallest y as in `background_grid`.
         points: [b r 3].
         extent: E, side of the scene.
-        aligned: as in `look_up_foreground`.
+        aligned: whether the centers of the border texels, or (False, as published) their outer
+            edges are at the ends of the coordinate.
 
     Returns:
         [b r c].

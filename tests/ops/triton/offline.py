@@ -28,6 +28,7 @@ from gan3d.ops.triton import (  # noqa: E402
     fir,
     grid_sample,
     left_point,
+    manifolds,
     render_triplane,
     scaled_linear,
     triplane,
@@ -102,6 +103,11 @@ def bands(up: int, by: int, down: int) -> dict[str, Any]:
 
 
 GRAM = {"K": 24, "SURFACES": 32, "RAYS": alphas.NUMBERS // 32, "LAST_BACK": True, "ACC": tl.float32}
+MAPS = dict.fromkeys(("R", "height", "width"), "i32")
+MAPS |= dict.fromkeys(("stride_b", "stride_k", "stride_c"), "i32")
+MAPS |= {"scale_x": "fp32", "scale_y": "fp32", "valid": "*u8"}
+LEVELS = {"K": 23, "SURFACES": 32, "RAYS": manifolds.RAYS, "LAST_BACK": False, "ACC": tl.float32}
+LEVELS |= {"stride_t": 1}
 VIEW = dict.fromkeys(("R", "P", "S", "height", "width"), "i32")
 VIEW |= {"scale": "fp32", "background": "fp32"}
 FIELD = {"C": 32, "HIDDEN": 64, "PLANES": 2, "AXES": 0b10000100, "ONE_TABLE": False}
@@ -137,6 +143,21 @@ CASES = {
     "composite_alphas": Case(alphas.alphas_kernel, {"R": "i32", "C": "i32"}, GRAM),
     "composite_alphas, backward": Case(
         alphas.alphas_backward_kernel, {"R": "i32", "C": "i32"}, GRAM
+    ),
+    "manifolds": Case(manifolds.manifolds_kernel, MAPS, LEVELS, (), manifolds.WARPS),
+    "manifolds, backward": Case(
+        manifolds.manifolds_backward_kernel,
+        MAPS,
+        {**LEVELS, "OF_MAPS": True, "OF_POINTS": False},
+        (),
+        manifolds.WARPS_BACKWARD,
+    ),
+    "manifolds, backward, points": Case(
+        manifolds.manifolds_backward_kernel,
+        MAPS,
+        {**LEVELS, "OF_MAPS": True, "OF_POINTS": True},
+        (),
+        manifolds.WARPS_OF_POINTS,
     ),
     "filtered_lrelu, up 4, down 2": Case(
         filtered_lrelu.filtered_lrelu_kernel,

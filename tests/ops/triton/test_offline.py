@@ -26,6 +26,8 @@ MOST_REGISTERS = {
     "grid_sample_backward": 128,
     "left_point": 64,
     "left_point_backward": 96,
+    "manifolds": 200,
+    "manifolds_backward": 208,
     "scaled_linear": 200,
     "plane_features": 64,
     "plane_features_backward": 128,
@@ -37,7 +39,7 @@ NARROW = (
     "filtered_lrelu_kernel",
     "left_point_kernel: colors",
 )
-NARROW += ("grid_sample_kernel: RGBA", "grid_sample_backward_kernel: RGBA")
+NARROW += ("grid_sample_kernel: RGBA", "grid_sample_backward_kernel: RGBA", "manifolds_")
 NARROW += ("left_point_backward_kernel: colors",)
 
 
