@@ -101,6 +101,7 @@ def test_many_surfaces_take_torch(monkeypatch):
         torch.testing.assert_close(kernel, fast)
 
 
+@pytest.mark.slow
 def test_the_ops_are_well_registered():
     from gan3d.ops.triton.manifolds import composite_maps, composite_maps_backward
 

@@ -20,10 +20,20 @@ from torch import Tensor
 from gan3d.ops.grid_sample import grid_sample_reference
 from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.launches import accumulator, dense, new_image, order_of
-from gan3d.ops.triton.triplane import tap_of, texel_at
+from gan3d.ops.triton.triplane import tap_of, texel_of
 
 NUMBERS = 512  # of a tile
 CHANNELS_LAST, CHANNELS_FIRST = 32, 4  # at most
+
+
+@triton.jit
+def _texels(grid, at, on_point, height, width, ACC: tl.constexpr):
+    """`texel_of` both coordinates of samples."""
+    x, x_weight = texel_of(tl.load(grid + at * 2, mask=on_point, other=0.0).to(ACC), 1.0, width)
+    y, y_weight = texel_of(
+        tl.load(grid + at * 2 + 1, mask=on_point, other=0.0).to(ACC), 1.0, height
+    )
+    return x, x_weight, y, y_weight
 
 
 @triton.jit
@@ -54,8 +64,7 @@ def grid_sample_kernel(
     p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     b = tl.program_id(1).to(tl.int64)
     on_point = p < P
-    x, x_weight = texel_at(grid, (b * P + p) * 2, 0, on_point, 1.0, width, ACC)
-    y, y_weight = texel_at(grid, (b * P + p) * 2, 1, on_point, 1.0, height, ACC)
+    x, x_weight, y, y_weight = _texels(grid, b * P + p, on_point, height, width, ACC)
     for start in range(0, C, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         on_channel = _by_channel(channel < C, LAST)
@@ -81,9 +90,7 @@ def grid_sample_backward_kernel(
     p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     b = tl.program_id(1).to(tl.int64)
     on_point = p < P
-    at_grid = (b * P + p) * 2
-    x, x_weight = texel_at(grid, at_grid, 0, on_point, 1.0, width, ACC)
-    y, y_weight = texel_at(grid, at_grid, 1, on_point, 1.0, height, ACC)
+    x, x_weight, y, y_weight = _texels(grid, b * P + p, on_point, height, width, ACC)
     of_x = tl.zeros([POINTS], ACC)
     of_y = tl.zeros([POINTS], ACC)
     for start in range(0, C, CHANNELS):
@@ -105,6 +112,7 @@ def grid_sample_backward_kernel(
                 of_x += down * (along if tap % 2 == 1 else -along)
                 of_y += across * (along if tap // 2 == 1 else -along)
     if OF_GRID:
+        at_grid = (b * P + p) * 2
         tl.store(of_grid + at_grid, of_x * width / 2, mask=on_point)
         tl.store(of_grid + at_grid + 1, of_y * height / 2, mask=on_point)
 

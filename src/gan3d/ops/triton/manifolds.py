@@ -17,7 +17,7 @@ from torch import Tensor
 from gan3d.ops.manifolds import manifolds_form
 from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.launches import accumulator
-from gan3d.ops.triton.triplane import tap_of, texel_of
+from gan3d.ops.triton.triplane import store_triple, tap_of, texel_of, triple
 
 RAYS = 16  # of a tile
 # Of a program, forward, backward, and backward with points; with fewer, registers are spilled.
@@ -60,9 +60,7 @@ def _shade(
     ray = b * R + r
     on = (r < R)[None, :] & (i <= K)[:, None]
     at = ray[None, :] * (K + 1) + i[:, None]
-    x = tl.load(points + at * 3, mask=on, other=0.0).to(ACC)
-    y = tl.load(points + at * 3 + 1, mask=on, other=0.0).to(ACC)
-    z = tl.load(points + at * 3 + 2, mask=on, other=0.0).to(ACC)
+    x, y, z = triple(points, at, on, ACC)
     dx = x - tl.load(origins + b * 3).to(ACC)
     dy = y - tl.load(origins + b * 3 + 1).to(ACC)
     dz = z - tl.load(origins + b * 3 + 2).to(ACC)
@@ -75,9 +73,8 @@ def _shade(
         stride_c, stride_t, ACC,
     )  # fmt: skip
     back = on & (i == K)[:, None]
-    red += tl.load(behind + ray[None, :] * 3, mask=back, other=0.0).to(ACC)
-    green += tl.load(behind + ray[None, :] * 3 + 1, mask=back, other=0.0).to(ACC)
-    blue += tl.load(behind + ray[None, :] * 3 + 2, mask=back, other=0.0).to(ACC)
+    r_behind, g_behind, b_behind = triple(behind, ray[None, :], back, ACC)
+    red, green, blue = red + r_behind, green + g_behind, blue + b_behind
     hit = tl.load(valid + at, mask=on, other=0) != 0
     alpha = tl.where(hit, tl.where(back, 1.0, alpha), 0.0)
 
@@ -118,20 +115,16 @@ def manifolds_kernel(
     on_ray = r < R
     ray = b * R + r
     tl.store(out_weights + at, weights, mask=on_ray[None, :] & (i <= K)[:, None])
-    tl.store(out_color + ray * 3, tl.sum(weights * red, 0), mask=on_ray)
-    tl.store(out_color + ray * 3 + 1, tl.sum(weights * green, 0), mask=on_ray)
-    tl.store(out_color + ray * 3 + 2, tl.sum(weights * blue, 0), mask=on_ray)
+    red, green, blue = (
+        tl.sum(weights * red, 0),
+        tl.sum(weights * green, 0),
+        tl.sum(weights * blue, 0),
+    )
+    store_triple(out_color, ray, red, green, blue, on_ray)
     tl.store(out_depth + ray, tl.sum(weights * d, 0), mask=on_ray)
     tl.store(out_opacity + ray, tl.sum(weights, 0), mask=on_ray)
-    tl.store(out_position + ray * 3, tl.sum(weights * x, 0), mask=on_ray)
-    tl.store(out_position + ray * 3 + 1, tl.sum(weights * y, 0), mask=on_ray)
-    tl.store(out_position + ray * 3 + 2, tl.sum(weights * z, 0), mask=on_ray)
-
-
-@triton.jit
-def _of_ray(grad, ray, on_ray, ACC: tl.constexpr):
-    """A gradient [1 rays] of rays."""
-    return tl.load(grad + ray, mask=on_ray, other=0.0).to(ACC)[None, :]
+    x, y, z = tl.sum(weights * x, 0), tl.sum(weights * y, 0), tl.sum(weights * z, 0)
+    store_triple(out_position, ray, x, y, z, on_ray)
 
 
 @triton.jit
@@ -156,15 +149,13 @@ def manifolds_backward_kernel(
     ray = b * R + r
     on = on_ray[None, :] & (i <= K)[:, None]
 
-    # Gradients of the weights.
-    g_red = _of_ray(g_color, ray * 3, on_ray, ACC)
-    g_green = _of_ray(g_color, ray * 3 + 1, on_ray, ACC)
-    g_blue = _of_ray(g_color, ray * 3 + 2, on_ray, ACC)
-    g_x = _of_ray(g_position, ray * 3, on_ray, ACC)
-    g_y = _of_ray(g_position, ray * 3 + 1, on_ray, ACC)
-    g_z = _of_ray(g_position, ray * 3 + 2, on_ray, ACC)
-    g_d = _of_ray(g_depth, ray, on_ray, ACC)
-    p = tl.load(g_weights + at, mask=on, other=0.0).to(ACC) + _of_ray(g_opacity, ray, on_ray, ACC)
+    # Gradients of rays, and of the weights.
+    line, on_line = ray[None, :], on_ray[None, :]
+    g_red, g_green, g_blue = triple(g_color, line, on_line, ACC)
+    g_x, g_y, g_z = triple(g_position, line, on_line, ACC)
+    g_d = tl.load(g_depth + line, mask=on_line, other=0.0).to(ACC)
+    p = tl.load(g_weights + at, mask=on, other=0.0).to(ACC)
+    p += tl.load(g_opacity + line, mask=on_line, other=0.0).to(ACC)
     p += g_red * red + g_green * green + g_blue * blue + g_x * x + g_y * y + g_z * z + g_d * d
     if LAST_BACK:
         p -= tl.sum(tl.where(on & (rank == K), p, 0.0), 0)[None, :]
@@ -180,9 +171,10 @@ def manifolds_backward_kernel(
 
     # Of colors: the plane's, and by four texels those of the maps.
     of_red, of_green, of_blue = weights * g_red, weights * g_green, weights * g_blue
-    tl.store(of_behind + ray * 3, _of_surface(of_red, i, K).reshape([RAYS]), mask=on_ray)
-    tl.store(of_behind + ray * 3 + 1, _of_surface(of_green, i, K).reshape([RAYS]), mask=on_ray)
-    tl.store(of_behind + ray * 3 + 2, _of_surface(of_blue, i, K).reshape([RAYS]), mask=on_ray)
+    store_triple(
+        of_behind, line, _of_surface(of_red, i, K), _of_surface(of_green, i, K),
+        _of_surface(of_blue, i, K), on_line,
+    )  # fmt: skip
     column, x_weight = texel_of(x, scale_x, width)
     row, y_weight = texel_of(y, scale_y, height)
     on_map = on & (i < K)[:, None] & (hit | (weights != 0))
@@ -214,12 +206,9 @@ def manifolds_backward_kernel(
         of_d = tl.where(d > 0, weights * g_d / tl.where(d > 0, d, 1.0), 0.0)
         of_x = of_across * (width * scale_x / 2) + weights * g_x + of_d * dx
         of_y = of_down * (height * scale_y / 2) + weights * g_y + of_d * dy
-        tl.store(of_points + at * 3, of_x, mask=on)
-        tl.store(of_points + at * 3 + 1, of_y, mask=on)
-        tl.store(of_points + at * 3 + 2, weights * g_z + of_d * dz, mask=on)
-        tl.store(of_origins + ray * 3, -tl.sum(of_d * dx, 0), mask=on_ray)
-        tl.store(of_origins + ray * 3 + 1, -tl.sum(of_d * dy, 0), mask=on_ray)
-        tl.store(of_origins + ray * 3 + 2, -tl.sum(of_d * dz, 0), mask=on_ray)
+        store_triple(of_points, at, of_x, of_y, weights * g_z + of_d * dz, on)
+        sums = tl.sum(of_d * dx, 0), tl.sum(of_d * dy, 0), tl.sum(of_d * dz, 0)
+        store_triple(of_origins, ray, -sums[0], -sums[1], -sums[2], on_ray)
 
 
 @torch.library.custom_op("gan3d::composite_manifolds", mutates_args=())

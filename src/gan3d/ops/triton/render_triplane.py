@@ -23,7 +23,13 @@ from gan3d.ops.render_triplane import render_form
 from gan3d.ops.second_order import recorded
 from gan3d.ops.triton.composite import softplus
 from gan3d.ops.triton.launches import accumulator, widened_precision
-from gan3d.ops.triton.triplane import packed, texel_of
+from gan3d.ops.triton.triplane import (
+    features_backward,
+    features_of,
+    packed,
+    store_triple,
+    triple,
+)
 
 RAYS = 16  # of a tile
 POINTS = 64  # of a tile of densities
@@ -33,42 +39,24 @@ WIDENING, SHIFTING = tl.constexpr(WIDEN), tl.constexpr(SHIFT)
 
 
 @triton.jit
-def _along(x, y, z, AXIS: tl.constexpr):
-    """One of three coordinates."""
-    chosen = z
-    if AXIS == 0:
-        chosen = x
-    elif AXIS == 1:
-        chosen = y
-    return chosen
-
-
-@triton.jit
-def _features(
-    rows, first, x, y, z, on_point, channel, height, width, scale,
-    C: tl.constexpr, PLANES: tl.constexpr, AXES: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    """Features [points channels] of points."""
-    total = tl.zeros([x.shape[0], channel.shape[0]], ACC)
-    for k in tl.static_range(PLANES):
-        i_x, x_weight = texel_of(_along(x, y, z, (AXES >> (4 * k)) & 3), scale, width)
-        i_y, y_weight = texel_of(_along(x, y, z, (AXES >> (4 * k + 2)) & 3), scale, height)
-        for tap in tl.static_range(4):
-            i, j = i_y + tap // 2, i_x + tap % 2
-            inside = on_point & (i >= 0) & (i < height) & (j >= 0) & (j < width)
-            row = first + (k * height + i).to(tl.int64) * width + j
-            mask = inside[:, None] & (channel < C)[None, :]
-            texel = tl.load(rows + row[:, None] * C + channel[None, :], mask=mask, other=0.0)
-            across = x_weight if tap % 2 == 1 else 1 - x_weight
-            down = y_weight if tap // 2 == 1 else 1 - y_weight
-            total += (across * down / 3)[:, None] * texel.to(ACC)
-    return total
-
-
-@triton.jit
 def _matrix(w, rows, columns, R, C, ACC: tl.constexpr):
     """w [R C] at rows [r 1] and columns [1 c], or turned; 0 beyond it."""
     return tl.load(w + rows * C + columns, mask=(rows < R) & (columns < C), other=0.0).to(ACC)
+
+
+@triton.jit
+def _decoder(
+    w1, b1, w2, b2, channel, unit, tone,
+    C: tl.constexpr, HIDDEN: tl.constexpr, F: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Weights and biases of the first layer, of densities, and of colors."""
+    first_layer = _matrix(w1, unit[None, :], channel[:, None], HIDDEN, C, ACC)  # channels units
+    first_bias = tl.load(b1 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
+    to_sigma = tl.load(w2 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
+    sigma_bias = tl.load(b2).to(ACC)
+    to_color = _matrix(w2 + HIDDEN, tone[None, :], unit[:, None], F, HIDDEN, ACC)  # units colors
+    color_bias = tl.load(b2 + 1 + tone, mask=tone < F, other=0.0).to(ACC)
+    return first_layer, first_bias, to_sigma, sigma_bias, to_color, color_bias
 
 
 @triton.jit
@@ -88,15 +76,12 @@ def densities_kernel(
     first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
 
     d = tl.load(depths + sample, mask=on_point, other=0.0).to(ACC)
-    x = tl.load(origins + ray * 3, mask=on_point, other=0.0).to(ACC)
-    y = tl.load(origins + ray * 3 + 1, mask=on_point, other=0.0).to(ACC)
-    z = tl.load(origins + ray * 3 + 2, mask=on_point, other=0.0).to(ACC)
-    x += d * tl.load(directions + ray * 3, mask=on_point, other=0.0).to(ACC)
-    y += d * tl.load(directions + ray * 3 + 1, mask=on_point, other=0.0).to(ACC)
-    z += d * tl.load(directions + ray * 3 + 2, mask=on_point, other=0.0).to(ACC)
-    features = _features(
-        rows, first, x, y, z, on_point, channel, height, width, scale, C, PLANES, AXES, ACC
-    )
+    o_x, o_y, o_z = triple(origins, ray, on_point, ACC)
+    v_x, v_y, v_z = triple(directions, ray, on_point, ACC)
+    features = features_of(
+        rows, first, o_x + d * v_x, o_y + d * v_y, o_z + d * v_z, on_point, channel,
+        height, width, scale, C, PLANES, AXES, ACC,
+    )  # fmt: skip
     first_layer = _matrix(w1, unit[None, :], channel[:, None], HIDDEN, C, ACC)
     bias = tl.load(b1 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
     before = tl.dot(features, first_layer, input_precision=PRECISION, out_dtype=ACC) + bias[None, :]
@@ -124,18 +109,11 @@ def rays_kernel(
     first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
 
     # The decoder, and the rays.
-    first_layer = _matrix(w1, unit[None, :], channel[:, None], HIDDEN, C, ACC)  # channels units
-    first_bias = tl.load(b1 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
-    to_sigma = tl.load(w2 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
-    sigma_bias = tl.load(b2).to(ACC)
-    to_color = _matrix(w2 + HIDDEN, tone[None, :], unit[:, None], F, HIDDEN, ACC)  # units colors
-    color_bias = tl.load(b2 + 1 + tone, mask=tone < F, other=0.0).to(ACC)
-    o_x = tl.load(origins + ray * 3, mask=on_ray, other=0.0).to(ACC)
-    o_y = tl.load(origins + ray * 3 + 1, mask=on_ray, other=0.0).to(ACC)
-    o_z = tl.load(origins + ray * 3 + 2, mask=on_ray, other=0.0).to(ACC)
-    v_x = tl.load(directions + ray * 3, mask=on_ray, other=0.0).to(ACC)
-    v_y = tl.load(directions + ray * 3 + 1, mask=on_ray, other=0.0).to(ACC)
-    v_z = tl.load(directions + ray * 3 + 2, mask=on_ray, other=0.0).to(ACC)
+    first_layer, first_bias, to_sigma, sigma_bias, to_color, color_bias = _decoder(
+        w1, b1, w2, b2, channel, unit, tone, C, HIDDEN, F, ACC
+    )
+    o_x, o_y, o_z = triple(origins, ray, on_ray, ACC)
+    v_x, v_y, v_z = triple(directions, ray, on_ray, ACC)
 
     color = tl.zeros([RAYS, COLORS], ACC)
     depth = tl.zeros([RAYS], ACC)
@@ -146,7 +124,7 @@ def rays_kernel(
     c_before = tl.zeros([RAYS, COLORS], ACC)
     for s in range(0, S):
         d = tl.load(depths + ray * S + s, mask=on_ray, other=0.0).to(ACC)
-        features = _features(
+        features = features_of(
             rows, first, o_x + d * v_x, o_y + d * v_y, o_z + d * v_z, on_ray, channel,
             height, width, scale, C, PLANES, AXES, ACC,
         )  # fmt: skip
@@ -197,18 +175,11 @@ def rays_backward_kernel(
     first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
 
     # The decoder, and the rays.
-    first_layer = _matrix(w1, unit[None, :], channel[:, None], HIDDEN, C, ACC)  # channels units
-    first_bias = tl.load(b1 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
-    to_sigma = tl.load(w2 + unit, mask=unit < HIDDEN, other=0.0).to(ACC)
-    sigma_bias = tl.load(b2).to(ACC)
-    to_color = _matrix(w2 + HIDDEN, tone[None, :], unit[:, None], F, HIDDEN, ACC)  # units colors
-    color_bias = tl.load(b2 + 1 + tone, mask=tone < F, other=0.0).to(ACC)
-    o_x = tl.load(origins + ray * 3, mask=on_ray, other=0.0).to(ACC)
-    o_y = tl.load(origins + ray * 3 + 1, mask=on_ray, other=0.0).to(ACC)
-    o_z = tl.load(origins + ray * 3 + 2, mask=on_ray, other=0.0).to(ACC)
-    v_x = tl.load(directions + ray * 3, mask=on_ray, other=0.0).to(ACC)
-    v_y = tl.load(directions + ray * 3 + 1, mask=on_ray, other=0.0).to(ACC)
-    v_z = tl.load(directions + ray * 3 + 2, mask=on_ray, other=0.0).to(ACC)
+    first_layer, first_bias, to_sigma, sigma_bias, to_color, color_bias = _decoder(
+        w1, b1, w2, b2, channel, unit, tone, C, HIDDEN, F, ACC
+    )
+    o_x, o_y, o_z = triple(origins, ray, on_ray, ACC)
+    v_x, v_y, v_z = triple(directions, ray, on_ray, ACC)
 
     # Gradients of a ray; what the background adds is part of that of the opacity.
     at = ray[:, None] * F + tone[None, :]
@@ -251,7 +222,7 @@ def rays_backward_kernel(
         on = on_ray & (tl.zeros_like(r) + s < S)
         at_sample = ray * S + tl.minimum(s, S - 1)
         d = tl.load(depths + at_sample, mask=on_ray, other=0.0).to(ACC)
-        features = _features(
+        features = features_of(
             rows, first, o_x + d * v_x, o_y + d * v_y, o_z + d * v_z, on_ray, channel,
             height, width, scale, C, PLANES, AXES, ACC,
         )  # fmt: skip
@@ -305,46 +276,11 @@ def rays_backward_kernel(
         of_features = tl.dot(
             of_linear, tl.trans(first_layer), input_precision=PRECISION, out_dtype=ACC
         )
-        x, y, z = o_x + d_before * v_x, o_y + d_before * v_y, o_z + d_before * v_z
-        of_x = tl.zeros([RAYS], ACC)
-        of_y = tl.zeros([RAYS], ACC)
-        of_z = tl.zeros([RAYS], ACC)
-        for k in tl.static_range(PLANES):
-            i_x, x_weight = texel_of(_along(x, y, z, (AXES >> (4 * k)) & 3), scale, width)
-            i_y, y_weight = texel_of(_along(x, y, z, (AXES >> (4 * k + 2)) & 3), scale, height)
-            of_across = tl.zeros([RAYS], ACC)
-            of_down = tl.zeros([RAYS], ACC)
-            for tap in tl.static_range(4):
-                i, j = i_y + tap // 2, i_x + tap % 2
-                inside = done & (i >= 0) & (i < height) & (j >= 0) & (j < width)
-                row = first + (k * height + i).to(tl.int64) * width + j
-                place = row[:, None] * C + channel[None, :]
-                there = inside[:, None] & (channel < C)[None, :]
-                across = x_weight if tap % 2 == 1 else 1 - x_weight
-                down = y_weight if tap // 2 == 1 else 1 - y_weight
-                if OF_ROWS:
-                    part = (across * down / 3)[:, None] * of_features
-                    tl.atomic_add(of_rows + place, part, mask=there, sem="relaxed")
-                if OF_RAYS:
-                    texel = tl.load(rows + place, mask=there, other=0.0).to(ACC)
-                    slope = tl.sum(texel * of_features, 1) / 3
-                    of_across += down * (slope if tap % 2 == 1 else -slope)
-                    of_down += across * (slope if tap // 2 == 1 else -slope)
-            if OF_RAYS:
-                of_across *= width * scale / 2
-                of_down *= height * scale / 2
-                if ((AXES >> (4 * k)) & 3) == 0:
-                    of_x += of_across
-                elif ((AXES >> (4 * k)) & 3) == 1:
-                    of_y += of_across
-                else:
-                    of_z += of_across
-                if ((AXES >> (4 * k + 2)) & 3) == 0:
-                    of_x += of_down
-                elif ((AXES >> (4 * k + 2)) & 3) == 1:
-                    of_y += of_down
-                else:
-                    of_z += of_down
+        of_x, of_y, of_z = features_backward(
+            rows, of_rows, first, o_x + d_before * v_x, o_y + d_before * v_y, o_z + d_before * v_z,
+            of_features, done, channel, height, width, scale,
+            C, PLANES, AXES, OF_ROWS, OF_RAYS, ACC,
+        )  # fmt: skip
         of_ox += of_x
         of_oy += of_y
         of_oz += of_z
@@ -357,12 +293,8 @@ def rays_backward_kernel(
         features_before, linear_before, bright_before = features, linear, bright
 
     if OF_RAYS:
-        tl.store(of_origins + ray * 3, of_ox, mask=on_ray)
-        tl.store(of_origins + ray * 3 + 1, of_oy, mask=on_ray)
-        tl.store(of_origins + ray * 3 + 2, of_oz, mask=on_ray)
-        tl.store(of_directions + ray * 3, of_vx, mask=on_ray)
-        tl.store(of_directions + ray * 3 + 1, of_vy, mask=on_ray)
-        tl.store(of_directions + ray * 3 + 2, of_vz, mask=on_ray)
+        store_triple(of_origins, ray, of_ox, of_oy, of_oz, on_ray)
+        store_triple(of_directions, ray, of_vx, of_vy, of_vz, on_ray)
     if OF_DECODER:
         bucket = (tl.program_id(0) + tl.program_id(1)) % BUCKETS
         on_unit, on_tone = unit < HIDDEN, tone < F

@@ -31,13 +31,6 @@ def texel_of(c, scale, size):
 
 
 @triton.jit
-def texel_at(points, at, AXIS: tl.constexpr, on_point, scale, size, ACC: tl.constexpr):
-    """`texel_of` a coordinate of points in memory."""
-    c = tl.load(points + at + AXIS, mask=on_point, other=0.0).to(ACC)
-    return texel_of(c, scale, size)
-
-
-@triton.jit
 def tap_of(x, x_weight, y, y_weight, TAP: tl.constexpr, height, width):
     """One of the four texels of points: the number of its pixel, whether it is there, and its
     weights across and down.
@@ -50,6 +43,101 @@ def tap_of(x, x_weight, y, y_weight, TAP: tl.constexpr, height, width):
 
 
 @triton.jit
+def _along(x, y, z, AXIS: tl.constexpr):
+    """One of three coordinates."""
+    chosen = z
+    if AXIS == 0:
+        chosen = x
+    elif AXIS == 1:
+        chosen = y
+    return chosen
+
+
+@triton.jit
+def _added(x, y, z, more, AXIS: tl.constexpr):
+    """Three coordinates, with more of one of them."""
+    if AXIS == 0:
+        x += more
+    elif AXIS == 1:
+        y += more
+    else:
+        z += more
+    return x, y, z
+
+
+@triton.jit
+def features_of(
+    rows, first, x, y, z, on_point, channel, height, width, scale,
+    C: tl.constexpr, PLANES: tl.constexpr, AXES: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Features [points channels] of points, from the rows from `first` on.
+
+    AXES has four bits for each plane: the axis along its width, and along its height.
+    """
+    total = tl.zeros([x.shape[0], channel.shape[0]], ACC)
+    for k in tl.static_range(PLANES):
+        i_x, x_weight = texel_of(_along(x, y, z, (AXES >> (4 * k)) & 3), scale, width)
+        i_y, y_weight = texel_of(_along(x, y, z, (AXES >> (4 * k + 2)) & 3), scale, height)
+        for tap in tl.static_range(4):
+            pixel, inside, across, down = tap_of(i_x, x_weight, i_y, y_weight, tap, height, width)
+            row = first + k * height * width + pixel
+            mask = (on_point & inside)[:, None] & (channel < C)[None, :]
+            texel = tl.load(rows + row[:, None] * C + channel[None, :], mask=mask, other=0.0)
+            total += (across * down / 3)[:, None] * texel.to(ACC)
+    return total
+
+
+@triton.jit
+def features_backward(
+    rows, of_rows, first, x, y, z, g, on_point, channel, height, width, scale,
+    C: tl.constexpr, PLANES: tl.constexpr, AXES: tl.constexpr,
+    OF_ROWS: tl.constexpr, OF_POINTS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Adds gradients g of features to those of rows; gradients of points, 0 if not asked for."""
+    of_x, of_y, of_z = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
+    for k in tl.static_range(PLANES):
+        i_x, x_weight = texel_of(_along(x, y, z, (AXES >> (4 * k)) & 3), scale, width)
+        i_y, y_weight = texel_of(_along(x, y, z, (AXES >> (4 * k + 2)) & 3), scale, height)
+        of_across, of_down = tl.zeros_like(x), tl.zeros_like(x)
+        for tap in tl.static_range(4):
+            pixel, inside, across, down = tap_of(i_x, x_weight, i_y, y_weight, tap, height, width)
+            row = first + k * height * width + pixel
+            place = row[:, None] * C + channel[None, :]
+            there = (on_point & inside)[:, None] & (channel < C)[None, :]
+            if OF_ROWS:
+                share = (across * down / 3)[:, None] * g
+                tl.atomic_add(of_rows + place, share, mask=there, sem="relaxed")
+            if OF_POINTS:
+                texel = tl.load(rows + place, mask=there, other=0.0).to(ACC)
+                along = tl.sum(texel * g, 1) / 3
+                of_across += down * (along if tap % 2 == 1 else -along)
+                of_down += across * (along if tap // 2 == 1 else -along)
+        if OF_POINTS:
+            of_across *= width * scale / 2
+            of_down *= height * scale / 2
+            of_x, of_y, of_z = _added(of_x, of_y, of_z, of_across, (AXES >> (4 * k)) & 3)
+            of_x, of_y, of_z = _added(of_x, of_y, of_z, of_down, (AXES >> (4 * k + 2)) & 3)
+    return of_x, of_y, of_z
+
+
+@triton.jit
+def triple(vectors, at, mask, ACC: tl.constexpr):
+    """x, y and z of vectors in memory."""
+    x = tl.load(vectors + at * 3, mask=mask, other=0.0).to(ACC)
+    y = tl.load(vectors + at * 3 + 1, mask=mask, other=0.0).to(ACC)
+    z = tl.load(vectors + at * 3 + 2, mask=mask, other=0.0).to(ACC)
+    return x, y, z
+
+
+@triton.jit
+def store_triple(vectors, at, x, y, z, mask):
+    """Writes x, y and z of vectors."""
+    tl.store(vectors + at * 3, x, mask=mask)
+    tl.store(vectors + at * 3 + 1, y, mask=mask)
+    tl.store(vectors + at * 3 + 2, z, mask=mask)
+
+
+@triton.jit
 def plane_features_kernel(
     rows, points, out_features, P, height, width, scale,
     C: tl.constexpr, PLANES: tl.constexpr, AXES: tl.constexpr, ONE_TABLE: tl.constexpr,
@@ -58,26 +146,14 @@ def plane_features_kernel(
     p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     scene = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, CHANNELS)
-    on_point, on_channel = p < P, channel < C
-    at = (scene * P + p) * 3
+    on_point = p < P
     first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
-
-    total = tl.zeros([POINTS, CHANNELS], ACC)
-    for k in tl.static_range(PLANES):
-        # four bits of a plane: the axis along its width, and along its height
-        x, x_weight = texel_at(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width, ACC)
-        y, y_weight = texel_at(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height, ACC)
-        for tap in tl.static_range(4):
-            pixel, inside, across, down = tap_of(x, x_weight, y, y_weight, tap, height, width)
-            row = first + k * height * width + pixel
-            texel = tl.load(
-                rows + row[:, None] * C + channel[None, :],
-                mask=(on_point & inside)[:, None] & on_channel[None, :],
-                other=0.0,
-            )
-            total += (across * down / 3)[:, None] * texel.to(ACC)
+    x, y, z = triple(points, scene * P + p, on_point, ACC)
+    features = features_of(
+        rows, first, x, y, z, on_point, channel, height, width, scale, C, PLANES, AXES, ACC
+    )
     at = (scene * P + p)[:, None] * C + channel[None, :]
-    tl.store(out_features + at, total, mask=on_point[:, None] & on_channel[None, :])
+    tl.store(out_features + at, features, mask=on_point[:, None] & (channel < C)[None, :])
 
 
 @triton.jit
@@ -90,53 +166,17 @@ def plane_features_backward_kernel(
     p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     scene = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, CHANNELS)
-    on_point, on_channel = p < P, channel < C
-    at = (scene * P + p) * 3
+    on_point = p < P
     first = tl.zeros_like(scene) if ONE_TABLE else scene * PLANES * height * width
-    mask = on_point[:, None] & on_channel[None, :]
-    at_features = (scene * P + p)[:, None] * C + channel[None, :]
-    g = tl.load(grad + at_features, mask=mask, other=0.0).to(ACC)
-
-    of_x = tl.zeros([POINTS], ACC)
-    of_y = tl.zeros([POINTS], ACC)
-    of_z = tl.zeros([POINTS], ACC)
-    for k in tl.static_range(PLANES):
-        x, x_weight = texel_at(points, at, (AXES >> (4 * k)) & 3, on_point, scale, width, ACC)
-        y, y_weight = texel_at(points, at, (AXES >> (4 * k + 2)) & 3, on_point, scale, height, ACC)
-        of_across = tl.zeros([POINTS], ACC)
-        of_down = tl.zeros([POINTS], ACC)
-        for tap in tl.static_range(4):
-            pixel, inside, across, down = tap_of(x, x_weight, y, y_weight, tap, height, width)
-            row = first + k * height * width + pixel
-            place = row[:, None] * C + channel[None, :]
-            there = (on_point & inside)[:, None] & on_channel[None, :]
-            if OF_ROWS:
-                share = (across * down / 3)[:, None] * g
-                tl.atomic_add(of_rows + place, share, mask=there, sem="relaxed")
-            if OF_POINTS:
-                texel = tl.load(rows + place, mask=there, other=0.0).to(ACC)
-                along = tl.sum(texel * g, 1) / 3
-                of_across += down * (along if tap % 2 == 1 else -along)
-                of_down += across * (along if tap // 2 == 1 else -along)
-        if OF_POINTS:
-            of_across *= width * scale / 2
-            of_down *= height * scale / 2
-            if ((AXES >> (4 * k)) & 3) == 0:
-                of_x += of_across
-            elif ((AXES >> (4 * k)) & 3) == 1:
-                of_y += of_across
-            else:
-                of_z += of_across
-            if ((AXES >> (4 * k + 2)) & 3) == 0:
-                of_x += of_down
-            elif ((AXES >> (4 * k + 2)) & 3) == 1:
-                of_y += of_down
-            else:
-                of_z += of_down
+    x, y, z = triple(points, scene * P + p, on_point, ACC)
+    at = (scene * P + p)[:, None] * C + channel[None, :]
+    g = tl.load(grad + at, mask=on_point[:, None] & (channel < C)[None, :], other=0.0).to(ACC)
+    of_x, of_y, of_z = features_backward(
+        rows, of_rows, first, x, y, z, g, on_point, channel, height, width, scale,
+        C, PLANES, AXES, OF_ROWS, OF_POINTS, ACC,
+    )  # fmt: skip
     if OF_POINTS:
-        tl.store(of_points + at, of_x, mask=on_point)
-        tl.store(of_points + at + 1, of_y, mask=on_point)
-        tl.store(of_points + at + 2, of_z, mask=on_point)
+        store_triple(of_points, scene * P + p, of_x, of_y, of_z, on_point)
 
 
 @torch.library.custom_op("gan3d::plane_features", mutates_args=())
