@@ -50,7 +50,7 @@ def _by_channel(x, LAST: tl.constexpr):
 
 @triton.jit
 def _places(b, pixel, channel, pixels, C: tl.constexpr, LAST: tl.constexpr):
-    """Where channels of pixels of image b stand in images of so many pixels."""
+    """Where channels of pixels of image b stand in images of this number of pixels."""
     at, of = _by_point(pixel, LAST), _by_channel(channel, LAST)
     return (b * pixels + at) * C + of if LAST else (b * C + of) * pixels + at
 
