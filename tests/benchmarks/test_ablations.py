@@ -83,7 +83,7 @@ def test_a_finished_row_is_not_run_again(ablations, tmp_path, monkeypatch):
 def test_the_tables_have_means_and_both_extremes(ablations, tmp_path, monkeypatch):
     page = tmp_path / "ablations.md"
     page.write_text("# Ablations\n<!-- ablations: begin -->\nold\n<!-- ablations: end -->\nend\n")
-    monkeypatch.setattr(ablations, "PAGE", page)
+    monkeypatch.setattr(importlib.import_module("pages"), "DOCS", tmp_path)
     found: dict = {name: [] for name in ablations.TABLES}
     for seed, turn in enumerate((0.4, 0.6)):
         values = dict.fromkeys(ablations.COLUMNS, 0.25) | {"turn": turn}

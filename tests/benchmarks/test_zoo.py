@@ -113,7 +113,7 @@ def test_the_page_has_a_row_and_a_picture_for_each_model(zoo, generator, tmp_pat
     monkeypatch.setattr("gan3d.zoo.models.SHIPPED", tmp_path)
     page = tmp_path / "zoo.md"
     page.write_text("# Zoo\n<!-- zoo: begin -->\nold\n<!-- zoo: end -->\nend\n")
-    monkeypatch.setattr(zoo, "PAGE", page)
+    monkeypatch.setattr(importlib.import_module("pages"), "DOCS", tmp_path)
     made = {"threads": 1, "machine": "m", "commit": "c", "date": "2026-11-28 08:00 UTC"}
     card = {
         "images_seen": 1200,

@@ -116,7 +116,7 @@ def test_the_table_of_scaling_is_the_committed_one(kind):
     for row in rows:
         line = (
             f"| `{kind}` | {row['gpus']} | {row['batch']} | {row['sent_mb']:.0f} | "
-            f"{row['messages_ms']:.1f} | {row['compute_ms']:.0f} | {row['efficiency']:.1%} | "
-            f"{row['kept_mb']:.0f} |"
+            f"{row['messages_ms']:.1f} | {row['waits_ms']:.1f} | {row['compute_ms']:.0f} | "
+            f"{row['efficiency']:.1%} | {row['kept_mb']:.0f} |"
         )
         assert line in PAGE

@@ -55,6 +55,7 @@ from gan3d.rendering.manifolds import (
     trace_surfaces,
     upsample_surfaces,
     view_directions,
+    with_background,
 )
 
 # Grid points (per surface) per chunk that is recomputed in the backward pass, with checkpointing.
@@ -550,8 +551,7 @@ class GRAMHD(GRAM):
         self, maps: RadianceMaps, surfaces: Surfaces, camera: Camera
     ) -> tuple[ManifoldRendering, Tensor]:
         """Looks up the maps at intersections and composites; also the depth in camera z [b r 1]."""
-        b = len(surfaces.points)
-        options = self.options
+        b, options = len(surfaces.points), self.options
         aligned = self.lookup == "aligned"
         foreground = maps.foreground.to(surfaces.points.dtype).expand(b, -1, -1, -1, -1)
         background = maps.background.to(surfaces.points.dtype).expand(b, -1, -1, -1)
@@ -598,8 +598,3 @@ class GRAMHD(GRAM):
 
         seen = shade_surfaces(radiance, surfaces, camera.rays(self.raw_resolution), self.options)
         return rearrange(2 * seen.rgb - 1, "b (h w) c -> b c h w", h=self.raw_resolution)
-
-
-def with_background(foreground: Tensor, background: Tensor) -> Tensor:
-    """Appends the background [b 3 h w] to the levels [b k 4 h w] with alpha 0, [b k+1 4 h w]."""
-    return torch.cat([foreground, F.pad(background, (0, 0, 0, 0, 0, 1))[:, None]], 1)

@@ -561,3 +561,8 @@ def look_up_background(
         maps, grid, mode="bilinear", padding_mode="reflection", align_corners=aligned
     )
     return rearrange(values, "b c 1 r -> b r c")
+
+
+def with_background(foreground: Tensor, background: Tensor) -> Tensor:
+    """Appends the background [b 3 h w] to the levels [b k 4 h w] with alpha 0, [b k+1 4 h w]."""
+    return torch.cat([foreground, F.pad(background, (0, 0, 0, 0, 0, 1))[:, None]], 1)

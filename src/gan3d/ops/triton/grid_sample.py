@@ -122,8 +122,8 @@ def sample_image(image: Tensor, grid: Tensor) -> Tensor:
     """Samples [b c H W] of image [b c h w] at grid [b H W 2], in the memory order of image."""
     image = dense(image)
     y = new_image(image, *image.shape[:2], *grid.shape[1:3])
-    launched, *tile = _tiles(image, grid)
-    grid_sample_kernel[launched](
+    launch_grid, *tile = _tiles(image, grid)
+    grid_sample_kernel[launch_grid](
         image, grid.contiguous(), y, y.shape[2:].numel(), *image.shape[2:], *tile
     )
     return y
@@ -154,8 +154,8 @@ def sample_image_backward(
     exact = torch.promote_types(like.dtype, torch.float32)
     size = (height, width)
     sums, moved = _gradients(like, grid, size, of_image, image is not None, exact)
-    launched, c, last, *tile = _tiles(like, grid)
-    grid_sample_backward_kernel[launched](
+    launch_grid, c, last, *tile = _tiles(like, grid)
+    grid_sample_backward_kernel[launch_grid](
         grad.contiguous(memory_format=order_of(like)), like, grid.contiguous(), sums.zero_(), moved,
         grid.shape[1] * grid.shape[2], *size, c, last, of_image, image is not None, *tile,
     )  # fmt: skip
@@ -217,5 +217,5 @@ def _tiles(image: Tensor, grid: Tensor) -> tuple[tuple[int, int], int, bool, int
     last = not image.is_contiguous()
     channels = min(triton.next_power_of_2(c), CHANNELS_LAST if last else CHANNELS_FIRST)
     points = NUMBERS // channels
-    launched = (triton.cdiv(grid.shape[1] * grid.shape[2], points), b)
-    return launched, c, last, points, channels, accumulator(image)
+    launch_grid = (triton.cdiv(grid.shape[1] * grid.shape[2], points), b)
+    return launch_grid, c, last, points, channels, accumulator(image)

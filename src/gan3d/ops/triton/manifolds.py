@@ -234,8 +234,8 @@ def composite_maps(
     """
     found = _results(points)
     maps = _strided(maps)
-    launched, sizes, tile = _launch(maps, points)
-    manifolds_kernel[launched](
+    launch_grid, sizes, tile = _launch(maps, points)
+    manifolds_kernel[launch_grid](
         *_inputs(maps, behind, points, valid, origins), *found,
         *sizes[:3], *scales, *sizes[3:], maps.shape[1], last_back, *tile, num_warps=WARPS,
     )  # fmt: skip
@@ -272,8 +272,8 @@ def composite_maps_backward(
     by_ray = origins.new_empty(behind.shape if of_points else 0)
     maps = _strided(maps)
     grads = (g_color, g_depth, g_opacity, g_weights, g_position)
-    launched, sizes, tile = _launch(maps, points)
-    manifolds_backward_kernel[launched](
+    launch_grid, sizes, tile = _launch(maps, points)
+    manifolds_backward_kernel[launch_grid](
         *_inputs(maps, behind, points, valid, origins), *(g.contiguous() for g in grads),
         sums, of_behind, moved, by_ray,
         *sizes[:3], *scales, *sizes[3:], maps.shape[1], last_back, of_maps, of_points, *tile,
