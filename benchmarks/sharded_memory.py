@@ -87,8 +87,8 @@ def main() -> None:
                 [sys.executable, __file__, *words], stdout=subprocess.DEVNULL, check=True
             )
             found = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("*.json"))]
-        rows.append({"processes": processes, "estimated": estimated(args.config, processes)})
-        rows[-1]["measured"] = found
+        guess = estimated(args.config, processes, found[0]["before"])
+        rows.append({"processes": processes, "estimated": guess, "measured": found})
         print(json.dumps(rows[-1]), flush=True)
     if not args.no_page:
         write("sharded_memory", {**facts(), "config": args.config, "rows": rows})
@@ -123,10 +123,16 @@ def measure(config: str, processes: int, folder: Path) -> None:
     (folder / f"{rank}.json").write_text(json.dumps({"before": before, **found}))
 
 
-def estimated(config: str, processes: int) -> dict[str, int]:
-    """Bytes of a process by part, in the words of `measure`."""
+def estimated(config: str, processes: int, before: int) -> dict[str, int]:
+    """Bytes of a process by part, in the words of `measure`.
+
+    Args:
+        config: of the training.
+        processes: that share it.
+        before: bytes of a process that has made the harness.
+    """
     cli = made(config, processes)
-    needs = Estimator(cli.model, context=resident()).needs(cli.spread)
+    needs = Estimator(cli.model, context=before).needs(cli.spread)
     found = {part: needs.memory[part] for part in COUNTED}
     return found | {REST: needs.total - sum(found.values()), "in all": needs.total}
 
