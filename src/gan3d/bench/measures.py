@@ -167,7 +167,6 @@ def mirror(subject: Subject) -> Values:
 
 def equivariance(subject: Subject) -> Values:
     """EQ-T (whole pixels) and EQ-R, every picture with a motion of its own."""
-    movable(subject.generator)
     rows = subject.each("motions", moved, replace(subject.heads_protocol, batch_size=1))
 
     # error and known values of each picture; decibels of their sums

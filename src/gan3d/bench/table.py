@@ -229,12 +229,13 @@ class Board:
             "In brackets 95 % intervals.",
             "",
         ]
+        texts = [heading.text for heading in self.headings()]
+        shown = [dict(zip(texts, self.cells(row), strict=True)) for row in self.rows]
         for title, names in self._sections().items():
             lines += [] if title is None else [f"## {title}", ""]
             lines += [f"| {' | '.join(['model', *names])} |", "|" + "---|" * (1 + len(names))]
-            for row in self.rows:
-                shown = dict(zip((h.text for h in self.headings()), self.cells(row), strict=True))
-                texts = [shown[name].text.replace("|", "\\|") for name in ("model", *names)]
+            for cells in shown:
+                texts = [cells[name].text.replace("|", "\\|") for name in ("model", *names)]
                 lines.append(f"| {' | '.join(texts)} |")
             lines.append("")
         lines += [*(f"* {DASH}: {why}" for why in self.reasons()), ""]

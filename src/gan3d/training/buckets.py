@@ -114,10 +114,9 @@ class Reduction:
         grads = [self.parameters[k].grad for k in bucket.places]
         gradients = [gradient for gradient in grads if gradient is not None]
         bucket.sent = []
-        for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
-            some = [gradient for gradient in gradients if gradient.dtype == dtype]
-            flat = _flatten_dense_tensors(some)
-            bucket.sent.append((dist.all_reduce(flat, async_op=True), flat, some))
+        if gradients:
+            flat = _flatten_dense_tensors(gradients)
+            bucket.sent.append((dist.all_reduce(flat, async_op=True), flat, gradients))
 
     def _finish(self) -> None:
         for bucket in self._buckets:
