@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from machine import facts, write
-from recipes import Reals, gan_of
+from recipes import gan_of, random_reals
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -173,7 +173,7 @@ def count_iteration(batch: int) -> dict[str, int]:
     """
     with torch.device(gpu.DEVICE):
         gan = gan_of("eg3d_ffhq512")
-    data: LightningDataModule = Reals(gan.generator.img_resolution, batch, 3)
+    data = random_reals(gan.generator.img_resolution, batch, 3)
     with gpu.watching() as log, Launches() as mode:
         phases = AllPhases(mode)
         trainer = Trainer(

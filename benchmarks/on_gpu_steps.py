@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from machine import facts, write
 from PIL import Image
-from recipes import Reals, gan_of
+from recipes import gan_of, random_reals
 from timing import milliseconds, peak_megabytes, started, tf32, wait
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -198,7 +198,7 @@ def member(name: str, size: str, options: Options) -> dict[str, Any]:
     row["both_peak_mb"] = peak_megabytes(both, device)
 
     batch, times = max(gan.discriminator.group_size, 2), LastStage(device)
-    reals: LightningDataModule = Reals(generator.img_resolution, batch, 2)
+    reals = random_reals(generator.img_resolution, batch, 2)
     row["batch"] = batch
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -281,7 +281,7 @@ def profile_step(options: Options) -> int:
                 self.profiler.__exit__(None, None, None)
 
     second, batch = Second(options.device), max(gan.discriminator.group_size, 2)
-    reals: LightningDataModule = Reals(gan.generator.img_resolution, batch, 2)
+    reals = random_reals(gan.generator.img_resolution, batch, 2)
     trainer_for(options, 2, second).fit(gan, reals)
     result = facts(options.device) | {"batch": batch, "seconds": second.seconds[-1]}
     print(write("profile", result | summed(second.profiler, on_gpu), options.out))

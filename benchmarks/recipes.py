@@ -7,15 +7,11 @@ from __future__ import annotations
 from typing import Any, get_type_hints
 
 import torch
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from gan3d.camera import Camera
 from gan3d.checkpoints.portable import as_asked, class_and_arguments
-from gan3d.data.dataset import Batch
 from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import GENERATORS
+from gan3d.training.estimate.repeated import RepeatedBatch
 from gan3d.training.gan import GAN
 from gan3d.training.losses import Losses
 from gan3d.zoo import configs
@@ -39,7 +35,7 @@ def gan_of(name: str, **options: Any) -> GAN:
     return GAN(*networks, **recorded | options)
 
 
-class Reals(LightningDataModule):
+def random_reals(side: int, batch: int, iterations: int) -> RepeatedBatch:
     """The same batch of random pictures, with cameras, again and again.
 
     Args:
@@ -47,20 +43,5 @@ class Reals(LightningDataModule):
         batch: pictures per iteration.
         iterations: batches.
     """
-
-    def __init__(self, side: int, batch: int, iterations: int):
-        super().__init__()
-        self.image_resolution, self.iterations = side, iterations
-        self.batch_size_at = None
-        angles = torch.linspace(-0.3, 0.3, batch)
-        camera = Camera.from_angles(angles, angles / 2)
-        self.labels: Tensor = camera.label()
-        levels = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8)
-        self.batch = Batch(levels, camera, torch.arange(batch))
-
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(
-            range(self.iterations),  # type: ignore[arg-type]
-            batch_size=None,
-            collate_fn=lambda _: self.batch,
-        )
+    levels = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8)
+    return RepeatedBatch(side, batch, iterations, image=levels)

@@ -7,14 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from gan3d.camera import GaussianPose
 from gan3d.cli import main
 from gan3d.cli.memory import warn_of_memory
-from gan3d.data.dataset import Batch
 from gan3d.discriminators import DISCRIMINATORS
 from gan3d.generators import GENERATORS
 from gan3d.host import kind_of, unshared_memory
@@ -25,6 +24,7 @@ from gan3d.training.estimate.live import LiveBytes
 from gan3d.training.estimate.measured import live_peak
 from gan3d.training.estimate.micro_batch import largest_micro_batch, sizes
 from gan3d.training.estimate.needs import Estimator, Spread
+from gan3d.training.estimate.repeated import RepeatedBatch
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1, DensityRegularization
@@ -131,6 +131,20 @@ def test_what_needs_less_memory_does():
     for words, size in found.items():
         assert size <= whole, words
     assert min(found.values()) < 0.6 * whole
+
+
+@pytest.mark.parametrize(
+    ("gpu", "names", "precision"),
+    [
+        ("a100", ("PiGAN", "PiGANDiscriminator"), "bf16-mixed"),
+        ("v100", ("StyleGAN2", "StyleGAN2Discriminator"), "16-mixed"),
+        ("v100", ("CIPS3D", "CIPS3DDiscriminator"), None),
+    ],
+)
+def test_the_precision_that_needs_less_is_one_that_the_gpu_computes(gpu, names, precision):
+    remedies = Estimator(tiny(*names), GPUS[gpu]).remedies(Spread(4))
+    found = {words.split()[1] for words, _ in remedies if words.startswith("--trainer.precision")}
+    assert found == ({precision} if precision else set())
 
 
 def test_each_stage_is_estimated_and_the_largest_one_counts():
@@ -290,16 +304,6 @@ def test_a_stage_with_a_number_of_its_own_keeps_it(asked):
         largest_micro_batch(gan, Spread(8), 800)
 
 
-class Reals(LightningDataModule):
-    """One iteration of eight gray images."""
-
-    batch_size, image_resolution, labels = 8, 32, None
-
-    def train_dataloader(self) -> DataLoader:
-        batch = Batch(torch.zeros(8, 3, 32, 32), None, torch.arange(8))
-        return DataLoader(range(1), batch_size=None, collate_fn=lambda _: batch)
-
-
 class Split(Exception):
     """A batch is about to be split."""
 
@@ -319,7 +323,7 @@ def test_a_run_takes_the_micro_batch_that_fits_where_none_is_given(
     gan = tiny("StyleGAN2", "StyleGAN2Discriminator", run=Run(micro_batch_size=micro))
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
     with caplog.at_level("INFO", logger="gan3d"), pytest.raises(Split, match=str(size)):
-        trainer.fit(gan, Reals())
+        trainer.fit(gan, RepeatedBatch(32, 8, 1, posed=False))
     chosen = micro == "auto" and there is not None
     assert ("4 of the 8 images of a process at once" in caplog.text) == chosen
     assert bool(asked) == chosen

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from gan3d.apps.epi import epi
@@ -24,7 +24,6 @@ from gan3d.augment.ada import PRESETS
 from gan3d.augment.diffaug import DiffAugment
 from gan3d.camera import Camera, GaussianPose, frontal
 from gan3d.cli import configs
-from gan3d.data.dataset import Batch
 from gan3d.discriminators import DISCRIMINATORS, Discriminator, check_pair
 from gan3d.generators import GENERATORS, Generator
 from gan3d.host import set_number
@@ -46,6 +45,7 @@ from gan3d.schedules import Ramp
 from gan3d.training.callbacks import Distributions, Evaluation, KimgProgressBar, Snapshots
 from gan3d.training.checkpoints import Checkpoints
 from gan3d.training.estimate import device as gpu
+from gan3d.training.estimate.repeated import RepeatedBatch
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import (
@@ -79,27 +79,6 @@ def device() -> Iterator[torch.device]:
         yield gpu.DEVICE
 
 
-class Data(LightningDataModule):
-    """The same batch of black images again and again."""
-
-    def __init__(self, side: int, batch: int, iterations: int, posed: bool = True):
-        super().__init__()
-        self.image_resolution, self.iterations = side, iterations
-        self.batch_size_at = None
-        angles = torch.linspace(-0.3, 0.3, batch)
-        camera = Camera.from_angles(angles, angles / 2)
-        self.labels = camera.label() if posed else None
-        # Every pixel is the same number in memory.
-        image = torch.zeros(batch, 3, 1, 1).expand(-1, -1, side, side)
-        self.batch = Batch(image, camera if posed else None, torch.arange(batch))
-
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(range(self.iterations), batch_size=None, collate_fn=lambda _: self.batch)
-
-    def val_dataloader(self) -> list[DataLoader]:
-        return []
-
-
 class Windows(Callback):
     """Remembers which events belong to which iteration: those until the next one begins.
 
@@ -128,7 +107,7 @@ class Windows(Callback):
 
 
 def train(
-    gan: GAN, data: Data, *callbacks: Callback, starts: Sequence[float] = (0.0,)
+    gan: GAN, data: RepeatedBatch, *callbacks: Callback, starts: Sequence[float] = (0.0,)
 ) -> tuple[Any, Windows]:
     """Trains on the pretended device, and asserts that nothing runs on both sides.
 
@@ -209,7 +188,7 @@ def tiny(name: str) -> Generator:
 def test_an_iteration_waits_once_when_it_reads_what_it_logs(name):
     generator = tiny(name)
     discriminator = list(fitting(generator))[-1]
-    log, windows = train(everything(generator, discriminator), Data(32, BATCH, 2))
+    log, windows = train(everything(generator, discriminator), RepeatedBatch(32, BATCH, 2))
     first, *later = windows.waits()
     since = windows.begun[1]
     print(f"{name}: waits {first}, then {later}; pinned {log.of('pinned', since=since).total()}")
@@ -220,7 +199,7 @@ def test_an_iteration_waits_once_when_it_reads_what_it_logs(name):
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_every_pair_keeps_to_its_device_and_waits_once(name):
     for discriminator in fitting(tiny(name)):
-        log, windows = train(everything(tiny(name), discriminator), Data(32, BATCH, 2))
+        log, windows = train(everything(tiny(name), discriminator), RepeatedBatch(32, BATCH, 2))
         first, *later = windows.waits()
         print(f"{name}, {type(discriminator).__name__}: waits {first}, then {later}")
         assert later == [1], gpu.in_lines(log.of(*gpu.WAITS, since=windows.begun[1]))
@@ -238,7 +217,7 @@ def test_chunks_of_rays_and_views_keep_to_the_device(name, mode):
     if generator.strict_3d:
         options["fakes"] = Fakes(views=2)
     gan = everything(generator, next(fitting(generator)), **options)
-    log, windows = train(gan, Data(32, BATCH, 2))
+    log, windows = train(gan, RepeatedBatch(32, BATCH, 2))
     assert windows.waits()[1] == 1, gpu.in_lines(log.of(*gpu.WAITS, since=windows.begun[1]))
 
 
@@ -290,7 +269,7 @@ def test_a_config_trains_at_full_size_in_every_stage(name):
     batch = max(gan.discriminator.group_size, 2)
     posed = config["data"].get("use_labels", True)
     side = gan.generator.img_resolution
-    data = Data(side, batch, len(starts), posed)
+    data = RepeatedBatch(side, batch, len(starts), posed)
     log, windows = train(gan, data, starts=starts)
     print(f"{name}: waits {windows.waits()} in the first iteration of each stage")
     assert max(windows.waits()) <= most_waits(gan), gpu.in_lines(log.of(*gpu.WAITS))
@@ -316,15 +295,15 @@ def test_callbacks_that_look_on_do_not_wait(name, tmp_path, monkeypatch):
     watching = [KimgProgressBar(), Snapshots(), Evaluation(), Distributions()]
     callbacks = [*watching, Checkpoints(tmp_path)]
     gan = everything(generator, next(fitting(generator)))
-    log, windows = train(gan, Data(32, BATCH, 2), *callbacks)
+    log, windows = train(gan, RepeatedBatch(32, BATCH, 2), *callbacks)
     assert windows.waits()[1:] == [1], gpu.in_lines(log.of(*gpu.WAITS, since=windows.begun[1]))
 
 
-class Held(Data):
+class Held(RepeatedBatch):
     """With held-out images, on which training is evaluated."""
 
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(range(2), batch_size=None, collate_fn=lambda _: self.batch)
+    def val_dataloader(self) -> list[DataLoader]:
+        return [self.train_dataloader()]
 
 
 @pytest.mark.slow

@@ -42,8 +42,7 @@ class BatchSplit:
 
 def batches_of(model: Any, data: Any) -> list[BatchSplit]:
     """The batches of a GAN's stages on a data module."""
-    group, micro = model.discriminator.group_size, model.run.micro_batch_size
-    micro = None if micro == "auto" else micro
+    group, micro = model.discriminator.group_size, given_micro_batch(model)
     return [
         BatchSplit(
             data.batch_size if stage.batch_size is None else stage.batch_size,
@@ -52,6 +51,12 @@ def batches_of(model: Any, data: Any) -> list[BatchSplit]:
         )
         for stage in model.stages
     ]
+
+
+def given_micro_batch(model: Any) -> int | None:
+    """Images per forward pass, where a number is given; whatever fits (auto) can be all of them."""
+    micro = model.run.micro_batch_size
+    return None if micro == "auto" else micro
 
 
 def kind_of(accelerator: Any) -> str:

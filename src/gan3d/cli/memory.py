@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gan3d.bench.machine import resident
-from gan3d.cli.devices import OPEN, asked_for, kind_of
+from gan3d.cli.devices import OPEN, asked_for, given_micro_batch, kind_of
 from gan3d.cli.messages import CommandError, log, say
 from gan3d.training.estimate.gpus import GIB, GPU, GPUS
 from gan3d.training.estimate.needs import CONTEXT, Estimator, Spread
@@ -35,11 +35,10 @@ def spread_of(given: Any, gpu: GPU | None) -> Spread:
             f"use --data.batch_size {devices * max(1, round(batch / devices))}",
         )
     precision = str(given.trainer.precision or "32-true")
-    micro = given.model.run.micro_batch_size
     return Spread(
         batch,
         devices,
-        None if micro == "auto" else micro,
+        given_micro_batch(given.model),
         {"bf16": "bf16-mixed", "16": "16-mixed"}.get(precision, precision),
         posed=given.data.use_labels,
         sharded=SHARDED.get(str(given.trainer.strategy), ()),

@@ -8,7 +8,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from gan3d.host import set_number
 from gan3d.training.estimate.live import bytes_of
-from gan3d.training.estimate.simulate import Pretended, quiet
+from gan3d.training.estimate.repeated import RepeatedBatch
+from gan3d.training.estimate.simulate import quiet
 from gan3d.training.gan import GAN
 
 SECOND = "gan3d.second_iteration"
@@ -98,7 +99,7 @@ def train_twice(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(gan, Pretended(side, batch_size // processes, posed))
+        trainer.fit(gan, RepeatedBatch(side, batch_size // processes, posed=posed))
 
 
 def live_peak(gan: GAN, batch_size: int, *, posed: bool = True) -> int:

@@ -18,21 +18,18 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.data import DataLoader
 
-from gan3d.camera import Camera
-from gan3d.data.dataset import Batch
 from gan3d.host import set_number
 from gan3d.training import gan as harness
 from gan3d.training.estimate.device import DEVICE, PretendedStrategy, pretending, watching
 from gan3d.training.estimate.live import LiveBytes, Work, bytes_of
+from gan3d.training.estimate.repeated import RepeatedBatch
 from gan3d.training.gan import GAN
 
 PARTS = ("weights", "average", "gradients", "optimizers", "activations")
-POSES = 64  # labels of the pretended data
 OUTSIDE = "updates"  # what is done between the phases: averages, logs
 
 
@@ -109,7 +106,7 @@ def simulate(
     costs = []
     for stage, (begin, end) in zip(stages, _spans(stages, gan.run.total_kimg), strict=True):
         batch = stage.batch_size or batch_size
-        data = Pretended(gan.generator.img_resolution, max(1, batch // processes), posed)
+        data = RepeatedBatch(gan.generator.img_resolution, max(1, batch // processes), posed=posed)
         cost = StageCost(end - begin, batch)
         # schedules have their last values at the end of the stage
         trial = Trial(gan, cost, max(begin, end - 2 * batch), seconds_of)
@@ -123,27 +120,6 @@ def _spans(stages: Sequence[harness.Stage], total_kimg: float) -> list[tuple[int
     starts = [round(1000 * stage.from_kimg) for stage in stages]
     ends = [*starts[1:], round(1000 * total_kimg)]
     return [(start, max(start, end)) for start, end in zip(starts, ends, strict=True)]
-
-
-class Pretended(LightningDataModule):
-    """Two batches of black images."""
-
-    def __init__(self, side: int, batch: int, posed: bool):
-        super().__init__()
-        self.image_resolution, self.batch_size, self.batch_size_at = side, batch, None
-        angles = torch.linspace(-0.3, 0.3, POSES)
-        self.labels = Camera.from_angles(angles, angles / 2).label() if posed else None
-        seen = torch.linspace(-0.3, 0.3, batch)
-        image = torch.zeros(batch, 3, 1, 1).expand(-1, -1, side, side)
-        camera = Camera.from_angles(seen, seen / 2) if posed else None
-        self.batch = Batch(image, camera, torch.arange(batch))
-
-    def train_dataloader(self) -> DataLoader:
-        numbers: Any = range(2)
-        return DataLoader(numbers, batch_size=None, collate_fn=lambda _: self.batch)
-
-    def val_dataloader(self) -> list[DataLoader]:
-        return []
 
 
 class Trial(Callback):
@@ -244,7 +220,7 @@ def _lowered(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if is_float else value
 
 
-def _train(gan: GAN, data: Pretended, trial: Trial, precision: str, kind: str) -> None:
+def _train(gan: GAN, data: RepeatedBatch, trial: Trial, precision: str, kind: str) -> None:
     class Step(harness.PhaseStep):
         """A phase that says when it begins and ends."""
 
