@@ -29,15 +29,18 @@ from gan3d.ops import (
     backend,
     bias_act,
     composite,
+    composite_manifolds,
     film_siren,
     filtered_lrelu,
     grid_sample,
     modfc,
+    render_triplane,
     setup_filter,
     upfirdn2d,
 )
 from gan3d.ops.composite import Samples
 from gan3d.ops.filtered_lrelu import filtered_lrelu_reference
+from gan3d.ops.render_triplane import DecoderWeights
 from gan3d.ops.resample import upfirdn2d_reference
 from gan3d.ops.triplane import plane_features_reference
 
@@ -122,6 +125,23 @@ def cases(tiny: bool) -> Iterator[Case]:
         shapes = [(b, 3, c, side, side), (b, n, 3)]
         yield Case("triplane", size, shapes, forms, positive=(1,))
 
+    # rays through planes: rays, samples, side of the planes, channels, hidden units
+    for r, s, side, c, h in [(33, 6, 16, 8, 16)] if tiny else [(128**2, 96, 256, 32, 64)]:
+        forms = forms_of(render_triplane, None, _rays)
+        size = f"{r} rays of {s}, planes of {side} px, {c} channels"
+        decoder = [(h, c), (h,), (1 + c, h), (1 + c,)]
+        shapes = [(1, 3, c, side, side), *decoder, (1, r, 3), (1, r, 3), (1, r, s)]
+        gflop = 2e-9 * r * s * h * (2 * c + 1)
+        still = (5, 6, 7)
+        yield Case("render_triplane", size, shapes, forms, gflop, positive=(7,), constant=still)
+
+    # rays through surfaces with maps: images, rays, surfaces, side of the maps
+    for b, r, k, side in [(2, 33, 3, 8)] if tiny else [(1, 256**2, 24, 256), (4, 128**2, 24, 128)]:
+        forms = forms_of(composite_manifolds, None, _manifolds)
+        size = f"{b} x {r} rays, {k} maps of {side} px"
+        shapes = [(b, k, 4, side, side), (b, r, 3), (b, r, k + 1, 3), (b, 3)]
+        yield Case("composite_manifolds", size, shapes, forms, constant=(2, 3))
+
     # epilogue of a convolution, and filters
     for b, c, side in [(2, 8, 16)] if tiny else [(4, 128, 512)]:
         forms = forms_of(bias_act, partial(_bias_act, plain=True), _bias_act)
@@ -162,6 +182,30 @@ def _planes(planes: Tensor, points: Tensor, **backend: Any) -> Tensor:
 def _planes_reference(planes: Tensor, points: Tensor) -> Tensor:
     each = plane_features_reference(planes, points - 0.5, box_warp=1.0, axes="official")
     return each.mean(1)
+
+
+def _rays(planes: Tensor, *tensors: Tensor, **backend: Any) -> Tensor:
+    decoder, rays = DecoderWeights(*tensors[:4]), map(_at_least_float32, tensors[4:])
+    origins, directions, depths = rays
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    table = PlaneTable.of(planes)
+    return render_triplane(
+        table, decoder, origins / 5, directions, depths, box_warp=1.5, **backend
+    ).rgb
+
+
+def _manifolds(
+    maps: Tensor, behind: Tensor, points: Tensor, origins: Tensor, **backend: Any
+) -> Tensor:
+    points, origins = _at_least_float32(points), _at_least_float32(origins)
+    hit = torch.ones(points.shape[:-1], dtype=torch.bool, device=points.device)
+    words = {"half_extent": 2.0, **backend}  # most points are within
+    return composite_manifolds(maps.sigmoid(), behind, points, hit, origins, **words).rgb
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Geometry, which no autocast rounds."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _bias_act(x: Tensor, b: Tensor, plain: bool = False, **backend: Any) -> Tensor:
