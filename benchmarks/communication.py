@@ -10,9 +10,12 @@ from a model of links and GPUs that are all alike:
     all-reduce of B bytes       2 (N - 1) / N  B / link
     all-gather, reduce-scatter    (N - 1) / N  B / link         (rings: as many bytes each way)
 
-without latency. The all-reduces of gradients overlap with the last backward pass of their step, all
-but the last bucket of each (gan3d.training.buckets); that pass is taken to be a third of the
-computation. The messages of a sharded network overlap with nothing.
+without latency. In gan_hsdp a machine gathers and scatters a sharded network, and then each process
+averages its part of the gradients with those of its place in the other machines.
+
+The all-reduces of gradients overlap with the last backward pass of their step, all but the last
+bucket of each (gan3d.training.buckets); that pass is taken to be a third of the computation. The
+messages of a sharded network overlap with nothing.
 """
 
 from __future__ import annotations
@@ -34,11 +37,53 @@ from gan3d.discriminators import DISCRIMINATORS
 from gan3d.training.buckets import BUCKET_BYTES
 from gan3d.zoo import configs
 
-STRATEGIES = ("gan_ddp", "gan_fsdp", "gan_fsdp_both")
-# GPUs, bytes per second that one of them sends over the slowest link of the ring.
-CLUSTERS = ((8, 300e9, "NVLink"), (64, 50e9, "400 Gbit/s each"), (512, 50e9, "400 Gbit/s each"))
+STRATEGIES = ("gan_ddp", "gan_fsdp", "gan_fsdp_both")  # of one machine, or of any number
+IN_MACHINES = ("gan_hsdp", "gan_hsdp_both")  # of several machines
+MACHINE = 8  # GPUs of a machine
+WITHIN, BETWEEN = 300e9, 50e9  # bytes per second that a GPU sends: NVLink, 400 Gbit/s each
+CLUSTERS = (8, 64, 512)  # GPUs
 BACKWARD = 1 / 3  # of the computation, during which gradients are sent
-PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
+PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_reduce_parts": 2}
+
+
+@dataclass(frozen=True)
+class Rings:
+    """The rings in which messages go around.
+
+    Attributes:
+        processes: of a ring, by kind of message.
+        links: bytes per second, by kind of message.
+    """
+
+    processes: dict[str, int]
+    links: dict[str, float]
+
+    @classmethod
+    def of(cls, strategy: str, gpus: int) -> Rings:
+        """Of a strategy on machines of `MACHINE` GPUs."""
+        link = WITHIN if gpus <= MACHINE else BETWEEN
+        processes, links = dict.fromkeys(PASSES, gpus), dict.fromkeys(PASSES, link)
+        if strategy in IN_MACHINES:
+            for kind in ("all_gather", "reduce_scatter"):
+                processes[kind], links[kind] = MACHINE, WITHIN
+            processes["all_reduce_parts"] = gpus // MACHINE
+        return cls(processes, links)
+
+    def sent(self, found: dict[str, float]) -> float:
+        """Bytes that one process sends in an iteration.
+
+        Args:
+            found: bytes by kind of message.
+        """
+        return sum(self._sent(kind, size) for kind, size in found.items())
+
+    def seconds(self, found: dict[str, float]) -> float:
+        """How long that takes, if nothing else is sent."""
+        return sum(self._sent(kind, size) / self.links[kind] for kind, size in found.items())
+
+    def _sent(self, kind: str, size: float) -> float:
+        ring = self.processes[kind]
+        return PASSES[kind] * size * (ring - 1) / ring
 
 
 @dataclass(frozen=True)
@@ -54,7 +99,7 @@ def traffic(strategy: str, bytes_g: float, bytes_d: float, steps: Steps) -> dict
     """Bytes of the tensors in the messages of an iteration, by kind of message.
 
     Args:
-        strategy: gan_ddp, gan_fsdp or gan_fsdp_both.
+        strategy: of `STRATEGIES` or `IN_MACHINES`.
         bytes_g: of the generator's parameters.
         bytes_d: of the discriminator's.
         steps: of the lazy regularizers.
@@ -68,44 +113,38 @@ def traffic(strategy: str, bytes_g: float, bytes_d: float, steps: Steps) -> dict
         # Fakes of the discriminator's phase, and the mean path length, need the weights, too.
         found["all_gather"] += bytes_g * (learns_g + 1 + steps.path_length)
         found["reduce_scatter"] += bytes_g * learns_g
-    if strategy == "gan_fsdp_both":
+    if strategy in ("gan_fsdp_both", "gan_hsdp_both"):
         found["all_gather"] += bytes_d * (learns_d + 1)
         found["reduce_scatter"] += bytes_d * learns_d
     else:
         found["all_reduce"] += bytes_d * learns_d
+    if strategy in IN_MACHINES:
+        found["all_reduce_parts"] = found["reduce_scatter"] / MACHINE
     return found
 
 
-def sent(found: dict[str, float], processes: int) -> float:
-    """Bytes that one process sends in an iteration, by rings."""
-    passes = sum(PASSES[kind] * size for kind, size in found.items())
-    return passes * (processes - 1) / processes
-
-
-def waits(
-    found: dict[str, float], processes: int, link: float, compute: float, steps: Steps
-) -> float:
+def waits(found: dict[str, float], rings: Rings, compute: float, steps: Steps) -> float:
     """Seconds of an iteration in which a process waits for messages.
 
     Args:
         found: bytes by kind of message.
-        processes: that send.
-        link: bytes per second.
+        rings: in which they go.
         compute: seconds of an iteration.
         steps: of the lazy regularizers.
     """
     gradients = found["all_reduce"]
     number = 2 + steps.density + steps.path_length + steps.r1 if gradients else 0.0
     last = min(gradients, number * BUCKET_BYTES)
-    before = sent({"all_reduce": gradients - last}, processes) / link
-    rest = sent(found | {"all_reduce": last}, processes) / link
+    before = rings.seconds({"all_reduce": gradients - last})
+    rest = rings.seconds(found | {"all_reduce": last})
     return rest + max(0.0, before - BACKWARD * compute)
 
 
 def kept(strategy: str, bytes_g: float, bytes_d: float, processes: int) -> float:
     """Bytes per process of weights, average and Adam's two moments between the phases."""
-    share_g = 1.0 if strategy == "gan_ddp" else 1 / processes
-    share_d = 1 / processes if strategy == "gan_fsdp_both" else 1.0
+    part = 1 / (MACHINE if strategy in IN_MACHINES else processes)
+    share_g = 1.0 if strategy == "gan_ddp" else part
+    share_d = part if strategy.endswith("_both") else 1.0
     return 4 * bytes_g * share_g + 3 * bytes_d * share_d
 
 
@@ -150,19 +189,18 @@ def table(config: str, teraflops: float) -> dict:
     group = model["discriminator"]["init_args"].get("group_size", 4)
     compute = group * flops / (teraflops * 1e12)
     rows = []
-    for strategy in STRATEGIES:
+    for strategy in (*STRATEGIES, *IN_MACHINES):
         found = traffic(strategy, bytes_g, bytes_d, steps)
-        for gpus, link, kind in CLUSTERS:
-            seconds = sent(found, gpus) / link
-            waited = waits(found, gpus, link, compute, steps)
+        for gpus in CLUSTERS[strategy in IN_MACHINES :]:
+            rings = Rings.of(strategy, gpus)
+            waited = waits(found, rings, compute, steps)
             rows.append(
                 {
                     "strategy": strategy,
                     "gpus": gpus,
-                    "link": kind,
                     "batch": gpus * group,
-                    "sent_mb": sent(found, gpus) / 1e6,
-                    "messages_ms": 1e3 * seconds,
+                    "sent_mb": rings.sent(found) / 1e6,
+                    "messages_ms": 1e3 * rings.seconds(found),
                     "compute_ms": 1e3 * compute,
                     "waits_ms": 1e3 * waited,
                     "efficiency": compute / (compute + waited),

@@ -22,6 +22,7 @@ KINDS = {
     "fsdp": ("--devices", "2", "--strategy", "gan_fsdp"),
     "parts": ("--devices", "2", "--strategy", "gan_fsdp_both", "--sharded"),
     "four": ("--devices", "4", "--strategy", "gan_fsdp_both", "--sharded"),
+    "copies": ("--devices", "4", "--copies", "2", "--sharded"),
 }
 
 
@@ -73,7 +74,8 @@ def folder(posed_zip, tmp_path_factory) -> Path:
     train(posed_zip, *run("one"))
     two = [goes_on(start, kind) for start in ("one", *several) for kind in several]
     train(posed_zip, *together(*map(run, several), *two))
-    train(posed_zip, *together(*(goes_on(start, "four") for start in ("one", "parts"))))
+    four = [goes_on(*way) for way in (("one", "four"), ("parts", "four"), ("parts", "copies"))]
+    train(posed_zip, *together(*four))
     train(posed_zip, *together(*(goes_on(start, "one") for start in ("one", *several))))
     return at
 
@@ -83,7 +85,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_any_other(folder):
     whole = end_of(folder / "one")
     assert whole["state_dict"]["images_seen"] == 48
     found = {path.name: difference(whole, end_of(path)) for path in sorted(folder.iterdir())}
-    assert len(found) == 4 + 4 * 4 + 2
+    assert len(found) == 4 + 4 * 4 + 3
     for name, value in found.items():
         print(f"{name:12} {value:.1e}")
     assert max(found.values()) < TOLERANCE

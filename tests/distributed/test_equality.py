@@ -1,5 +1,6 @@
 """The number of processes, what they shard, and the size of micro-batches do not change a run."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,29 @@ def test_a_group_of_one_process_changes_nothing(posed_zip, tmp_path):
     alone = ("then", "--strategy", "gan_fsdp_both", "--out", tmp_path / "alone.pt")
     train(posed_zip, *first, *alone)
     assert distance(load(tmp_path / "plain.pt"), load(tmp_path / "alone.pt")) < TOLERANCE
+
+
+def gradient_norms(run: Path) -> dict[str, float]:
+    """Those that a run has logged last, by name."""
+    with (run / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    return {name: float(value) for name, value in last.items() if name.startswith("gradient/")}
+
+
+@pytest.mark.slow
+def test_copies_of_sharded_networks_change_nothing(posed_zip, tmp_path):
+    """As on two machines of two processes each; GRAM-HD's gradients are clipped by their norms."""
+    first = ("--model", "gramhd", "--iterations", "3")
+    for name, spread in (("one", ()), ("four", ("--devices", "4", "--copies", "2"))):
+        train(
+            posed_zip, *first, *spread, "--out", tmp_path / f"{name}.pt", "--run", tmp_path / name
+        )
+    difference = distance(load(tmp_path / "one.pt"), load(tmp_path / "four.pt"))
+    print(f"gramhd, 1 process against 2 copies on 2 processes each: {difference:.1e}")
+    assert difference < TOLERANCE
+    one, four = (gradient_norms(tmp_path / name) for name in ("one", "four"))
+    assert len(one) >= 2
+    assert four == pytest.approx(one)
 
 
 def relative(a: State, b: State) -> float:

@@ -32,20 +32,30 @@ def test_rings_send_what_is_said(communication):
     """Two of 4 bytes: an all-reduce sends each half twice, the others once."""
     steps = communication.Steps(density=0.25, r1=0.5)
     assert communication.traffic("gan_ddp", 100, 10, steps)["all_reduce"] == 125 + 15
-    one = {"all_reduce": 4.0, "all_gather": 0.0, "reduce_scatter": 0.0}
-    assert communication.sent(one, 2) == 4
-    assert communication.sent({**one, "all_reduce": 0.0, "all_gather": 4.0}, 2) == 2
-    assert communication.sent(one, 1) == 0
+    bucket, kinds = communication.BUCKET_BYTES, communication.PASSES
+
+    def rings(processes):
+        links = dict.fromkeys(kinds, float(bucket))
+        return communication.Rings(dict.fromkeys(kinds, processes), links)
+
+    assert rings(2).sent({"all_reduce": 4.0}) == 4
+    assert rings(2).sent({"all_gather": 4.0}) == 2
+    assert rings(1).sent({"all_reduce": 4.0}) == 0
     # gradients of which the last buckets are sent after the backward pass
-    bucket = communication.BUCKET_BYTES
-    gradients = {**one, "all_reduce": 10.0 * bucket}
-    assert communication.waits(gradients, 2, bucket, 100.0, communication.Steps()) == 2
-    assert communication.waits(gradients, 2, bucket, 12.0, communication.Steps()) == 2 + 8 - 4
-    gathered = {**one, "all_reduce": 0.0, "all_gather": 10.0 * bucket}
-    assert communication.waits(gathered, 2, bucket, 100.0, communication.Steps()) == 5
+    gradients = {"all_reduce": 10.0 * bucket}
+    assert communication.waits(gradients, rings(2), 100.0, communication.Steps()) == 2
+    assert communication.waits(gradients, rings(2), 12.0, communication.Steps()) == 2 + 8 - 4
+    gathered = {"all_reduce": 0.0, "all_gather": 10.0 * bucket}
+    assert communication.waits(gathered, rings(2), 100.0, communication.Steps()) == 5
+    # two machines of eight: each process averages an eighth of 100 bytes with one other
+    sent = communication.traffic("gan_hsdp", 100, 10, communication.Steps())
+    assert communication.Rings.of("gan_hsdp", 16).sent(sent) == pytest.approx(
+        (200 + 100) * 7 / 8 + 12.5 + 2 * 10 * 15 / 16
+    )
     assert communication.kept("gan_ddp", 100, 10, 5) == 430
     assert communication.kept("gan_fsdp", 100, 10, 5) == 110
     assert communication.kept("gan_fsdp_both", 100, 10, 5) == 86
+    assert communication.kept("gan_hsdp", 100, 10, 16) == 50 + 30
 
 
 @pytest.mark.slow

@@ -205,6 +205,8 @@ def test_what_is_shared_out_is_needed_once_in_all():
     assert whole["average"] - part["average"] == pytest.approx(size * 3 / 4, abs=4)
     assert whole["optimizers"] - part["optimizers"] == pytest.approx(2 * size * 3 / 4, abs=8)
     assert sum(part.values()) < sum(whole.values())
+    twice = estimator.needs(Spread(8, devices=4, sharded=("generator",), copies=2)).memory
+    assert whole["average"] - twice["average"] == pytest.approx(size / 2, abs=4)
 
 
 # ------------------------------------------------------------ command line

@@ -24,7 +24,6 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.plugins import MixedPrecision
 from torch.amp import GradScaler
 
-import gan3d.training.strategies  # noqa: F401 - registers gan_ddp
 from gan3d.augment import ADA, Augmentation, Blur
 from gan3d.data.datamodule import PosedImagesModule
 from gan3d.discriminators import (
@@ -60,6 +59,7 @@ from gan3d.training.run import Run
 from gan3d.training.sharding import gathered
 from gan3d.training.signals import StopOnSignal
 from gan3d.training.stages import Stage
+from gan3d.training.strategies import GANFSDPStrategy  # and registers gan_ddp
 
 BATCH = 8
 
@@ -277,6 +277,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--stop-rank", type=int, help="this process gets SIGUSR1")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--strategy", help="default: gan_ddp of several devices")
+    parser.add_argument("--copies", type=int, default=1, help="of both networks, sharded")
     parser.add_argument("--micro", type=int)
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--precision", default="64-true")
@@ -290,6 +291,12 @@ def float16() -> MixedPrecision:
     that the first steps are skipped.
     """
     return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=2.0**20))
+
+
+def strategy_of(args: argparse.Namespace) -> str | GANFSDPStrategy:
+    if args.copies > 1:
+        return GANFSDPStrategy(shard_discriminator=True, copies=args.copies)
+    return args.strategy or ("gan_ddp" if args.devices > 1 else "auto")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -315,7 +322,7 @@ def train(args: argparse.Namespace) -> None:
     trainer = Trainer(
         accelerator="cpu",
         devices=args.devices,
-        strategy=args.strategy or ("gan_ddp" if args.devices > 1 else "auto"),
+        strategy=strategy_of(args),
         precision=None if args.precision == "16-mixed" else args.precision,
         plugins=float16() if args.precision == "16-mixed" else None,
         max_epochs=-1,

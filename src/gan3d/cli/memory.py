@@ -13,9 +13,8 @@ from gan3d.cli.messages import CommandError, log, say
 from gan3d.training.estimate.gpus import GIB, GPU, GPUS
 from gan3d.training.estimate.needs import CONTEXT, Estimator, Spread
 from gan3d.training.gan import GAN
+from gan3d.training.strategies import SHARDED, GANFSDPStrategy
 
-# What a strategy shares out.
-SHARDED = {"gan_fsdp": ("generator",), "gan_fsdp_both": ("generator", "discriminator")}
 LARGE = 128  # pixels, from which on `fit` asks before it starts: seconds beside hours
 
 
@@ -41,8 +40,24 @@ def spread_of(given: Any, gpu: GPU | None) -> Spread:
         given_micro_batch(given.model),
         {"bf16": "bf16-mixed", "16": "16-mixed"}.get(precision, precision),
         posed=given.data.use_labels,
-        sharded=SHARDED.get(str(given.trainer.strategy), ()),
+        **_sharing(given.trainer),
     )
+
+
+def _sharing(trainer: Any) -> dict[str, Any]:
+    """What the strategy of the command line shares out, by the words of `Spread`."""
+    given = trainer.strategy
+    arguments = SHARDED.get(str(given))
+    if getattr(given, "class_path", "").endswith(GANFSDPStrategy.__name__):
+        arguments = vars(given.init_args)
+    if arguments is None:
+        return {}
+    copies = arguments.get("copies", 1)
+    networks = ("generator", "discriminator")
+    return {
+        "sharded": networks if arguments.get("shard_discriminator") else networks[:1],
+        "copies": trainer.num_nodes if copies == "machines" else copies,
+    }
 
 
 def estimator_of(gan: GAN, gpu: GPU | None) -> Estimator:

@@ -75,7 +75,7 @@ class Checkpoints(Checkpoint):
                 raise ValueError(
                     "checkpoints.sharded writes parts of sharded networks, and strategy "
                     f"{type(trainer.strategy).__name__} shards none; set --trainer.strategy "
-                    "gan_fsdp, or --checkpoints.sharded false"
+                    "gan_fsdp or gan_hsdp, or --checkpoints.sharded false"
                 )
             trainer.strategy.writes_parts = True
         self._go_first(trainer)

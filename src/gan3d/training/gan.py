@@ -412,6 +412,7 @@ class GAN(LightningModule):
             precision=trainer.precision,
             posed=data.labels is not None,
             sharded=getattr(trainer.strategy, "sharded", ()),
+            copies=getattr(trainer.strategy, "copies", 1),
         )
         size, needed = largest_micro_batch(self, spread, there)
         size = int(over_processes(torch.tensor([size], device=device)).min())

@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -32,6 +32,21 @@ from gan3d.generators import GENERATORS
 SETTLE = "settle"  # of a sharded network: a forward pass that uses no weight
 
 
+def mesh_of(device: str, processes: int, copies: int = 1) -> DeviceMesh:
+    """The processes, in one dimension; with several copies of what is sharded, in two: the copies,
+    and the processes that share one.
+
+    Args:
+        device: kind of device, cpu or cuda.
+        processes: number of all.
+        copies: that divide them.
+    """
+    if copies == 1:
+        return init_device_mesh(device, (processes,))
+    names = ("replicate", "shard")
+    return init_device_mesh(device, (copies, processes // copies), mesh_dim_names=names)
+
+
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Leaves every process its part of a network's parameters; buffers stay whole.
 
@@ -39,7 +54,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
     Args:
         network: the same on all processes.
-        mesh: the processes, in one dimension.
+        mesh: the processes (`mesh_of`).
     """
     if isinstance(network, FSDPModule):
         return
@@ -97,12 +112,13 @@ def parts(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each tensor, [k]; of sharded ones over all processes."""
+    """Euclidean norm of each tensor, [k]; of sharded ones over the processes that share a copy."""
     own = torch.stack(torch._foreach_norm(parts(tensors)))
-    if not any(isinstance(t, DTensor) for t in tensors):
+    mesh = next((t.device_mesh for t in tensors if isinstance(t, DTensor)), None)
+    if mesh is None:
         return own
     squares = own.square()
-    dist.all_reduce(squares)
+    dist.all_reduce(squares, group=mesh.get_group(mesh.ndim - 1))
     return squares.sqrt()
 
 

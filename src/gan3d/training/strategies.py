@@ -4,6 +4,8 @@ backward.
     gan_ddp         replicates both networks
     gan_fsdp        shards the generator and its average, replicates the discriminator
     gan_fsdp_both   shards both networks
+    gan_hsdp        gan_fsdp within each machine, replicated between the machines
+    gan_hsdp_both   gan_fsdp_both within each machine
 
 All average gradients when the harness says that a phase's backward passes are done. There is no
 DistributedDataParallel wrapper: it fails at the second backward pass of an iteration, and it cannot
@@ -17,7 +19,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -30,13 +32,12 @@ from lightning.pytorch.strategies import (
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor, nn
 from torch.distributed.constants import default_pg_timeout
-from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from gan3d.training.buckets import Reduction
 from gan3d.training.checkpoint_file import WholeFileIO
 from gan3d.training.processes import Launcher
-from gan3d.training.sharding import gathered, is_sharded, reduce_shards, scattered, shard
+from gan3d.training.sharding import gathered, is_sharded, mesh_of, reduce_shards, scattered, shard
 
 if TYPE_CHECKING:
     from gan3d.training.gan import GAN
@@ -90,7 +91,8 @@ class GANDDPStrategy(DDPStrategy):
 class GANFSDPStrategy(GANDDPStrategy):
     """Data parallel training with the generator and its average sharded over all processes
     (`--trainer.strategy gan_fsdp`), and the discriminator, too, where that is wanted
-    (`gan_fsdp_both`).
+    (`gan_fsdp_both`). In `gan_hsdp` and `gan_hsdp_both` the processes of each machine share a copy,
+    and the copies' gradients are averaged part by part.
 
     A run begins, and goes on from a checkpoint, with whole networks; they are sharded before the
     optimizers are made. Outside of training nothing is sharded. Checkpoints are those of one
@@ -98,6 +100,8 @@ class GANFSDPStrategy(GANDDPStrategy):
 
     Args:
         shard_discriminator: whether the discriminator is sharded, too.
+        copies: of the sharded networks that all processes have together, each shared out by
+            processes of successive ranks; "machines" is one per machine.
         process_group_backend: of torch.distributed; None is nccl on GPUs and gloo on CPUs.
         timeout: after which a message that does not come ends the run.
     """
@@ -107,11 +111,12 @@ class GANFSDPStrategy(GANDDPStrategy):
     def __init__(
         self,
         shard_discriminator: bool = False,
+        copies: int | Literal["machines"] = 1,
         process_group_backend: str | None = None,
         timeout: timedelta | None = default_pg_timeout,
     ):
         super().__init__(process_group_backend=process_group_backend, timeout=timeout)
-        self.shard_discriminator = shard_discriminator
+        self.shard_discriminator, self._copies = shard_discriminator, copies
         self.writes_parts = False  # checkpoints are folders to which every process adds its parts
 
     @property
@@ -119,10 +124,25 @@ class GANFSDPStrategy(GANDDPStrategy):
         """The networks that are sharded."""
         return ("generator", "discriminator") if self.shard_discriminator else ("generator",)
 
+    @property
+    def copies(self) -> int:
+        """Copies of the sharded networks that all processes have together.
+
+        Raises:
+            ValueError: the processes cannot be shared by so many.
+        """
+        copies = self.num_nodes if self._copies == "machines" else self._copies
+        if copies < 1 or self.world_size % copies:
+            raise ValueError(
+                f"{self.world_size} processes cannot keep {copies} copies of a sharded network, "
+                "each of as many processes; set copies to a number that divides them"
+            )
+        return copies
+
     def configure_ddp(self) -> None:
         super().configure_ddp()
         module = cast("GAN", self.lightning_module)
-        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        mesh = mesh_of(self.root_device.type, self.world_size, self.copies)
         shard(module.generator, mesh)
         shard(module.generator_ema, mesh)
         if self.shard_discriminator:
@@ -218,15 +238,22 @@ def refuse_strategy(strategy: Strategy | str) -> None:
     raise ValueError(
         f"strategy {name} cannot train two networks with several backward passes each"
         f"{f': {reason}' if reason else ''}; use --trainer.strategy gan_ddp (replicated), gan_fsdp "
-        "(generator sharded) or gan_fsdp_both (both networks sharded)"
+        "(generator sharded) or gan_fsdp_both (both networks sharded); gan_hsdp and gan_hsdp_both "
+        "shard within each machine"
     )
 
 
-for cls in (GANDDPStrategy, GANFSDPStrategy):
-    StrategyRegistry.register(cls.strategy_name, cls, description=str(cls.__doc__).strip())
+# Arguments of GANFSDPStrategy, by the name of the strategy.
+SHARDED: dict[str, dict[str, Any]] = {
+    "gan_fsdp": {},
+    "gan_fsdp_both": {"shard_discriminator": True},
+    "gan_hsdp": {"copies": "machines"},
+    "gan_hsdp_both": {"shard_discriminator": True, "copies": "machines"},
+}
+
 StrategyRegistry.register(
-    "gan_fsdp_both",
-    GANFSDPStrategy,
-    description="gan_fsdp with both networks sharded",
-    shard_discriminator=True,
+    GANDDPStrategy.strategy_name, GANDDPStrategy, description=str(GANDDPStrategy.__doc__).strip()
 )
+for name, arguments in SHARDED.items():
+    description = str(GANFSDPStrategy.__doc__).strip()
+    StrategyRegistry.register(name, GANFSDPStrategy, description=description, **arguments)

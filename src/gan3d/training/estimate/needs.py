@@ -35,6 +35,7 @@ class Spread:
         posed: whether the images have cameras.
         sharded: networks whose weights, average and optimizer state are shared out: generator,
             discriminator.
+        copies: of the sharded networks that all devices have together.
     """
 
     batch_size: int
@@ -44,6 +45,7 @@ class Spread:
     chunk: int | None = None
     posed: bool = True
     sharded: tuple[str, ...] = ()
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Estimator:
             if name not in spread.sharded:
                 continue
             size = bytes_of(parameters)
-            elsewhere = size - size // spread.devices
+            elsewhere = size - size * spread.copies // spread.devices
             memory["weights"] += size - elsewhere
             memory["optimizers"] -= 2 * elsewhere
             if name == "generator":
