@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +16,7 @@ import yaml
 from PIL import Image
 
 from gan3d.bench.results import SCHEMA
-from gan3d.bench.suites import find_suite
+from gan3d.bench.suites import find_suite, photographs
 from gan3d.checkpoints.runs import read_checkpoint, unpack_config
 from gan3d.cli.bench import _to_its_end, made
 from gan3d.data.heads import write_heads
@@ -248,11 +249,13 @@ def test_a_training_is_asked_to_stop_with_the_command_and_waited_for(tmp_path, m
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_photographs_take_the_place_of_a_suite(cli, suite, tmp_path):
+def test_photographs_take_the_place_of_a_suite(cli, suite, tmp_path, monkeypatch):
+    short = replace(photographs(), num_scenes=2, fit_steps=4)  # the fields need not fit
+    monkeypatch.setattr("gan3d.cli.bench.photographs", lambda: short)
     EG3D(**EG3D.tiny | {"img_resolution": 32}).save_pretrained("heads")
     data = tmp_path / "out" / "data" / "heads32_16_2.zip"
-    words = ("bench", "eval", "heads", "--data", data, "--num_fakes", 8, "--device", "cpu")
-    assert cli(*words, "--out", "out")[0] == 0
+    words = ("bench", "eval", "heads", "--data", data, "--num_fakes", 8, "--num_heads", 2)
+    assert cli(*words, "--device", "cpu", "--out", "out")[0] == 0
     record = read(tmp_path / "out" / "photographs" / "heads.json")
     assert record["suite"] == "photographs"
     assert {"fd_small/same", "fd_small/3d", "precision_small"} <= set(record["values"])
