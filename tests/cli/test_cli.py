@@ -284,6 +284,7 @@ def test_a_generator_of_the_users_own_is_found_in_the_present_folder(tiny, tmp_p
             ["--trainer.logger TensorBoardLogger needs --trainer.logger.save_dir"],
         ),
         ("--run_dir auto --ckpt_path last", ["--run_dir auto is a new folder"]),
+        ("--model.run.micro_batch_size many", ["many is no int and not one of auto"]),
         ("--model.density.kind l2", ["l2 is not one of l1, monotonic-detach"]),
         (
             "--model.fakes.poses.yaw_std 1",

@@ -162,6 +162,14 @@ def type_text(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
+def _beside_literals(hint: Any) -> list[str]:
+    """The types of a union that are no words of its own, but for None."""
+    if get_origin(hint) not in (Union, UnionType):
+        return []
+    kinds = [kind for kind in get_args(hint) if "Literal" not in str(get_origin(kind))]
+    return sorted(type_text(kind) for kind in kinds if kind is not NoneType)
+
+
 def _classes(hint: Any) -> dict[str, type]:
     """Concrete classes that fit a type, by name."""
     found: dict[str, type] = {}
@@ -328,7 +336,8 @@ def _wrong_value(setting: Setting, problem: str, parser: ArgumentParser) -> Comm
     ]
     if literals:
         choices = list(dict.fromkeys(literals))
-        refused = f"--{name}: {value} is not one of {', '.join(choices)}{source}"
+        others = "".join(f"no {kind} and " for kind in _beside_literals(hint))
+        refused = f"--{name}: {value} is {others}not one of {', '.join(choices)}{source}"
         return CommandError(refused, nearest(value, choices, like="{}"))
     kinds = [
         k
