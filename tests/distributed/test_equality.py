@@ -11,7 +11,7 @@ import torch
 SCRIPT = Path(__file__).parents[1] / "training" / "train_tiny.py"
 TOLERANCE = 1e-10  # float64, 12 iterations; another data order gives 1e-2
 TOLERANCE_OF_GRADIENTS = 1e-5  # float32, first iteration, relative
-SHARDED = "gan_fsdp", "gan_fsdp_both"
+STRATEGIES = "gan_ddp", "gan_fsdp", "gan_fsdp_both"
 
 State = dict[str, torch.Tensor]
 
@@ -33,54 +33,85 @@ def distance(a: State, b: State) -> float:
 
 # What is on: see train_tiny.py. cips3d changes its resolution and its batch size and freezes its
 # NeRF on the way.
-@pytest.fixture(
-    scope="module",
-    params=[
-        *("eg3d", "gramhd", "stylegan2"),
-        *(pytest.param(m, marks=pytest.mark.slow) for m in ("cips3d", "stylegan3", "pigan")),
-    ],
-)
+QUICK = "eg3d", "gramhd", "stylegan2"
+MODELS = *QUICK, "cips3d", "stylegan3", "pigan"
+
+
+def marks(model: str) -> list[pytest.MarkDecorator]:
+    """Its trainings are made once, by the worker of all its tests."""
+    group = pytest.mark.xdist_group(f"equality of {model}")
+    return [group] if model in QUICK else [group, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(m, marks=marks(m)) for m in MODELS])
 def model(request) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def one_process(model, posed_zip, tmp_path_factory) -> dict[str, State]:
-    """Trained as a whole, in micro-batches, and with another seed."""
+def one_process(model, posed_zip, tmp_path_factory) -> Path:
+    """Trained as a whole, in micro-batches, and with another seed; the first gradients."""
     at = tmp_path_factory.mktemp("one")
     whole = ("--model", model, "--out", at / "whole.pt")
     parts = ("then", "--micro", "4", "--out", at / "parts.pt")
     other = ("then", "--seed", "1", "--iterations", "4", "--out", at / "other.pt")
     short = ("then", "--iterations", "4", "--out", at / "short.pt")
-    train(posed_zip, *whole, *parts, *other, *short)
-    return {path.stem: load(path) for path in at.iterdir()}
+    train(posed_zip, *whole, *parts, *other, *short, *first_gradients(at))
+    return at
 
 
 @pytest.fixture(scope="module")
-def two_processes(model, posed_zip, tmp_path_factory) -> dict[str, State]:
-    """Replicated, and with both networks sharded."""
+def two_processes(model, posed_zip, tmp_path_factory) -> Path:
+    """Replicated, and with both networks sharded; the first gradients of each strategy."""
     at = tmp_path_factory.mktemp("two")
     first = ("--model", model, "--devices", "2", "--out", at / "gan_ddp.pt")
     both = ("then", "--strategy", "gan_fsdp_both", "--out", at / "gan_fsdp_both.pt")
-    train(posed_zip, *first, *both)
-    return {path.stem: load(path) for path in at.iterdir()}
+    each = [word for name in STRATEGIES for word in first_gradients(at, name)]
+    train(posed_zip, *first, *both, *each)
+    return at
+
+
+def first_gradients(folder: Path, strategy: str | None = None) -> list[str | Path]:
+    """Words for a training of one iteration, in which every phase has a step."""
+    chosen = ["--strategy", strategy] if strategy else []
+    out = ["--out", folder / "one_iteration.pt"]
+    steps = ["--gradients", folder / f"gradients_{strategy or 'one'}.pt"]
+    return ["then", *chosen, "--precision", "32-true", "--iterations", "1", *out, *steps]
 
 
 @pytest.mark.parametrize("strategy", ["gan_ddp", "gan_fsdp_both"])
 def test_two_processes_train_the_same_model_as_one(strategy, model, one_process, two_processes):
-    difference = distance(one_process["whole"], two_processes[strategy])
+    difference = distance(load(one_process / "whole.pt"), load(two_processes / f"{strategy}.pt"))
     print(f"{model}, 1 process against 2 with {strategy}: {difference:.1e}")
     assert difference < TOLERANCE
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(model, one_process):
-    difference = distance(one_process["whole"], one_process["parts"])
+    difference = distance(load(one_process / "whole.pt"), load(one_process / "parts.pt"))
     print(f"{model}, whole batch against two micro-batches: {difference:.1e}")
     assert difference < TOLERANCE
 
 
 def test_the_comparison_sees_another_seed(one_process):
-    assert distance(one_process["short"], one_process["other"]) > 1e-4
+    short, other = load(one_process / "short.pt"), load(one_process / "other.pt")
+    assert distance(short, other) > 1e-4
+
+
+def test_the_first_gradients_agree_in_single_precision(model, one_process, two_processes):
+    one = torch.load(one_process / "gradients_one.pt", weights_only=True)
+    assert len(one) >= 2
+    for name in STRATEGIES:
+        two = torch.load(two_processes / f"gradients_{name}.pt", weights_only=True)
+        differences = [relative(a, b) for a, b in zip(one, two, strict=True)]
+        print(f"{model}, 1 process against {name}:", *(f"{x:.1e}" for x in differences))
+        assert max(differences) < TOLERANCE_OF_GRADIENTS
+
+
+def relative(a: State, b: State) -> float:
+    """Distance of the gradients of one step, relative to their common norm."""
+    assert a.keys() == b.keys()
+    difference = sum((a[k] - b[k]).double().square().sum() for k in a)
+    return float((difference / sum(a[k].double().square().sum() for k in a)).sqrt())
 
 
 @pytest.mark.slow
@@ -92,7 +123,7 @@ def test_a_sharded_generator_and_micro_batches_change_nothing(
     outs = [("--out", tmp_path / f"{name}.pt") for name in ("whole", "micro")]
     train(posed_zip, *first, *outs[0], *micro, *outs[1])
     for name in ("whole", "micro"):
-        difference = distance(one_process["whole"], load(tmp_path / f"{name}.pt"))
+        difference = distance(load(one_process / "whole.pt"), load(tmp_path / f"{name}.pt"))
         print(f"{model}, 1 process against 2 with gan_fsdp, {name}: {difference:.1e}")
         assert difference < TOLERANCE
 
@@ -127,40 +158,6 @@ def test_copies_of_sharded_networks_change_nothing(posed_zip, tmp_path):
     one, four = (gradient_norms(tmp_path / name) for name in ("one", "four"))
     assert len(one) >= 2
     assert four == pytest.approx(one)
-
-
-def relative(a: State, b: State) -> float:
-    """Distance of the gradients of one step, relative to their common norm."""
-    assert a.keys() == b.keys()
-    difference = sum((a[k] - b[k]).double().square().sum() for k in a)
-    return float((difference / sum(a[k].double().square().sum() for k in a)).sqrt())
-
-
-def compare_first_gradients(model: str, precision: str, data: Path, folder: Path) -> float:
-    """Trains for one iteration, in which every phase has a step; the largest difference of any."""
-    options = ("--model", model, "--precision", precision, "--iterations", "1")
-    train(data, *options, "--gradients", folder / "one.pt")
-    strategies = ("gan_ddp", *SHARDED)
-    first, *others = (
-        ("--strategy", name, "--gradients", folder / f"{name}.pt") for name in strategies
-    )
-    then = [word for other in others for word in ("then", *other)]
-    train(data, *options, "--devices", "2", *first, *then)
-    one = torch.load(folder / "one.pt", weights_only=True)
-    assert len(one) >= 2
-    found = []
-    for name in strategies:
-        two = torch.load(folder / f"{name}.pt", weights_only=True)
-        differences = [relative(a, b) for a, b in zip(one, two, strict=True)]
-        print(f"{model}, {precision}, {name}:", *(f"{x:.1e}" for x in differences))
-        found += differences
-    return max(found)
-
-
-@pytest.mark.slow
-def test_the_first_gradients_agree_in_single_precision(model, posed_zip, tmp_path):
-    largest = compare_first_gradients(model, "32-true", posed_zip, tmp_path)
-    assert largest < TOLERANCE_OF_GRADIENTS
 
 
 @pytest.mark.slow
