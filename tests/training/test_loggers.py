@@ -360,6 +360,21 @@ def test_a_mistake_in_the_program_is_not_tolerated(tmp_path):
         log_metrics([Mock(log_metrics=Mock(side_effect=TypeError("ours")), save_dir="")], {}, 1)
 
 
+def test_wandb_is_offline_where_the_program_has_used_it_before(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    wandb.setup()  # which reads the environment
+    logger = KimgWandbLogger(project="test", save_dir=tmp_path, id="abc", offline=True)
+    log_metrics([logger], {"a": 1.0}, 1000)
+    finish_wandb()
+    wandb.teardown()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
 @pytest.mark.parametrize("why", ["no key", "no network"])
 def test_wandb_without_a_key_or_a_network_goes_on_offline(tmp_path, monkeypatch, caplog, why):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):

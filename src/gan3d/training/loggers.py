@@ -320,6 +320,8 @@ class KimgWandbLogger(WandbLogger):
             self._go_offline(why)
         run = None
         while run is None:
+            if self._offline:  # Lightning sets a variable, which W&B has read if it was used before
+                self._wandb_init["mode"] = "offline"
             try:
                 run = super().experiment
             except wandb.Error as error:
@@ -335,7 +337,6 @@ class KimgWandbLogger(WandbLogger):
 
     def _go_offline(self, why: str) -> None:
         self._offline = True
-        self._wandb_init["mode"] = "offline"
         log.warning(
             "warning: W&B goes on offline: %s. Send its record later: wandb sync "
             "%s/wandb/offline-run-* (with --append for what a resumed run adds)",
