@@ -34,8 +34,9 @@ def test_values_and_gradients_are_those_of_the_reference(monkeypatch, points, gr
 
 def test_in_single_precision_they_differ_by_rounding():
     given = inputs(5000, torch.float32)
+    rounding = torch.finfo(torch.float32).eps * 5000**0.5  # of sums over all points, in any order
     for ours, theirs in zip(gradients(decode, given), gradients(reference, given), strict=True):
-        assert (ours - theirs).abs().max() <= 1e-6 * theirs.abs().max()
+        assert (ours - theirs).abs().max() <= rounding * theirs.abs().max()
 
 
 def test_it_is_differentiable_twice():
