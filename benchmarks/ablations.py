@@ -8,9 +8,9 @@ A row of one seed is
 
     gan3d bench run --suite ablations --model CONFIG --overlays A.yaml,B.yaml --seed 0 --out FOLDER
 
-which trains for 10,000 images on one thread and evaluates. What was stopped goes on; what lies in
-FOLDER is kept. Writes ablations.json, the tables of docs/ablations.md, and a picture per row of the
-first seed.
+which trains for 10,000 images on one thread and evaluates. What was stopped goes on. Results are
+kept in ablations/results, and are not made again; of the first seed's runs a picture is kept, too.
+Writes the tables of docs/ablations.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from head_runs import gan3d
-from machine import ROOT, write
+from machine import ROOT
 from pages import write_between
 
 from gan3d.bench.measures import column_of
@@ -30,6 +30,7 @@ from gan3d.bench.results import read_result
 
 SUITE = "ablations"
 OVERLAYS = Path(__file__).parent / "ablations"
+RESULTS = OVERLAYS / "results"
 PICTURES = ROOT / "docs" / "images" / "ablations"
 COLUMNS = (
     "fd_headnet/same",
@@ -143,46 +144,59 @@ def main() -> None:
                 for row in TABLES[name].rows:
                     run(args.folder, TABLES[name], row, seed)
     if not args.only_run:
-        found = {name: results(args.folder, table) for name, table in TABLES.items()}
-        print(write("ablations", {"tables": found}))
-        write_tables(found)
-        copy_pictures(args.folder)
+        write_tables({name: results(table) for name, table in TABLES.items()})
 
 
 def run(folder: Path, table: Table, row: Row, seed: int) -> None:
-    """Trains and evaluates; what is evaluated is left as it is."""
-    if _result(folder, table, row, seed).exists():
+    """Trains, evaluates, and keeps the result; what is kept is left as it is."""
+    name = _name(table, row, seed)
+    if (RESULTS / f"{name}.json").exists():
         return
     overlays = ",".join(str(OVERLAYS / f"{name}.yaml") for name in row.overlays)
     more = ("--overlays", overlays) if overlays else ()
     model = ("--model", f"{table.config}.yaml", *more)
     gan3d("bench", "run", "--suite", SUITE, *model, "--seed", seed, "--out", folder)
+    keep(folder / SUITE / f"{name}.json", with_picture=seed == 0)
 
 
-def results(folder: Path, table: Table) -> list[dict[str, Any]]:
+def keep(result: Path, with_picture: bool) -> None:
+    """Copies a result to the others, and its turned heads to the pictures of the docs."""
+    RESULTS.mkdir(exist_ok=True)
+    shutil.copyfile(result, RESULTS / result.name)
+    if with_picture:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        sheet = result.parent / read_result(result)["pictures"]["sheet"]
+        shutil.copyfile(sheet, PICTURES / f"{result.stem}.png")
+
+
+def results(table: Table) -> list[dict[str, Any]]:
     """What is finished of a table: an entry per row and seed."""
     found = []
     for row in table.rows:
-        for path in sorted(_result(folder, table, row, 0).parent.glob(_stem(table, row, "*"))):
+        for path in sorted(RESULTS.glob(f"{_name(table, row, '*')}.json")):
             record = read_result(path)
-            values = {name: value["value"] for name, value in record["values"].items()}
-            training = record["training"]
             found.append(
                 {
                     "row": row.name,
-                    "seed": training["seed"],
-                    "images": training["images"],
-                    "cpu_seconds": training["cpu_seconds"],
+                    "cpu_seconds": record["training"]["cpu_seconds"],
                     "protocol_hash": record["protocol_hash"],
-                    "values": {name: float(f"{value:.5g}") for name, value in values.items()},
-                    "made_with": record["made_with"],
+                    "values": {name: value["value"] for name, value in record["values"].items()},
                 }
             )
     return found
 
 
 def write_tables(found: dict[str, list[dict[str, Any]]]) -> None:
-    """The tables between the marks of the page: the mean over seeds, the extremes in brackets."""
+    """The tables between the marks of the page: the mean over seeds, the extremes in brackets.
+
+    Raises:
+        ValueError: they were not measured by one protocol.
+    """
+    hashes = {entry["protocol_hash"] for entries in found.values() for entry in entries}
+    if len(hashes) > 1:
+        raise ValueError(
+            f"the results in {RESULTS} are of {len(hashes)} protocols: {', '.join(sorted(hashes))}"
+        )
     lines = []
     for name, table in TABLES.items():
         headings = ["published", "seeds", *(_heading(column) for column in COLUMNS), "CPU minutes"]
@@ -195,28 +209,23 @@ def write_tables(found: dict[str, list[dict[str, Any]]]) -> None:
             spent = f"{statistics.mean(minutes):.0f}" if minutes else "–"
             words = [row.name, row.published or "–", str(len(runs)), *cells, spent]
             lines.append(f"| {' | '.join(words)} |")
-        lines.append("")
+        lines += ["", *_pictures(table), ""]
     write_between("ablations.md", "ablations", lines[:-1])
 
 
-def copy_pictures(folder: Path) -> None:
-    """The turned heads of every row's first seed."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    for table in TABLES.values():
-        for row in table.rows:
-            path = _result(folder, table, row, 0)
-            if path.exists():
-                sheet = path.parent / read_result(path)["pictures"]["sheet"]
-                shutil.copyfile(sheet, PICTURES / f"{_stem(table, row, '0')[: -len('.json')]}.png")
+def _pictures(table: Table) -> list[str]:
+    """A table of the pictures of the first seed."""
+    lines = [f"| {table.source}: the first seed, from five sides, and its depth | |", "|---|---|"]
+    for row in table.rows:
+        path = PICTURES / f"{_name(table, row, 0)}.png"
+        if path.exists():
+            lines.append(f"| ![{row.name}](images/{PICTURES.name}/{path.name}) | {row.name} |")
+    return lines if len(lines) > 2 else []
 
 
-def _stem(table: Table, row: Row, seed: int | str) -> str:
-    """The file of a result, as `gan3d bench run` names it."""
-    return f"{'+'.join((table.config, *row.overlays))}-seed{seed}.json"
-
-
-def _result(folder: Path, table: Table, row: Row, seed: int) -> Path:
-    return folder / SUITE / _stem(table, row, seed)
+def _name(table: Table, row: Row, seed: int | str) -> str:
+    """Of a result, as `gan3d bench run` calls it."""
+    return f"{'+'.join((table.config, *row.overlays))}-seed{seed}"
 
 
 def _heading(column: str) -> str:

@@ -64,20 +64,47 @@ def test_the_rows_of_gramhd_say_what_they_leave_out(ablations):
     assert read(find("gramhd_heads64"))["model"]["generator"]["init_args"]["feature_dim"] > 0
 
 
-def test_a_finished_row_is_not_run_again(ablations, tmp_path, monkeypatch):
+@pytest.fixture
+def kept(ablations, tmp_path, monkeypatch) -> Path:
+    """An empty folder of results."""
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path / "kept")
+    monkeypatch.setattr(ablations, "PICTURES", tmp_path / "pictures")
+    return tmp_path / "kept"
+
+
+def test_a_row_is_run_once_and_its_result_is_kept(ablations, kept, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(ablations, "gan3d", lambda *words: commands.append(words))
+
+    def made(*words):
+        commands.append(words)
+        folder = tmp_path / "ablations"
+        folder.mkdir(exist_ok=True)
+        name = f"eg3d_heads32+eg3d_naive-seed{words[words.index('--seed') + 1]}"
+        (folder / f"{name}.json").write_text(name)
+        (folder / "sheet.png").write_text("heads")
+
+    monkeypatch.setattr(ablations, "gan3d", made)
+    monkeypatch.setattr(ablations, "read_result", lambda _: {"pictures": {"sheet": "sheet.png"}})
     table = ablations.TABLES["eg3d"]
-    ablations.run(tmp_path, table, table.rows[0], 1)
-    ((*words, _, folder),) = commands
-    assert words[:4] == ["bench", "run", "--suite", "ablations"]
+    for seed in (1, 0, 1, 0):
+        ablations.run(tmp_path, table, table.rows[0], seed)
+    assert len(commands) == 2
+    words = commands[0]
+    assert words[:4] == ("bench", "run", "--suite", "ablations")
     assert words[words.index("--overlays") + 1].endswith("ablations/eg3d_naive.yaml")
-    assert folder == tmp_path
-    result = tmp_path / "ablations" / "eg3d_heads32+eg3d_naive-seed1.json"
-    result.parent.mkdir()
-    result.touch()
-    ablations.run(tmp_path, table, table.rows[0], 1)
-    assert len(commands) == 1
+    assert words[-1] == tmp_path
+    names = [f"eg3d_heads32+eg3d_naive-seed{seed}" for seed in (0, 1)]
+    assert [path.read_text() for path in sorted(kept.iterdir())] == names
+    assert [path.stem for path in (tmp_path / "pictures").iterdir()] == names[:1]
+
+
+def entry(row: str, value: float, protocol: str = "a") -> dict:
+    return {
+        "row": row,
+        "cpu_seconds": 300.0,
+        "protocol_hash": protocol,
+        "values": {"fd_headnet/same": 0.25, "turn": value},
+    }
 
 
 def test_the_tables_have_means_and_both_extremes(ablations, tmp_path, monkeypatch):
@@ -85,10 +112,7 @@ def test_the_tables_have_means_and_both_extremes(ablations, tmp_path, monkeypatc
     page.write_text("# Ablations\n<!-- ablations: begin -->\nold\n<!-- ablations: end -->\nend\n")
     monkeypatch.setattr(importlib.import_module("pages"), "DOCS", tmp_path)
     found: dict = {name: [] for name in ablations.TABLES}
-    for seed, turn in enumerate((0.4, 0.6)):
-        values = dict.fromkeys(ablations.COLUMNS, 0.25) | {"turn": turn}
-        row = "+ dual discrimination"
-        found["eg3d"].append({"row": row, "seed": seed, "values": values, "cpu_seconds": 300.0})
+    found["eg3d"] = [entry("+ dual discrimination", turn) for turn in (0.4, 0.6)]
     ablations.write_tables(found)
     text = page.read_text()
     assert "old" not in text
@@ -97,21 +121,29 @@ def test_the_tables_have_means_and_both_extremes(ablations, tmp_path, monkeypatc
     assert "| 0.50 (0.40, 0.60) |" in line
     assert line.endswith("| 5 |")
     assert text.endswith("<!-- ablations: end -->\nend\n")
+    found["axes"] = [entry("XY, XZ, ZX", 0.1, "b")]
+    with pytest.raises(ValueError, match="2 protocols: a, b"):
+        ablations.write_tables(found)
 
 
-def test_what_was_finished_is_read_with_its_seed(ablations, tmp_path, monkeypatch):
-    table = ablations.TABLES["rays"]
-    folder = tmp_path / "ablations"
-    folder.mkdir()
-    path = folder / "cips3d_heads32+cips3d_8x8_rays-seed1.json"
-    path.write_text(json.dumps({}))
+def test_what_was_finished_is_read_by_its_row(ablations, kept, monkeypatch):
+    kept.mkdir()
+    (kept / "cips3d_heads32+cips3d_8x8_rays-seed1.json").write_text(json.dumps({}))
     record = {
-        "values": {"turn": {"value": 0.123456789, "low": 0.0, "high": 1.0}},
-        "training": {"seed": 1, "images": 10000, "cpu_seconds": 5.0},
+        "values": {"turn": {"value": 0.125, "low": 0.0, "high": 1.0}},
+        "training": {"cpu_seconds": 5.0},
         "protocol_hash": "0",
-        "made_with": {},
     }
     monkeypatch.setattr(ablations, "read_result", lambda _: record)
-    (entry,) = ablations.results(tmp_path, table)
-    assert entry["row"] == "8 x 8 of 32 x 32"
-    assert (entry["seed"], entry["values"]) == (1, {"turn": 0.12346})
+    (found,) = ablations.results(ablations.TABLES["rays"])
+    assert found["row"] == "8 x 8 of 32 x 32"
+    assert found["values"] == {"turn": 0.125}
+
+
+def test_the_page_shows_the_results_that_are_kept(ablations, tmp_path, monkeypatch):
+    pages = importlib.import_module("pages")
+    shown = (pages.DOCS / "ablations.md").read_text()
+    (tmp_path / "ablations.md").write_text(shown)
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    ablations.write_tables({name: ablations.results(t) for name, t in ablations.TABLES.items()})
+    assert (tmp_path / "ablations.md").read_text() == shown
