@@ -10,8 +10,7 @@ DEMO_TIME := 00:00:05:00
 # One thread per process: more do not pay for small images, and cost a lot on a busy machine.
 # `env`, so that make starts it without a shell between them: a signal to make reaches it.
 ONE_THREAD := env OMP_NUM_THREADS=1 MPLBACKEND=Agg
-# Two workers; tests of a group, which share what takes long to make, run in one of them.
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 2
 
 .PHONY: help venv demo test test-all lint format clean
 

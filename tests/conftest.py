@@ -99,6 +99,34 @@ def posed_zips():
     return write_posed_zip
 
 
+# -- workers ---------------------------------------------------------------------------------------
+
+# Modules with fixtures that train or build: each runs in one worker of pytest-xdist.
+TOGETHER = (
+    "cli/test_logged.py",
+    "distributed/test_callbacks.py",
+    "distributed/test_checkpoint_matrix.py",
+    "distributed/test_equality.py",
+    "test_packaging.py",
+    "training/test_callbacks.py",
+    "training/test_resume.py",
+    "training/test_staged_runs.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Other tests go one by one to whichever worker is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module, _, _ = nodeid.partition("::")
+            return module if module.endswith(TOGETHER) else nodeid
+
+    return Scheduler(config, log)
+
+
 # -- a run -----------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,6 @@ import gan3d
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-pytestmark = pytest.mark.xdist_group("packaging")  # the wheel is made once
 
 
 def pins() -> dict[str, str]:

@@ -71,12 +71,7 @@ def heads(tmp_path_factory) -> Path:
     return path
 
 
-def param(member: str):
-    """The run of a member is made once, by the worker of all its tests."""
-    return pytest.param(member, marks=pytest.mark.xdist_group(f"logged by {member}"))
-
-
-@pytest.fixture(scope="module", params=[param(member) for member in MEMBERS])
+@pytest.fixture(scope="module", params=MEMBERS)
 def run_dir(request, heads, tmp_path_factory) -> Path:
     """A run of one iteration of a member's config at a tiny size, recorded by W&B, too."""
     wandb = pytest.importorskip("wandb")

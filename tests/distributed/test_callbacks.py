@@ -10,9 +10,6 @@ import pytest
 from PIL import Image
 
 SCRIPT = Path(__file__).with_name("watch_tiny.py")
-pytestmark = pytest.mark.xdist_group(
-    "callbacks of several processes"
-)  # the run of one is made once
 
 
 def watch(data: Path, run_dir: Path, *options: str) -> dict[str, dict[int, float]]:

@@ -13,10 +13,7 @@ from gan3d.checkpoints.runs import read_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "training" / "train_tiny.py"
 MODEL = ("--model", "stylegan2", "--iterations", "6")
-pytestmark = [
-    pytest.mark.timeout(1800),  # of all together, on a busy machine
-    pytest.mark.xdist_group("checkpoints of several processes"),  # the folder is made once
-]
+pytestmark = pytest.mark.timeout(1800)  # of all together, on a busy machine
 TOLERANCE = 1e-10  # float64, three iterations after the checkpoint
 
 KINDS = {

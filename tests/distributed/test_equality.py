@@ -10,6 +10,7 @@ import torch
 
 SCRIPT = Path(__file__).parents[1] / "training" / "train_tiny.py"
 TOLERANCE = 1e-10  # float64, 12 iterations; another data order gives 1e-2
+SEEDS = 0, 1  # of the first gradients
 TOLERANCE_OF_GRADIENTS = 1e-5  # float32, first iteration, relative
 STRATEGIES = "gan_ddp", "gan_fsdp", "gan_fsdp_both"
 
@@ -37,13 +38,11 @@ QUICK = "eg3d", "gramhd", "stylegan2"
 MODELS = *QUICK, "cips3d", "stylegan3", "pigan"
 
 
-def marks(model: str) -> list[pytest.MarkDecorator]:
-    """Its trainings are made once, by the worker of all its tests."""
-    group = pytest.mark.xdist_group(f"equality of {model}")
-    return [group] if model in QUICK else [group, pytest.mark.slow]
+def param(model: str):
+    return pytest.param(model, marks=() if model in QUICK else pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(m, marks=marks(m)) for m in MODELS])
+@pytest.fixture(scope="module", params=map(param, MODELS))
 def model(request) -> str:
     return request.param
 
@@ -56,7 +55,7 @@ def one_process(model, posed_zip, tmp_path_factory) -> Path:
     parts = ("then", "--micro", "4", "--out", at / "parts.pt")
     other = ("then", "--seed", "1", "--iterations", "4", "--out", at / "other.pt")
     short = ("then", "--iterations", "4", "--out", at / "short.pt")
-    train(posed_zip, *whole, *parts, *other, *short, *first_gradients(at))
+    train(posed_zip, *whole, *parts, *other, *short, *first_gradients(at, "one"))
     return at
 
 
@@ -71,12 +70,22 @@ def two_processes(model, posed_zip, tmp_path_factory) -> Path:
     return at
 
 
-def first_gradients(folder: Path, strategy: str | None = None) -> list[str | Path]:
-    """Words for a training of one iteration, in which every phase has a step."""
-    chosen = ["--strategy", strategy] if strategy else []
-    out = ["--out", folder / "one_iteration.pt"]
-    steps = ["--gradients", folder / f"gradients_{strategy or 'one'}.pt"]
-    return ["then", *chosen, "--precision", "32-true", "--iterations", "1", *out, *steps]
+def first_gradients(folder: Path, strategy: str) -> list[str | Path]:
+    """Words for trainings of one iteration, in which every phase has a step, from `SEEDS`."""
+    options = ["--precision", "32-true", "--iterations", "1", "--out", folder / "one_iteration.pt"]
+    if strategy in STRATEGIES:
+        options += ["--strategy", strategy]
+    words: list[str | Path] = []
+    for seed in SEEDS:
+        steps = folder / f"gradients_{strategy}_{seed}.pt"
+        words += ["then", *options, "--seed", str(seed), "--gradients", steps]
+    return words
+
+
+def read_gradients(folder: Path, strategy: str) -> list[list[State]]:
+    """Those of each step, by seed."""
+    paths = [folder / f"gradients_{strategy}_{seed}.pt" for seed in SEEDS]
+    return [torch.load(path, weights_only=True) for path in paths]
 
 
 @pytest.mark.parametrize("strategy", ["gan_ddp", "gan_fsdp_both"])
@@ -98,11 +107,15 @@ def test_the_comparison_sees_another_seed(one_process):
 
 
 def test_the_first_gradients_agree_in_single_precision(model, one_process, two_processes):
-    one = torch.load(one_process / "gradients_one.pt", weights_only=True)
-    assert len(one) >= 2
+    """Where the input of a leaky ReLU is only rounding error, it takes either slope, and a gradient
+    changes by more than rounding. So the gradients of a step have to agree from one of the seeds.
+    """
+    one = read_gradients(one_process, "one")
+    assert min(map(len, one)) >= 2
     for name in STRATEGIES:
-        two = torch.load(two_processes / f"gradients_{name}.pt", weights_only=True)
-        differences = [relative(a, b) for a, b in zip(one, two, strict=True)]
+        two = read_gradients(two_processes, name)
+        by_seed = [list(map(relative, a, b)) for a, b in zip(one, two, strict=True)]
+        differences = [min(of_step) for of_step in zip(*by_seed, strict=True)]
         print(f"{model}, 1 process against {name}:", *(f"{x:.1e}" for x in differences))
         assert max(differences) < TOLERANCE_OF_GRADIENTS
 

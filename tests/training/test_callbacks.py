@@ -39,7 +39,6 @@ from gan3d.training.loggers import DiskLogger
 from gan3d.training.run import Run
 
 BATCH = 50
-pytestmark = pytest.mark.xdist_group("callbacks")  # the run is made once
 
 
 class Slabs(Generator):

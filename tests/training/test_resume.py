@@ -10,7 +10,6 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("train_tiny.py")
-pytestmark = pytest.mark.xdist_group("resumed runs")  # unbroken ones are made once
 
 
 def run(data: Path, folder: Path, *options: str) -> int:

@@ -23,7 +23,6 @@ from gan3d.training.stages import Stage
 
 BATCH = 4
 KIMG = BATCH / 1000
-pytestmark = pytest.mark.xdist_group("staged runs")  # the whole one is made once
 
 
 class Seeing(nn.Module):
