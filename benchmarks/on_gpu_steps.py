@@ -41,6 +41,7 @@ from gan3d.randomness import Randomness
 from gan3d.training.fakes import Fakes
 from gan3d.training.gan import GAN
 from gan3d.training.losses import R1
+from gan3d.zoo import configs
 
 # The published recipe of each generator.
 FULL = {
@@ -119,9 +120,13 @@ def data(options: Options) -> int:
 
 
 def tiny_gan(name: str) -> GAN:
-    """A tiny generator with the first tiny discriminator that judges its images."""
+    """A tiny generator with a tiny discriminator: that of its published training, if it judges what
+    is that small, else the first that does.
+    """
     generator = GENERATORS[name](**GENERATORS[name].tiny)
-    for _, cls in sorted(DISCRIMINATORS.items()):
+    published = configs.read(configs.find(FULL[name]))["model"]["discriminator"]["class_path"]
+    others = [cls for key, cls in sorted(DISCRIMINATORS.items()) if key != published]
+    for cls in (DISCRIMINATORS[published], *others):
         discriminator = cls(**cls.tiny)
         try:
             check_pair(generator, discriminator)
